@@ -1,0 +1,1 @@
+"""Runnable experiment files: `python -m experiments.NAME`."""

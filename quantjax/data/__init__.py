@@ -1,0 +1,1 @@
+"""Sources of images, frozen splits, samplers and augmentation."""

@@ -1,0 +1,1 @@
+"""Losses: one published equation, one pure function; the caller reduces."""

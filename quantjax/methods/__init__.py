@@ -1,0 +1,1 @@
+"""Methods: each paper as a NamedTuple of pure functions."""

@@ -1,0 +1,1 @@
+"""Quantizers: from embeddings to codes and back, and what trains in between."""

@@ -1,0 +1,29 @@
+"""One process, eight simulated devices, a persistent compile cache."""
+
+import os
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+_CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_compilation_cache_dir", str(_CACHE / "quantjax-tests"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def data_dir() -> pathlib.Path:
+    """The folder of real data, or a skip that says why."""
+    folder = os.environ.get("QUANTJAX_DATA")
+    if not folder:
+        pytest.skip("real data: QUANTJAX_DATA is not set")
+    return pathlib.Path(folder)
