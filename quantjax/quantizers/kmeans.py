@@ -1,0 +1,124 @@
+"""k-means as pure functions: k-means++ start, Lloyd iterations, repair of empty clusters.
+
+Rows carry a mask, so that a table padded to a fixed size trains the same centroids as its real
+rows alone, and every step is sums over rows, so that a table sharded by rows needs no gather.
+All arithmetic is float32 whatever comes in.
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Returns squared Euclidean distances up to each row's own constant ||x||^2.
+
+    Args:
+      x: Rows [N, d].
+      centroids: Centroids [K, d].
+
+    Returns:
+      ||c_k||^2 - 2 <x_i, c_k>, [N, K] float32.
+    """
+    x, centroids = x.astype(jnp.float32), centroids.astype(jnp.float32)
+    # Accelerators multiply float32 in fewer bits unless told otherwise, and codes would follow.
+    product = jnp.matmul(x, centroids.T, precision=jax.lax.Precision.HIGHEST)
+    return jnp.sum(jnp.square(centroids), axis=-1) - 2 * product
+
+
+def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Returns the number of the nearest centroid; the lowest number wins a tie.
+
+    Args:
+      x: Rows [N, d].
+      centroids: Centroids [K, d].
+
+    Returns:
+      Centroid numbers [N] int32.
+    """
+    distances = squared_distances(x, centroids)
+    # argmin carries an index through the reduction and is slow on CPUs; min and equality are not.
+    nearest = distances == jnp.min(distances, axis=-1, keepdims=True)
+    numbers = jnp.arange(centroids.shape[0], dtype=jnp.int32)
+    return jnp.min(jnp.where(nearest, numbers, centroids.shape[0] - 1), axis=-1)
+
+
+def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Array) -> jax.Array:
+    """Draws starting centroids among the rows, each with probability proportional to D^2.
+
+    Args:
+      key: Random key, consumed.
+      x: Rows [N, d].
+      num_centroids: K.
+      mask: Which rows count, [N] bool.
+
+    Returns:
+      Centroids [K, d] float32, each a copy of a row.
+
+    Reference:
+      Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
+    """
+    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
+    # Below 1 by more than a rounding, so that no draw lands behind the last row that counts.
+    uniform = jax.random.uniform(key, (num_centroids,), maxval=1 - 1e-6)
+
+    def draw(probability, u):
+        # Rows that all coincide leave no distance to draw by: any of them will do.
+        cumulative = jnp.cumsum(jnp.where(jnp.sum(probability) > 0, probability, weight))
+        return x[jnp.sum(cumulative <= u * cumulative[-1])]
+
+    def step(nearest, u):
+        chosen = draw(weight * nearest, u)
+        return jnp.minimum(nearest, jnp.sum(jnp.square(x - chosen), axis=-1)), chosen
+
+    first = draw(weight, uniform[0])
+    _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
+    return jnp.concatenate([first[None], rest])
+
+
+def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
+    """Alternates nearest-centroid assignment and cluster means.
+
+    Args:
+      centroids: Starting centroids [K, d].
+      x: Rows [N, d].
+      mask: Which rows count, [N] bool.
+      num_iterations: How many times; each can only lower the distortion, but for repairs.
+
+    Returns:
+      Centroids [K, d] float32.
+
+    Reference:
+      Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
+    """
+    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
+
+    def step(_, centroids):
+        nearest = assign(x, centroids)
+        counts = jnp.zeros(centroids.shape[0]).at[nearest].add(weight)
+        sums = jnp.zeros_like(centroids).at[nearest].add(x * weight[:, None])
+        means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
+        return repair_empty(means, counts)
+
+    return jax.lax.fori_loop(0, num_iterations, step, centroids.astype(jnp.float32))
+
+
+def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
+    """Moves each empty cluster beside one of the largest, which the next step then splits.
+
+    The e-th empty cluster takes the e-th largest one's centroid; the two are pushed apart by one
+    part in a thousand. A cluster of fewer than two rows is not split.
+
+    Args:
+      centroids: Centroids [K, d].
+      counts: Rows of each cluster, [K].
+
+    Returns:
+      Centroids [K, d]; unchanged when no cluster is empty.
+    """
+    empty = counts == 0
+    donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
+    splits = empty & (counts[donors] >= 2)
+    apart = 1e-3 * jnp.where(jnp.arange(centroids.shape[1]) % 2 == 0, 1.0, -1.0)
+    shift = centroids[donors] * apart
+    pushed = jnp.zeros_like(centroids).at[donors].add(jnp.where(splits[:, None], shift, 0))
+    return jnp.where(splits[:, None], centroids[donors] + shift, centroids - pushed)

@@ -1,0 +1,28 @@
+"""The straight-through estimator: one value forward, another's gradient backward."""
+
+import jax
+
+
+def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
+    """Returns `hard` exactly, with the gradient of `soft`.
+
+    The bracket is zero bit for bit, so nothing of `soft` leaks into the value; the more usual
+    soft + stop_gradient(hard - soft) is off by a rounding.
+
+    Args:
+      hard: The value, of any shape; no gradient reaches what made it.
+      soft: The differentiable surrogate, of the same shape.
+
+    Returns:
+      An array equal to `hard` whose derivative is that of `soft`.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    Reference:
+      Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons,
+      arXiv 1308.3432.
+    """
+    if hard.shape != soft.shape:
+        raise ValueError(f"hard must have the shape of soft, {soft.shape}, got {hard.shape}")
+    return jax.lax.stop_gradient(hard) + (soft - jax.lax.stop_gradient(soft))
