@@ -1,1 +1,7 @@
 """Networks behind two pure functions."""
+
+from quantjax.models.base import Network, from_nnx
+from quantjax.models.convnet import convnet
+from quantjax.models.mlp import mlp
+
+__all__ = ["Network", "convnet", "from_nnx", "mlp"]

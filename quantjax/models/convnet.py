@@ -1,0 +1,57 @@
+"""A small convolutional network for small images: stride-2 convolutions and dense layers."""
+
+import functools
+
+import jax.numpy as jnp
+from flax import nnx
+
+from quantjax.models.base import Network, from_nnx
+
+
+class ConvNet(nnx.Module):
+    """Convolutions of stride 2 with ReLU, one dense layer, and a linear `bottleneck`."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        channels: tuple[int, ...],
+        hidden: int,
+        dim: int,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        height, width, depth = input_shape
+        widths = (depth, *channels)
+        self.convolutions = nnx.List(
+            nnx.Conv(widths[i], widths[i + 1], (3, 3), strides=2, rngs=rngs)
+            for i in range(len(channels))
+        )
+        for _ in channels:
+            height, width = -(-height // 2), -(-width // 2)
+        self.dense = nnx.Linear(height * width * widths[-1], hidden, rngs=rngs)
+        self.bottleneck = nnx.Linear(hidden, dim, rngs=rngs)
+
+    def __call__(self, x, *, train, rngs=None):
+        """Maps [B, H, W, C] to [B, dim]."""
+        del train, rngs
+        for convolution in self.convolutions:
+            x = nnx.relu(convolution(x))
+        x = nnx.relu(self.dense(jnp.reshape(x, (x.shape[0], -1))))
+        return self.bottleneck(x)
+
+
+def convnet(
+    input_shape: tuple[int, int, int], *, channels: tuple[int, ...], hidden: int, dim: int
+) -> Network:
+    """Builds the network.
+
+    Args:
+      input_shape: (H, W, C) of the images.
+      channels: Widths of the 3 x 3 convolutions, each of which halves height and width.
+      hidden: Width of the dense layer behind them.
+      dim: D, the width of the embedding.
+
+    Returns:
+      The network: [B, H, W, C] float32 -> [B, dim].
+    """
+    return from_nnx(functools.partial(ConvNet, input_shape, tuple(channels), hidden, dim))

@@ -1,0 +1,40 @@
+"""A multi-layer perceptron for features and small images."""
+
+import functools
+import itertools
+import math
+
+from flax import nnx
+
+from quantjax.models.base import Network, from_nnx
+
+
+class Mlp(nnx.Module):
+    """Dense layers with ReLU between them; the last one is called `bottleneck`."""
+
+    def __init__(self, in_features: int, hidden: tuple[int, ...], dim: int, *, rngs: nnx.Rngs):
+        widths = (in_features, *hidden)
+        self.layers = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
+        self.bottleneck = nnx.Linear(widths[-1], dim, rngs=rngs)
+
+    def __call__(self, x, *, train, rngs=None):
+        """Maps [B, ...] with prod(...) = in_features to [B, dim]."""
+        del train, rngs
+        x = x.reshape(x.shape[0], -1)
+        for layer in self.layers:
+            x = nnx.relu(layer(x))
+        return self.bottleneck(x)
+
+
+def mlp(input_shape: tuple[int, ...], *, hidden: tuple[int, ...], dim: int) -> Network:
+    """Builds a perceptron for inputs [B, *input_shape], flattened.
+
+    Args:
+      input_shape: Shape of one input, such as (28, 28, 1) or (1280,).
+      hidden: Widths of the hidden layers, ReLU behind each.
+      dim: D, the width of the embedding.
+
+    Returns:
+      The network: [B, *input_shape] float32 -> [B, dim].
+    """
+    return from_nnx(functools.partial(Mlp, math.prod(input_shape), tuple(hidden), dim))
