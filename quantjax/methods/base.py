@@ -1,0 +1,140 @@
+"""A method is a NamedTuple of pure functions; the training loop knows only this type."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+Batch = dict[str, jax.Array]
+"""Arrays of B rows: image [B, H, W, C], label [B, L] multi-hot, index [B], mask [B]; views are
+one more axis, [B, V, ...]."""
+
+
+class Collectives(NamedTuple):
+    """What a step says to the other devices.
+
+    Under `jit` the batch is global and both are identities; under `pmap` they are a tiled
+    all_gather and a pmean.
+
+    Attributes:
+      gather: `[B / n, ...] -> [B, ...]`, the rows of all devices.
+      mean: pytree -> pytree, the mean over devices.
+    """
+
+    gather: Callable[[jax.Array], jax.Array] = lambda x: x
+    mean: Callable[[Any], Any] = lambda x: x
+
+
+class Context(NamedTuple):
+    """What a loss may know beyond its batch, built inside the step.
+
+    Attributes:
+      key: Random key of this step, the same on every device.
+      step: Steps taken so far, [] int32.
+      epoch: Epoch this step belongs to, [] int32.
+      gather: See `Collectives`.
+      mean: See `Collectives`.
+    """
+
+    key: jax.Array
+    step: jax.Array
+    epoch: jax.Array
+    gather: Callable[[jax.Array], jax.Array]
+    mean: Callable[[Any], Any]
+
+
+class Phase(NamedTuple):
+    """One stage of training: a loss and the entries of params that it trains.
+
+    Attributes:
+      name: Stands in metrics and messages.
+      loss: `(params, state, batch, context) -> (scalar, (state, metrics))`. It returns the net
+        states of the nets it trains and runs the others with train=False.
+      trains: Entries of params that are differentiated and updated; the others stay bit-equal.
+    """
+
+    name: str
+    loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+    trains: tuple[str, ...]
+
+
+class Refresh(NamedTuple):
+    """A pass over the training set, then a closed-form update of arrays without gradient.
+
+    Attributes:
+      collect: `(params, state, batch) -> pytree of [B, ...]`, with train=False, no augmentation.
+      update: `(key, params, state, rows, mask) -> (params, state)`; row i of `rows` is training
+        index i, padded rows are masked out.
+      every: Epochs between two; None means once, at `start`.
+      start: First epoch that begins with one.
+      at_end: Whether another follows the last epoch, so that no codec is stale.
+      rewrites: Entries of params that `update` replaces; their optimizer state starts anew.
+      min_rows: Fewest training rows that `update` can work with.
+    """
+
+    collect: Callable[..., Any]
+    update: Callable[..., tuple[Any, Any]]
+    every: int | None
+    start: int
+    at_end: bool
+    rewrites: tuple[str, ...] = ()
+    min_rows: int = 1
+
+    def due(self, epoch: int) -> bool:
+        """Tells whether the epoch begins with a refresh."""
+        if self.every is None:
+            return epoch == self.start
+        return epoch >= self.start and (epoch - self.start) % self.every == 0
+
+
+class Method(NamedTuple):
+    """A paper: how it starts, what it minimises, and what it leaves behind.
+
+    Attributes:
+      init: `(key, batch, num_rows) -> (params, state)`; state = {"nets": {name: net_state}, own
+        arrays}. num_rows counts the training rows padded to a multiple of 1,024.
+      phases: The stages.
+      phase_at: Epoch -> index of its phase.
+      embed: `(params, state, batch) -> [B, D]`, the database side.
+      embed_query: The query side; the same function unless the paper is asymmetric.
+      codec: `(params, state) -> Codec`; raises ValueError before its codebooks exist.
+      refresh: See `Refresh`.
+      after_step: `(params, state) -> (params, state)` after every step, or None.
+    """
+
+    init: Callable[..., tuple[Any, Any]]
+    phases: tuple[Phase, ...]
+    phase_at: Callable[[int], int]
+    embed: Callable[..., jax.Array]
+    embed_query: Callable[..., jax.Array]
+    codec: Callable[..., Any]
+    refresh: Refresh | None = None
+    after_step: Callable[..., tuple[Any, Any]] | None = None
+
+
+def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a function of one image per row take V views, and averages what it returns.
+
+    Args:
+      function: `(params, state, batch) -> pytree of [B, ...]`, which never sees views.
+
+    Returns:
+      The same function for images [B, H, W, C] or views [B, V, H, W, C] (ten-crop, say).
+    """
+
+    def averaged(params, state, batch):
+        image = batch["image"]
+        if image.ndim != 5:
+            return function(params, state, batch)
+        rows, views = image.shape[:2]
+        folded = {
+            name: jnp.repeat(column, views, axis=0)
+            for name, column in batch.items()
+            if name != "image"
+        }
+        folded["image"] = image.reshape(rows * views, *image.shape[2:])
+        out = function(params, state, folded)
+        return jax.tree.map(lambda y: y.reshape(rows, views, *y.shape[1:]).mean(1), out)
+
+    return averaged

@@ -1,0 +1,264 @@
+"""Deep Quantization Network: pairwise cosine loss and product quantization of its embedding.
+
+Two methods share this file. `dqn` is the paper's: codebooks have no gradient and are refitted by
+k-means between epochs. `dqn_ste` is ours: the codebooks start from k-means once and are then
+trained with the network through straight-through assignment.
+
+Reference:
+  Cao, Long, Wang, Zhu, Wen, Deep Quantization Network for Efficient Image Retrieval, AAAI 2016.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from quantjax import labels, losses
+from quantjax.methods.base import Method, Phase, Refresh
+from quantjax.models.base import Network
+from quantjax.quantizers import ProductCodec, codecs, product
+
+PairLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Refit = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+def restart(
+    key: jax.Array, codebooks: jax.Array, x: jax.Array, mask: jax.Array, *, num_iterations: int = 25
+) -> jax.Array:
+    """Refits codebooks by k-means from scratch, as the authors' code does.
+
+    Args:
+      key: Random key, consumed.
+      codebooks: The present ones, [M, K, d]; only their shape is used.
+      x: Embeddings of the training set, [N, D].
+      mask: Which rows are real, [N] bool.
+      num_iterations: Lloyd iterations.
+
+    Returns:
+      Codebooks [M, K, d].
+    """
+    return product.fit_codebooks(
+        key,
+        x,
+        num_codebooks=codebooks.shape[0],
+        num_codewords=codebooks.shape[1],
+        num_iterations=num_iterations,
+        mask=mask,
+    )
+
+
+def warm_start(
+    key: jax.Array, codebooks: jax.Array, x: jax.Array, mask: jax.Array, *, num_iterations: int = 5
+) -> jax.Array:
+    """Refits codebooks by Lloyd iterations from the present ones; cheaper, never a step back.
+
+    The first time, when all codewords are still equal, it starts from scratch like `restart`.
+
+    Args:
+      key: Random key, consumed.
+      codebooks: The present ones, [M, K, d].
+      x: Embeddings of the training set, [N, D].
+      mask: Which rows are real, [N] bool.
+      num_iterations: Lloyd iterations.
+
+    Returns:
+      Codebooks [M, K, d].
+    """
+    return jax.lax.cond(
+        jnp.all(codebooks == codebooks[:, :1]),
+        lambda: restart(key, codebooks, x, mask),
+        lambda: product.refine_codebooks(codebooks, x, num_iterations, mask),
+    )
+
+
+def dqn(
+    network: Network,
+    *,
+    dim: int,
+    num_codebooks: int,
+    num_codewords: int = 256,
+    quantization_weight: float = 1e-4,
+    pair_loss: PairLoss = losses.pairwise_cosine,
+    metric: str = "ip",
+    refit: Refit = restart,
+    refit_every: int = 2,
+) -> Method:
+    """Builds the paper's method: L + lambda Q over network weights, k-means for the codebooks.
+
+    L is the mean of (s_ij - cos(z_i, z_j))^2 over all pairs of the batch, the diagonal included;
+    Q is the mean of ||z_i - C h_i||^2 with C and h held constant, and counts only once codebooks
+    exist, after `refit_every` epochs (the authors' code). Items are ranked by the inner product of
+    the real query and the reconstruction, as that code does; "l2" is the paper's text.
+
+    Args:
+      network: Images -> [B, dim]; the method applies the bottleneck's tanh.
+      dim: R, the embedding's width.
+      num_codebooks: M; it must divide dim.
+      num_codewords: K, a power of two up to 256; bits = M log2 K.
+      quantization_weight: lambda.
+      pair_loss: `losses.pairwise_cosine`, or another two-sided loss for an ablation.
+      metric: "ip" or "l2" or "cosine", the codec's distance.
+      refit: `restart` or `warm_start`.
+      refit_every: Epochs between two refits.
+
+    Returns:
+      The method; params {"net"}, state {"nets", "codebooks", "fitted"}.
+
+    Raises:
+      ValueError: if M does not divide dim, or K or the metric is not allowed.
+    """
+    shape = _codebooks_shape(dim, num_codebooks, num_codewords, metric)
+
+    def init(key, batch, num_rows):
+        del num_rows
+        params, net_state = network.init(key, batch["image"])
+        state = {"nets": {"net": net_state}, "codebooks": jnp.zeros(shape), "fitted": False}
+        return {"net": params}, jax.tree.map(jnp.asarray, state)
+
+    def loss(params, state, batch, context):
+        z, similar, nets = _forward(network, params, state, batch, context)
+        pair = jnp.mean(pair_loss(z, context.gather(z), similar))
+        codebooks = state["codebooks"]
+        quantized = product.decode(codebooks, product.encode(codebooks, z))
+        error = jnp.mean(losses.quantization_error(z, jax.lax.stop_gradient(quantized)))
+        total = pair + jnp.where(state["fitted"], quantization_weight, 0.0) * error
+        return total, ({**state, "nets": nets}, {"pair_loss": pair, "quantization_error": error})
+
+    def update(key, params, state, rows, mask):
+        codebooks = refit(key, state["codebooks"], rows, mask)
+        return params, {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
+
+    return _method(
+        network,
+        init,
+        Phase("joint", loss, ("net",)),
+        Refresh(
+            collect=functools.partial(_embed, network),
+            update=update,
+            every=refit_every,
+            start=refit_every,
+            at_end=True,
+            min_rows=num_codewords,
+        ),
+        lambda params, state: (state["codebooks"], state["fitted"]),
+        metric,
+    )
+
+
+def dqn_ste(
+    network: Network,
+    *,
+    dim: int,
+    num_codebooks: int,
+    num_codewords: int = 256,
+    quantization_weight: float = 1e-4,
+    temperature: float = 1.0,
+    pair_loss: PairLoss = losses.pairwise_cosine,
+    metric: str = "ip",
+    start: int = 1,
+) -> Method:
+    """Builds DQN with codebooks that the loss itself trains.
+
+    After `start` epochs k-means fills the codebooks; from then on the loss adds the pairwise loss
+    between real and quantized embeddings, which is what asymmetric search measures, and the
+    quantization error, both through `product.quantize`. This is not in the paper.
+
+    Args:
+      network: Images -> [B, dim]; the method applies the bottleneck's tanh.
+      dim: R, the embedding's width.
+      num_codebooks: M; it must divide dim.
+      num_codewords: K, a power of two up to 256; bits = M log2 K.
+      quantization_weight: lambda of the quantization error.
+      temperature: Of the straight-through softmax, in units of squared distance.
+      pair_loss: A two-sided pair loss.
+      metric: "ip" or "l2" or "cosine", the codec's distance.
+      start: Epoch that begins with k-means.
+
+    Returns:
+      The method; params {"net", "codebooks"}, state {"nets", "fitted"}.
+
+    Raises:
+      ValueError: if M does not divide dim, or K or the metric is not allowed.
+    """
+    shape = _codebooks_shape(dim, num_codebooks, num_codewords, metric)
+
+    def init(key, batch, num_rows):
+        del num_rows
+        params, net_state = network.init(key, batch["image"])
+        state = {"nets": {"net": net_state}, "fitted": jnp.asarray(False)}
+        return {"net": params, "codebooks": jnp.zeros(shape)}, state
+
+    def loss(params, state, batch, context):
+        z, similar, nets = _forward(network, params, state, batch, context)
+        quantized = product.quantize(params["codebooks"], z, temperature=temperature)
+        pair = jnp.mean(pair_loss(z, context.gather(z), similar))
+        asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
+        error = jnp.mean(losses.quantization_error(z, quantized))
+        quantized_part = asymmetric + quantization_weight * error
+        total = pair + jnp.where(state["fitted"], 1.0, 0.0) * quantized_part
+        metrics = {
+            "pair_loss": pair,
+            "asymmetric_pair_loss": asymmetric,
+            "quantization_error": error,
+        }
+        return total, ({**state, "nets": nets}, metrics)
+
+    def update(key, params, state, rows, mask):
+        codebooks = restart(key, params["codebooks"], rows, mask)
+        return {**params, "codebooks": codebooks}, {**state, "fitted": jnp.asarray(True)}
+
+    return _method(
+        network,
+        init,
+        Phase("joint", loss, ("net", "codebooks")),
+        Refresh(
+            collect=functools.partial(_embed, network),
+            update=update,
+            every=None,
+            start=start,
+            at_end=False,
+            rewrites=("codebooks",),
+            min_rows=num_codewords,
+        ),
+        lambda params, state: (params["codebooks"], state["fitted"]),
+        metric,
+    )
+
+
+def _method(network, init, phase, refresh, codebooks_of, metric):
+    def codec(params, state):
+        codebooks, fitted = codebooks_of(params, state)
+        if not fitted:
+            raise ValueError(
+                f"codebooks do not exist before epoch {refresh.start} or the end of training; "
+                "train longer or refresh first"
+            )
+        return ProductCodec(codebooks, metric=metric)
+
+    embed = functools.partial(_embed, network)
+    return Method(init, (phase,), lambda epoch: 0, embed, embed, codec, refresh)
+
+
+def _forward(network, params, state, batch, context):
+    output, net_state = network.apply(
+        params["net"], state["nets"]["net"], batch["image"], train=True, key=context.key
+    )
+    similar = labels.share_label(batch["label"], context.gather(batch["label"]))
+    return jnp.tanh(output), similar, {"net": net_state}
+
+
+def _embed(network, params, state, batch):
+    output, _ = network.apply(params["net"], state["nets"]["net"], batch["image"], train=False)
+    return jnp.tanh(output)
+
+
+def _codebooks_shape(dim, num_codebooks, num_codewords, metric):
+    product.check_metric(metric)
+    codecs.bits_per_codeword(num_codewords)
+    if num_codebooks < 1 or dim % num_codebooks:
+        raise ValueError(
+            f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
+            "codebooks"
+        )
+    return (num_codebooks, num_codewords, dim // num_codebooks)
