@@ -1,0 +1,347 @@
+"""The training loop. It knows `Method` and nothing of any paper.
+
+Randomness is a function of (seed, step) and batches of (seed, epoch, step), so the train state is
+all there is to save: a run that is killed and started again ends with the same bits.
+"""
+
+import contextlib
+import functools
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from quantjax import checkpoint, embedding, interruption, parallel, records
+from quantjax.data.protocols import Splits
+from quantjax.methods.base import Batch, Collectives, Context, Method, Phase
+
+
+class Experiment(NamedTuple):
+    """Real objects, wired: what `fit` runs.
+
+    Attributes:
+      name: Stands in results and in the default workdir.
+      method: See `methods.base.Method`.
+      splits: Source and row lists.
+      sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
+      augment: `(key, batch) -> batch` on device, training only.
+      preprocess: `batch -> batch` on device: embedding, refresh, evaluation.
+      optimizers: One optax transformation per entry of params.
+      num_epochs: How often the training set is passed.
+      batch_size: B of the global batch.
+      seed: Of everything random.
+    """
+
+    name: str
+    method: Method
+    splits: Splits
+    sampler: Callable[[int, int], np.ndarray]
+    augment: Callable[[jax.Array, Batch], Batch]
+    preprocess: Callable[[Batch], Batch]
+    optimizers: dict[str, optax.GradientTransformation]
+    num_epochs: int
+    batch_size: int
+    seed: int
+
+
+class TrainState(NamedTuple):
+    """The pytree that is checkpointed.
+
+    Attributes:
+      step: Steps taken, [] int32.
+      epoch: The last epoch that has begun, its refresh included, [] int32: -1 at first, num_epochs
+        when the run is complete.
+      params: What has a gradient, by entry.
+      state: What changes without one.
+      opt: Optimizer state of each entry of params.
+    """
+
+    step: jax.Array
+    epoch: jax.Array
+    params: Any
+    state: Any
+    opt: dict[str, optax.OptState]
+
+
+class FitResult(NamedTuple):
+    """What `fit` leaves in memory.
+
+    Attributes:
+      state: The final train state.
+      history: Logged records, oldest first, those before a resume included.
+      signal: Number of the signal that stopped the run, or None if it is complete.
+    """
+
+    state: TrainState
+    history: list[dict[str, Any]]
+    signal: int | None
+
+
+def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Builds the train state before the first step, replicated over the mesh.
+
+    Args:
+      experiment: What will be run.
+      mesh: From `parallel.data_mesh`.
+
+    Returns:
+      The state of step 0.
+
+    Raises:
+      ValueError: if the optimizers' names are not those of the params.
+    """
+    source, rows = experiment.splits.source, experiment.splits.train
+
+    def start(key, batch):
+        batch = experiment.preprocess(batch)
+        params, state = experiment.method.init(key, batch, embedding.padded_length(len(rows)))
+        if params.keys() != experiment.optimizers.keys():
+            raise ValueError(
+                f"optimizers must be given for {sorted(params)}, "
+                f"got {sorted(experiment.optimizers)}"
+            )
+        opt = {name: experiment.optimizers[name].init(part) for name, part in params.items()}
+        return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
+
+    example = jax.tree.map(jnp.asarray, source[rows[:2]])
+    train_state = jax.jit(start)(_key(experiment.seed, "init"), example)
+    return jax.device_put(train_state, parallel.replicated(mesh))
+
+
+def make_step(experiment: Experiment, phase: Phase) -> parallel.Step:
+    """Builds one optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
+
+    Args:
+      experiment: Gives optimizers and seed.
+      phase: Its loss and the entries it trains.
+
+    Returns:
+      `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
+      hold at least "loss" and "grad_norm".
+    """
+
+    def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
+        context = Context(
+            key=_key(experiment.seed, "step", train_state.step),
+            step=train_state.step,
+            epoch=train_state.epoch,
+            gather=collectives.gather,
+            mean=collectives.mean,
+        )
+        params, opt = dict(train_state.params), dict(train_state.opt)
+
+        def loss_of(trained):
+            return phase.loss({**params, **trained}, train_state.state, batch, context)
+
+        trained = {name: params[name] for name in phase.trains}
+        (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
+        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), **metrics}
+        for name, gradient in gradients.items():
+            updates, opt[name] = experiment.optimizers[name].update(
+                gradient, opt[name], params[name]
+            )
+            params[name] = optax.apply_updates(params[name], updates)
+        if experiment.method.after_step is not None:
+            params, state = experiment.method.after_step(params, state)
+        return TrainState(train_state.step + 1, train_state.epoch, params, state, opt), metrics
+
+    return step
+
+
+def refresh(
+    experiment: Experiment, train_state: TrainState, *, epoch: int, mesh: Mesh
+) -> TrainState:
+    """Passes over the training set and updates what has no gradient.
+
+    Args:
+      experiment: Its method must have a `refresh`.
+      train_state: Where training stands.
+      epoch: Chooses the random key.
+      mesh: From `parallel.data_mesh`.
+
+    Returns:
+      The state with params and state updated; rewritten entries have a new optimizer state.
+    """
+    plan, splits = experiment.method.refresh, experiment.splits
+    assert plan is not None
+    params, state = train_state.params, train_state.state
+    rows = embedding.apply_to_rows(
+        plan.collect,
+        params,
+        state,
+        splits.source,
+        splits.train,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
+    )
+    mask = np.arange(embedding.padded_length(len(splits.train))) < len(splits.train)
+    mask = jax.device_put(mask, parallel.by_rows(mesh))
+    key = _key(experiment.seed, "refresh", epoch)
+    params, state = _updater(plan.update, mesh)(key, params, state, rows, mask)
+    opt = dict(train_state.opt)
+    for name in plan.rewrites:
+        fresh = jax.jit(experiment.optimizers[name].init)(params[name])
+        opt[name] = jax.device_put(fresh, parallel.replicated(mesh))
+    return train_state._replace(params=params, state=state, opt=opt)
+
+
+def fit(
+    experiment: Experiment,
+    *,
+    workdir: str | pathlib.Path | None = None,
+    resume: bool = True,
+    parallelize: Callable[..., Any] = parallel.sharded_step,
+    mesh: Mesh | None = None,
+    callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+    log_every: int = 10,
+) -> FitResult:
+    """Trains an experiment to its end, or to a signal.
+
+    With a workdir it saves a checkpoint after every epoch and on SIGTERM or Ctrl-C, writes
+    metrics.jsonl, and goes on from the latest checkpoint there. A second signal stops at once.
+
+    Args:
+      experiment: What to run.
+      workdir: Folder of checkpoints and metrics.jsonl; nothing is written when None.
+      resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
+        is refused rather than mixed with another run.
+      parallelize: `parallel.sharded_step` or `parallel.pmapped_step`.
+      mesh: Devices to run on; all of them when None.
+      callbacks: Each is called with every logged record, a dict of JSON values.
+      log_every: Steps between two records; the last step of an epoch is always logged.
+
+    Returns:
+      Final state, history, and the signal that stopped the run, if one did.
+
+    Raises:
+      ValueError: if batch size, training rows, optimizers or the workdir do not fit.
+      NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
+        and the last good checkpoint.
+    """
+    mesh = parallel.data_mesh() if mesh is None else mesh
+    workdir = None if workdir is None else pathlib.Path(workdir)
+    source, train = experiment.splits.source, experiment.splits.train
+    steps_per_epoch = _check(experiment, mesh)
+    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    folder = None if workdir is None else workdir / "checkpoints"
+    with (
+        interruption.watch() as caught,
+        checkpoint.opened(folder, about) as store,
+        _last_good(store),
+    ):
+        train_state = _restored(store, initialize(experiment, mesh), resume=resume)
+        step, epoch = int(train_state.step), int(train_state.epoch)
+        log_file = None if workdir is None else workdir / "metrics.jsonl"
+        journal = records.open_journal(log_file, callbacks, step)
+        phases = experiment.method.phases
+        steps = [parallelize(make_step(experiment, phase), mesh) for phase in phases]
+        augment = _augmenter(experiment)
+        while not caught():
+            if step == (epoch + 1) * steps_per_epoch:
+                epoch += 1
+                train_state = _begin_epoch(experiment, train_state, epoch, mesh)
+            if epoch == experiment.num_epochs:
+                break
+            phase = experiment.method.phase_at(epoch)
+            positions = experiment.sampler(experiment.seed, epoch)
+            for rows in positions[step - epoch * steps_per_epoch :]:
+                batch = {**source[train[rows]], "index": rows.astype(np.int32)}
+                batch = augment(step, parallel.put_rows(mesh, batch))
+                train_state, metrics = steps[phase](train_state, batch)
+                step += 1
+                record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
+                last = step == (epoch + 1) * steps_per_epoch
+                records.note(journal, record, metrics, log=last or step % log_every == 0)
+                if caught():
+                    break
+            # The last epoch is saved below, after the refresh that ends the run.
+            if epoch + 1 < experiment.num_epochs:
+                _save(store, journal, step, train_state)
+        _save(store, journal, step, train_state)
+    complete = epoch == experiment.num_epochs
+    return FitResult(train_state, journal.history, None if complete else caught())
+
+
+def _begin_epoch(experiment, train_state, epoch, mesh):
+    plan = experiment.method.refresh
+    ends = epoch == experiment.num_epochs
+    if plan is not None and (plan.at_end if ends else plan.due(epoch)):
+        train_state = refresh(experiment, train_state, epoch=epoch, mesh=mesh)
+    began = jax.device_put(jnp.int32(epoch), parallel.replicated(mesh))
+    return train_state._replace(epoch=began)
+
+
+def _augmenter(experiment):
+    return jax.jit(
+        lambda step, batch: experiment.augment(_key(experiment.seed, "augment", step), batch)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def _updater(update, mesh):
+    # Cached by the function's identity, so that the refreshes of a run compile once.
+    del mesh
+    return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
+
+
+def _restored(store, train_state, *, resume):
+    latest = store.latest()
+    if latest is None:
+        return train_state
+    if not resume:
+        raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
+    return store.restore(latest, train_state)
+
+
+def _save(store, journal, step, train_state):
+    records.settle(journal)
+    if not _all_finite(train_state.params):
+        raise records.NonFiniteError(f"a parameter is not finite at step {step}")
+    store.save(step, train_state)
+
+
+@jax.jit
+def _all_finite(params):
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
+
+
+@contextlib.contextmanager
+def _last_good(store):
+    try:
+        yield
+    except records.NonFiniteError as error:
+        latest = store.latest()
+        good = "there is no checkpoint"
+        if latest is not None:
+            good = f"the last good checkpoint is step {latest} in {store.folder}"
+        raise records.NonFiniteError(f"{error}; {good}; lower the learning rate") from None
+
+
+def _check(experiment, mesh):
+    """Returns the steps of an epoch once sizes are known to fit."""
+    parallel.check_divisible(mesh, experiment.batch_size)
+    positions = experiment.sampler(experiment.seed, 0)
+    if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
+        raise ValueError(
+            f"the sampler must give positions [steps, {experiment.batch_size}], "
+            f"got {positions.shape}"
+        )
+    plan, rows = experiment.method.refresh, len(experiment.splits.train)
+    if plan is not None and rows < plan.min_rows:
+        raise ValueError(
+            f"there are fewer training rows than codewords: {rows} rows, at least "
+            f"{plan.min_rows} are due; lower num_codewords or add training images"
+        )
+    return len(positions)
+
+
+def _key(seed, stream, number=0):
+    streams = ("init", "step", "augment", "refresh")
+    key = jax.random.fold_in(jax.random.key(seed), streams.index(stream))
+    return jax.random.fold_in(key, number)
