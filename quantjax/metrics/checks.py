@@ -1,0 +1,141 @@
+"""Checks at the public edge of the metrics: one clear line before anything is computed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from quantjax.metrics.harmonic import Array
+from quantjax.metrics.identifiers import DENOMINATORS, TIES, check_choice, check_cut
+
+
+def check_options(top_k: int | None, denominator: str, ties: str) -> None:
+    """Refuses an unknown cut, denominator or tie order.
+
+    Args:
+      top_k: None or an integer of at least 1.
+      denominator: One of `DENOMINATORS`.
+      ties: One of `TIES`.
+
+    Raises:
+      ValueError: naming the option, what came and what was due.
+    """
+    check_cut(top_k)
+    check_choice("denominator", denominator, DENOMINATORS)
+    check_choice("ties", ties, TIES)
+
+
+def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
+    """Refuses distances and relevance that do not belong together, and NaN.
+
+    Args:
+      distances: Due as real numbers [Q, N], N at least 1.
+      relevant: Due as bool of the same shape.
+
+    Returns:
+      Both as arrays.
+
+    Raises:
+      ValueError: naming the argument, what came and what was due; for NaN, the first row with one.
+    """
+    distances, relevant = _as_array(distances), _as_array(relevant)
+    if distances.ndim != 2 or distances.shape[1] == 0:
+        raise ValueError(
+            f"distances must have shape [Q, N] with at least one item, got {distances.shape}"
+        )
+    if relevant.shape != distances.shape:
+        raise ValueError(
+            f"relevant must have the shape of distances, {distances.shape}, got {relevant.shape}"
+        )
+    if relevant.dtype != bool:
+        raise ValueError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
+    if not jnp.issubdtype(distances.dtype, np.floating):
+        _check_whole(distances)
+    elif not isinstance(distances, Tracer):
+        rows = np.flatnonzero(np.isnan(distances).any(axis=1))
+        if rows.size:
+            raise ValueError(
+                f"distances must be numbers, got NaN in row {rows[0]} "
+                f"({rows.size} of {len(distances)} rows): look for a zero vector or a diverged loss"
+            )
+    return distances, relevant
+
+
+def _check_whole(distances):
+    if not jnp.issubdtype(distances.dtype, np.integer):
+        raise ValueError(f"distances must be real numbers, got {distances.dtype}")
+    if isinstance(distances, jax.Array) or distances.size == 0:
+        return
+    if not -(2**31) <= distances.min() <= distances.max() < 2**31:
+        raise ValueError(
+            f"integer distances must fit in int32, got {distances.min()} to {distances.max()}"
+        )
+
+
+def check_counts(counts: Array) -> Array:
+    """Refuses counts that cannot be, and widens the others.
+
+    Args:
+      counts: Due as integers [Q, levels, 2], 0 <= counts[..., 1] <= counts[..., 0].
+
+    Returns:
+      JAX counts as int32, any others as NumPy int64.
+
+    Raises:
+      ValueError: saying what came and what was due; the values of a traced array are not seen.
+    """
+    counts = _as_array(counts)
+    if counts.ndim != 3 or counts.shape[1] == 0 or counts.shape[2] != 2:
+        raise ValueError(f"counts must have shape [Q, levels, 2], got {counts.shape}")
+    if not jnp.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"counts must be integers, got {counts.dtype}")
+    if not isinstance(counts, Tracer):
+        _check_values(np.asarray(counts))
+    return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
+
+
+def _check_values(counts):
+    items, relevant = counts[..., 0], counts[..., 1]
+    wrong = np.flatnonzero(((relevant < 0) | (relevant > items)).any(axis=1))
+    if wrong.size:
+        raise ValueError(
+            "counts must hold 0 <= relevant counts[..., 1] <= items counts[..., 0] at every "
+            f"level; row {wrong[0]} does not"
+        )
+    total = items.sum(axis=1, dtype=np.float64).max(initial=0)
+    if total >= 2**31:
+        raise ValueError(f"counts must sum to less than 2^31 items a query, got {total:.0f}")
+
+
+def check_chance(num_relevant: Array, num_items: int) -> Array:
+    """Refuses numbers of relevant items that cannot be.
+
+    Args:
+      num_relevant: Due as integers [Q], 0 to `num_items`.
+      num_items: Due as an integer of at least 1.
+
+    Returns:
+      `num_relevant` as an array.
+
+    Raises:
+      ValueError: saying what came and what was due; the values of a traced array are not seen.
+    """
+    num_relevant = _as_array(num_relevant)
+    if num_relevant.ndim != 1 or not jnp.issubdtype(num_relevant.dtype, np.integer):
+        raise ValueError(
+            f"num_relevant must be integers [Q], got {num_relevant.dtype} {num_relevant.shape}"
+        )
+    if not isinstance(num_items, (int, np.integer)) or not 1 <= num_items < 2**31:
+        raise ValueError(f"num_items must be an integer from 1 to 2^31 - 1, got {num_items!r}")
+    if not isinstance(num_relevant, Tracer):
+        values = np.asarray(num_relevant)
+        if values.size and not 0 <= values.min() <= values.max() <= num_items:
+            raise ValueError(
+                f"num_relevant must be from 0 to num_items = {num_items}, "
+                f"got {values.min()} to {values.max()}"
+            )
+    return num_relevant
+
+
+def _as_array(values):
+    return values if isinstance(values, jax.Array) else np.asarray(values)

@@ -1,0 +1,112 @@
+"""Average precision over the hits inside a cut, when the cut goes through a level of ties.
+
+How many relevant items of that level fall inside the cut is then open, and the quotient's
+denominator with it: v(k) is the average precision given k of them inside. Each function here
+reduces v over all k that can be: `inside` ranks drawn from `items`, of which `relevant` relevant.
+"""
+
+import math
+from collections.abc import Callable
+
+from quantjax.metrics.harmonic import Array
+
+_REACH = 5.0
+
+
+def expectation(
+    value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
+) -> Array:
+    """Averages v(k) over the hypergeometric number of relevant items inside the cut.
+
+    Sums a window of 5 sqrt(top_k) on either side of the mean; what it leaves out weighs less
+    than 2 exp(-50) (Hoeffding 1963, theorem 4). The weights grow outward from the mean by the
+    ratio of neighbours, since log-gamma keeps no digits in float32.
+
+    Args:
+      value: v, from integers k [Q, window] to [Q, window].
+      items: Items on the level, [Q].
+      relevant: Relevant ones among them, [Q].
+      inside: Ranks of the level inside the cut, [Q], at most `top_k`.
+      top_k: The cut, for the width of the window.
+
+    Returns:
+      The mean of v, [Q].
+    """
+    xp = items.__array_namespace__()
+    items, relevant, inside = items[:, None], relevant[:, None], inside[:, None]
+    outside = items - relevant - inside
+    mean = inside * (relevant / xp.maximum(items, 1))
+    start = _clip_hits(xp.round(mean).astype(items.dtype), items, relevant, inside)
+    steps = xp.arange(min(top_k, math.ceil(_REACH * math.sqrt(top_k))))
+    up, down = start + steps, start - steps
+    # Zero beyond the last possible k, and zero, not negative, from there on: a product of many
+    # such ratios could overflow before the zero is multiplied in.
+    rise = xp.maximum(relevant - up, 0) / (up + 1)
+    rise = rise * (xp.maximum(inside - up, 0) / (outside + up + 1))
+    fall = xp.maximum(down, 0) / (relevant - down + 1)
+    fall = fall * (xp.maximum(outside + down, 0) / (inside - down + 1))
+    above, below = xp.cumprod(rise, axis=1), xp.cumprod(fall, axis=1)
+    weights = xp.concatenate([xp.ones_like(above[:, :1]), above, below], axis=1)
+    hits = _clip_hits(xp.concatenate([start, up + 1, down - 1], axis=1), items, relevant, inside)
+    return (weights * value(hits)).sum(1) / weights.sum(1)
+
+
+def maximum(
+    value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
+) -> Array:
+    """Finds the largest v(k).
+
+    Going from k to k + 1 adds a precision that grows with k to what v(k) is the mean of, so v
+    falls first and rises then: its maximum is at the fewest or at the most relevant items. Both
+    occur: [hit, miss | tied hit, miss] at top_k = 3 is best with the miss inside, 1 against 5/6.
+
+    Args:
+      value: v, from integers k [Q, 2] to [Q, 2].
+      items: Items on the level, [Q].
+      relevant: Relevant ones among them, [Q].
+      inside: Ranks of the level inside the cut, [Q].
+      top_k: Not used: two values are enough for any cut.
+
+    Returns:
+      The maximum, [Q].
+    """
+    del top_k
+    xp = items.__array_namespace__()
+    return value(xp.stack(_hit_range(items, relevant, inside), axis=1)).max(1)
+
+
+def minimum(
+    value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
+) -> Array:
+    """Finds the smallest v(k).
+
+    v falls first and rises then (see `maximum`), so its minimum can lie anywhere: it is looked
+    for on a grid of about sqrt(top_k) values, then on all values beside the best of them.
+
+    Args:
+      value: v, from integers k [Q, grid] to [Q, grid].
+      items: Items on the level, [Q].
+      relevant: Relevant ones among them, [Q].
+      inside: Ranks of the level inside the cut, [Q], at most `top_k`.
+      top_k: The cut, for the width of the grid.
+
+    Returns:
+      The minimum, [Q].
+    """
+    xp = items.__array_namespace__()
+    fewest, most = (bound[:, None] for bound in _hit_range(items, relevant, inside))
+    step = math.isqrt(top_k) + 1
+    coarse = xp.minimum(fewest + step * xp.arange(step), most)
+    best = fewest + step * xp.argmin(value(coarse), axis=1, keepdims=True)
+    fine = xp.clip(best + xp.arange(-step, step + 1), fewest, most)
+    return value(fine).min(1)
+
+
+def _hit_range(items, relevant, inside):
+    xp = items.__array_namespace__()
+    return xp.maximum(inside - (items - relevant), 0), xp.minimum(relevant, inside)
+
+
+def _clip_hits(hits, items, relevant, inside):
+    xp = items.__array_namespace__()
+    return xp.clip(hits, *_hit_range(items, relevant, inside))

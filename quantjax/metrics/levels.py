@@ -1,0 +1,71 @@
+"""A ranking as levels of equal distance, nearest first: all that a tie-exact metric looks at."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.metrics.harmonic import Array
+
+
+class Levels(NamedTuple):
+    """Levels of equal distance, each with what lies strictly nearer.
+
+    Attributes:
+      items: Items on the level, n, integers [Q, levels] or any other common shape.
+      relevant: Relevant ones among them, p.
+      items_before: Items on nearer levels, N0.
+      relevant_before: Relevant items on nearer levels, P0.
+    """
+
+    items: Array
+    relevant: Array
+    items_before: Array
+    relevant_before: Array
+
+
+def levels_from_counts(counts: Array) -> Levels:
+    """Adds to every level what lies strictly nearer.
+
+    Args:
+      counts: All items [..., 0] and relevant ones [..., 1] of every level, nearest level first,
+        integers [Q, levels, 2].
+
+    Returns:
+      The levels, [Q, levels] each, in the integer type of `counts`.
+    """
+    xp = counts.__array_namespace__()
+    through = xp.cumsum(counts, axis=1, dtype=counts.dtype)
+    before = through - counts
+    return Levels(counts[..., 0], counts[..., 1], before[..., 0], before[..., 1])
+
+
+def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Array:
+    """Counts items and relevant items among equal distances, by one sort per row.
+
+    A level's counts stand at the last rank of its items and the other ranks hold empty levels,
+    so that the shape is known before the values are: no scatter, and nothing to pad.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] real numbers; -0.0 equals 0.0.
+      relevant: Whether the item is relevant to the query, [Q, N] bool.
+
+    Returns:
+      Counts [Q, N, 2] int32, nearest level first.
+    """
+    distances, relevant = jax.lax.sort((distances, relevant), num_keys=1, is_stable=False)
+    changes = distances[:, 1:] != distances[:, :-1]
+    edge = jnp.ones_like(relevant[:, :1])
+    begins = jnp.concatenate([edge, changes], axis=1)
+    ends = jnp.concatenate([changes, edge], axis=1)
+    ones = jnp.ones_like(relevant, dtype=jnp.int32)
+    return jnp.stack(
+        [_count_at_ends(ones, begins, ends), _count_at_ends(relevant, begins, ends)], axis=-1
+    )
+
+
+def _count_at_ends(flags, begins, ends):
+    flags = flags.astype(jnp.int32)
+    through = jnp.cumsum(flags, axis=1)
+    before = jax.lax.cummax(jnp.where(begins, through - flags, 0), axis=1)
+    return jnp.where(ends, through - before, 0)
