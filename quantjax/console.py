@@ -1,0 +1,120 @@
+"""What a person sees: a progress bar on a terminal, plain lines elsewhere, and the table."""
+
+import contextlib
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+_LINES_APART = 5.0  # seconds between two plain lines
+_WIDE = 132  # columns of a table that goes to a file or a pipe
+
+
+def say(text: str) -> None:
+    """Prints one line, unwrapped and unstyled."""
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def announce(experiment: Any, workdir: Any) -> None:
+    """Prints what is about to run.
+
+    Args:
+      experiment: A `train.Experiment`.
+      workdir: Where it will be.
+    """
+    splits = experiment.splits
+    say(
+        f"{experiment.name}: {len(splits.train)} train, {len(splits.validation)} validation, "
+        f"{len(splits.query)} query, {len(splits.database)} database images "
+        f"(split {splits.digest[:8]}); workdir {workdir}"
+    )
+
+
+@contextlib.contextmanager
+def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
+    """Shows how far training is.
+
+    Args:
+      experiment: A `train.Experiment`.
+
+    Yields:
+      A callback for `train.fit`.
+    """
+    per_epoch = len(experiment.sampler(experiment.seed, 0))
+    total = experiment.num_epochs * per_epoch
+    console = _console()
+    if not console.is_terminal:
+        yield _plain_lines(experiment.num_epochs, total)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} steps"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("training", total=total, loss="")
+
+        def report(record):
+            bar.update(task, completed=record["step"], loss=f"loss {record['loss']:.4f}")
+
+        yield report
+
+
+def table(results: list[Any]) -> None:
+    """Prints results as a table.
+
+    Args:
+      results: `evaluate.Result` rows.
+    """
+    grid = Table("what", "metric", "bits", "bytes", "value", "worst to best", "chance", box=None)
+    for result in results:
+        grid.add_row(
+            result.name,
+            result.metric,
+            str(result.bits),
+            str(result.num_bytes),
+            f"{result.value:.4f}",
+            f"{result.worst:.4f} to {result.best:.4f}",
+            f"{result.chance:.4f}",
+        )
+    for name in ("bits", "bytes", "value", "chance"):
+        next(column for column in grid.columns if column.header == name).justify = "right"
+    _console().print(grid)
+
+
+def usage(program: str, keys: dict[str, Any]) -> None:
+    """Prints the flags of an experiment.
+
+    Args:
+      program: What was called.
+      keys: Config keys and their defaults.
+    """
+    say(f"{program} [--workdir=FOLDER] [--config.KEY=VALUE ...]\n\nKeys and their defaults:")
+    for key, value in keys.items():
+        say(f"  --config.{key}={value}")
+
+
+def _plain_lines(num_epochs, total):
+    last = -_LINES_APART
+
+    def report(record):
+        nonlocal last
+        if record["step"] == total or time.monotonic() - last >= _LINES_APART:
+            last = time.monotonic()
+            say(
+                f"step {record['step']}/{total}  epoch {record['epoch'] + 1}/{num_epochs}  "
+                f"loss {record['loss']:.4f}  {record['steps_per_second']:.1f} steps/s"
+            )
+
+    return report
+
+
+def _console():
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
