@@ -141,7 +141,7 @@ def make_step(experiment: Experiment, phase: Phase) -> parallel.Step:
         trained = {name: params[name] for name in phase.trains}
         (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
-        metrics = {"loss": loss, "grad_norm": optax.global_norm(gradients), **metrics}
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
         for name, gradient in gradients.items():
             updates, opt[name] = experiment.optimizers[name].update(
                 gradient, opt[name], params[name]

@@ -104,14 +104,20 @@ def load(folder: str | pathlib.Path) -> Artefact:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder} has no {name}; save an index there first")
     try:
-        manifest = json.loads((folder / "codes.json").read_text())
+        manifest = dict(json.loads((folder / "codes.json").read_text()))
         tensors = safetensors_numpy.load((folder / "codes.safetensors").read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (ValueError, TypeError, SafetensorError) as error:
         raise ValueError(f"{folder} holds no readable codes: {error}; save them again") from None
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise ValueError(
             f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
             f"{manifest.get('format')} version {manifest.get('version')}"
+        )
+    missing = sorted({"codec", "settings", "digests"} - manifest.keys())
+    if missing or manifest["codec"] not in _KINDS:
+        raise ValueError(
+            f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
+            f"got codec {manifest.get('codec')!r} and {', '.join(missing) or 'nothing'} missing"
         )
     found = {name: _digest(x) for name, x in tensors.items()}
     wrong = sorted(

@@ -1,0 +1,113 @@
+"""Codes on disk come back to the bit, and nothing else comes back at all."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import index
+from quantjax.quantizers import FloatCodec, ProductCodec
+
+
+def product_codec(rng, rotation=None):
+    codebooks = jnp.asarray(rng.normal(size=(3, 16, 2)), jnp.float32)
+    return ProductCodec(codebooks, rotation=rotation, metric="ip")
+
+
+@pytest.fixture
+def saved(rng, tmp_path):
+    codec = product_codec(rng)
+    codes = rng.integers(0, 256, (50, 2), dtype=np.uint8)
+    codes[:, 1] &= 15
+    ids = rng.permutation(1000)[:50]
+    index.save(tmp_path, codec, codes, ids=ids)
+    return codec, codes, ids, tmp_path
+
+
+def test_codec_codes_and_ids_come_back_to_the_bit(saved, rng):
+    codec, codes, ids, folder = saved
+    artefact = index.load(folder)
+    np.testing.assert_array_equal(artefact.codes, codes)
+    np.testing.assert_array_equal(artefact.ids, ids)
+    queries = jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
+    np.testing.assert_array_equal(
+        artefact.codec.distances(queries, artefact.codes), codec.distances(queries, codes)
+    )
+    assert artefact.codec.rotation is None
+
+
+def test_manifest_says_what_is_stored(saved):
+    _, _, _, folder = saved
+    manifest = json.loads((folder / "codes.json").read_text())
+    assert manifest["format"] == "quantjax-codes"
+    assert manifest["version"] == 1
+    assert (manifest["codec"], manifest["metric"]) == ("product", "ip")
+    assert (manifest["bits"], manifest["num_bytes"], manifest["count"]) == (12, 2, 50)
+    assert set(manifest["digests"]) == {"codes", "ids", "codec.codebooks"}
+
+
+def test_a_rotation_and_a_float_codec_come_back(rng, tmp_path):
+    rotation = jnp.asarray(np.linalg.qr(rng.normal(size=(6, 6)))[0], jnp.float32)
+    index.save(tmp_path / "r", product_codec(rng, rotation), np.zeros((1, 2), np.uint8))
+    np.testing.assert_array_equal(index.load(tmp_path / "r").codec.rotation, rotation)
+    index.save(tmp_path / "f", FloatCodec(5, metric="cosine"), np.zeros((2, 20), np.uint8))
+    assert index.load(tmp_path / "f").codec == FloatCodec(5, metric="cosine")
+    np.testing.assert_array_equal(index.load(tmp_path / "f").ids, [0, 1])
+
+
+def test_a_flipped_byte_is_refused_by_name(saved):
+    _, _, _, folder = saved
+    path = folder / "codes.safetensors"
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match="not what the manifest says"):
+        index.load(folder)
+
+
+def test_files_of_two_saves_are_refused(saved, rng, tmp_path):
+    codec, codes, _, folder = saved
+    index.save(tmp_path / "other", codec, codes[::-1])
+    (tmp_path / "other" / "codes.json").replace(folder / "codes.json")
+    with pytest.raises(ValueError, match="codes, ids not what the manifest says"):
+        index.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("codes.json", b"{", "no readable codes"),
+        ("codes.json", b"\xff\xfe", "no readable codes"),
+        ("codes.safetensors", b"short", "no readable codes"),
+        ("codes.json", b'{"format": "other"}', "must be quantjax-codes version 1, got other"),
+        ("codes.json", b"[1]", "no readable codes"),
+        (
+            "codes.json",
+            b'{"format": "quantjax-codes", "version": 1, "codec": "x"}',
+            "got codec .x. and digests, settings missing",
+        ),
+    ],
+)
+def test_damaged_files_are_refused(saved, name, content, message):
+    _, _, _, folder = saved
+    (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        index.load(folder)
+
+
+def test_a_missing_file_is_named(saved):
+    _, _, _, folder = saved
+    (folder / "codes.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no codes\.safetensors"):
+        index.load(folder)
+
+
+def test_codes_that_do_not_fit_are_refused(saved, rng, tmp_path):
+    codec, codes, ids, _ = saved
+    with pytest.raises(ValueError, match=r"codes must be uint8 \[N, 2\], got uint8 \(50, 1\)"):
+        index.save(tmp_path, codec, codes[:, :1])
+    with pytest.raises(ValueError, match=r"codes must be uint8 \[N, 2\], got int64"):
+        index.save(tmp_path, codec, codes.astype(np.int64))
+    with pytest.raises(ValueError, match=r"ids must have shape \(50,\), got \(49,\)"):
+        index.save(tmp_path, codec, codes, ids=ids[:-1])

@@ -1,0 +1,38 @@
+"""The first signal asks, the second one acts."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from quantjax import interruption
+
+
+def test_the_first_signal_is_held_and_the_second_acts():
+    with interruption.watch() as caught:
+        assert caught() is None
+        os.kill(os.getpid(), signal.SIGINT)
+        assert caught() == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_handlers_are_put_back_after_an_error():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(RuntimeError), interruption.watch():
+        raise RuntimeError
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_watches_nothing():
+    out = []
+
+    def run():
+        with interruption.watch() as caught:
+            out.append(caught())
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert out == [None]

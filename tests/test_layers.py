@@ -1,0 +1,112 @@
+"""Who may import whom, and what an import may bring along."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+# What each part of the package may import of the package itself; a part may import its own modules.
+# `embedding` (batched embedding on the mesh), `records`, `interruption` and `console` are leaves of
+# the loop and the launcher.
+MAY_IMPORT = {
+    "labels": set(),
+    "metrics": set(),
+    "quantizers": set(),
+    "losses": {"quantizers"},
+    "models": set(),
+    "methods": {"losses", "quantizers", "labels", "models"},
+    "data": set(),
+    "index": {"quantizers"},
+    "optimizers": set(),
+    "records": set(),
+    "interruption": set(),
+    "checkpoint": set(),
+    "parallel": {"methods"},
+    "embedding": {"methods", "parallel", "data"},
+    "train": {
+        "methods", "parallel", "checkpoint", "optimizers", "data", "embedding", "records",
+        "interruption",
+    },
+    "evaluate": {"methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel"},
+    "console": set(),
+    "launch": {
+        "train", "evaluate", "index", "report", "console", "records", "parallel",
+    },
+}  # fmt: skip
+
+# Third-party packages, and the only parts of the package that import them at all.
+ONLY_IN = {
+    "flax": {"models"},
+    "ml_collections": {"launch"},
+    "absl": {"launch"},
+    "orbax": {"checkpoint"},
+    "rich": {"console"},
+    "safetensors": {"index"},
+    "optax": {"train", "optimizers"},
+}
+
+# Never at the top of a module: imported inside the function that needs them.
+LAZY = {"tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch"}
+
+
+def modules():
+    return sorted((ROOT / "quantjax").rglob("*.py"))
+
+
+def part_of(path):
+    return path.relative_to(ROOT / "quantjax").parts[0].removesuffix(".py")
+
+
+def imports(path, *, top_level_only=False):
+    """Yields the dotted names that a file imports."""
+    tree = ast.parse(path.read_text())
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_module_imports_only_what_its_layer_may(path):
+    part = part_of(path)
+    if part == "__init__":
+        return
+    for name in imports(path):
+        package, _, rest = name.partition(".")
+        if package == "quantjax":
+            other = rest.split(".")[0]
+            assert other == part or other in MAY_IMPORT[part], f"{part} may not import {name}"
+        assert part in ONLY_IN.get(package, {part}), f"{part} may not import {package}"
+        assert package != "experiments", "the package never imports experiments"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_heavy_packages_are_imported_where_they_are_needed(path):
+    top = {name.split(".")[0] for name in imports(path, top_level_only=True)}
+    assert not top & LAZY
+
+
+def test_methods_import_no_network_but_its_type():
+    for path in (ROOT / "quantjax" / "methods").glob("*.py"):
+        for name in imports(path):
+            if name.startswith("quantjax.models"):
+                assert name.startswith("quantjax.models.base")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import quantjax", "from quantjax import losses, quantizers, metrics, labels"]
+)
+def test_the_third_door_brings_no_framework_along(statement):
+    unwanted = ["flax", "ml_collections", "tensorflow", "matplotlib", "orbax", "torch", "PIL"]
+    program = (
+        f"{statement}\nimport sys\nprint([name for name in {unwanted} if name in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == "[]"

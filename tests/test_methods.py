@@ -1,0 +1,189 @@
+"""What every method promises, whatever its paper: one row per method in `toy.METHODS`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import evaluate, parallel, train
+from tests import toy
+
+every_method = pytest.mark.parametrize("make", toy.METHODS.values(), ids=toy.METHODS.keys())
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.data_mesh(jax.devices()[:1])
+
+
+def mean_average_precision(experiment, train_state, mesh):
+    retrieval = evaluate.evaluate_method(
+        experiment.method,
+        train_state.params,
+        train_state.state,
+        experiment.splits,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
+        name="toy",
+    )
+    return retrieval.results[0].value
+
+
+def largest_gap(a, b):
+    gaps = jax.tree.map(lambda x, y: np.max(np.abs(np.float64(x) - np.float64(y))), a, b)
+    return max(jax.tree.leaves(gaps))
+
+
+@every_method
+def test_training_beats_the_untrained_network_by_a_fifth(make, mesh):
+    experiment = toy.experiment(make())
+    untrained = train.refresh(experiment, train.initialize(experiment, mesh), epoch=0, mesh=mesh)
+    before = mean_average_precision(experiment, untrained, mesh)
+    after = mean_average_precision(experiment, train.fit(experiment, mesh=mesh).state, mesh)
+    assert before < 0.7
+    assert after > before + 0.2
+
+
+@every_method
+def test_eight_devices_take_the_steps_of_one(make, mesh):
+    # 20 steps: five epochs, with at least one refresh among them.
+    experiment = toy.experiment(make(), num_epochs=5)
+    one = train.fit(experiment, mesh=mesh).state
+    eight = train.fit(experiment, mesh=parallel.data_mesh()).state
+    assert int(one.step) == int(eight.step) == 20
+    assert largest_gap(one.params, eight.params) < 1e-5
+    assert largest_gap(one.state, eight.state) < 1e-5
+
+
+@every_method
+def test_pmap_takes_the_steps_of_jit(make, mesh):
+    experiment = toy.experiment(make(), num_epochs=5)
+    one = train.fit(experiment, mesh=mesh).state
+    pmapped = train.fit(
+        experiment, mesh=parallel.data_mesh(), parallelize=parallel.pmapped_step
+    ).state
+    assert largest_gap(one.params, pmapped.params) < 1e-5
+    assert largest_gap(one.state, pmapped.state) < 1e-5
+
+
+@every_method
+def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
+    experiment = toy.experiment(make())
+    meshes = mesh, parallel.data_mesh()
+    one, eight = (train.fit(experiment, mesh=each) for each in meshes)
+    assert one.history[-1]["loss"] == pytest.approx(eight.history[-1]["loss"], abs=0.005)
+    values = [
+        mean_average_precision(experiment, result.state, each)
+        for result, each in zip((one, eight), meshes, strict=True)
+    ]
+    assert values[0] == pytest.approx(values[1], abs=0.005)
+
+
+@every_method
+def test_no_weight_of_quantization_trains_other_parameters(make, mesh):
+    with_weight, without = (
+        train.fit(toy.experiment(make(quantization_weight=weight), num_epochs=4), mesh=mesh).state
+        for weight in (0.05, 0.0)
+    )
+    assert largest_gap(with_weight.params["net"], without.params["net"]) > 1e-4
+
+
+@every_method
+def test_codec_before_codebooks_exist_raises(make, mesh):
+    experiment = toy.experiment(make())
+    fresh = train.initialize(experiment, mesh)
+    with pytest.raises(ValueError, match="codebooks do not exist"):
+        experiment.method.codec(fresh.params, fresh.state)
+
+
+@every_method
+def test_entries_a_phase_does_not_train_stay_bit_equal(make, mesh):
+    method = make()
+    phase = method.phases[0]
+    for kept in phase.trains:
+        others = tuple(name for name in phase.trains if name != kept)
+        frozen = method._replace(phases=(phase._replace(trains=others),), refresh=None)
+        if not others:
+            continue
+        experiment = toy.experiment(frozen, optimizers=toy.experiment(method).optimizers)
+        start = train.initialize(experiment, mesh)
+        before = jax.tree.map(np.asarray, start.params)
+        end = train.fit(experiment._replace(num_epochs=1), mesh=mesh).state
+        assert largest_gap(before[kept], end.params[kept]) == 0
+        if "net" in others:
+            assert largest_gap(before["net"], end.params["net"]) > 0
+
+
+def test_dqn_quantizes_only_once_codebooks_exist(mesh):
+    heavy, none = (
+        train.fit(toy.experiment(toy.dqn(quantization_weight=w), num_epochs=2), mesh=mesh).state
+        for w in (1.0, 0.0)
+    )
+    assert largest_gap(heavy.params, none.params) == 0
+
+
+def test_dqn_refits_codebooks_every_second_epoch(mesh):
+    refresh = toy.dqn().refresh
+    assert [epoch for epoch in range(7) if refresh.due(epoch)] == [2, 4, 6]
+    assert toy.dqn(refit_every=3).refresh.due(3)
+    assert not toy.dqn(refit_every=3).refresh.due(4)
+
+
+def test_dqn_ste_starts_its_codebooks_once(mesh):
+    refresh = toy.dqn_ste().refresh
+    assert [epoch for epoch in range(7) if refresh.due(epoch)] == [1]
+    assert not refresh.at_end
+
+
+def test_dqn_ste_moves_codebooks_after_their_start(mesh):
+    states = [
+        train.fit(toy.experiment(toy.dqn_ste(), num_epochs=epochs), mesh=mesh).state
+        for epochs in (1, 2)
+    ]
+    assert not np.any(states[0].params["codebooks"])
+    after = states[1]
+    experiment = toy.experiment(toy.dqn_ste(), num_epochs=1)
+    started = train.refresh(experiment, train.fit(experiment, mesh=mesh).state, epoch=1, mesh=mesh)
+    assert largest_gap(started.params["codebooks"], after.params["codebooks"]) > 1e-4
+
+
+def test_a_rewritten_entry_gets_a_fresh_optimizer_state(mesh):
+    experiment = toy.experiment(toy.dqn_ste(), num_epochs=2)
+    state = train.fit(experiment, mesh=mesh).state
+    assert np.any(jax.tree.leaves(state.opt["codebooks"])[0])
+    rewritten = train.refresh(experiment, state, epoch=2, mesh=mesh)
+    assert not np.any(jax.tree.leaves(rewritten.opt["codebooks"])[0])
+    assert largest_gap(state.opt["net"], rewritten.opt["net"]) == 0
+
+
+def test_warm_start_never_raises_the_distortion(mesh, rng):
+    from quantjax.methods.dqn import restart, warm_start
+    from quantjax.quantizers import product
+
+    x = jnp.asarray(rng.normal(size=(256, 8)), jnp.float32)
+    mask = jnp.arange(256) < 200
+    empty = jnp.zeros((2, 16, 4))
+
+    def distortion(codebooks):
+        gap = x - product.decode(codebooks, product.encode(codebooks, x))
+        return float(jnp.mean(jnp.sum(jnp.square(gap), axis=1)[:200]))
+
+    first = warm_start(jax.random.key(0), empty, x, mask)
+    np.testing.assert_array_equal(first, restart(jax.random.key(0), empty, x, mask))
+    few = restart(jax.random.key(0), empty, x, mask, num_iterations=1)
+    assert distortion(warm_start(jax.random.key(1), few, x, mask)) < distortion(few)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_codebooks": 3}, "multiple of num_codebooks"),
+        ({"num_codewords": 512}, "between 2 and 256"),
+        ({"num_codewords": 12}, "power of two"),
+        ({"metric": "hamming"}, "metric must be one of"),
+    ],
+)
+@every_method
+def test_sizes_that_cannot_be_are_refused(make, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(**options)

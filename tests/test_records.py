@@ -1,0 +1,46 @@
+"""metrics.jsonl has every step once."""
+
+import json
+
+import jax.numpy as jnp
+import pytest
+
+from quantjax import records
+
+
+def note(journal, step, loss, *, log=True):
+    where = {"step": step, "epoch": 0, "phase": "joint"}
+    records.note(journal, where, {"loss": jnp.float32(loss)}, log=log)
+
+
+def test_records_lag_one_step_and_settle(tmp_path):
+    seen = []
+    path = tmp_path / "metrics.jsonl"
+    journal = records.open_journal(path, [seen.append], 0)
+    note(journal, 1, 0.5)
+    assert seen == []
+    note(journal, 2, 0.25, log=False)
+    note(journal, 3, 0.125)
+    assert [record["step"] for record in seen] == [1]
+    records.settle(journal)
+    assert [(record["step"], record["loss"]) for record in seen] == [(1, 0.5), (3, 0.125)]
+    assert [json.loads(line) for line in path.read_text().splitlines()] == seen
+    assert journal.history == seen
+
+
+def test_a_step_that_is_not_logged_is_checked_all_the_same():
+    journal = records.open_journal(None, [], 0)
+    note(journal, 1, float("inf"), log=False)
+    with pytest.raises(records.NonFiniteError, match=r"loss is inf at step 1 \(epoch 0, phase"):
+        records.settle(journal)
+
+
+def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [json.dumps({"step": step}) for step in (2, 4, 6, 8)]
+    path.write_text("\n".join(lines)[:-3])
+    assert records.rewind(path, 4) == [{"step": 2}, {"step": 4}]
+    assert path.read_text().splitlines() == lines[:2]
+    path.write_text("\n".join(lines)[:-3])
+    assert [record["step"] for record in records.rewind(path, 8)] == [2, 4, 6]
+    assert records.rewind(tmp_path / "none.jsonl", 8) == []

@@ -1,0 +1,217 @@
+"""The loop: resume, signals, records, checks."""
+
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from quantjax import data, parallel, records, train
+from quantjax.methods.base import over_views
+from tests import toy
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.data_mesh(jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return toy.experiment(toy.dqn_ste(), num_epochs=4)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(experiment, mesh, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole")
+    return train.fit(experiment, workdir=workdir, mesh=mesh, log_every=2), workdir
+
+
+def assert_equal_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def steps_logged(workdir):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    return [json.loads(line)["step"] for line in lines]
+
+
+def stop_after(step):
+    def callback(record):
+        if record["step"] == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return callback
+
+
+@pytest.mark.parametrize("stop", [2, 4, 6, 14])
+def test_a_stopped_run_resumes_to_the_same_bits(experiment, uninterrupted, mesh, tmp_path, stop):
+    whole, folder = uninterrupted
+    options = {"workdir": tmp_path, "mesh": mesh, "log_every": 2}
+    stopped = train.fit(experiment, callbacks=[stop_after(stop)], **options)
+    assert stopped.signal == signal.SIGTERM
+    assert stop <= int(stopped.state.step) < 16
+    resumed = train.fit(experiment, **options)
+    assert resumed.signal is None
+    assert_equal_bits(resumed.state, whole.state)
+    assert steps_logged(tmp_path) == steps_logged(folder) == list(range(2, 17, 2))
+
+
+def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
+    whole, _ = uninterrupted
+    train.fit(
+        experiment,
+        workdir=tmp_path,
+        mesh=parallel.data_mesh(),
+        callbacks=[stop_after(8)],
+        log_every=2,
+    )
+    resumed = train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), resumed.state, whole.state
+    )
+
+
+def test_a_complete_run_starts_again_without_a_step(experiment, uninterrupted, mesh):
+    whole, folder = uninterrupted
+    seen = []
+    again = train.fit(experiment, workdir=folder, mesh=mesh, callbacks=[seen.append])
+    assert_equal_bits(again.state, whole.state)
+    assert seen == []
+    assert again.history == whole.history
+
+
+def test_without_a_workdir_nothing_is_written(experiment, mesh, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = train.fit(experiment._replace(num_epochs=1), mesh=mesh)
+    assert result.signal is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_split_is_refused(experiment, uninterrupted, mesh):
+    _, folder = uninterrupted
+    splits = experiment.splits
+    other = splits._replace(query=splits.query[1:])
+    with pytest.raises(ValueError, match="belongs to another run: split"):
+        train.fit(experiment._replace(splits=other), workdir=folder, mesh=mesh)
+
+
+def test_resume_false_refuses_a_workdir_with_checkpoints(experiment, uninterrupted, mesh):
+    _, folder = uninterrupted
+    with pytest.raises(ValueError, match="holds checkpoints"):
+        train.fit(experiment, workdir=folder, mesh=mesh, resume=False)
+
+
+def test_signal_handlers_are_put_back(experiment, mesh):
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    train.fit(experiment._replace(num_epochs=0), mesh=mesh)
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_ctrl_c_without_a_workdir_keeps_state_and_history(experiment, mesh):
+    def interrupt(record):
+        if record["step"] == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    result = train.fit(experiment, mesh=mesh, callbacks=[interrupt], log_every=1)
+    assert result.signal == signal.SIGINT
+    assert 6 <= int(result.state.step) < 16
+    assert [record["step"] for record in result.history] == list(
+        range(1, int(result.state.step) + 1)
+    )
+
+
+def exploding(experiment, at_step):
+    """The loss turns NaN at a step."""
+    phase = experiment.method.phases[0]
+
+    def loss(params, state, batch, context):
+        value, rest = phase.loss(params, state, batch, context)
+        return value * jax.numpy.where(context.step == at_step - 1, jax.numpy.nan, 1.0), rest
+
+    method = experiment.method._replace(phases=(phase._replace(loss=loss),))
+    return experiment._replace(method=method)
+
+
+def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_path):
+    with pytest.raises(records.NonFiniteError) as caught:
+        train.fit(exploding(experiment, 7), workdir=tmp_path, mesh=mesh)
+    message = str(caught.value)
+    assert "at step 7 (epoch 1, phase joint)" in message
+    assert f"last good checkpoint is step 4 in {tmp_path}" in message
+    # The good checkpoint is whole: a mended experiment goes on from it.
+    mended = train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    assert int(mended.state.step) == 16
+
+
+def test_a_nan_in_the_last_step_of_an_epoch_is_not_saved(experiment, mesh, tmp_path):
+    with pytest.raises(records.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
+        train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh)
+
+
+def test_fewer_training_rows_than_codewords_are_refused(mesh):
+    splits = toy.splits()._replace(train=toy.splits().train[:12])
+    small = toy.experiment(toy.dqn(), splits=splits, sampler=data.shuffled(12, 4), batch_size=4)
+    with pytest.raises(
+        ValueError, match="fewer training rows than codewords: 12 rows, at least 16"
+    ):
+        train.fit(small, mesh=mesh)
+
+
+def test_a_batch_the_devices_cannot_share_is_refused():
+    odd = toy.experiment(toy.dqn(), sampler=data.shuffled(256, 60), batch_size=60)
+    with pytest.raises(ValueError, match="multiple of the 8 devices, got 60"):
+        train.fit(odd, mesh=parallel.data_mesh())
+
+
+def test_a_sampler_of_another_batch_size_is_refused(mesh):
+    with pytest.raises(ValueError, match=r"positions \[steps, 32\], got \(4, 64\)"):
+        train.fit(toy.experiment(toy.dqn(), batch_size=32), mesh=mesh)
+
+
+def test_optimizers_of_other_names_are_refused(mesh):
+    other = toy.experiment(toy.dqn(), optimizers={"network": optax.sgd(0.1)})
+    with pytest.raises(ValueError, match=r"must be given for \['net'\], got \['network'\]"):
+        train.fit(other, mesh=mesh)
+
+
+def test_the_seed_changes_the_run_and_nothing_else_does(experiment, uninterrupted, mesh):
+    whole, _ = uninterrupted
+    again = train.fit(experiment, mesh=mesh).state
+    other = train.fit(experiment._replace(seed=1), mesh=mesh).state
+    assert_equal_bits(again, whole.state)
+    assert np.any(other.params["codebooks"] != again.params["codebooks"])
+
+
+def test_batches_reach_augment_with_their_own_key_and_index(experiment, mesh):
+    seen = []
+
+    def augment(key, batch):
+        jax.debug.callback(
+            lambda data, index: seen.append((data.tolist(), index.tolist())),
+            jax.random.key_data(key),
+            batch["index"],
+        )
+        return toy.normalize(batch)
+
+    train.fit(experiment._replace(augment=augment, num_epochs=2), mesh=mesh)
+    jax.effects_barrier()
+    assert len({tuple(key) for key, _ in seen}) == 8
+    first_epoch = sorted(row for _, index in seen[:4] for row in index)
+    assert first_epoch == list(range(256))
+
+
+def test_views_are_embedded_one_by_one_and_averaged(rng):
+    views = rng.normal(size=(3, 5, 2, 2, 1)).astype(np.float32)
+    index = np.arange(3)
+
+    def embed(params, state, batch):
+        assert batch["image"].ndim == 4
+        return batch["image"].reshape(-1, 4) ** 2 + batch["index"][:, None]
+
+    expected = np.mean(views.reshape(3, 5, 4) ** 2, axis=1) + index[:, None]
+    out = over_views(embed)(None, None, {"image": views, "index": index})
+    np.testing.assert_allclose(out, expected, rtol=1e-6)

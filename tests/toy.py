@@ -1,0 +1,72 @@
+"""A toy set that a network can separate and k-means cannot, and experiments on it."""
+
+import functools
+
+import numpy as np
+import optax
+
+from quantjax import data, methods, models, train
+
+CLASSES, PER_CLASS, SIDE = 4, 96, 8
+
+
+@functools.cache
+def splits() -> data.Splits:
+    """Four classes: a faint pattern each, under strong nuisance that all share."""
+    rng = np.random.default_rng(7)
+    class_ids = np.repeat(np.arange(CLASSES), PER_CLASS)
+    pixels = SIDE * SIDE
+    pattern = rng.normal(size=(CLASSES, pixels))
+    nuisance = rng.normal(size=(len(class_ids), 6)) @ rng.normal(size=(6, pixels))
+    image = 128 + 9 * pattern[class_ids] + 14 * nuisance + 4 * rng.normal(size=nuisance.shape)
+    image = np.clip(image, 0, 255).astype(np.uint8).reshape(-1, SIDE, SIDE, 1)
+    source = data.from_arrays(image, class_ids)
+    place = np.arange(len(class_ids)) % PER_CLASS
+    rows = np.arange(len(class_ids))
+    return data.make_splits(
+        source,
+        train=rows[place < 64],
+        validation=rows[(place >= 64) & (place < 68)],
+        query=rows[(place >= 68) & (place < 76)],
+        database=rows[place >= 76],
+    )
+
+
+def normalize(batch):
+    return {**batch, "image": (batch["image"].astype("float32") - 128) / 64}
+
+
+def network(dim: int = 8) -> models.Network:
+    return models.mlp((SIDE, SIDE, 1), hidden=(32,), dim=dim)
+
+
+def dqn(**options) -> methods.Method:
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
+    return methods.dqn(network(), **{**sizes, **options})
+
+
+def dqn_ste(**options) -> methods.Method:
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
+    return methods.dqn_ste(network(), **{**sizes, **options})
+
+
+METHODS = {"dqn": dqn, "dqn_ste": dqn_ste}
+"""Every method at toy size; a new one is tested by adding a row."""
+
+
+def experiment(method: methods.Method, **changes) -> train.Experiment:
+    """An experiment on the toy set: 4 steps an epoch."""
+    entries = ("net", "codebooks") if len(method.phases[0].trains) > 1 else ("net",)
+    base = train.Experiment(
+        name="toy",
+        method=method,
+        splits=splits(),
+        sampler=data.shuffled(len(splits().train), 64),
+        augment=lambda key, batch: normalize(batch),
+        preprocess=normalize,
+        optimizers={name: optax.sgd(0.2, momentum=0.9) for name in entries},
+        num_epochs=12,
+        batch_size=64,
+        seed=0,
+    )
+    return base._replace(**changes)
