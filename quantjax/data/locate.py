@@ -1,0 +1,50 @@
+"""Finds the folder of a data set."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def _inside(parent: Path, folder: str, files: Iterable[str]) -> Path | None:
+    """Returns parent/folder, or parent where that itself holds one of the files, or None."""
+    if (parent / folder).is_dir():
+        return parent / folder
+    return parent if any((parent / name).is_file() for name in files) else None
+
+
+def locate(
+    data_dir: str | Path | None,
+    folder: str,
+    *,
+    origin: str,
+    files: Iterable[str] = (),
+    extra: Iterable[str] = (),
+) -> Path:
+    """Returns the first place that has a data set: in `data_dir` alone, if that is given.
+
+    Else in $QUANTJAX_DATA, then in each of `extra`.
+
+    Args:
+      data_dir: The parent of `folder`, or `folder` itself under any name; None searches.
+      folder: Name of the data set's folder.
+      origin: Where a user gets the data set, for the error.
+      files: Names of its files; a parent that has one of them is the folder itself.
+      extra: More parents, where systems install the data set.
+
+    Raises:
+      FileNotFoundError: if no place has it, naming all that were tried.
+    """
+    environment = os.environ.get("QUANTJAX_DATA")
+    if data_dir is not None:
+        parents = [str(data_dir)]
+    else:
+        parents = [*([environment] if environment else []), *extra]
+    files = tuple(files)
+    for parent in parents:
+        if found := _inside(Path(parent).expanduser(), folder, files):
+            return found
+    tried = ", ".join(parents) if parents else "nowhere, QUANTJAX_DATA is not set"
+    raise FileNotFoundError(
+        f"data folder {folder} not found, looked in: {tried}; name the folder that holds it "
+        f"with --config.data_dir=FOLDER or QUANTJAX_DATA=FOLDER, or fetch it from {origin}"
+    )

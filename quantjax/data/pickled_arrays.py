@@ -1,0 +1,85 @@
+"""Stand-ins for what a pickle of numpy arrays calls: they check, then view bytes as an array."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Global(NamedTuple):
+    """A name that a pickle mentions, "module name"; nothing is imported for it."""
+
+    name: str
+
+
+class Pending(NamedTuple):
+    """An object whose content follows in a BUILD; `built` is empty until then."""
+
+    build: Callable[[Any], Any]
+    built: list
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stands in for _codecs.encode, by which Python 3 writes bytes in old protocols."""
+    if encoding != "latin1":
+        raise ValueError("text may only be encoded as 'latin1'")
+    return text.encode("latin1")
+
+
+def _empty_bytes() -> bytes:
+    """Stands in for bytes(), by which Python 3 writes no bytes at all in old protocols."""
+    return b""
+
+
+def _dtype(code: str, *_: Any) -> Pending:
+    """Stands in for numpy.dtype: booleans and numbers alone; the state carries the byte order."""
+    if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
+        raise ValueError(f"refused dtype {code[:40]!r}, only booleans and numbers are allowed")
+
+    def build(state: tuple) -> np.dtype:
+        if type(state) is not tuple or state[2:5] != (None, None, None):
+            raise ValueError("refused a structured dtype, only booleans and numbers are allowed")
+        return np.dtype(str.__add__(state[1], code))
+
+    return Pending(build, [])
+
+
+def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
+    """Views bytes as an array, once sizes agree; stands in for numpy's _frombuffer."""
+    if not isinstance(dtype, np.dtype) or type(shape) is not tuple or len(shape) > 8:
+        raise ValueError("an array must have a dtype and a shape of at most 8 axes")
+    if not all(type(axis) is int and axis >= 0 for axis in shape):
+        raise ValueError("the axes of an array must be whole numbers, 0 or more")
+    if not isinstance(data, bytes | bytearray):
+        raise ValueError(f"the content of an array must be bytes, got {type(data).__name__}")
+    due = math.prod(shape) * dtype.itemsize
+    if len(data) != due:
+        raise ValueError(f"an array {list(shape)} of {dtype} takes {due} bytes, got {len(data)}")
+    return np.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
+
+
+def _reconstruct(subtype: Global, *_: Any) -> Pending:
+    """Stands in for numpy's _reconstruct: an array whose shape and content follow."""
+    if subtype != Global("numpy ndarray"):
+        raise ValueError("refused a subclass of numpy.ndarray, only plain arrays are allowed")
+
+    def build(state: tuple) -> np.ndarray:
+        _, shape, dtype, is_fortran, data = state
+        data = data.encode("latin1") if isinstance(data, str) else data  # as Python 2 wrote it
+        return _array(data, dtype, shape, "F" if is_fortran else "C")
+
+    return Pending(build, [])
+
+
+NUMPY: Mapping[str, Callable[..., Any] | None] = {
+    "_codecs encode": _encode,
+    "__builtin__ bytes": _empty_bytes,
+    "numpy ndarray": None,
+    "numpy dtype": _dtype,
+    "numpy.core.multiarray _reconstruct": _reconstruct,
+    "numpy._core.multiarray _reconstruct": _reconstruct,
+    "numpy.core.numeric _frombuffer": _array,
+    "numpy._core.numeric _frombuffer": _array,
+}

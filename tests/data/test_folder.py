@@ -1,0 +1,212 @@
+import os
+import sys
+
+import numpy as np
+import pytest
+
+from quantjax.data import image_folder
+
+Image = pytest.importorskip("PIL.Image")
+
+
+def pattern(height: int, width: int) -> np.ndarray:
+    """Red grows downwards, green to the right."""
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.linspace(0, 255, height)[:, None]
+    image[..., 1] = np.linspace(0, 255, width)
+    return image
+
+
+def save(path, height=4, width=4, mode="RGB", **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pattern(height, width)).convert(mode).save(path, **options)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for name in ("cat/b.png", "cat/a.PNG", "ant/z.bmp"):
+        save(tmp_path / name)
+    return tmp_path
+
+
+def test_classes_and_photos_are_sorted_by_name(photos):
+    source = image_folder(photos)
+    assert source.classes == ("ant", "cat")
+    assert [path.name for path in source.paths] == ["z.bmp", "a.PNG", "b.png"]
+    np.testing.assert_array_equal(source.labels, [[1, 0], [0, 1], [0, 1]])
+    assert len(source) == 3
+
+
+def test_rows_decode_to_rgb(photos):
+    batch = image_folder(photos)[np.array([[2, 0]])]
+    np.testing.assert_array_equal(batch["image"], [[pattern(4, 4)] * 2])
+    np.testing.assert_array_equal(batch["label"], [[[0, 1], [1, 0]]])
+    assert batch["image"].dtype == batch["label"].dtype == np.uint8
+
+
+def test_a_photo_is_not_decoded_before_it_is_asked_for(photos):
+    content = (photos / "cat" / "a.PNG").read_bytes()
+    (photos / "cat" / "a.PNG").write_bytes(content[: len(content) // 2])
+    source = image_folder(photos)
+    assert source[np.array([0, 2])]["image"].shape == (2, 4, 4, 3)
+    with pytest.raises(ValueError, match=r"cannot read photo .*a\.PNG: .*; replace it or take it"):
+        source[np.array([1])]
+
+
+def test_other_and_hidden_files_are_no_photos(photos):
+    for name in (".DS_Store", "cat/notes.txt", "cat/._a.png", "ant/Thumbs.db", "readme.md"):
+        (photos / name).write_bytes(b"x")
+    (photos / ".git").mkdir()
+    assert len(image_folder(photos)) == 3
+
+
+def test_links_are_followed(photos, tmp_path):
+    save(tmp_path / "elsewhere" / "c.png")
+    os.symlink(tmp_path / "elsewhere" / "c.png", photos / "cat" / "c.png")
+    os.symlink(tmp_path / "elsewhere", photos / "dog")
+    assert [path.parent.name for path in image_folder(photos).paths].count("dog") == 1
+    os.symlink(tmp_path / "nowhere.png", photos / "cat" / "d.png")
+    with pytest.raises(ValueError, match=r"d\.png: it is a dangling link or no regular file"):
+        image_folder(photos)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 40), (40, 20), (3, 9), (8, 8)])
+def test_size_scales_the_shorter_side_and_crops_the_centre(tmp_path, height, width):
+    save(tmp_path / "a" / "a.png", height, width)
+    (image,) = image_folder(tmp_path, size=8)[np.array([0])]["image"]
+    assert image.shape == (8, 8, 3)
+    side = min(height, width)
+    for axis, channel, length in ((0, 0, height), (1, 1, width)):
+        # Centres of the 8 pixels in the original, and the linear ramp there.
+        place = length / 2 + side * ((np.arange(8) + 0.5) / 8 - 0.5) - 0.5
+        due = 255 * np.clip(place, 0, length - 1) / (length - 1)
+        came = image[..., channel].mean(axis=1 - axis)
+        np.testing.assert_allclose(came[1:-1], due[1:-1], atol=4)
+
+
+def test_mixed_sizes_are_taken_with_a_size_and_refused_without(photos):
+    save(photos / "cat" / "wide.png", 4, 6)
+    assert image_folder(photos, size=5)[np.arange(4)]["image"].shape == (4, 5, 5, 3)
+    with pytest.raises(
+        ValueError,
+        match=r"one size, got .*z\.bmp of 4 x 4 and .*wide\.png of 4 x 6 .*; pass size= to",
+    ):
+        image_folder(photos)
+
+
+def test_photos_that_change_their_size_later_are_refused(photos):
+    source = image_folder(photos)
+    save(photos / "cat" / "b.png", 5, 4)
+    with pytest.raises(ValueError, match=r"z\.bmp of 4 x 4 and .*b\.png of 5 x 4"):
+        source[np.array([0, 1, 2])]
+
+
+def test_photos_are_turned_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying, to be turned clockwise by a quarter
+    save(tmp_path / "a" / "a.png", 6, 4, exif=exif)
+    save(tmp_path / "a" / "b.png", 4, 6)
+    image = image_folder(tmp_path)[np.array([0, 1])]["image"]
+    np.testing.assert_array_equal(image[0], np.rot90(pattern(6, 4), -1))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_8_bit_mode_becomes_rgb(tmp_path, mode):
+    save(tmp_path / "a" / "a.tif" if mode == "CMYK" else tmp_path / "a" / "a.png", 4, 5, mode=mode)
+    image = image_folder(tmp_path)[np.array([0])]["image"]
+    assert image.shape == (1, 4, 5, 3)
+    assert image.std() > 20
+
+
+def test_transparent_palettes_become_rgb_without_a_warning(tmp_path):
+    save(tmp_path / "a" / "a.png", mode="P", transparency=b"\0\1\2")
+    assert image_folder(tmp_path)[np.array([0])]["image"].shape == (1, 4, 4, 3)
+
+
+def test_an_empty_class_is_named(photos):
+    (photos / "bee" / "nested").mkdir(parents=True)
+    (photos / "bee" / "note.txt").touch()
+    with pytest.raises(ValueError, match=r"class .*bee is empty; put photos \(\.jpg .* directly"):
+        image_folder(photos)
+
+
+def test_no_class_is_refused(tmp_path):
+    save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="has no class; put photos into a folder for each class"):
+        image_folder(tmp_path)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere; name one that has a folder"):
+        image_folder(tmp_path / "nowhere")
+
+
+def test_a_size_below_one_is_refused(photos):
+    with pytest.raises(ValueError, match="size must be 1 pixel or more, got 0"):
+        image_folder(photos, size=0)
+
+
+@pytest.mark.parametrize("size", [None, 4])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "cannot identify image file"),
+        (b"no photo at all", "cannot identify image file"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "cannot identify"),
+    ],
+)
+def test_an_unreadable_photo_is_named(photos, size, content, message):
+    (photos / "cat" / "bad.jpg").write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read photo .*bad\.jpg: ") as caught:
+        image_folder(photos, size=size)[np.arange(4)]
+    assert caught.match(message)
+
+
+def test_a_16_bit_photo_is_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a" / "deep.png")
+    with pytest.raises(ValueError, match=r"deep\.png: pixels of mode I;16 are not 8 bits"):
+        image_folder(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [None, 4])
+@pytest.mark.parametrize("limit", [3, 10, 15])
+def test_a_decompression_bomb_is_refused(photos, monkeypatch, size, limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+    with pytest.raises(ValueError, match=r"photo .*z\.bmp: .*pixels"):
+        image_folder(photos, size=size)[np.array([0])]
+
+
+def test_missing_pillow_names_the_extra(photos, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ModuleNotFoundError, match=r'pip install "quantjax\[folder\]"'):
+        image_folder(photos)
+
+
+def test_damaged_photos_raise_nothing_but_value_errors(tmp_path, rng):
+    messages = []
+    for suffix in ("jpg", "png", "gif", "tif", "webp"):
+        path = tmp_path / "a" / f"a.{suffix}"
+        save(path, 32, 32)
+        content = path.read_bytes()
+        for _ in range(40):
+            damaged = bytearray(content)
+            for place in rng.integers(len(content), size=3):
+                damaged[place] = rng.integers(256)
+            path.write_bytes(damaged)
+            try:
+                image_folder(tmp_path)[np.array([0])]
+            except ValueError as error:
+                messages.append(str(error))
+        path.unlink()
+    assert all(message.startswith("cannot read photo ") for message in messages)
+
+
+@pytest.mark.data
+def test_real_clothing_photos(data_dir):
+    source = image_folder(data_dir / "clothing" / "test")
+    assert len(source) == 372
+    assert source.classes[0] == "dress"
+    assert len(source.classes) == 10
+    assert source[np.array([0, 371])]["image"].shape == (2, 128, 128, 3)

@@ -1,0 +1,144 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from quantjax.data import fashion_mnist, idx, read_idx
+
+CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    code = CODES[array.dtype.str[1:]]
+    header = struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def compress(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+VALID = idx_bytes(np.arange(6, dtype=np.uint8).reshape(2, 3))
+
+
+@pytest.mark.parametrize("write", [bytes, compress])
+@pytest.mark.parametrize("code", CODES)
+def test_every_type_comes_back_plain_and_gzipped(tmp_path, code, write):
+    array = (np.arange(24).reshape(2, 3, 4) * 5 - (0 if code == "u1" else 60)).astype(code)
+    path = tmp_path / "file"
+    path.write_bytes(write(idx_bytes(array)))
+    loaded = read_idx(path)
+    np.testing.assert_array_equal(loaded, array)
+    assert loaded.dtype == np.dtype(code)
+
+
+def test_no_rows_come_back(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
+    assert read_idx(path).shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "an idx file begins with 0, 0, a type and a rank, got ''"),
+        (b"\0\0\x08", "got '00 00 08'"),
+        (b"\1" + VALID[1:], "got '01 00 08 02'"),
+        (b"\0\0\x0a" + VALID[3:], "got '00 00 0a 02'"),
+        (b"\0\0\x08\0", "the header must name 1 axes, got 0"),
+        (VALID[:10], "the header must name 2 axes, got 1"),
+        (VALID[:-1], "its header promises 6 bytes of content, got 5"),
+        (VALID + b"x", "its header promises 6 bytes of content, got more"),
+        (b"\0\0\x0e\x04" + b"\xff" * 16 + b"short", "promises 2,7.* bytes of content, got 5"),
+        (compress(VALID)[:-9], "ended before the end-of-stream marker"),
+        (compress(VALID)[:10] + b"\xff" * 20, "Error -3 while decompressing"),
+        (compress(VALID)[:-8] + b"\0" * 8, "CRC check failed"),
+        (compress(VALID[:-2]), "its header promises 6 bytes of content, got 4"),
+    ],
+)
+def test_a_damaged_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "train-images"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*train-images: ") as caught:
+        read_idx(path)
+    assert caught.match(message)
+    assert caught.match("fetch it anew from its source$")
+
+
+def test_damaged_bytes_raise_nothing_but_value_errors(tmp_path, rng):
+    path = tmp_path / "file"
+    messages = []
+    for seed in (VALID, compress(VALID)):
+        for _ in range(100):
+            damaged = bytearray(seed)
+            damaged[rng.integers(len(seed))] = rng.integers(256)
+            path.write_bytes(damaged[: rng.integers(len(seed) + 1)])
+            try:
+                assert read_idx(path).size == 6
+            except ValueError as error:
+                messages.append(str(error))
+    assert all("cannot read" in message for message in messages)
+
+
+NAMES = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
+
+
+@pytest.fixture
+def folder(tmp_path, rng, monkeypatch):
+    """Four small files: 4 training and 2 test images."""
+    monkeypatch.setattr(idx, "_PARTS", {"train": 4, "t10k": 2})
+    folder = tmp_path / "fashion-mnist"
+    folder.mkdir()
+    for part, num_rows in (("train", 4), ("t10k", 2)):
+        images = rng.integers(256, size=(num_rows, 28, 28), dtype=np.uint8)
+        labels = np.arange(num_rows, dtype=np.uint8) + (6 if part == "t10k" else 0)
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(compress(idx_bytes(images)))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    return folder
+
+
+def test_train_comes_before_test_and_gzipped_beside_plain(folder):
+    source = fashion_mnist(folder.parent)
+    batch = source[np.arange(6)]
+    assert batch["image"].shape == (6, 28, 28, 1)
+    test_images = read_idx(folder / "t10k-images-idx3-ubyte.gz")
+    np.testing.assert_array_equal(batch["image"][4:, :, :, 0], test_images)
+    np.testing.assert_array_equal(batch["label"].argmax(axis=1), [0, 1, 2, 3, 6, 7])
+    assert source.classes[9] == "Ankle boot"
+
+
+def test_missing_files_are_named(folder):
+    (folder / "train-labels-idx1-ubyte").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"half there, it lacks train-labels-idx1-ubyte \(plain or .gz\)"
+    ):
+        fashion_mnist(folder)
+
+
+def test_another_data_set_is_refused(folder):
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(idx_bytes(np.zeros(3, np.uint8)))
+    with pytest.raises(ValueError, match=r"t10k-labels.* must hold uint8 \(2,\), got uint8 \(3,\)"):
+        fashion_mnist(folder)
+    path.write_bytes(idx_bytes(np.array([1, 10], np.uint8)))
+    with pytest.raises(ValueError, match="class id 10 has no name, classes holds 10"):
+        fashion_mnist(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="data folder fashion-mnist not found"):
+        fashion_mnist(tmp_path)
+
+
+@pytest.mark.data
+def test_real_fashion_mnist(data_dir):
+    source = fashion_mnist(data_dir)
+    np.testing.assert_array_equal(source.labels[:60_000].sum(axis=0), [6000] * 10)
+    np.testing.assert_array_equal(source.labels[60_000:].sum(axis=0), [1000] * 10)
+    assert source[np.array([69_999])]["image"].shape == (1, 28, 28, 1)

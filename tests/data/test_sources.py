@@ -1,0 +1,125 @@
+import numpy as np
+import pytest
+
+from quantjax.data import from_arrays
+from quantjax.data.sources import check_rows
+
+IMAGES = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
+IDS = np.array([2, 0, 2, 1])
+ONE_HOT = np.array([[0, 0, 1], [1, 0, 0], [0, 0, 1], [0, 1, 0]], np.uint8)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [IDS, IDS.astype(np.uint8), IDS.tolist(), ONE_HOT, ONE_HOT.astype(bool), ONE_HOT.astype(float)],
+)
+def test_every_form_of_label_becomes_multi_hot(label):
+    source = from_arrays(IMAGES, label)
+    np.testing.assert_array_equal(source.labels, ONE_HOT)
+    assert source.labels.dtype == np.uint8
+    assert source.classes == ("0", "1", "2")
+
+
+def test_multi_hot_rows_may_have_no_or_several_labels():
+    label = np.array([[1, 1], [0, 0], [0, 1], [1, 0]])
+    np.testing.assert_array_equal(from_arrays(IMAGES, label).labels, label)
+
+
+def test_named_classes_widen_class_ids():
+    source = from_arrays(IMAGES, IDS, classes=["a", "b", "c", "d"])
+    assert source.labels.shape == (4, 4)
+    assert source.classes == ("a", "b", "c", "d")
+
+
+def test_rows_return_every_column_in_the_order_asked():
+    source = from_arrays(IMAGES, IDS, feature=np.arange(8.0).reshape(4, 2))
+    batch = source[np.array([3, 1, 3])]
+    assert set(batch) == {"image", "label", "feature"}
+    np.testing.assert_array_equal(batch["image"], IMAGES[[3, 1, 3]])
+    np.testing.assert_array_equal(batch["label"], ONE_HOT[[3, 1, 3]])
+    np.testing.assert_array_equal(batch["feature"], [[6, 7], [2, 3], [6, 7]])
+    assert len(source) == 4
+
+
+def test_rows_of_views_keep_their_axes():
+    batch = from_arrays(IMAGES, IDS)[np.array([[0, 1], [2, 3], [1, 1]])]
+    assert batch["image"].shape == (3, 2, 2, 3, 3)
+    assert batch["label"].shape == (3, 2, 3)
+
+
+def test_grey_images_get_a_channel():
+    assert from_arrays(IMAGES[..., 0], IDS)[np.array([0])]["image"].shape == (1, 2, 3, 1)
+
+
+def test_arrays_are_shared_and_cannot_be_written_through_the_source():
+    images, label = IMAGES.copy(), ONE_HOT.copy()
+    source = from_arrays(images, label)
+    assert np.shares_memory(source.columns["image"], images)
+    assert np.shares_memory(source.labels, label)
+    with pytest.raises(ValueError, match="read-only"):
+        source.labels[0] = 1
+    images[0], label[0] = 1, 1
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (IMAGES.astype(np.float32), r"uint8 .*, got float32 \(4, 2, 3, 3\)"),
+        (IMAGES[0, 0], r"got uint8 \(3, 3\)"),
+        (IMAGES[:0], r"not empty, got uint8 \(0, 2, 3, 3\)"),
+    ],
+)
+def test_other_images_are_refused(image, message):
+    with pytest.raises(
+        ValueError, match=f"image must be {message}" if "uint8 ." in message else message
+    ):
+        from_arrays(image, IDS[: len(image)])
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "message"),
+    [
+        (IDS[:3], None, r"label must be class ids \(4,\) of integers.* got int64 \(3,\)"),
+        (IDS.astype(float), None, r"got float64 \(4,\)"),
+        (ONE_HOT[:3], None, r"got uint8 \(3, 3\)"),
+        (ONE_HOT * 2, None, r"got other values in \(4, 3\)"),
+        (ONE_HOT[None], None, r"got uint8 \(1, 4, 3\)"),
+        (np.array(list("abcd")), None, r"got <U1 \(4,\)"),
+        (IDS[:, None], None, r"label \(4, 1\) may be class ids or one class: pass label\[:, 0\]"),
+        (-IDS, None, "class ids must be 0 or more, got -2"),
+        (IDS, ["a", "b"], "class id 2 has no name, classes holds 2"),
+        (ONE_HOT, ["a", "b"], r"a column for each of 2 classes, got shape \(4, 3\)"),
+    ],
+)
+def test_other_labels_are_refused(label, classes, message):
+    with pytest.raises(ValueError, match=message):
+        from_arrays(IMAGES, label, classes=classes)
+
+
+def test_columns_of_another_length_or_a_taken_name_are_refused():
+    with pytest.raises(ValueError, match=r"column feature must have 4 rows, got \(3, 2\)"):
+        from_arrays(IMAGES, IDS, feature=np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="column mask would hide the batch's own mask"):
+        from_arrays(IMAGES, IDS, mask=np.zeros(4))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([0, 4], "rows must lie in 0 to 3, got 0 to 4"),
+        ([-1, 2], "rows must lie in 0 to 3, got -1 to 2"),
+        ([True, False, True, False], r"got bool \(4,\); turn a mask into rows with np.flatnonzero"),
+        ([0.0], r"integers, got float64 \(1,\)"),
+        (2, r"integers, got int64 \(\)"),
+        (slice(2), r"integers, got object \(\)"),
+    ],
+)
+def test_rows_that_are_none_are_refused(rows, message):
+    source = from_arrays(IMAGES, IDS)
+    with pytest.raises(IndexError, match=message):
+        source[rows]
+
+
+def test_no_rows_give_an_empty_batch():
+    assert from_arrays(IMAGES, IDS)[np.array([], int)]["image"].shape == (0, 2, 3, 3)
+    assert check_rows(np.zeros((0, 2), int), 4).shape == (0, 2)
