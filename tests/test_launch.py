@@ -1,0 +1,186 @@
+"""The first door: flags, the workdir and what is left in it, exit codes, one clear line."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from ml_collections import config_dict
+
+from experiments.baselines import baselines
+from quantjax import index, launch
+from tests import toy
+
+
+def get_config():
+    return config_dict.create(
+        seed=0, bits=8, num_codewords=16, num_epochs=3, learning_rate=0.2,
+        data_dir=config_dict.placeholder(str), nested={"depth": 1},
+    )  # fmt: skip
+
+
+def build(config):
+    return toy.experiment(toy.dqn(), num_epochs=config.num_epochs, seed=config.seed)
+
+
+def run(workdir, *arguments, build=build):
+    argv = ["toy", f"--workdir={workdir}", *arguments]
+    launch.main(get_config, build, baselines, title="dqn", argv=argv)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("run") / "toy"
+    run(workdir)
+    return workdir
+
+
+def test_a_run_leaves_all_that_is_promised(finished):
+    names = {path.name for path in finished.iterdir()}
+    assert names >= {
+        "config.json", "metrics.jsonl", "checkpoints", "codes.safetensors", "codes.json",
+        "results.json",
+    }  # fmt: skip
+    config = json.loads((finished / "config.json").read_text())
+    assert config["experiment"] == "toy"
+    assert config["config"]["num_epochs"] == 3
+    codes = index.load(finished)
+    np.testing.assert_array_equal(codes.ids, toy.splits().database)
+
+
+def test_results_say_what_they_are(finished):
+    rows = json.loads((finished / "results.json").read_text())
+    assert [(row["name"], row["distance"]) for row in rows] == [
+        ("dqn", "aqd"),
+        ("dqn", "sqd"),
+        ("dqn float", "float"),
+        ("dqn validation", "aqd"),
+        ("pq on pixels", "aqd"),
+        ("untrained network", "aqd"),
+    ]
+    for row in rows:
+        assert row["metric"].startswith("map@all|ties=expected|den=capped|zero=0|dist=")
+        assert 0 <= row["worst"] <= row["value"] <= row["best"] <= 1
+        assert 0 < row["chance"] < 1
+        assert row["split"] == toy.splits().digest
+    assert [row["bits"] for row in rows] == [8, 8, 256, 8, 8, 8]
+    assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1]
+
+
+def test_baselines_follow_their_bits_and_split(finished, tmp_path):
+    def shorter(config):
+        return build(config)._replace(method=toy.dqn(num_codebooks=1))
+
+    run(tmp_path / "toy", "--config.bits=4", build=shorter)
+    rows, fewer = (
+        {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
+        for folder in (finished, tmp_path / "toy")
+    )
+    for name in ("pq on pixels", "untrained network"):
+        assert fewer[name]["bits"] == 4
+        assert fewer[name]["value"] != rows[name]["value"]
+        assert rows[name]["chance"] < rows[name]["value"] < rows["dqn"]["value"]
+
+
+def test_a_second_start_trains_nothing_and_says_the_same(finished, capsys):
+    before = (finished / "results.json").read_text()
+    metrics = (finished / "metrics.jsonl").read_text()
+    run(finished)
+    assert (finished / "results.json").read_text() == before
+    assert (finished / "metrics.jsonl").read_text() == metrics
+    out = capsys.readouterr().out
+    assert "map@all|ties=expected|den=capped|zero=0|dist=aqd" in out
+
+
+def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys):
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    out = capsys.readouterr().out
+    assert "step 4/4  epoch 1/1  loss" in out
+    assert "\x1b" not in out
+
+
+def test_another_config_is_refused_and_nothing_is_harmed(finished, capsys):
+    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as caught:
+        run(finished, "--config.num_epochs=4", "--config.nested.depth=2")
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert "nested.depth is 1 there, 2 here, num_epochs is 3 there, 4 here" in error
+    assert error.count("\n") == 1
+    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def test_another_place_of_the_data_is_the_same_experiment(finished):
+    run(finished, "--config.data_dir=elsewhere")
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("dear")
+    with pytest.raises(SystemExit):
+        run(tmp_path)
+    assert "is not empty and holds no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--config.bitz=16", "unknown key --config.bitz; did you mean --config.bits?"),
+        ("--config.zzz=1", "unknown key --config.zzz; --help lists all"),
+        ("--config.nested.dept=2", "did you mean --config.nested.depth?"),
+        ("--config.bits=many", "invalid literal for int"),
+        ("--wrokdir=x", "Unknown command line flag 'wrokdir'"),
+        ("extra", "unexpected argument 'extra'"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path, capsys, argument, message):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", argument)
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "toy").exists()
+
+
+def test_help_lists_keys_and_defaults(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, "--help")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "--config.learning_rate=0.2" in out
+    assert "--config.nested.depth=1" in out
+
+
+def test_sigterm_saves_exits_143_and_the_same_command_goes_on(tmp_path, finished, capsys):
+    def build_with_signal(config):
+        experiment = build(config)
+
+        def sampler(seed, epoch):
+            if epoch == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return experiment.sampler(seed, epoch)
+
+        return experiment._replace(sampler=sampler)
+
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", build=build_with_signal)
+    assert caught.value.code == 128 + signal.SIGTERM
+    assert "stopped by SIGTERM at step" in capsys.readouterr().out
+    assert not (tmp_path / "toy" / "results.json").exists()
+    run(tmp_path / "toy")
+    assert (tmp_path / "toy" / "results.json").read_text() == (
+        finished / "results.json"
+    ).read_text()
+
+
+def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in ([], ["--config.seed=1"], ["--config.data_dir=x"]):
+        argv = ["toy", "--config.num_epochs=0", *arguments]
+        launch.main(get_config, build, baselines, title="dqn", argv=argv)
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    assert len(names) == 2
+    assert all(name.startswith("toy-") and len(name) == len("toy-") + 8 for name in names)
