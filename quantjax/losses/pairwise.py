@@ -54,12 +54,13 @@ def pairwise_inner_product(
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, ablations.
     """
     check_pairs(queries, database, similar)
-    similarity = queries @ database.T / queries.shape[1]
+    similarity = jnp.matmul(queries, database.T) / queries.shape[1]
     return jnp.square(_target(similar, similarity.dtype) - similarity)
 
 
 def _target(similar, dtype):
-    return jnp.where(similar, 1, -1).astype(dtype)
+    # Compared with 0, so that the papers' own labels of +1 and -1 mean what they mean there.
+    return jnp.where(similar > 0, 1, -1).astype(dtype)
 
 
 def _unit(x):

@@ -7,6 +7,8 @@ from flax import nnx
 
 from quantjax.models.base import Network, from_nnx
 
+_HE = nnx.initializers.he_normal()
+
 
 class ConvNet(nnx.Module):
     """Convolutions of stride 2 with ReLU, one dense layer, and a linear `bottleneck`."""
@@ -15,20 +17,20 @@ class ConvNet(nnx.Module):
         self,
         input_shape: tuple[int, int, int],
         channels: tuple[int, ...],
+        kernel_sizes: tuple[int, ...],
         hidden: int,
         dim: int,
         *,
         rngs: nnx.Rngs,
     ):
         height, width, depth = input_shape
-        widths = (depth, *channels)
-        self.convolutions = nnx.List(
-            nnx.Conv(widths[i], widths[i + 1], (3, 3), strides=2, rngs=rngs)
-            for i in range(len(channels))
-        )
-        for _ in channels:
-            height, width = -(-height // 2), -(-width // 2)
-        self.dense = nnx.Linear(height * width * widths[-1], hidden, rngs=rngs)
+        self.convolutions = nnx.List()
+        for out, size in zip(channels, kernel_sizes, strict=True):
+            self.convolutions.append(
+                nnx.Conv(depth, out, (size, size), strides=2, kernel_init=_HE, rngs=rngs)
+            )
+            height, width, depth = -(-height // 2), -(-width // 2), out
+        self.dense = nnx.Linear(height * width * depth, hidden, kernel_init=_HE, rngs=rngs)
         self.bottleneck = nnx.Linear(hidden, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
@@ -41,17 +43,25 @@ class ConvNet(nnx.Module):
 
 
 def convnet(
-    input_shape: tuple[int, int, int], *, channels: tuple[int, ...], hidden: int, dim: int
+    input_shape: tuple[int, int, int],
+    *,
+    channels: tuple[int, ...],
+    kernel_sizes: tuple[int, ...],
+    hidden: int,
+    dim: int,
 ) -> Network:
     """Builds the network.
 
     Args:
       input_shape: (H, W, C) of the images.
-      channels: Widths of the 3 x 3 convolutions, each of which halves height and width.
+      channels: Widths of the convolutions, each of which halves height and width.
+      kernel_sizes: Side of each one's square kernel.
       hidden: Width of the dense layer behind them.
       dim: D, the width of the embedding.
 
     Returns:
-      The network: [B, H, W, C] float32 -> [B, dim].
+      The network: [B, H, W, C] float32 -> [B, dim]. It has no batch statistics and no dropout.
     """
-    return from_nnx(functools.partial(ConvNet, input_shape, tuple(channels), hidden, dim))
+    return from_nnx(
+        functools.partial(ConvNet, input_shape, tuple(channels), tuple(kernel_sizes), hidden, dim)
+    )

@@ -1,0 +1,276 @@
+"""Random transforms of images on the device: (key, images [B, H, W, C]) -> same shape and dtype.
+
+A constructor takes the hyper-parameters and returns the transform, a pure function. Every image
+draws for itself: what happens to one depends on the key and on its position, not on its
+neighbours. uint8 images come out as uint8, rounded; the units of pixels are never changed, but
+by `normalize`, which is the last thing before the network.
+
+    distort = compose(random_crop(padding=4), random_flip())
+    augment = on_images(distort)                   # (key, batch) -> batch
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Transform = Callable[[jax.Array, jax.Array], jax.Array]
+Batch = dict[str, jax.Array]
+
+
+def compose(*transforms: Transform) -> Transform:
+    """Returns the transform that applies the given ones from left to right.
+
+    Args:
+      *transforms: Each `(key, images) -> images`; none at all leaves images untouched.
+
+    Returns:
+      `(key, images) -> images`; each transform gets a key of its own.
+    """
+
+    def transform(key, images):
+        for each, subkey in zip(transforms, jax.random.split(key, len(transforms)), strict=True):
+            images = each(subkey, images)
+        return images
+
+    return transform
+
+
+def on_images(transform: Transform) -> Callable[[jax.Array, Batch], Batch]:
+    """Lifts a transform of images to one of batches.
+
+    Args:
+      transform: `(key, images) -> images`.
+
+    Returns:
+      `(key, batch) -> batch`, with "image" replaced and every other column as it came.
+    """
+    return lambda key, batch: {**batch, "image": transform(key, batch["image"])}
+
+
+def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
+    """Returns images of zero mean and unit deviation: (x - mean) / std, with white x = 1.
+
+    Args:
+      images: Images [..., H, W, C]; uint8 is divided by 255, floats are in [0, 1] already.
+      mean: Mean of each of the C channels, black = 0 and white = 1.
+      std: Standard deviation of each channel, in the same units.
+
+    Returns:
+      Images [..., H, W, C] float32.
+
+    Raises:
+      ValueError: if mean and std do not hold one number per channel.
+      TypeError: if images are neither uint8 nor floating.
+    """
+    if not images.ndim or (len(mean), len(std)) != (images.shape[-1], images.shape[-1]):
+        raise ValueError(
+            f"mean and std must hold one number per channel, got {len(mean)} and {len(std)} "
+            f"for images of shape {images.shape}"
+        )
+    _check_dtype(images)
+    white = 255.0 if images.dtype == jnp.uint8 else 1.0
+    shift, factor = jnp.asarray(mean) * white, 1 / (jnp.asarray(std) * white)
+    return ((images.astype(jnp.float32) - shift) * factor).astype(jnp.float32)
+
+
+def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Batch], Batch]:
+    """Lifts `standardize` to batches: the `preprocess` of an experiment.
+
+    Args:
+      mean: Mean of each of the C channels, black = 0 and white = 1.
+      std: Standard deviation of each channel, in the same units.
+
+    Returns:
+      `batch -> batch`, with "image" replaced by float32 and every other column as it came.
+
+    Raises:
+      ValueError: if mean and std differ in length, or a deviation is not positive.
+    """
+    if len(mean) != len(std) or not all(deviation > 0 for deviation in std):
+        raise ValueError(
+            f"mean and std must be equally long and std positive, got {mean} and {std}"
+        )
+    return lambda batch: {**batch, "image": standardize(batch["image"], mean=mean, std=std)}
+
+
+def random_flip() -> Transform:
+    """Returns the transform that mirrors each image left to right, or not, evenly."""
+
+    def transform(key, images):
+        _check_images(images)
+        mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+        return jnp.where(mirrored, images[:, :, ::-1], images)
+
+    return transform
+
+
+def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
+    """Returns the transform that pads each image and cuts its old size out at a random place.
+
+    With `mode="constant"` that is a shift by whole pixels over a black ground.
+
+    Args:
+      padding: Pixels added on every side; the shift is up to that, in both axes.
+      mode: What they hold, as `jnp.pad` calls it: "reflect", "edge", "constant" (0), "wrap".
+
+    Returns:
+      `(key, images) -> images`.
+
+    Raises:
+      ValueError: if padding is negative; when run, if it does not fit a reflection.
+    """
+    _check_range("padding", padding)
+
+    def transform(key, images):
+        _check_images(images)
+        batch, *size = images.shape
+        if mode == "reflect" and padding >= min(size[:2]):
+            raise ValueError(f"padding must be below the {min(size[:2])} pixels, got {padding}")
+        around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
+        padded = jnp.pad(images, around, mode=mode)
+        corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+
+        def cut(image, corner):
+            return jax.lax.dynamic_slice(image, (*corner, 0), size)
+
+        return jax.vmap(cut)(padded, corners)
+
+    return transform
+
+
+def random_erase(*, size: int, fill: float = 0.0) -> Transform:
+    """Returns the transform that blots a square out of each image.
+
+    Args:
+      size: Side of the square in pixels. Its centre is any pixel, evenly; what sticks out of the
+        image is lost.
+      fill: Value it is filled with, in the units of the images.
+
+    Returns:
+      `(key, images) -> images`.
+
+    Raises:
+      ValueError: if size is negative.
+
+    Reference:
+      DeVries and Taylor, Improved Regularization of Convolutional Neural Networks with Cutout,
+      arXiv 1708.04552, 2017.
+    """
+    _check_range("size", size)
+
+    def transform(key, images):
+        _check_images(images)
+        batch, height, width, _ = images.shape
+        row_key, column_key = jax.random.split(key)
+
+        def inside(key, length):
+            first = jax.random.randint(key, (batch, 1), 0, length) - size // 2
+            return (jnp.arange(length) >= first) & (jnp.arange(length) < first + size)
+
+        square = inside(row_key, height)[:, :, None] & inside(column_key, width)[:, None]
+        return jnp.where(square[..., None], jnp.asarray(fill, images.dtype), images)
+
+    return transform
+
+
+def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -> Transform:
+    """Returns the transform that turns, scales, slants and shifts each image about its centre.
+
+    The pixel at p = (y, x) off the centre is read, by `resample`, from
+
+      y' = ( cos a y + sin a x) / s_y + t_y
+      x' = (-sin a y + cos a x + tan b y) / s_x + t_x
+
+    with a, b, t uniform, s log-uniform; what lies outside the image is 0.
+
+    Args:
+      degrees: Angle a is in [-degrees, degrees]; a positive one turns counterclockwise.
+      scale: s_y and s_x, drawn apart, are in [1 / (1 + scale), 1 + scale].
+      shear: Angle b is in [-shear, shear], degrees below 90.
+      shift: t_y and t_x are in [-shift, shift], pixels.
+
+    Returns:
+      `(key, images) -> images`.
+
+    Raises:
+      ValueError: if a number is negative, or shear is 90 or more.
+    """
+    for name, value in (("degrees", degrees), ("scale", scale), ("shift", shift)):
+        _check_range(name, value)
+    _check_range("shear", shear, below=90)
+
+    def transform(key, images):
+        _check_images(images)
+        batch, height, width, _ = images.shape
+        keys = jax.random.split(key, 4)
+
+        def uniform(key, shape, largest):
+            # One image's draw stands before its rows and columns: [B, 1, 1].
+            return jax.random.uniform(key, (*shape, batch, 1, 1), minval=-largest, maxval=largest)
+
+        angle = uniform(keys[0], (), math.radians(degrees))
+        slant = jnp.tan(uniform(keys[1], (), math.radians(shear)))
+        scale_y, scale_x = jnp.exp(uniform(keys[2], (2,), math.log1p(scale)))
+        shift_y, shift_x = uniform(keys[3], (2,), shift)
+        centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
+        y, x = jnp.arange(height)[:, None] - centre_y, jnp.arange(width) - centre_x
+        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        rows = (cos * y + sin * x) / scale_y + shift_y + centre_y
+        columns = ((slant - sin) * y + cos * x) / scale_x + shift_x + centre_x
+        return resample(images, rows, columns)
+
+    return transform
+
+
+def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Returns images read between their pixels, bilinearly; 0 lies around an image.
+
+    Args:
+      images: Images [B, H, W, C], uint8 or floating.
+      rows: Where each pixel of the result is read, [B, h, w]; 0 is the first row's centre.
+      columns: The same across.
+
+    Returns:
+      Images [B, h, w, C] of the same dtype; uint8 is rounded to the nearest.
+
+    Raises:
+      ValueError: if images are not [B, H, W, C].
+      TypeError: if they are neither uint8 nor floating.
+    """
+    _check_images(images)
+    _check_dtype(images)
+    batch, height, width, channels = images.shape
+    # One black pixel all around: beyond it everything is black as well.
+    framed = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(-1, channels)
+    rows, columns = jnp.clip(rows + 1, 0, height + 1), jnp.clip(columns + 1, 0, width + 1)
+    top = jnp.minimum(rows.astype(jnp.int32), height)
+    left = jnp.minimum(columns.astype(jnp.int32), width)
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    stride = width + 2
+    first = jnp.arange(batch)[:, None, None] * (height + 2) * stride + top * stride + left
+
+    def pixel(offset):
+        values = framed.at[first + offset].get(mode="promise_in_bounds")
+        return values.astype(jnp.float32)
+
+    upper = pixel(0) * (1 - right) + pixel(1) * right
+    lower = pixel(stride) * (1 - right) + pixel(stride + 1) * right
+    values = upper * (1 - down) + lower * down
+    return (jnp.round(values) if images.dtype == jnp.uint8 else values).astype(images.dtype)
+
+
+def _check_images(images):
+    if images.ndim != 4:
+        raise ValueError(f"images must have shape [B, H, W, C], got {images.shape}")
+
+
+def _check_dtype(images):
+    if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
+        raise TypeError(f"images must be uint8 or floating, got {images.dtype}")
+
+
+def _check_range(name, value, below=math.inf):
+    if not 0 <= value < below:
+        raise ValueError(f"{name} must be 0 or more and below {below}, got {value}")
