@@ -66,7 +66,8 @@ def encode(codec: Codec, x: np.ndarray) -> np.ndarray:
     Returns:
       Codes [N, num_bytes] uint8 on the host.
     """
-    tiles = [codec.encode(jnp.asarray(x[i : i + _ITEMS])) for i in range(0, len(x), _ITEMS)]
+    encode_tile = jax.jit(lambda tile: codec.encode(tile))
+    tiles = [encode_tile(x[i : i + _ITEMS]) for i in range(0, len(x), _ITEMS)]
     return np.concatenate([np.asarray(tile) for tile in tiles])
 
 

@@ -1,0 +1,61 @@
+"""DQN whose codebooks the loss itself trains, on the digits of `dqn_mnist`.
+
+python -m experiments.dqn_ste_mnist
+
+"""
+
+import optax
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn_mnist
+from experiments.baselines import baselines
+from quantjax import launch, methods, optimizers, train
+from quantjax.quantizers import codecs
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return config_dict.create(
+        seed=0,
+        bits=32,
+        num_codewords=256,
+        dim=48,
+        quantization_weight=1e-4,
+        temperature=0.1,
+        start=20,
+        num_epochs=50,
+        batch_size=64,
+        learning_rate=0.03,
+        codebook_learning_rate=1e-3,
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    method = methods.dqn_ste(
+        dqn_mnist.network(config),
+        dim=config.dim,
+        num_codebooks=codecs.num_codebooks(config.bits, config.num_codewords),
+        num_codewords=config.num_codewords,
+        quantization_weight=config.quantization_weight,
+        temperature=config.temperature,
+        start=config.start,
+    )
+    optimizer_of = {
+        "net": optimizers.momentum_sgd(
+            dqn_mnist.staircase(config), factors=(("bottleneck/.*", 10.0), (".*bias", 2.0))
+        ),
+        "codebooks": optax.adam(config.codebook_learning_rate),
+    }
+    return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of)
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn_ste")
