@@ -50,7 +50,11 @@ def momentum_sgd(
     weight_decay: float = 0.0,
     factors: Sequence[tuple[str, float]] = (),
 ) -> optax.GradientTransformation:
-    """Builds stochastic gradient descent with momentum, as Caffe's: decay, momentum, rate by path.
+    """Builds stochastic gradient descent with momentum, the rate outside the velocity.
+
+    v <- momentum v + g + weight_decay w, w <- w - rate factor v: as TensorFlow and the authors' code
+    of DQN have it. Caffe scales what enters the velocity, which differs where the rate steps.
+
 
     Args:
       schedule: Learning rate, or step -> rate.
@@ -70,4 +74,4 @@ def momentum_sgd(
 
 
 def _path(keys) -> str:
-    return "/".join(str(getattr(key, "key", getattr(key, "idx", key))) for key in keys)
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

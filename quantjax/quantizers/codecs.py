@@ -69,7 +69,7 @@ class ProductCodec:
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
-        assignments = product.encode(self.codebooks, self._rotate(x))
+        assignments = product.encode(self.codebooks, self._rotate("x", x))
         return pack(assignments, bits_per_codeword(self.codebooks.shape[1]))
 
     def decode(self, codes: jax.Array) -> jax.Array:
@@ -81,16 +81,17 @@ class ProductCodec:
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Measures real queries [Q, D] against codes [N, num_bytes]: [Q, N] (AQD)."""
-        rotated, assignments = self._rotate(queries), self.assignments(codes)
+        rotated, assignments = self._rotate("queries", queries), self.assignments(codes)
         return product.distances(self.codebooks, rotated, assignments, metric=self.metric)
 
     def assignments(self, codes: jax.Array) -> jax.Array:
         """Unpacks codes [N, num_bytes] to codeword numbers [N, M] uint8."""
         return unpack(codes, bits_per_codeword(self.codebooks.shape[1]), self.codebooks.shape[0])
 
-    def _rotate(self, x):
+    def _rotate(self, name, x):
         if self.rotation is None:
             return x
+        _check_width(name, x, self.rotation.shape[0])
         return jnp.matmul(x, self.rotation, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -119,8 +120,7 @@ class FloatCodec:
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Views embeddings [N, D] as little-endian float32 bytes [N, 4 D]."""
-        if x.ndim != 2 or x.shape[1] != self.dim:
-            raise ValueError(f"x must have shape [N, {self.dim}], got {x.shape}")
+        _check_width("x", x, self.dim)
         raw = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint8)
         return raw.reshape(x.shape[0], self.num_bytes)
 
@@ -132,6 +132,7 @@ class FloatCodec:
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Measures queries [Q, D] against codes [N, 4 D]: [Q, N]."""
         product.check_metric(self.metric)
+        _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
         inner = jnp.matmul(queries, x.T, precision=jax.lax.Precision.HIGHEST)
         squares = jnp.sum(jnp.square(queries), axis=-1)[:, None], jnp.sum(jnp.square(x), axis=-1)
@@ -139,7 +140,7 @@ class FloatCodec:
             return -inner
         if self.metric == "l2":
             return jnp.maximum(squares[0] + squares[1] - 2 * inner, 0)
-        lengths = jnp.sqrt(squares[0] * squares[1])
+        lengths = jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])  # their product leaves float32
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
 
 
@@ -223,6 +224,11 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
     bits = jnp.unpackbits(codes, axis=1, count=count * width, bitorder="little")
     bits = bits.reshape(codes.shape[0], count, width)
     return jnp.sum(bits << jnp.arange(width, dtype=jnp.uint8), axis=-1, dtype=jnp.uint8)
+
+
+def _check_width(name, x, width):
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"{name} must have shape [N, {width}], got {x.shape}")
 
 
 def _check_codes(codes, num_bytes):

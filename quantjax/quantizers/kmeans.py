@@ -57,14 +57,12 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     Reference:
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
-    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
-    # Below 1 by more than a rounding, so that no draw lands behind the last row that counts.
-    uniform = jax.random.uniform(key, (num_centroids,), maxval=1 - 1e-6)
+    x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(mask, jnp.float32)
+    uniform = jax.random.uniform(key, (num_centroids,))
 
     def draw(probability, u):
         # Rows that all coincide leave no distance to draw by: any of them will do.
-        cumulative = jnp.cumsum(jnp.where(jnp.sum(probability) > 0, probability, weight))
-        return x[jnp.sum(cumulative <= u * cumulative[-1])]
+        return x[draw_row(jnp.where(jnp.sum(probability) > 0, probability, weight), u)]
 
     def step(nearest, u):
         chosen = draw(weight * nearest, u)
@@ -73,6 +71,22 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     first = draw(weight, uniform[0])
     _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
     return jnp.concatenate([first[None], rest])
+
+
+def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
+    """Returns the row that a uniform number falls on, rows being as wide as their weights.
+
+    Args:
+      weight: Of each row, [N], at least 0; it need not sum to 1.
+      u: From 0 up to but without 1.
+
+    Returns:
+      Row number, int32; never that of a row without weight while another has some.
+    """
+    # A parallel sum in float32 is not monotone, and rows without weight would hold slivers of it.
+    cumulative = jnp.where(weight > 0, jnp.cumsum(weight), 0)
+    behind = cumulative > u * jnp.max(cumulative)
+    return jnp.min(jnp.where(behind, jnp.arange(len(weight)), len(weight) - 1))
 
 
 def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
@@ -90,23 +104,26 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     Reference:
       Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
     """
-    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
+    x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(mask, jnp.float32)
 
-    def step(_, centroids):
+    def step(_, carry):
+        # Repaired ahead of the assignment, so that what is returned are means.
+        centroids = repair_empty(*carry)
         nearest = assign(x, centroids)
         counts = jnp.zeros(centroids.shape[0]).at[nearest].add(weight)
         sums = jnp.zeros_like(centroids).at[nearest].add(x * weight[:, None])
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
-        return repair_empty(means, counts)
+        return means, counts
 
-    return jax.lax.fori_loop(0, num_iterations, step, centroids.astype(jnp.float32))
+    start = jnp.asarray(centroids, jnp.float32), jnp.ones(centroids.shape[0])
+    return jax.lax.fori_loop(0, num_iterations, step, start)[0]
 
 
 def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     """Moves each empty cluster beside one of the largest, which the next step then splits.
 
-    The e-th empty cluster takes the e-th largest one's centroid; the two are pushed apart by one
-    part in a thousand. A cluster of fewer than two rows is not split.
+    The e-th empty cluster takes the e-th largest one's centroid; the two are pushed apart by at
+    most one part in a thousand. A cluster of fewer than two rows is not split.
 
     Args:
       centroids: Centroids [K, d].
@@ -118,7 +135,9 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     empty = counts == 0
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
     splits = empty & (counts[donors] >= 2)
-    apart = 1e-3 * jnp.where(jnp.arange(centroids.shape[1]) % 2 == 0, 1.0, -1.0)
-    shift = centroids[donors] * apart
+    # Unequal parts of either sign, or rows of equal columns would lie in the plane between the two.
+    apart = 1e-3 * jnp.cos(1.0 + jnp.arange(centroids.shape[1]))
+    somewhere = jnp.any(centroids != 0, axis=-1, keepdims=True)
+    shift = jnp.where(somewhere, centroids, 1e-6)[donors] * apart  # zero has no parts to move by
     pushed = jnp.zeros_like(centroids).at[donors].add(jnp.where(splits[:, None], shift, 0))
     return jnp.where(splits[:, None], centroids[donors] + shift, centroids - pushed)

@@ -72,10 +72,10 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
       Reconstructed embeddings [N, M * d].
 
     Raises:
-      ValueError: if the number of codebooks differs.
+      ValueError: if the shapes do not agree.
     """
     _check_assignments(codebooks, assignments)
-    parts = [book[assignments[:, m]] for m, book in enumerate(codebooks)]
+    parts = [book[assignments[:, m]] for m, book in enumerate(jnp.asarray(codebooks))]
     return jnp.concatenate(parts, axis=1)
 
 
@@ -98,7 +98,11 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
     distances = [
         kmeans.squared_distances(part, book) for part, book in zip(slices, codebooks, strict=True)
     ]
-    return jax.nn.softmax(-jnp.stack(distances) / temperature, axis=-1)
+    distances = jnp.stack(distances)
+    # Gaps to the nearest instead: compiled, a softmax of logits from 1e9 on overflows, for it fuses
+    # the division with the subtraction of a maximum that was rounded.
+    gaps = distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
+    return jax.nn.softmax(-gaps / temperature, axis=-1)
 
 
 def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
@@ -152,17 +156,17 @@ def distances(
       ValueError: if the shapes do not agree or the metric is another.
     """
     check_metric(metric)
-    _check_codebooks(codebooks, queries)
+    _check_codebooks(codebooks, queries, "queries")
     _check_assignments(codebooks, assignments)
-    books = codebooks.astype(jnp.float32)
-    slices = split(queries, books.shape[0]).astype(jnp.float32)
+    books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
+    slices = split(queries, books.shape[0])
     if metric == "l2":
         return _look_up(_squared_gaps(slices, books), assignments)
     products = _look_up(-_products(slices, books), assignments)
     if metric == "ip":
         return products
     norms = jnp.sqrt(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
-    lengths = jnp.linalg.norm(queries.astype(jnp.float32), axis=-1, keepdims=True) * norms
+    lengths = jnp.linalg.norm(queries, axis=-1, keepdims=True) * norms
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
 
 
@@ -198,7 +202,7 @@ def fit_codebooks(
             f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
             f"K = {num_codewords}; lower K or add training images"
         )
-    mask = jnp.ones(x.shape[0], bool) if mask is None else mask
+    mask = _mask_of_rows(mask, x)
     start = functools.partial(kmeans.plus_plus, num_centroids=num_codewords, mask=mask)
     keys = jax.random.split(key, num_codebooks)
     return refine_codebooks(jax.vmap(start)(keys, slices), x, num_iterations, mask)
@@ -222,7 +226,7 @@ def refine_codebooks(
       ValueError: if the shapes do not agree.
     """
     _check_codebooks(codebooks, x)
-    mask = jnp.ones(x.shape[0], bool) if mask is None else mask
+    mask = _mask_of_rows(mask, x)
     # One subspace after another: the [N, K] distances of all at once are what fills memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
@@ -258,20 +262,32 @@ def _look_up(tables, assignments):
     return total
 
 
-def _check_codebooks(codebooks, x):
-    if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+def _mask_of_rows(mask, x):
+    if mask is None:
+        return jnp.ones(x.shape[0], bool)
+    if mask.shape != x.shape[:1]:
+        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+    return mask
+
+
+def _check_codebooks(codebooks, x, name="x"):
+    _check_dimensions(codebooks)
     check_num_codewords(codebooks.shape[1])
     width = codebooks.shape[0] * codebooks.shape[2]
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(
-            f"embeddings must have shape [N, {width}] for codebooks {codebooks.shape}, "
-            f"got {x.shape}"
+            f"{name} must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
         )
 
 
 def _check_assignments(codebooks, assignments):
+    _check_dimensions(codebooks)
     if assignments.ndim != 2 or assignments.shape[1] != codebooks.shape[0]:
         raise ValueError(
             f"assignments must have shape [N, {codebooks.shape[0]}], got {assignments.shape}"
         )
+
+
+def _check_dimensions(codebooks):
+    if codebooks.ndim != 3:
+        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")

@@ -1,0 +1,113 @@
+"""Binary codes: signs with straight-through gradients, packed bytes, Hamming distances.
+
+Bit j of an item is 1 where its sign is +1, and stands in byte j // 8 at place j % 8, lowest first,
+as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers.straight_through import straight_through
+
+
+def sign(x: jax.Array) -> jax.Array:
+    """Returns +1 or -1, with the gradient of the identity.
+
+    Args:
+      x: Real values of any shape.
+
+    Returns:
+      Signs in x's shape and dtype; sign(0) = +1, so that a code has no third value.
+
+    Reference:
+      Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS
+      2018 (the gradient is copied).
+    """
+    return straight_through(_sign(x), x)
+
+
+def clipped_sign(x: jax.Array) -> jax.Array:
+    """Returns +1 or -1, with the identity's gradient inside [-1, 1] and none outside.
+
+    What has its sign beyond doubt is not pushed further.
+
+    Args:
+      x: Real values of any shape.
+
+    Returns:
+      Signs in x's shape and dtype; sign(0) = +1.
+
+    Reference:
+      Hubara et al., Binarized Neural Networks, NeurIPS 2016.
+    """
+    return straight_through(_sign(x), jnp.clip(x, -1, 1))
+
+
+def pack(signs: jax.Array) -> jax.Array:
+    """Packs signs into bytes.
+
+    Args:
+      signs: Real values or signs [N, bits]; what is 0 or more counts as +1.
+
+    Returns:
+      Codes [N, ceil(bits / 8)] uint8.
+
+    Raises:
+      ValueError: if signs are not [N, bits].
+    """
+    if signs.ndim != 2:
+        raise ValueError(f"signs must have shape [N, bits], got {signs.shape}")
+    bits = jnp.pad(signs >= 0, ((0, 0), (0, -signs.shape[1] % 8)))
+    return jnp.packbits(bits, axis=1, bitorder="little")
+
+
+def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
+    """Unpacks what `pack` made.
+
+    Args:
+      packed: Codes [N, ceil(num_bits / 8)] uint8.
+      num_bits: Bits per item.
+
+    Returns:
+      Signs [N, num_bits] float32.
+
+    Raises:
+      ValueError: if the codes have another number of bytes or another type.
+    """
+    due = -(-num_bits // 8)
+    if packed.ndim != 2 or packed.shape[1] != due or packed.dtype != jnp.uint8:
+        raise ValueError(
+            f"packed must be uint8 of shape [N, {due}], got {packed.dtype} {packed.shape}"
+        )
+    bits = jnp.unpackbits(packed, axis=1, count=num_bits, bitorder="little")
+    return jnp.where(bits, 1.0, -1.0)
+
+
+def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
+    """Counts the bits in which packed codes differ.
+
+    Args:
+      queries: Codes [Q, bytes] uint8.
+      database: Codes [N, bytes] uint8.
+
+    Returns:
+      Distances [Q, N] int32.
+
+    Raises:
+      ValueError: if types or numbers of bytes differ.
+    """
+    for name, codes in (("queries", queries), ("database", database)):
+        if codes.ndim != 2 or codes.dtype != jnp.uint8 or codes.shape[1] != queries.shape[1]:
+            raise ValueError(
+                f"{name} must be uint8 of shape [N, {queries.shape[-1]}], "
+                f"got {codes.dtype} {codes.shape}"
+            )
+    total = jnp.zeros((queries.shape[0], database.shape[0]), jnp.int32)
+    for byte in range(queries.shape[1]):
+        differ = queries[:, byte, None] ^ database[:, byte]
+        total += jax.lax.population_count(differ).astype(jnp.int32)
+    return total
+
+
+def _sign(x):
+    return jnp.where(x >= 0, 1, -1).astype(x.dtype)

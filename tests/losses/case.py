@@ -1,0 +1,58 @@
+"""One loss as a row of the contract test: its arguments, its oracle, its keyword settings."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SIZES = {"B": 16, "T": 16, "Q": 16, "N": 24, "D": 6, "L": 8}
+"""What the letters in `Case.arguments` and `Case.result` stand for; eight devices divide each
+first axis."""
+
+Draw = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+
+
+class Case(NamedTuple):
+    """One published equation.
+
+    Attributes:
+      function: The loss under test, arrays first, hyper-parameters keyword-only.
+      oracle: The same from the equation, in float64 numpy loops; it shares no code with `function`.
+      arguments: One `(axes, draw)` per positional argument, such as `("QD", normal)`; equal letters
+        must be equal sizes, and a size that breaks this must be refused.
+      result: Axes of the result, "" for a scalar.
+      settings: Keyword settings; every keyword-only parameter takes two values at least.
+      trained: Positions of the arguments that get gradients, whose last axis is D.
+      local: The letter whose axis is cut over devices; arguments that start with another letter
+        are gathered. The result's first letter when None, and "" gathers everything.
+      surrogate: For a straight-through function, the float64 numpy function
+        `(*arguments, at, **settings)` whose derivative at `arguments == at` is due; `at` makes the
+        hard decisions. None where the derivative due is the oracle's own.
+    """
+
+    function: Callable[..., Any]
+    oracle: Callable[..., Any]
+    arguments: tuple[tuple[str, Draw], ...]
+    result: str
+    settings: tuple[dict[str, Any], ...] = ({},)
+    trained: tuple[int, ...] = (0,)
+    local: str | None = None
+    surrogate: Callable[..., Any] | None = None
+
+
+def shape_of(axes: str) -> tuple[int, ...]:
+    return tuple(SIZES[letter] for letter in axes)
+
+
+def draw(case: Case, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [draw_one(rng, shape_of(axes)) for axes, draw_one in case.arguments]
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    # Rounded to float32, so that the oracle sees the very numbers that the loss sees.
+    return np.float64(np.float32(rng.normal(size=shape)))
+
+
+def coin(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(size=shape) < 0.3
