@@ -7,9 +7,9 @@ python -m experiments.dqn_ste_mnist
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import dqn_mnist
+from experiments import dqn, dqn_mnist
 from experiments.baselines import baselines
-from quantjax import launch, methods, optimizers, train
+from quantjax import launch, methods, train
 from quantjax.quantizers import codecs
 
 
@@ -49,9 +49,7 @@ def build(config: ConfigDict) -> train.Experiment:
         start=config.start,
     )
     optimizer_of = {
-        "net": optimizers.momentum_sgd(
-            dqn_mnist.staircase(config), factors=(("bottleneck/.*", 10.0), (".*bias", 2.0))
-        ),
+        "net": dqn.optimizer(config, 3000),
         "codebooks": optax.adam(config.codebook_learning_rate),
     }
     return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of)

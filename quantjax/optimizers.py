@@ -52,9 +52,8 @@ def momentum_sgd(
 ) -> optax.GradientTransformation:
     """Builds stochastic gradient descent with momentum, the rate outside the velocity.
 
-    v <- momentum v + g + weight_decay w, w <- w - rate factor v: as TensorFlow and the authors' code
-    of DQN have it. Caffe scales what enters the velocity, which differs where the rate steps.
-
+    v <- momentum v + g + weight_decay w, w <- w - rate factor v, as the authors' TensorFlow code of
+    DQN has it. Caffe scales what enters the velocity, which differs where the rate steps.
 
     Args:
       schedule: Learning rate, or step -> rate.

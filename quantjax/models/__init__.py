@@ -3,5 +3,6 @@
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.convnet import convnet
 from quantjax.models.mlp import mlp
+from quantjax.models.resnet import resnet
 
-__all__ = ["Network", "convnet", "from_nnx", "mlp"]
+__all__ = ["Network", "convnet", "from_nnx", "mlp", "resnet"]

@@ -61,7 +61,15 @@ def convnet(
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim]. It has no batch statistics and no dropout.
+
+    Raises:
+      ValueError: if there is not one kernel size for every convolution.
     """
+    if len(kernel_sizes) != len(channels):
+        raise ValueError(
+            f"kernel_sizes must have one entry for each of {len(channels)} channels, got "
+            f"{kernel_sizes}"
+        )
     return from_nnx(
         functools.partial(ConvNet, input_shape, tuple(channels), tuple(kernel_sizes), hidden, dim)
     )
