@@ -1,0 +1,65 @@
+"""Side-by-side timing: ours and the peer's in turns, in one process, minima over repetitions."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+
+class Timing(NamedTuple):
+    """One case, measured.
+
+    Attributes:
+      name: What was done, with its sizes.
+      ours: Seconds, the minimum over repetitions.
+      peer: The best peer's seconds, likewise.
+      peer_name: Which peer that was.
+      bar: The ratio peer / ours that was due.
+      note: What else a reader must know.
+    """
+
+    name: str
+    ours: float
+    peer: float
+    peer_name: str
+    bar: float
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """Peer time over ours; above 1 is faster than the peer."""
+        return self.peer / self.ours
+
+    def __str__(self) -> str:
+        met = "met" if self.ratio >= self.bar else "MISSED"
+        return (
+            f"{self.name:<44} ours {1e3 * self.ours:9.2f} ms   {self.peer_name:<14} "
+            f"{1e3 * self.peer:9.2f} ms   ratio {self.ratio:5.2f}   bar {self.bar:.2f} {met}"
+            + (f"   {self.note}" if self.note else "")
+        )
+
+
+def side_by_side(
+    functions: Sequence[Callable[[], Any]], *, seconds: float = 4.0, at_least: int = 5
+) -> list[float]:
+    """Times functions in turns, so that what else the machine does hits all alike.
+
+    Args:
+      functions: Each runs once and returns when its result is there; warmed up here, twice.
+      seconds: How long to go on.
+      at_least: Rounds, however long they take.
+
+    Returns:
+      The least time of each, in seconds.
+    """
+    for function in functions:
+        function()
+        function()
+    best = [float("inf")] * len(functions)
+    began, rounds = time.perf_counter(), 0
+    while rounds < at_least or time.perf_counter() - began < seconds:
+        for i, function in enumerate(functions):
+            start = time.perf_counter()
+            function()
+            best[i] = min(best[i], time.perf_counter() - start)
+        rounds += 1
+    return best

@@ -1,0 +1,62 @@
+"""DQN on CIFAR-10 (JPEG), protocol i, a small residual network from scratch.
+
+python -m experiments.dqn_cifar10
+
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn
+from experiments.baselines import baselines
+from quantjax import data, launch, models, train
+from quantjax.data import augment
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return config_dict.create(
+        seed=0,
+        bits=32,
+        num_codewords=256,
+        dim=48,
+        quantization_weight=1e-4,
+        refit_every=10,
+        num_epochs=60,
+        batch_size=128,
+        learning_rate=0.05,
+        weight_decay=5e-4,
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    splits = data.cifar10_i(data.cifar10(config.data_dir))
+    network = models.resnet(
+        (32, 32, 3), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=config.dim
+    )
+    optimizer = dqn.optimizer(config, len(splits.train), weight_decay=config.weight_decay)
+    return dqn.wire(
+        config,
+        "dqn_cifar10",
+        dqn.method(config, network),
+        {"net": optimizer},
+        splits,
+        distort=augment.compose(
+            augment.random_crop(padding=4),
+            augment.random_flip(),
+            augment.random_erase(size=8, fill=120),
+        ),
+        prepare=augment.normalize(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
+    )
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn")
