@@ -36,10 +36,24 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
       Centroid numbers [N] int32.
     """
     distances = squared_distances(x, centroids)
-    # argmin carries an index through the reduction and is slow on CPUs; min and equality are not.
-    nearest = distances == jnp.min(distances, axis=-1, keepdims=True)
-    numbers = jnp.arange(centroids.shape[0], dtype=jnp.int32)
-    return jnp.min(jnp.where(nearest, numbers, centroids.shape[0] - 1), axis=-1)
+    return first_equal(distances, jnp.min(distances, axis=-1, keepdims=True))
+
+
+def first_equal(distances: jax.Array, smallest: jax.Array) -> jax.Array:
+    """Returns the first column that equals its row's smallest value.
+
+    argmin carries an index through the reduction and is slow on CPUs; min and equality are not.
+
+    Args:
+      distances: [N, K].
+      smallest: Each row's minimum, [N, 1].
+
+    Returns:
+      Column numbers [N] int32; K - 1 in a row of NaN.
+    """
+    last = distances.shape[1] - 1
+    columns = jnp.arange(distances.shape[1], dtype=jnp.int32)
+    return jnp.min(jnp.where(distances == smallest, columns, last), axis=-1)
 
 
 def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Array) -> jax.Array:

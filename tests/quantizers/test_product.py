@@ -141,6 +141,21 @@ def test_quantize_gives_embeddings_the_gradient_of_the_soft_assignment(temperatu
     np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [0.02, 0.5, 3.0])
+def test_quantize_gives_the_temperature_the_gradient_of_the_soft_assignment(temperature):
+    got, due = (
+        jax.grad(
+            lambda t, f=function: jnp.sum(jnp.sin(jnp.arange(X.size)).reshape(X.shape) * f(t))
+        )(jnp.float32(temperature))
+        for function in (
+            lambda t: product.quantize(BOOKS, X, temperature=t),
+            lambda t: soft_codewords(BOOKS, X, BOOKS, t),
+        )
+    )
+    assert abs(due) > 1e-3
+    np.testing.assert_allclose(got, due, rtol=2e-3)
+
+
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
 def test_quantize_gives_codewords_their_rows_and_the_softmax_term(temperature):
     quantize = functools.partial(product.quantize, temperature=temperature)
