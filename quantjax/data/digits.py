@@ -23,7 +23,7 @@ def _read_csv(path: Path) -> np.ndarray:
         if num_rows != _NUM_ROWS:
             raise ValueError(f"{num_rows} lines, not {_NUM_ROWS}")
         table = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.uint8, ndmin=2)
-        if table.shape != (_NUM_ROWS, _NUM_COLUMNS) or table[:, -1].max() > 9:
+        if table.shape != (_NUM_ROWS, _NUM_COLUMNS) or np.max(table[:, -1]) > 9:
             raise ValueError(f"a table of shape {table.shape}, not 784 pixels and a digit a line")
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise ValueError(
