@@ -248,21 +248,29 @@ def _counter(codec, codes, database_labels) -> Callable[[np.ndarray, np.ndarray]
 
 
 def _group(distances, items, relevant):
-    """Adds up the counts [Q, U] of equal distances, nearest first; [Q, U, 2], empty levels last."""
+    """Adds up the counts [Q, U] of equal distances, nearest first: [Q, levels, 2]."""
     if np.isnan(distances).any():
         raise ValueError(f"distances of query {np.isnan(distances).any(1).argmax()} hold NaN")
     order = np.argsort(distances, axis=1)
-    ranked = np.take_along_axis(distances, order, axis=1)
-    level = np.zeros(order.shape, np.int64)
-    np.cumsum(ranked[:, 1:] != ranked[:, :-1], axis=1, out=level[:, 1:])
-    cells = level + np.arange(len(level))[:, None] * level.shape[1]
-    sums = [
-        np.bincount(
-            cells.ravel(), np.take_along_axis(part, order, axis=1).ravel(), minlength=cells.size
-        )
-        for part in (items, relevant)
-    ]
-    return np.stack([part.reshape(level.shape) for part in sums], axis=-1).astype(np.int64)
+    ranked, items, relevant = (
+        np.take_along_axis(part, order, axis=1) for part in (distances, items, relevant)
+    )
+    begins = np.ones(order.shape, bool)
+    begins[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    items, relevant = _add_up(begins, items, relevant)
+    # Neighbouring levels without a relevant item contribute nothing, at any cut: they are one.
+    begins = np.ones(items.shape, bool)
+    begins[:, 1:] = (relevant[:, 1:] > 0) | (relevant[:, :-1] > 0)
+    return np.stack(_add_up(begins, items, relevant), axis=-1)
+
+
+def _add_up(begins, *parts):
+    """Sums runs [Q, U] that begin where told, to [Q, largest number of runs]; zeros behind."""
+    run = np.cumsum(begins, axis=1) - 1
+    width = int(run[:, -1].max()) + 1
+    cells = (run + width * np.arange(len(run))[:, None]).ravel()
+    sums = [np.bincount(cells, part.ravel(), minlength=width * len(run)) for part in parts]
+    return [part.reshape(len(run), width).astype(np.int64) for part in sums]
 
 
 def _as_scalars(codes):
