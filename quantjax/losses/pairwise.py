@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.losses.shapes import check_pairs
+from quantjax.losses.vectors import squared_distances, unit, widen
 
 
 def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array) -> jax.Array:
@@ -26,7 +27,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 1.
     """
     check_pairs(queries, database, similar)
-    cosine = _unit(queries) @ _unit(database).T
+    cosine = unit(queries) @ unit(database).T
     return jnp.square(_target(similar, cosine.dtype) - cosine)
 
 
@@ -58,15 +59,136 @@ def pairwise_inner_product(
     return jnp.square(_target(similar, similarity.dtype) - similarity)
 
 
+def pairwise_likelihood(
+    queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float = 0.5
+) -> jax.Array:
+    """Returns the negative log likelihood of a pair's label under a logistic model.
+
+    l_ij = log(1 + e^t) - s_ij t, with t = scale <q_i, d_j>, s_ij = 1 for a similar pair and 0
+    otherwise. DPSH, DHN and our reconstruction of ADSQ take theta = <q, d> / 2; HashNet weighs the
+    pairs as well (`pair_weights`) and calls the scale alpha.
+
+    Args:
+      queries: Embeddings [Q, D].
+      database: Embeddings [N, D]; pass `queries` again for the papers' symmetric loss.
+      similar: Whether each pair shares a label, [Q, N] bool.
+      scale: Factor of the inner product.
+
+    Returns:
+      Loss of every pair, [Q, N], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Li et al., Feature Learning Based Deep Supervised Hashing with Pairwise Labels, IJCAI 2016.
+    """
+    check_pairs(queries, database, similar)
+    logits = scale * jnp.matmul(widen(queries), widen(database).T)
+    # One softplus per pair: log(1 + e^t) - t would cancel for a similar pair of large t.
+    return jax.nn.softplus(jnp.where(similar > 0, -logits, logits))
+
+
+def pairwise_contrastive(
+    queries: jax.Array, database: jax.Array, similar: jax.Array, *, margin: float
+) -> jax.Array:
+    """Pulls similar pairs together and pushes the others a margin apart.
+
+    l_ij = s_ij / 2 D_ij + (1 - s_ij) / 2 [m - D_ij]_+, with D_ij = ||q_i - d_j||_2^2, s_ij = 1 for
+    a similar pair and 0 otherwise. DSH adds alpha || |u| - 1 ||_1, which is not part of this.
+
+    Args:
+      queries: Embeddings [Q, D].
+      database: Embeddings [N, D]; pass `queries` again for the paper's symmetric loss.
+      similar: Whether each pair shares a label, [Q, N] bool.
+      margin: m, in units of squared distance; 2 D in DSH, half of the largest distance of codes.
+
+    Returns:
+      Loss of every pair, [Q, N], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Liu et al., Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016.
+    """
+    check_pairs(queries, database, similar)
+    distances = squared_distances(widen(queries), widen(database))
+    return jnp.where(similar > 0, distances, jax.nn.relu(margin - distances)) / 2
+
+
+def pairwise_cauchy(
+    queries: jax.Array, database: jax.Array, similar: jax.Array, *, gamma: float
+) -> jax.Array:
+    """Returns the negative log likelihood of a pair's label under a Cauchy model.
+
+    l_ij = s_ij log(d_ij / gamma) + log(1 + gamma / d_ij), with d_ij = D/2 (1 - cos(q_i, d_j)),
+    s_ij = 1 for a similar pair and 0 otherwise. A dissimilar pair at distance 0 costs infinitely
+    much in the paper; here 1 - cos is held above 1e-6, and passes no gradient there. The paper's
+    pair weights are `pair_weights`.
+
+    Args:
+      queries: Embeddings [Q, D], of any length; a zero vector has cosine 0 to everything.
+      database: Embeddings [N, D]; pass `queries` again for the paper's symmetric loss.
+      similar: Whether each pair shares a label, [Q, N] bool.
+      gamma: Distance at which both labels are equally likely, in bits.
+
+    Returns:
+      Loss of every pair, [Q, N], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Cao et al., Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018.
+    """
+    check_pairs(queries, database, similar)
+    # Float32 in full on accelerators too: 1 - cos of near neighbours is a difference of equals.
+    cosine = jnp.matmul(
+        unit(widen(queries)), unit(widen(database)).T, precision=jax.lax.Precision.HIGHEST
+    )
+    distances = queries.shape[1] / 2 * jnp.maximum(1 - cosine, 1e-6)
+    # s log(d / gamma) + log(1 + gamma / d) is log(1 + d / gamma) for a similar pair.
+    return jnp.log1p(jnp.where(similar > 0, distances / gamma, gamma / distances))
+
+
+def pair_weights(
+    similar: jax.Array, jaccard: jax.Array | None = None, *, similar_fraction: float | jax.Array
+) -> jax.Array:
+    """Weighs pairs so that the similar and the dissimilar ones count the same in total.
+
+    w_ij = c_ij |S| / |S1| for a similar pair and |S| / |S0| otherwise, S1 being the similar pairs,
+    S0 the others and S all. Multiply a pairwise loss by it.
+
+    The counts are those of the whole batch, hence given as |S1| / |S|. Under `jit` that is
+    `jnp.mean(similar)`; under `pmap`, where each device has its own rows of `similar`, it is
+    `jax.lax.pmean(jnp.mean(similar), "data")`, or `context.mean(jnp.mean(similar))` in a method.
+
+    Args:
+      similar: Whether each pair shares a label, [Q, N] bool.
+      jaccard: The c_ij of multi-label data, [Q, N]: `labels.jaccard_similarity`; 1 when None. It
+        is left out of dissimilar pairs, where it is 0 and would take them out of the loss: our
+        reading, for the paper's text was not at hand.
+      similar_fraction: |S1| / |S| over the whole batch, between 0 and 1.
+
+    Returns:
+      Weights [Q, N] float32, of mean 2 over the batch (without `jaccard`).
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
+    """
+    if similar.ndim != 2:
+        raise ValueError(f"similar must have shape [Q, N], got {similar.shape}")
+    if jaccard is not None and jaccard.shape != similar.shape:
+        raise ValueError(f"jaccard must have shape {similar.shape}, got {jaccard.shape}")
+    confidence = 1 if jaccard is None else widen(jaccard)
+    fraction = jnp.asarray(similar_fraction, jnp.float32)
+    return jnp.where(similar > 0, confidence / fraction, 1 / (1 - fraction))
+
+
 def _target(similar, dtype):
     # Compared with 0, so that the papers' own labels of +1 and -1 mean what they mean there.
     return jnp.where(similar > 0, 1, -1).astype(dtype)
-
-
-def _unit(x):
-    # The norm is taken of x / max|x|, so that neither |x| = 1e25 nor 1e-25 leaves float32; a zero
-    # vector is divided by 1, for the gradient of a norm at zero is NaN.
-    scale = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=-1, keepdims=True))
-    x = x / jnp.where(scale > 0, scale, 1)
-    squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))

@@ -1,9 +1,13 @@
-"""Losses on what quantization takes away from an embedding, [B, D] -> [B]."""
+"""Losses on what quantization takes away from an embedding, and on the use of its bits."""
+
+import math
 
 import jax
 import jax.numpy as jnp
 
-from quantjax.losses.shapes import check_same
+from quantjax.losses.shapes import check_rows, check_same, check_soft
+from quantjax.losses.vectors import widen
+from quantjax.quantizers import binary
 
 
 def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
@@ -27,3 +31,217 @@ def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
     """
     check_same("quantized", quantized, "x", x)
     return jnp.sum(jnp.square(x - quantized), axis=-1)
+
+
+def sign_error(x: jax.Array) -> jax.Array:
+    """Sums the squared differences between embeddings and their signs.
+
+    q_i = ||x_i - sgn(x_i)||_2^2, the signs held constant; sgn(0) = +1, as in the codes.
+
+    Args:
+      x: Embeddings [B, D].
+
+    Returns:
+      Squared Euclidean error of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Li et al., Feature Learning Based Deep Supervised Hashing with Pairwise Labels, IJCAI 2016.
+    """
+    return jnp.sum(jnp.square(_gap_to_sign(x)), axis=-1)
+
+
+def log_cosh_sign(x: jax.Array) -> jax.Array:
+    """Sums a smooth absolute difference between embeddings and their signs.
+
+    q_i = sum_k log cosh(|x_ik| - 1), the bimodal Laplacian prior of DHN: quadratic close to a
+    sign, linear far from it. The signs are held constant and sgn(0) = +1, as in the codes.
+
+    Args:
+      x: Embeddings [B, D].
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Zhu et al., Deep Hashing Network for Efficient Similarity Retrieval, AAAI 2016.
+    """
+    gap = _gap_to_sign(x)
+    # cosh itself is infinite from 90 on.
+    return jnp.sum(jnp.logaddexp(gap, -gap) - math.log(2), axis=-1)
+
+
+def cubed_sign_error(x: jax.Array) -> jax.Array:
+    """Averages the cubed differences between an embedding and its signs.
+
+    q_i = mean_k | |x_ik| - 1 |^3, the signs held constant, sgn(0) = +1. A mean over bits, unlike
+    its neighbours: GreedyHash's weights of 0.1 and 1 are for that.
+
+    Args:
+      x: Embeddings [B, D].
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS
+      2018.
+    """
+    return jnp.mean(jnp.abs(_gap_to_sign(x)) ** 3, axis=-1)
+
+
+def bit_balance(x: jax.Array) -> jax.Array:
+    """Squares the mean of every bit over the batch: half of a balanced bit's codes are +1.
+
+    b_k = (1/B sum_i x_ik)^2. The sum over k is ||U^T 1||^2 / B^2; ADSQ's term is a reconstruction
+    without a known scale, and this one does not grow with the batch. It is a statistic of the
+    whole batch: under `pmap`, gather x first.
+
+    Args:
+      x: Embeddings, or straight-through signs, [B, D].
+
+    Returns:
+      Imbalance of every bit, [D], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Yang et al., Asymmetric Deep Semantic Quantization for Image Retrieval, IEEE Access 2019.
+    """
+    check_rows("x", x)
+    return jnp.square(jnp.mean(widen(x), axis=0))
+
+
+def bit_independence(x: jax.Array) -> jax.Array:
+    """Squares the gap between the second moments of bits and the identity.
+
+    b_kl = ((U^T U / B - I)_kl)^2; the sum over k and l is ||U^T U / B - I||_F^2, as DAPH's public
+    code has it. Its diagonal asks for bits of mean square 1. It is a statistic of the whole batch:
+    under `pmap`, gather x first.
+
+    Args:
+      x: Embeddings, or straight-through signs, [B, D].
+
+    Returns:
+      Dependence of every pair of bits, [D, D], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Shen et al., Deep Asymmetric Pairwise Hashing, ACM MM 2017.
+    """
+    check_rows("x", x)
+    x = widen(x)
+    moments = jnp.matmul(x.T, x, precision=jax.lax.Precision.HIGHEST) / x.shape[0]
+    return jnp.square(moments - jnp.eye(x.shape[1], dtype=x.dtype))
+
+
+def usage_entropy(soft: jax.Array) -> jax.Array:
+    """Measures by how much the entropy of codeword usage falls short of its maximum.
+
+    u_m = log K + sum_k p_mk log p_mk, with p_mk = 1/N sum_i soft_mik: 0 where all codewords are
+    used alike, log K where one is used alone. No single paper's term: the plain form of it. It is
+    a statistic of the whole batch: under `pmap`, gather the embeddings before assigning them.
+
+    Args:
+      soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
+
+    Returns:
+      Shortfall of every codebook, [M], in nats, float32 at least.
+
+    Raises:
+      ValueError: if soft is not [M, N, K].
+    """
+    check_soft(soft)
+    usage = jnp.mean(widen(soft), axis=1)
+    return math.log(soft.shape[2]) - jnp.sum(_entropy_terms(usage), axis=-1)
+
+
+def code_entropy(soft: jax.Array) -> jax.Array:
+    """Returns the entropy of every assignment: 0 where it is one codeword, log K where it is all.
+
+    h_mi = -sum_k soft_mik log soft_mik. MeCoQ's public code takes the logarithm of a weight that
+    may have underflowed, which is NaN; here such a weight adds 0.
+
+    Args:
+      soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
+
+    Returns:
+      Entropy of every row in every codebook, [M, N], in nats, float32 at least.
+
+    Raises:
+      ValueError: if soft is not [M, N, K].
+
+    Reference:
+      Wang et al., Contrastive Quantization with Code Memory for Unsupervised Image Retrieval,
+      AAAI 2022.
+    """
+    check_soft(soft)
+    return jnp.sum(_entropy_terms(widen(soft)), axis=-1)
+
+
+def gini_batch(soft: jax.Array) -> jax.Array:
+    """Sums the squared mean weights of codewords: least, 1/K, where all are used alike.
+
+    g_m = sum_k (1/N sum_i soft_mik)^2. Recalled, not read in the paper: a reconstruction. It is a
+    statistic of the whole batch: under `pmap`, gather the embeddings before assigning them.
+
+    Args:
+      soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
+
+    Returns:
+      Concentration of every codebook's usage, [M], float32 at least.
+
+    Raises:
+      ValueError: if soft is not [M, N, K].
+
+    Reference:
+      Klein and Wolf, End-to-End Supervised Product Quantization for Image Search and Retrieval,
+      CVPR 2019.
+    """
+    check_soft(soft)
+    return jnp.sum(jnp.square(jnp.mean(widen(soft), axis=1)), axis=-1)
+
+
+def gini_sample(soft: jax.Array) -> jax.Array:
+    """Returns minus the sum of squared weights: least, -1, where an assignment is one codeword.
+
+    g_mi = -sum_k soft_mik^2. Recalled, not read in the paper: a reconstruction.
+
+    Args:
+      soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
+
+    Returns:
+      Minus the concentration of every row in every codebook, [M, N], float32 at least.
+
+    Raises:
+      ValueError: if soft is not [M, N, K].
+
+    Reference:
+      Klein and Wolf, End-to-End Supervised Product Quantization for Image Search and Retrieval,
+      CVPR 2019.
+    """
+    check_soft(soft)
+    return -jnp.sum(jnp.square(widen(soft)), axis=-1)
+
+
+def _gap_to_sign(x):
+    # |x - sgn x| = ||x| - 1|, with a gradient at 0 as well: towards +1, the code of 0.
+    check_rows("x", x)
+    x = widen(x)
+    return x - jax.lax.stop_gradient(binary.sign(x))
+
+
+def _entropy_terms(p):
+    # At p = 0 the derivative of p log p is infinite, and times a softmax's own 0 it is NaN.
+    return -p * jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny))

@@ -41,3 +41,45 @@ def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Arra
         raise ValueError(
             f"{name} must have the shape of {reference_name}, {reference.shape}, got {x.shape}"
         )
+
+
+def check_rows(name: str, x: jax.Array) -> None:
+    """Refuses an array that is not [B, D].
+
+    Args:
+      name: What `x` is called in the message.
+      x: The array to check.
+
+    Raises:
+      ValueError: naming the array and its shape.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have shape [B, D], got {x.shape}")
+
+
+def check_soft(soft: jax.Array) -> None:
+    """Refuses soft assignments that are not [M, N, K].
+
+    Args:
+      soft: Assignment weights.
+
+    Raises:
+      ValueError: naming the shape.
+    """
+    if soft.ndim != 3:
+        raise ValueError(f"soft must have shape [M, N, K], got {soft.shape}")
+
+
+def check_triplets(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -> None:
+    """Refuses triplets whose three shapes are not one [T, D].
+
+    Args:
+      anchors: Embeddings [T, D].
+      positives: Embeddings [T, D].
+      negatives: Embeddings [T, D].
+
+    Raises:
+      ValueError: naming the array, its shape and the shape that was due.
+    """
+    check_same("positives", positives, "anchors", anchors)
+    check_same("negatives", negatives, "anchors", anchors)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-SIZES = {"B": 16, "T": 16, "Q": 16, "N": 24, "D": 6, "L": 8}
+SIZES = {"B": 16, "T": 16, "Q": 16, "N": 24, "D": 6, "L": 8, "M": 8}
 """What the letters in `Case.arguments` and `Case.result` stand for; eight devices divide each
 first axis."""
 
@@ -28,6 +28,8 @@ class Case(NamedTuple):
       surrogate: For a straight-through function, the float64 numpy function
         `(*arguments, at, **settings)` whose derivative at `arguments == at` is due; `at` makes the
         hard decisions. None where the derivative due is the oracle's own.
+      tolerance: Error allowed in float32 at the awkward points, as a share of the largest value;
+        more than the default only where a small value is the difference of large ones.
     """
 
     function: Callable[..., Any]
@@ -38,6 +40,7 @@ class Case(NamedTuple):
     trained: tuple[int, ...] = (0,)
     local: str | None = None
     surrogate: Callable[..., Any] | None = None
+    tolerance: float = 1e-5
 
 
 def shape_of(axes: str) -> tuple[int, ...]:

@@ -30,6 +30,23 @@ def _inner_product(q, d, similar):
     return ((1 if similar else -1) - inner / len(q)) ** 2
 
 
+def _likelihood(q, d, similar, scale=0.5):
+    t = scale * sum(a * b for a, b in zip(q, d, strict=True))
+    return np.logaddexp(0, t) - (t if similar else 0)
+
+
+def _contrastive(q, d, similar, margin):
+    distance = sum((a - b) ** 2 for a, b in zip(q, d, strict=True))
+    return distance / 2 if similar else max(margin - distance, 0) / 2
+
+
+def _cauchy(q, d, similar, gamma):
+    lengths = math.sqrt(sum(a * a for a in q) * sum(b * b for b in d))
+    cosine = sum(a * b for a, b in zip(q, d, strict=True)) / lengths if lengths else 0.0
+    distance = len(q) / 2 * max(1 - cosine, 1e-6)
+    return (math.log(distance / gamma) if similar else 0) + math.log(1 + gamma / distance)
+
+
 def _pairs(function, equation, settings=({},)):
     return Case(
         function,
@@ -44,4 +61,7 @@ def _pairs(function, equation, settings=({},)):
 CASES = (
     _pairs(losses.pairwise_cosine, _cosine),
     _pairs(losses.pairwise_inner_product, _inner_product),
+    _pairs(losses.pairwise_likelihood, _likelihood, ({}, {"scale": 1.0})),
+    _pairs(losses.pairwise_contrastive, _contrastive, ({"margin": 9.0}, {"margin": 14.0})),
+    _pairs(losses.pairwise_cauchy, _cauchy, ({"gamma": 3.0}, {"gamma": 20.0})),
 )

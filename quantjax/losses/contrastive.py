@@ -1,0 +1,238 @@
+"""Contrastive losses: each row tells its other view from the rest of the columns, -> [B].
+
+Rows name their columns by number, so that on many devices local rows meet gathered columns:
+`positives` and `selves` (or `own`) are positions in the whole batch.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.losses.shapes import check_same
+from quantjax.losses.vectors import unit, widen
+from quantjax.quantizers import binary
+
+
+def nt_xent(
+    queries: jax.Array,
+    keys: jax.Array,
+    positives: jax.Array,
+    selves: jax.Array,
+    *,
+    temperature: float,
+) -> jax.Array:
+    """Returns the cross entropy of finding a row's positive among the columns by cosine.
+
+    l_i = -log( exp(s_ip / T) / sum_{j != i} exp(s_ij / T) ), with s_ij = cos(q_i, k_j). SimCLR's
+    loss has both views of the batch on both sides: with x = concatenate((a, b)) of N images,
+    `nt_xent(x, x, roll(arange(2 * N), N), arange(2 * N), temperature=...)`.
+
+    Args:
+      queries: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
+      keys: Embeddings [N, D], the columns.
+      positives: Column of each row's positive, [B] int; a row whose number is no column (-1), or
+        is its own, costs 0.
+      selves: Column of the row itself, [B] int, which is left out; -1 where it is not there.
+      temperature: T.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
+      ICML 2020, eq. 1.
+    """
+    _check_columns(queries, keys, positives, selves)
+    logits = unit(widen(queries)) @ unit(widen(keys)).T / temperature
+    positive, negative = _columns(positives, selves, keys.shape[0])
+    total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
+    surprise = total - jnp.sum(logits, axis=1, where=positive)
+    return jnp.where(jnp.any(positive, axis=1), surprise, 0)
+
+
+def debiased_nt_xent(
+    queries: jax.Array,
+    keys: jax.Array,
+    positives: jax.Array,
+    selves: jax.Array,
+    *,
+    temperature: float,
+    positive_prior: float,
+) -> jax.Array:
+    """Returns NT-Xent whose negatives are freed of the positives that hide among them.
+
+    l_i = -log( p / (p + Ng) ), Ng = max( (sum_j n_j - rho N p) / (1 - rho), N exp(-1 / T) ), with
+    p = exp(s_ip / T), n_j = exp(s_ij / T) of the N negatives and rho the chance that a negative
+    is of the row's own class. A prior of 0 gives `nt_xent`. MeCoQ's public code differs twice: its
+    floor is exp(-N / T), which is 0 for any batch, and its N leaves out the memory's columns.
+    MeCoQ compares the quantized embeddings of two views, its memory following in `keys`.
+
+    Args:
+      queries: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
+      keys: Embeddings [N, D], the columns.
+      positives: Column of each row's positive, [B] int; a row whose number is no column (-1), or
+        is its own, costs 0.
+      selves: Column of the row itself, [B] int, which is left out; -1 where it is not there.
+      temperature: T.
+      positive_prior: rho, in [0, 1).
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Wang et al., Contrastive Quantization with Code Memory for Unsupervised Image Retrieval,
+      AAAI 2022; Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
+    """
+    _check_columns(queries, keys, positives, selves)
+    logits = unit(widen(queries)) @ unit(widen(keys)).T / temperature
+    positive, negative = _columns(positives, selves, keys.shape[0])
+    counted = positive | negative
+    # Everything is divided by exp(largest), so that no temperature overflows.
+    largest = jnp.max(logits, axis=1, where=counted, initial=-1 / temperature)
+    largest = jax.lax.stop_gradient(largest)
+    powers = jnp.exp(jnp.where(counted, logits - largest[:, None], 0))
+    count = jnp.sum(negative, axis=1)
+    own = jnp.sum(powers, axis=1, where=positive)
+    others = jnp.sum(powers, axis=1, where=negative)
+    debiased = (others - positive_prior * count * own) / (1 - positive_prior)
+    floor = count * jnp.exp(-1 / temperature - largest)
+    # The tiny number stands for the logarithm of 0, where there is no negative at all.
+    negatives = jnp.maximum(debiased, jnp.maximum(floor, jnp.finfo(logits.dtype).tiny))
+    gap = jnp.log(negatives) + largest - jnp.sum(logits, axis=1, where=positive)
+    return jnp.where(jnp.any(positive, axis=1), jax.nn.softplus(gap), 0)
+
+
+def cross_quantized(
+    x: jax.Array,
+    quantized: jax.Array,
+    all_x: jax.Array,
+    all_quantized: jax.Array,
+    own: jax.Array,
+    *,
+    temperature: float = 0.5,
+) -> jax.Array:
+    """Returns NT-Xent between embeddings of one view and quantized embeddings of the other.
+
+    l_i = ( NT-Xent(x_i -> z_i) + NT-Xent(z_i -> x_i) ) / 2 over the columns {x, z}, every row
+    but for itself being a column. SPQ's objective crosses the views a and b of a batch:
+    `cross_quantized(x_a, z_b, ...) + cross_quantized(x_b, z_a, ...)`, x real and z quantized.
+
+    Args:
+      x: Embeddings of one view, [B, D].
+      quantized: Quantized embeddings of the other view, [B, D].
+      all_x: Columns of `x`, [N, D]: `x` again, or gathered from all devices.
+      all_quantized: Columns of `quantized`, [N, D].
+      own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      temperature: tau, the public code's 0.5.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Jang and Cho, Self-supervised Product Quantization for Deep Unsupervised Image Retrieval,
+      ICCV 2021.
+    """
+    check_same("quantized", quantized, "x", x)
+    _check_gathered("all_x", all_x, x)
+    check_same("all_quantized", all_quantized, "all_x", all_x)
+    _check_row_numbers("own", own, x)
+    return _two_views(x, quantized, all_x, all_quantized, own, temperature)
+
+
+def cibhash(
+    first: jax.Array,
+    second: jax.Array,
+    all_first: jax.Array,
+    all_second: jax.Array,
+    own: jax.Array,
+    *,
+    temperature: float = 0.3,
+    weight: float = 0.001,
+) -> jax.Array:
+    """Returns NT-Xent between the sign codes of two views plus the gap of their probabilities.
+
+    l_i = ( NT-Xent(b_i -> b'_i) + NT-Xent(b'_i -> b_i) ) / 2
+          + weight ( KL(p_i || p'_i) + KL(p'_i || p_i) ) / 2,
+    with p = sigmoid(x) the chance that a bit is set and b = sgn(x), straight-through to p. As in
+    the public code the second distribution of either KL is constant; the logarithms are exact
+    here, where that code adds 1e-8 to their arguments.
+
+    Args:
+      first: Embeddings of one view, before the sigmoid, [B, D].
+      second: Embeddings of the other view, [B, D].
+      all_first: Columns of `first`, [N, D]: `first` again, or gathered from all devices.
+      all_second: Columns of `second`, [N, D].
+      own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      temperature: tau, the public code's 0.3.
+      weight: Weight of the divergence, summed over bits; the public code's 0.001.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Qiu et al., Unsupervised Hashing with Contrastive Information Bottleneck, IJCAI 2021.
+    """
+    check_same("second", second, "first", first)
+    _check_gathered("all_first", all_first, first)
+    check_same("all_second", all_second, "all_first", all_first)
+    _check_row_numbers("own", own, first)
+    codes = [_probable_sign(x) for x in (first, second, all_first, all_second)]
+    first, second = widen(first), widen(second)
+    divergence = _bernoulli_divergence(first, second) + _bernoulli_divergence(second, first)
+    return _two_views(*codes, own, temperature) + weight * divergence / 2
+
+
+def _columns(positives, selves, num_columns):
+    numbers = jnp.arange(num_columns)
+    counted = numbers != jnp.asarray(selves)[:, None]
+    positive = (numbers == jnp.asarray(positives)[:, None]) & counted
+    return positive, counted & ~positive
+
+
+def _two_views(first, second, all_first, all_second, own, temperature):
+    columns = jnp.concatenate((all_first, all_second))
+    in_first, in_second = jnp.asarray(own), jnp.asarray(own) + all_first.shape[0]
+    forth = nt_xent(first, columns, in_second, in_first, temperature=temperature)
+    back = nt_xent(second, columns, in_first, in_second, temperature=temperature)
+    return (forth + back) / 2
+
+
+def _probable_sign(x):
+    # tanh(x / 2) / 2 is sigmoid(x) - 1/2 without its rounding, which would flip small values.
+    return binary.sign(jnp.tanh(jnp.asarray(x) / 2) / 2)
+
+
+def _bernoulli_divergence(x, constant):
+    # KL(p || q) = sum p log(p / q) + (1 - p) log((1 - p) / (1 - q)), of x = log(p / (1 - p)).
+    other = jax.lax.stop_gradient(constant)
+    terms = jax.nn.sigmoid(x) * (x - other) - jax.nn.softplus(x) + jax.nn.softplus(other)
+    return jnp.sum(terms, axis=-1)
+
+
+def _check_columns(queries, keys, positives, selves):
+    if queries.ndim != 2:
+        raise ValueError(f"queries must have shape [B, D], got {queries.shape}")
+    _check_gathered("keys", keys, queries)
+    _check_row_numbers("positives", positives, queries)
+    _check_row_numbers("selves", selves, queries)
+
+
+def _check_gathered(name, columns, rows):
+    if columns.ndim != 2 or columns.shape[1] != rows.shape[1]:
+        raise ValueError(f"{name} must have shape (N, {rows.shape[1]}), got {columns.shape}")
+
+
+def _check_row_numbers(name, numbers, rows):
+    if numbers.shape != rows.shape[:1]:
+        raise ValueError(f"{name} must have shape ({rows.shape[0]},), got {numbers.shape}")

@@ -1,0 +1,143 @@
+"""Proxy losses: embeddings against codes or weights of their classes, [B, D] -> [B].
+
+Such losses need no pairs. `quantjax.losses.centres` makes the codes.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.losses.shapes import check_same
+from quantjax.losses.vectors import unit, widen
+from quantjax.quantizers import binary
+
+
+def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the binary cross entropy between an embedding's bits and its centre's.
+
+    l_i = -1/D sum_k [ c_ik log h_ik + (1 - c_ik) log(1 - h_ik) ], with h = (tanh(x) + 1) / 2 and
+    c the centre's bits. It is 1/D sum_k log(1 + exp(-2 x_ik t_ik)) for targets t = +-1, which
+    neither overflows nor is cut at 100 a bit, as public code's is. CSQ adds lambda
+    `sign_error(tanh(x))` / D, with lambda = 1e-4 in public code.
+
+    Args:
+      x: Embeddings [B, D], before the tanh.
+      targets: Centre of every row, [B, D] of +1 and -1: `centres[class_ids]`, or
+        `class_centres(key, labels, centres)` for several labels a row.
+
+    Returns:
+      Loss of every row, [B].
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Yuan et al., Central Similarity Quantization for Efficient Image and Video Retrieval,
+      CVPR 2020.
+    """
+    check_same("targets", targets, "x", x)
+    return jnp.mean(jax.nn.softplus(-2 * x * targets), axis=-1)
+
+
+def orthogonal_cosine(
+    x: jax.Array,
+    labels: jax.Array,
+    centres: jax.Array,
+    *,
+    scale: float = 8.0,
+    margin: float = 0.2,
+) -> jax.Array:
+    """Returns the cross entropy of a row's labels under its cosines to all centres.
+
+    l_i = -sum_l p_il log softmax_l( s (cos(x_i, c_l) - m y_il) ), with p_i = y_i / sum_l y_il:
+    one label is the paper's case, several share the target evenly. Scale and margin are the
+    public code's, which takes a margin of 0.3 on CIFAR. Each bit is normalised over the batch
+    before this, to balance it, which is the network's part (a BatchNorm).
+
+    Args:
+      x: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
+      labels: Multi-hot labels [B, L]; a row without any costs 0.
+      centres: Centre of every class, [L, D].
+      scale: s, the sharpness of the softmax.
+      margin: m, taken off the cosines of a row's own labels.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
+      Objective, NeurIPS 2021.
+    """
+    _check_classes(x, labels, "centres", centres)
+    cosines = unit(widen(x)) @ unit(widen(centres)).T
+    logits = scale * (cosines - margin * jnp.asarray(labels > 0, cosines.dtype))
+    return _cross_entropy(logits, labels)
+
+
+def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) -> jax.Array:
+    """Returns by how much the bits of an embedding miss their centre's side by a margin.
+
+    l_i = sum_k max(0, m - x_ik t_ik), the polarization loss.
+
+    Args:
+      x: Embeddings [B, D], without a saturating activation.
+      targets: Centre of every row, [B, D] of +1 and -1: `centres[class_ids]`, or
+        `class_centres(key, labels, centres)` for several labels a row.
+      margin: m, the public code's 1.
+
+    Returns:
+      Loss of every row, [B].
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Fan et al., Deep Polarized Network for Supervised Learning of Accurate Binary Hashing
+      Codes, IJCAI 2020.
+    """
+    check_same("targets", targets, "x", x)
+    return jnp.sum(jnp.maximum(margin - x * targets, 0), axis=-1)
+
+
+def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Returns the cross entropy of a row's labels under a linear classifier of its signs.
+
+    l_i = -sum_l p_il log softmax_l( W sgn(x_i) ), with p_i = y_i / sum_l y_il; the gradient
+    passes the sign unchanged. One label is the paper's case, several share the target evenly,
+    which is our reading. GreedyHash adds `cubed_sign_error`.
+
+    Args:
+      x: Embeddings [B, D], without an activation.
+      labels: Multi-hot labels [B, L]; a row without any costs 0.
+      weights: The classifier W, [L, D], trained along; it has no bias.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN,
+      NeurIPS 2018.
+    """
+    _check_classes(x, labels, "weights", weights)
+    return _cross_entropy(binary.sign(widen(x)) @ widen(weights).T, labels)
+
+
+def _cross_entropy(logits, labels):
+    target = jnp.asarray(labels > 0, logits.dtype)
+    target = target / jnp.maximum(jnp.sum(target, axis=-1, keepdims=True), 1)
+    return -jnp.sum(target * jax.nn.log_softmax(logits, axis=-1), axis=-1)
+
+
+def _check_classes(x, labels, name, classes):
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape [B, D], got {x.shape}")
+    if labels.ndim != 2 or labels.shape[0] != x.shape[0]:
+        raise ValueError(f"labels must have shape ({x.shape[0]}, L), got {labels.shape}")
+    due = (labels.shape[1], x.shape[1])
+    if classes.shape != due:
+        raise ValueError(f"{name} must have shape {due}, got {classes.shape}")

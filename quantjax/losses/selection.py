@@ -1,0 +1,250 @@
+"""Selection of triplets for the losses of `quantjax.losses.triplet`.
+
+Every function is jittable: it returns arrays whose shape depends on shapes alone, and a mask of
+what counts. No gradient passes a selection. Anchors are rows and may be one device's part of the
+batch; candidates are columns, gathered from all devices. Who is whose positive is the caller's:
+
+    similar = labels.share_label(label, gather(label))
+    positive, negative = similar & (index[:, None] != gather(index)), ~similar
+
+where `index` numbers the items, for an anchor is not its own positive. Then
+
+    chosen = selection.semi_hard(distances, positive, negative, margin=0.2)
+    losses = triplet_margin(
+        x[chosen.anchors], others[chosen.positives], others[chosen.negatives], margin=0.2)
+    mean = jnp.sum(losses * chosen.mask) / jnp.maximum(jnp.sum(chosen.mask), 1)
+
+with `others = gather(x)`. Under `pmap` sum over the devices before dividing, for each has chosen
+another number of triplets.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.losses.vectors import squared_distances, widen
+
+
+class Triplets(NamedTuple):
+    """Row numbers of triplets; those whose mask is False are in range and mean nothing.
+
+    Attributes:
+      anchors: [T] int32.
+      positives: [T] int32.
+      negatives: [T] int32.
+      mask: Which of them are triplets, [T] bool.
+    """
+
+    anchors: jax.Array
+    positives: jax.Array
+    negatives: jax.Array
+    mask: jax.Array
+
+
+def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
+    """Marks every triplet of a batch; `each_triplet` evaluates them.
+
+    Args:
+      positive: Whether each candidate is a positive of each anchor, [A, N] bool.
+      negative: Whether it is a negative, [A, N] bool.
+
+    Returns:
+      Mask [A, N, N] bool by anchor, positive and negative.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    _check_masks(positive, negative)
+    return positive[:, :, None] & negative[:, None, :]
+
+
+def each_triplet(
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    anchors: jax.Array,
+    candidates: jax.Array,
+) -> jax.Array:
+    """Evaluates a triplet loss on every anchor with every two candidates, one anchor at a time.
+
+    The B^3 triplets of embeddings are never in memory together, forward or backward.
+
+    Args:
+      loss: (anchors, positives, negatives [T, D]) -> [T], its keywords bound by
+        `functools.partial`.
+      anchors: Embeddings [A, D].
+      candidates: Embeddings [N, D].
+
+    Returns:
+      Losses [A, N, N] by anchor, positive and negative, to go with `all_triplets`.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    if anchors.ndim != 2:
+        raise ValueError(f"anchors must have shape [A, D], got {anchors.shape}")
+    if candidates.ndim != 2 or candidates.shape[1] != anchors.shape[1]:
+        raise ValueError(
+            f"candidates must have shape (N, {anchors.shape[1]}), got {candidates.shape}"
+        )
+    num_candidates = candidates.shape[0]
+    shape = (num_candidates, num_candidates, candidates.shape[1])
+
+    def of_one(anchor):
+        rows = anchor, candidates[:, None], candidates[None]
+        rows = (jnp.broadcast_to(x, shape).reshape(-1, shape[-1]) for x in rows)
+        return loss(*rows).reshape(shape[:2])
+
+    return jax.lax.map(jax.checkpoint(of_one), jnp.asarray(anchors))
+
+
+def semi_hard(
+    distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
+) -> Triplets:
+    """Finds for every anchor and positive the nearest negative beyond the positive.
+
+    argmin_n d_an over d_ap < d_an < d_ap + m: such a negative is in order, but inside the margin,
+    and does not pull a young network to a constant as the hardest negatives do. FaceNet names the
+    interval; that it is the nearest in it, not a random one, is our reading.
+
+    Args:
+      distances: Distances of anchors to candidates, [A, N], in the units of the loss.
+      positive: Whether each candidate is a positive of each anchor, [A, N] bool.
+      negative: Whether it is a negative, [A, N] bool.
+      margin: m, in the units of the distances.
+
+    Returns:
+      Triplets [A * N], one for every anchor and candidate, False where the candidate is no
+      positive or no negative lies in its interval.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
+    """
+    _check_distances(distances, positive, negative)
+    order, nearest_first = _negatives_in_order(distances, negative)
+    rank = _count(nearest_first, distances, side="right")
+    chosen, gap = _take(order, rank), _take(nearest_first, rank) - distances
+    return _flat(chosen, positive & (gap < margin))
+
+
+def random_violating(
+    key: jax.Array, distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
+) -> Triplets:
+    """Draws for every anchor and positive one of the negatives that violate the margin.
+
+    n ~ uniform over d_an - d_ap < m.
+
+    Args:
+      key: Random key, consumed.
+      distances: Distances of anchors to candidates, [A, N], in the units of the loss.
+      positive: Whether each candidate is a positive of each anchor, [A, N] bool.
+      negative: Whether it is a negative, [A, N] bool.
+      margin: m, in the units of the distances.
+
+    Returns:
+      Triplets [A * N], one for every anchor and candidate, False where the candidate is no
+      positive or no negative violates the margin.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Liu et al., Deep Triplet Quantization, ACM MM 2018.
+    """
+    _check_distances(distances, positive, negative)
+    order, nearest_first = _negatives_in_order(distances, negative)
+    count = _count(nearest_first, distances + margin, side="left")
+    rank = jax.random.randint(key, count.shape, 0, jnp.maximum(count, 1))
+    return _flat(_take(order, rank), positive & (count > 0))
+
+
+def group_hard(
+    key: jax.Array, x: jax.Array, label: jax.Array, *, num_groups: int, margin: float
+) -> Triplets:
+    """Draws triplets for a whole training set: shuffled, cut into groups, violating in each.
+
+    In every group, for every anchor and positive of it, one random negative with
+    ||a - n||^2 - ||a - p||^2 < m. DTQ starts an epoch with that, from 20 groups, and halves their
+    number when the triplets are fewer than 64,000: count the mask outside `jit`.
+
+    Args:
+      key: Random key, consumed.
+      x: Embeddings [N, D].
+      label: Multi-hot labels [N, L].
+      num_groups: G, between 1 and N; the last groups may lack some rows where G does not divide N.
+      margin: m, in units of squared distance.
+
+    Returns:
+      Triplets [G * S * S] of row numbers in x, with S = ceil(N / G).
+
+    Raises:
+      ValueError: if the shapes do not agree or the groups are too many.
+
+    Reference:
+      Liu et al., Deep Triplet Quantization, ACM MM 2018.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+    if label.ndim != 2 or label.shape[0] != x.shape[0]:
+        raise ValueError(f"label must have shape ({x.shape[0]}, L), got {label.shape}")
+    if not 1 <= num_groups <= x.shape[0]:
+        raise ValueError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
+    x, label = widen(x), widen(label)
+    size = -(-x.shape[0] // num_groups)
+    shuffle_key, *keys = jax.random.split(key, num_groups + 1)
+    rows = jax.random.permutation(shuffle_key, x.shape[0])
+    rows = jnp.pad(rows, (0, num_groups * size - x.shape[0]), constant_values=-1)
+
+    def in_group(key_and_rows):
+        key, rows = key_and_rows
+        real = (rows >= 0) & (rows >= 0)[:, None]
+        similar = label[rows] @ label[rows].T > 0
+        distances = squared_distances(x[rows], x[rows])
+        positive = similar & real & ~jnp.eye(size, dtype=bool)
+        chosen = random_violating(key, distances, positive, ~similar & real, margin=margin)
+        return Triplets(*(jnp.maximum(rows[part], 0) for part in chosen[:3]), chosen.mask)
+
+    # One group after another: the S x S distances of all at once are what fills memory.
+    triplets = jax.lax.map(in_group, (jnp.stack(keys), rows.reshape(num_groups, size)))
+    return Triplets(*(part.reshape(-1) for part in triplets))
+
+
+def _negatives_in_order(distances, negative):
+    others_last = jnp.where(negative, distances, jnp.inf)
+    order = jnp.argsort(others_last, axis=1)
+    return order, jnp.take_along_axis(others_last, order, axis=1)
+
+
+def _count(nearest_first, bounds, *, side):
+    return jax.vmap(lambda row, bound: jnp.searchsorted(row, bound, side=side))(
+        nearest_first, bounds
+    )
+
+
+def _take(of_row, rank):
+    # Beyond the last one there is none; the mask says so where the last itself is a stranger.
+    return jnp.take_along_axis(of_row, jnp.minimum(rank, of_row.shape[1] - 1), axis=1)
+
+
+def _flat(negatives, mask):
+    anchors, positives = jnp.indices(mask.shape, jnp.int32)
+    parts = anchors, positives, negatives.astype(jnp.int32), mask
+    return Triplets(*(part.reshape(-1) for part in parts))
+
+
+def _check_masks(positive, negative):
+    if positive.ndim != 2:
+        raise ValueError(f"positive must have shape [A, N], got {positive.shape}")
+    if negative.shape != positive.shape:
+        raise ValueError(f"negative must have shape {positive.shape}, got {negative.shape}")
+
+
+def _check_distances(distances, positive, negative):
+    if distances.ndim != 2:
+        raise ValueError(f"distances must have shape [A, N], got {distances.shape}")
+    if positive.shape != distances.shape:
+        raise ValueError(f"positive must have shape {distances.shape}, got {positive.shape}")
+    _check_masks(positive, negative)
