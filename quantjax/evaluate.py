@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from quantjax import embedding, metrics
 from quantjax.data.protocols import Splits
 from quantjax.methods.base import Batch, Method
-from quantjax.quantizers import Codec, FloatCodec
+from quantjax.quantizers import Codec, FloatCodec, product
 
 _QUERIES = 64  # rows of a tile of distances
 _ITEMS = 65_536  # rows that are encoded at once
@@ -189,7 +189,8 @@ def evaluate_method(
     queries = embedded(method.embed_query, splits.query)
     database = embedded(method.embed, splits.database)
     codes = encode(codec, database)
-    plain = FloatCodec(database.shape[1], metric=codec.metric)
+    metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: by their angle
+    plain = FloatCodec(database.shape[1], metric=metric)
     rows = [
         (codec, queries, codes, splits.query, splits.database, name, "aqd"),
         (codec, queries, codes, splits.query, splits.database, name, "sqd"),

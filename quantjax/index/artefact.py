@@ -12,12 +12,17 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from quantjax.quantizers import Codec, FloatCodec, ProductCodec
+from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, ProductCodec, ResidualCodec
 
 FORMAT = "quantjax-codes"
 VERSION = 1
 
-_KINDS: dict[str, Callable[..., Codec]] = {"product": ProductCodec, "float": FloatCodec}
+_KINDS: dict[str, Callable[..., Codec]] = {
+    "product": ProductCodec,
+    "binary": BinaryCodec,
+    "residual": ResidualCodec,
+    "float": FloatCodec,
+}
 
 
 class Artefact(NamedTuple):
@@ -73,7 +78,7 @@ def save(
         "version": VERSION,
         "codec": kind,
         "settings": settings,
-        "metric": settings.get("metric"),
+        "metric": codec.metric,
         "bits": codec.bits,
         "num_bytes": codec.num_bytes,
         "count": len(codes),

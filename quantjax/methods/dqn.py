@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from quantjax import labels, losses
 from quantjax.methods.base import Method, Phase, Refresh
 from quantjax.models.base import Network
-from quantjax.quantizers import ProductCodec, codecs, product
+from quantjax.quantizers import ProductCodec, packing, product
 
 PairLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Refit = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -255,7 +255,7 @@ def _embed(network, params, state, batch):
 
 def _codebooks_shape(dim, num_codebooks, num_codewords, metric):
     product.check_metric(metric)
-    codecs.bits_per_codeword(num_codewords)
+    packing.bits_per_codeword(num_codewords)
     if num_codebooks < 1 or dim % num_codebooks:
         raise ValueError(
             f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "

@@ -43,6 +43,54 @@ def clipped_sign(x: jax.Array) -> jax.Array:
     return straight_through(_sign(x), jnp.clip(x, -1, 1))
 
 
+def median_sign(x: jax.Array) -> jax.Array:
+    """Gives +1 to the larger half of the batch in every bit, with the gradient of the identity.
+
+    The larger floor(B / 2) values of a column are +1, the others -1, so that every bit is as good
+    as balanced; of equal values the earlier rows are +1. Under pmap gather x first. The paper adds
+    a pull towards the signs to the gradient: add a sign error against them to the loss for it.
+
+    Args:
+      x: Real values [B, bits] of one batch.
+
+    Returns:
+      Signs [B, bits] in x's dtype.
+
+    Raises:
+      ValueError: if x is not [B, bits].
+
+    Reference:
+      Li and van Gemert, Deep Unsupervised Image Hashing by Maximizing Bit Entropy, AAAI 2021.
+    """
+    _check_bits("x", x)
+    order = jnp.argsort(-x, axis=0, stable=True)
+    ranks = jnp.argsort(order, axis=0)
+    return straight_through(jnp.where(ranks < len(x) // 2, 1, -1).astype(x.dtype), x)
+
+
+def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+    """Returns the value that halves each bit: what encodes new items as `median_sign` a batch.
+
+    Args:
+      x: Real values [N, bits], of the training set say.
+      mask: Which rows count, [N] bool; all when None.
+
+    Returns:
+      Medians [bits] float32, the mean of the middle two of an even number of rows; subtract them
+      before `pack`, or hand them to `BinaryCodec` as its offset.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    _check_bits("x", x)
+    x = jnp.asarray(x, jnp.float32)
+    if mask is None:
+        return jnp.median(x, axis=0)
+    if mask.shape != x.shape[:1]:
+        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+    return jnp.nanmedian(jnp.where(mask[:, None], x, jnp.nan), axis=0)
+
+
 def pack(signs: jax.Array) -> jax.Array:
     """Packs signs into bytes.
 
@@ -55,8 +103,7 @@ def pack(signs: jax.Array) -> jax.Array:
     Raises:
       ValueError: if signs are not [N, bits].
     """
-    if signs.ndim != 2:
-        raise ValueError(f"signs must have shape [N, bits], got {signs.shape}")
+    _check_bits("signs", signs)
     bits = jnp.pad(signs >= 0, ((0, 0), (0, -signs.shape[1] % 8)))
     return jnp.packbits(bits, axis=1, bitorder="little")
 
@@ -111,3 +158,8 @@ def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 def _sign(x):
     return jnp.where(x >= 0, 1, -1).astype(x.dtype)
+
+
+def _check_bits(name, x):
+    if x.ndim != 2:
+        raise ValueError(f"{name} must have shape [N, bits], got {x.shape}")

@@ -54,9 +54,14 @@ def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree or K is above 256.
     """
     _check_codebooks(codebooks, x)
+    numbers = functools.partial(_encode_rows, jnp.asarray(codebooks, jnp.float32))
+    return kmeans.over_tiles(numbers, jnp.asarray(x))
+
+
+def _encode_rows(codebooks, x):
     # A loop of 2-D matmuls: the batched einsum over subspaces is 2 to 3 times slower on CPUs.
-    slices = split(x, codebooks.shape[0])
-    numbers = [kmeans.assign(*pair) for pair in zip(slices, codebooks, strict=True)]
+    pairs = zip(split(x, len(codebooks)), codebooks, strict=True)
+    numbers = [kmeans.nearest(kmeans.distances_by_centroid(*pair)) for pair in pairs]
     return jnp.stack(numbers, axis=1).astype(jnp.uint8)
 
 
@@ -125,10 +130,10 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
       ValueError: if the shapes do not agree or K is above 256.
     """
     _check_codebooks(codebooks, x)
-    temperature = jnp.asarray(temperature, jnp.float32)
+    softness = jnp.asarray(temperature, jnp.float32)
     books, slices = (jnp.asarray(a, jnp.float32) for a in (codebooks, x))
     pairs = zip(books, split(slices, len(codebooks)), strict=True)
-    parts = [_quantize_slice(book, part, temperature) for book, part in pairs]
+    parts = [_quantize_slice(book, part, softness) for book, part in pairs]
     return jnp.concatenate(parts, axis=1).astype(x.dtype)
 
 
@@ -138,22 +143,21 @@ def _quantize_slice(codewords, x, temperature):
 
 
 def _quantize_forward(codewords, x, temperature):
-    distances = kmeans.squared_distances(x, codewords)
-    smallest = jnp.min(distances, axis=-1, keepdims=True)
-    nearest = kmeans.first_equal(distances, smallest)
-    weights = jnp.exp((smallest - distances) / temperature)
+    distances = kmeans.distances_by_centroid(x, codewords)
+    nearest = kmeans.nearest(distances)
+    weights = jnp.exp((jnp.min(distances, axis=0) - distances) / temperature)
     return codewords[nearest], (codewords, x, temperature, weights, nearest)
 
 
 def _quantize_backward(residuals, gradient):
     codewords, x, temperature, weights, nearest = residuals
-    soft = weights / jnp.sum(weights, axis=-1, keepdims=True)
-    of_soft = gradient @ codewords.T
-    # Through the softmax, with respect to the squared distances.
-    of_logits = soft * (of_soft - jnp.sum(soft * of_soft, axis=-1, keepdims=True))
+    soft = weights / jnp.sum(weights, axis=0)
+    of_soft = codewords @ gradient.T
+    # Through the softmax, with respect to the logits; the logits are -distances / T.
+    of_logits = soft * (of_soft - jnp.sum(soft * of_soft, axis=0))
     of_distances = -of_logits / temperature
-    of_x = -2 * of_distances @ codewords
-    of_codewords = 2 * (codewords * jnp.sum(of_distances, axis=0)[:, None] - of_distances.T @ x)
+    of_x = -2 * of_distances.T @ codewords
+    of_codewords = 2 * (codewords * jnp.sum(of_distances, axis=1)[:, None] - of_distances @ x)
     # log w = -gap / T, so d/dT of the logits is -log w / T; where w is 0, so is its gradient.
     logs = jnp.where(weights > 0, jnp.log(jnp.where(weights > 0, weights, 1)), 0)
     of_temperature = -jnp.sum(of_logits * logs) / temperature
@@ -260,6 +264,58 @@ def refine_codebooks(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
         (codebooks.astype(jnp.float32), split(x, codebooks.shape[0]).astype(jnp.float32)),
     )
+
+
+def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
+    """Quantizes forward; backward, embeddings get the gradient of the identity.
+
+    A codeword gets the gradient of the rows assigned to it. VQ-VAE's own codebooks get none from
+    behind the quantizer: hand in stop_gradient(codebooks) there and train them by
+    `losses.quantization_error`, or by `quantizers.ema`.
+
+    Args:
+      codebooks: Codewords [M, K, d].
+      x: Embeddings [N, M * d].
+
+    Returns:
+      decode(codebooks, encode(codebooks, x)), [N, M * d], in x's dtype.
+
+    Raises:
+      ValueError: if the shapes do not agree or K is above 256.
+
+    Reference:
+      van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017.
+    """
+    assignments = encode(*jax.lax.stop_gradient((codebooks, x)))
+    quantized = decode(codebooks, assignments).astype(x.dtype)
+    # Not `straight_through`, which would keep the codewords' gradient from passing.
+    return quantized + (x - jax.lax.stop_gradient(x))
+
+
+def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2") -> jax.Array:
+    """Measures each query's slices against all codewords.
+
+    distances[q, n] = sum_m tables[q, m, a_nm]: what a search over codes adds up.
+
+    Args:
+      codebooks: Codewords [M, K, d].
+      queries: Embeddings [Q, M * d].
+      metric: "l2" squared Euclid, or "ip" the negative inner product. The cosine is no sum over
+        subspaces: it takes the tables of "ip" and the lengths of query and reconstruction.
+
+    Returns:
+      Tables [Q, M, K] float32.
+
+    Raises:
+      ValueError: if the shapes do not agree or the metric is another.
+    """
+    if metric not in ("l2", "ip"):
+        raise ValueError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
+    _check_codebooks(codebooks, queries, "queries")
+    books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
+    slices = split(queries, books.shape[0])
+    tables = _squared_gaps(slices, books) if metric == "l2" else -_products(slices, books)
+    return tables.transpose(1, 0, 2)
 
 
 def check_metric(metric: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quantjax import index
-from quantjax.quantizers import FloatCodec, ProductCodec
+from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
 
 
 def product_codec(rng, rotation=None):
@@ -54,6 +54,21 @@ def test_a_rotation_and_a_float_codec_come_back(rng, tmp_path):
     index.save(tmp_path / "f", FloatCodec(5, metric="cosine"), np.zeros((2, 20), np.uint8))
     assert index.load(tmp_path / "f").codec == FloatCodec(5, metric="cosine")
     np.testing.assert_array_equal(index.load(tmp_path / "f").ids, [0, 1])
+
+
+def test_binary_and_residual_codecs_come_back(rng, tmp_path):
+    projection = jnp.asarray(np.linalg.qr(rng.normal(size=(6, 4)))[0], jnp.float32)
+    offset = jnp.arange(6.0)
+    index.save(tmp_path / "b", BinaryCodec(4, offset, projection), np.zeros((1, 1), np.uint8))
+    codec, _, _, manifest = index.load(tmp_path / "b")
+    assert (manifest["codec"], manifest["metric"], codec.num_bits) == ("binary", "hamming", 4)
+    np.testing.assert_array_equal(codec.offset, offset)
+    np.testing.assert_array_equal(codec.projection, projection)
+    books = jnp.asarray(rng.normal(size=(3, 16, 2)), jnp.float32)
+    index.save(tmp_path / "r", ResidualCodec(books, "ip", beam_width=3), np.zeros((1, 2), np.uint8))
+    codec, _, _, manifest = index.load(tmp_path / "r")
+    assert (manifest["codec"], codec.metric, codec.beam_width) == ("residual", "ip", 3)
+    np.testing.assert_array_equal(codec.codebooks, books)
 
 
 def test_a_flipped_byte_is_refused_by_name(saved):

@@ -33,3 +33,10 @@ def distances(queries, database, metric):
                 "cosine": 1 - (inner / lengths if lengths else 0.0),
             }[metric]
     return result
+
+
+def packed_as_text(row, width):
+    """FAISS's little-endian bit string: number m takes bits m * width and up of one long number."""
+    text = "".join(format(number, f"0{width}b")[::-1] for number in row)
+    text += "0" * (-len(text) % 8)
+    return [int(text[i : i + 8][::-1], 2) for i in range(0, len(text), 8)]

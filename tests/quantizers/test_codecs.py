@@ -3,7 +3,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import FloatCodec, ProductCodec, codecs, product
+from quantjax.quantizers import (
+    BinaryCodec,
+    FloatCodec,
+    ProductCodec,
+    ResidualCodec,
+    additive,
+    binary,
+    product,
+    residual,
+    rotation,
+)
 from tests.quantizers import oracles
 
 ROWS, QUERIES, WIDTH = 20, 5, 6
@@ -21,42 +31,16 @@ def product_codec(metric="l2", *, num_codebooks=3, num_codewords=16, rotated=Tru
     )
 
 
-def packed_as_text(row, width):
-    """FAISS's little-endian bit string: number m takes bits m * width and up of one long number."""
-    text = "".join(format(number, f"0{width}b")[::-1] for number in row)
-    text += "0" * (-len(text) % 8)
-    return [int(text[i : i + 8][::-1], 2) for i in range(0, len(text), 8)]
+def residual_codec(metric="l2", *, num_codebooks=3, num_codewords=16, beam_width=1):
+    rng = np.random.default_rng(4)
+    books = jnp.asarray(rng.normal(size=(num_codebooks, num_codewords, WIDTH)), jnp.float32)
+    return ResidualCodec(books, metric, beam_width)
 
 
-@pytest.mark.parametrize("width", range(1, 9))
-def test_pack_equals_a_little_endian_bit_string_and_unpack_undoes_it(width):
-    rng = np.random.default_rng(width)
-    numbers = np.uint8(rng.integers(0, 2**width, size=(ROWS, 5)))
-    numbers[0], numbers[1] = 0, 2**width - 1
-    codes = codecs.pack(jnp.asarray(numbers), width)
-    assert codes.dtype == jnp.uint8
-    np.testing.assert_array_equal(codes, [packed_as_text(row, width) for row in numbers])
-    unpacked = codecs.unpack(codes, width, 5)
-    assert unpacked.dtype == jnp.uint8
-    np.testing.assert_array_equal(unpacked, numbers)
-
-
-def test_pack_made_by_hand():
-    # 0b101, 0b011, 0b110, 0b001 lowest bit first: 101 110 01|1 100 and four zeros.
-    np.testing.assert_array_equal(
-        codecs.pack(jnp.array([[0b101, 0b011, 0b110, 0b001]]), 3), [[0b10011101, 0b00000011]]
-    )
-    np.testing.assert_array_equal(codecs.pack(jnp.array([[0x3, 0xA]]), 4), [[0xA3]])
-
-
-@pytest.mark.parametrize(
-    "codes", [np.zeros((4, 3), np.uint8), np.zeros((4, 2), np.int32), np.zeros(2, np.uint8)]
-)
-@pytest.mark.parametrize("width", [3, 8])
-def test_unpack_refuses_other_codes(codes, width):
-    count = 4 if width == 3 else 2
-    with pytest.raises(ValueError, match=r"codes must be uint8 of shape \[N, 2\], got u?int\d+ \("):
-        codecs.unpack(codes, width, count)
+def binary_codec(num_bits=WIDTH - 2):
+    """As ITQ makes it, but that the offset is no mean."""
+    fit = rotation.itq(jax.random.key(0), X, num_bits=num_bits, num_iterations=2)
+    return BinaryCodec(num_bits, offset=fit.mean + 0.3, projection=fit.projection)
 
 
 @pytest.mark.parametrize(
@@ -70,33 +54,6 @@ def test_bits_are_counted_and_bytes_are_really_stored(
     assert (codec.bits, codec.num_bytes) == (bits, num_bytes)
     codes = codec.encode(X)
     assert (codes.shape, codes.dtype) == ((ROWS, num_bytes), jnp.uint8)
-
-
-def test_num_codebooks_divides_the_bits():
-    assert [
-        codecs.num_codebooks(bits, k) for bits, k in ((32, 256), (12, 16), (12, 8), (7, 2))
-    ] == [
-        4,
-        3,
-        4,
-        7,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("bits", "num_codewords", "message"),
-    [
-        (12, 256, r"got 12 bits for codewords of 8 bits \(num_codewords = 256\)"),
-        (0, 256, "got 0 bits"),
-        (-8, 256, "got -8 bits"),
-        (32, 100, "num_codewords must be a power of two, got 100"),
-        (32, 512, "num_codewords must be between 2 and 256, got 512"),
-        (32, 1, "num_codewords must be between 2 and 256, got 1"),
-    ],
-)
-def test_num_codebooks_refuses_what_does_not_fit(bits, num_codewords, message):
-    with pytest.raises(ValueError, match=message):
-        codecs.num_codebooks(bits, num_codewords)
 
 
 def test_product_codec_refuses_codewords_that_are_no_power_of_two():
@@ -113,17 +70,18 @@ def test_product_codec_codes_the_rotated_embedding(rotated):
     numbers = oracles.encode(codec.codebooks, np.float64(X) @ rotation)
     codes = codec.encode(X)
     np.testing.assert_array_equal(codec.assignments(codes), numbers)
-    np.testing.assert_array_equal(codes, [packed_as_text(row, 4) for row in numbers])
+    np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 4) for row in numbers])
     due = oracles.decode(codec.codebooks, numbers) @ rotation.T
     np.testing.assert_allclose(codec.decode(codes), due, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", product.METRICS)
-@pytest.mark.parametrize("make", ["product", "rotated product", "float"])
+@pytest.mark.parametrize("make", ["product", "rotated product", "residual", "float"])
 def test_distances_are_those_to_the_decoded_embedding(make, metric):
     codec = {
         "product": lambda: product_codec(metric, rotated=False),
         "rotated product": lambda: product_codec(metric),
+        "residual": lambda: residual_codec(metric),
         "float": lambda: FloatCodec(WIDTH, metric),
     }[make]()
     queries = jnp.asarray(np.random.default_rng(3).normal(size=(QUERIES, WIDTH)), jnp.float32)
@@ -133,7 +91,7 @@ def test_distances_are_those_to_the_decoded_embedding(make, metric):
     np.testing.assert_allclose(codec.distances(queries, codes), due, rtol=2e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("codec", [product_codec(), FloatCodec(WIDTH)])
+@pytest.mark.parametrize("codec", [product_codec(), residual_codec(), FloatCodec(WIDTH)])
 def test_a_codec_measures_squared_euclid_unless_told_otherwise(codec):
     assert codec.metric == "l2"
     codes = codec.encode(X)
@@ -141,13 +99,18 @@ def test_a_codec_measures_squared_euclid_unless_told_otherwise(codec):
     np.testing.assert_allclose(codec.distances(X[:2], codes), due, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("codec", [product_codec("dot"), FloatCodec(WIDTH, "dot")])
+@pytest.mark.parametrize(
+    "codec", [product_codec("dot"), residual_codec("dot"), FloatCodec(WIDTH, "dot")]
+)
 def test_another_metric_is_refused(codec):
     with pytest.raises(ValueError, match="metric must be one of l2, ip, cosine, got 'dot'"):
         codec.distances(X, codec.encode(X))
 
 
-@pytest.mark.parametrize("codec", [product_codec("ip"), FloatCodec(WIDTH, "cosine")])
+@pytest.mark.parametrize(
+    "codec",
+    [product_codec("ip"), residual_codec("ip"), binary_codec(), FloatCodec(WIDTH, "cosine")],
+)
 def test_a_codec_goes_through_jit_as_a_pytree(codec):
     @jax.jit
     def encode_and_measure(codec, x):
@@ -165,13 +128,17 @@ def test_a_codec_goes_through_jit_as_a_pytree(codec):
         codec.metric = "l2"
 
 
-@pytest.mark.parametrize("codec", [product_codec(), FloatCodec(WIDTH)])
+@pytest.mark.parametrize(
+    "codec", [product_codec(), residual_codec(), binary_codec(), FloatCodec(WIDTH)]
+)
 def test_bfloat16_embeddings_are_coded_in_float32(codec):
     low = X.astype(jnp.bfloat16)
     full = low.astype(jnp.float32)
     codes = codec.encode(low)
     np.testing.assert_array_equal(codes, codec.encode(full))
-    assert codec.decode(codes).dtype == codec.distances(low, codes).dtype == jnp.float32
+    assert codec.decode(codes).dtype == jnp.float32
+    due = jnp.int32 if codec.metric == "hamming" else jnp.float32
+    assert codec.distances(low, codes).dtype == due
     np.testing.assert_array_equal(codec.distances(low, codes), codec.distances(full, codes))
 
 
@@ -216,3 +183,93 @@ def test_product_codec_refuses_other_widths():
         product_codec(rotated=False).encode(X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\] for codebooks"):
         product_codec(rotated=False).distances(X[:, :5], codes)
+
+
+@pytest.mark.parametrize("beam_width", [1, 4])
+def test_residual_codec_packs_what_residual_encoding_finds(beam_width):
+    codec = residual_codec(beam_width=beam_width)
+    assert (codec.bits, codec.num_bytes) == (12, 2)
+    numbers = residual.encode(codec.codebooks, X, beam_width=beam_width)
+    codes = codec.encode(X)
+    np.testing.assert_array_equal(codec.assignments(codes), numbers)
+    np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 4) for row in numbers])
+    np.testing.assert_array_equal(codec.decode(codes), additive.decode(codec.codebooks, numbers))
+
+
+def test_a_wider_beam_codes_otherwise_and_1_is_the_default():
+    narrow, wide = (residual_codec(beam_width=b).encode(X) for b in (1, 4))
+    assert not np.array_equal(narrow, wide)
+    np.testing.assert_array_equal(ResidualCodec(residual_codec().codebooks).encode(X), narrow)
+
+
+def test_residual_codec_refuses_what_does_not_fit():
+    codec = residual_codec()
+    with pytest.raises(ValueError, match=r"x must have shape \[N, 6\] .* got \(20, 5\)"):
+        codec.encode(X[:, :5])
+    with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\] .* got \(20, 5\)"):
+        codec.distances(X[:, :5], codec.encode(X))
+    with pytest.raises(ValueError, match=r"codes must be uint8 of shape \[N, 2\], got uint8 \(20"):
+        codec.decode(codec.encode(X)[:, :1])
+    with pytest.raises(ValueError, match="num_codewords must be a power of two, got 12"):
+        residual_codec(num_codewords=12).encode(X)
+
+
+def due_bits(codec, x):
+    x = np.float64(x)
+    if codec.offset is not None:
+        x = x - np.float64(codec.offset)
+    return (x if codec.projection is None else x @ np.float64(codec.projection)) >= 0
+
+
+THRESHOLDS = binary.median_thresholds(X)
+BINARY = [BinaryCodec(WIDTH), BinaryCodec(WIDTH, THRESHOLDS), binary_codec(), binary_codec(WIDTH)]
+
+
+@pytest.mark.parametrize("codec", BINARY)
+def test_binary_codec_packs_signs_and_counts_differing_bits(codec):
+    assert (codec.metric, codec.bits, codec.num_bytes) == ("hamming", codec.num_bits, 1)
+    codes, bits = codec.encode(X), due_bits(codec, X)
+    np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 1) for row in np.uint8(bits)])
+    queries = -X[:QUERIES] + 0.2
+    due = np.sum(due_bits(codec, queries)[:, None] != bits, axis=-1)
+    got = codec.distances(queries, codes)
+    assert got.dtype == jnp.int32
+    np.testing.assert_array_equal(got, due)
+    assert len(np.unique(due)) > 2
+
+
+@pytest.mark.parametrize("codec", BINARY)
+def test_binary_reconstructions_have_the_code_they_come_from(codec):
+    codes = codec.encode(X)
+    decoded = codec.decode(codes)
+    assert decoded.shape == X.shape
+    np.testing.assert_array_equal(codec.encode(decoded), codes)
+    signs = np.where(due_bits(codec, X), 1.0, -1.0)
+    due = signs if codec.projection is None else signs @ np.float64(codec.projection).T
+    due = due if codec.offset is None else due + np.float64(codec.offset)
+    np.testing.assert_allclose(decoded, due, rtol=1e-5, atol=1e-6)
+
+
+def test_binary_codec_with_medians_splits_every_bit_in_halves():
+    bits = np.unpackbits(np.asarray(BINARY[1].encode(X)), axis=1, bitorder="little")[:, :WIDTH]
+    np.testing.assert_array_equal(bits.sum(axis=0), np.full(WIDTH, ROWS // 2))
+    due = np.asarray(binary.median_sign(X)) > 0
+    np.testing.assert_array_equal(bits, due)
+
+
+def test_binary_codec_gives_zeros_the_bit_1():
+    np.testing.assert_array_equal(BinaryCodec(3).encode(jnp.array([[0.0, -0.0, -1e-30]])), [[3]])
+
+
+def test_binary_codec_refuses_other_widths():
+    codec = binary_codec()
+    with pytest.raises(ValueError, match=r"x must have shape \[N, 6\], got \(20, 5\)"):
+        codec.encode(X[:, :5])
+    with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\], got \(20, 5\)"):
+        codec.distances(X[:, :5], codec.encode(X))
+    with pytest.raises(ValueError, match=r"x must have shape \[N, 9\], got \(20, 6\)"):
+        BinaryCodec(9).encode(X)
+    with pytest.raises(
+        ValueError, match=r"codes must be uint8 of shape \[N, 1\], got uint8 \(20, 2"
+    ):
+        codec.distances(X, jnp.zeros((ROWS, 2), jnp.uint8))

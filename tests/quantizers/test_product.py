@@ -205,6 +205,43 @@ def test_adam_on_the_codebooks_alone_lowers_the_distortion(length, temperature):
     assert distortion(end) < 0.8 * distortion(start)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
+def test_quantize_identity_is_decode_of_encode_bit_for_bit(scale):
+    books, x = BOOKS * scale, X * scale
+    due = product.decode(books, product.encode(books, x))
+    np.testing.assert_array_equal(jax.jit(product.quantize_identity)(books, x), due)
+    low = product.quantize_identity(books, x.astype(jnp.bfloat16))
+    assert low.dtype == jnp.bfloat16
+
+
+def test_quantize_identity_copies_the_gradient_to_embeddings_and_hands_it_to_their_codewords():
+    pull = X[::-1] ** 2
+    loss = jax.grad(lambda b, x: jnp.sum(pull * product.quantize_identity(b, x)), argnums=(0, 1))
+    for gradient in (loss, jax.jit(loss)):
+        of_books, of_x = gradient(BOOKS, X)
+        np.testing.assert_array_equal(of_x, pull)
+        due, numbers = np.zeros(BOOKS.shape), oracles.encode(BOOKS, X)
+        for n in range(ROWS):
+            for m in range(M):
+                due[m, numbers[n, m]] += pull[n, m * WIDTH : (m + 1) * WIDTH]
+        np.testing.assert_allclose(of_books, due, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+def test_lookup_tables_hold_the_distance_of_every_slice_to_every_codeword(metric):
+    got = product.lookup_tables(BOOKS, X[:QUERIES], metric=metric)
+    slices = X[:QUERIES].reshape(QUERIES, M, WIDTH)
+    for m in range(M):
+        due = oracles.distances(slices[:, m], BOOKS[m], metric)
+        np.testing.assert_allclose(got[:, m], due, rtol=1e-5, atol=1e-6)
+    assignments = product.encode(BOOKS, X)
+    summed = sum(got[:, m, assignments[:, m]] for m in range(M))
+    due = product.distances(BOOKS, X[:QUERIES], assignments, metric=metric)
+    np.testing.assert_allclose(summed, due, rtol=1e-6)
+    if metric == "l2":
+        np.testing.assert_array_equal(product.lookup_tables(BOOKS, X[:QUERIES]), got)
+
+
 @functools.cache
 def planted():
     """Rows on 4 well separated points in either of 2 subspaces, and the points."""
@@ -296,9 +333,12 @@ def test_rows_sharded_over_eight_devices_fit_as_on_one(rows):
     np.testing.assert_array_equal(codes, product.encode(due, x))
 
 
-def test_pmap_over_rows_equals_one_device():
+@pytest.mark.parametrize(
+    "quantize", [functools.partial(product.quantize, temperature=1.0), product.quantize_identity]
+)
+def test_pmap_over_rows_equals_one_device(quantize):
     def loss(books, x):
-        return jnp.mean(jnp.sum((x - product.quantize(books, x, temperature=1.0)) ** 2, axis=1))
+        return jnp.mean(jnp.sum((X[0] - quantize(books, x)) ** 2, axis=1))
 
     def on_each_device(books, x):
         return jax.lax.pmean(jax.value_and_grad(loss)(books, x), "data")
@@ -358,6 +398,18 @@ CODES = jnp.zeros((ROWS, M), jnp.uint8)
         (
             lambda: product.soft_assign(BOOKS, X[:, :5], temperature=1.0),
             r"x must have shape \[N, 6\].* got \(40, 5\)",
+        ),
+        (
+            lambda: product.quantize_identity(BOOKS, X[:, :5]),
+            r"x must have shape \[N, 6\].* got \(40, 5\)",
+        ),
+        (
+            lambda: product.lookup_tables(BOOKS, X[:, :5]),
+            r"queries must have shape \[N, 6\].* got \(40, 5\)",
+        ),
+        (
+            lambda: product.lookup_tables(BOOKS, X, metric="cosine"),
+            "metric of a lookup table must be one of l2, ip, got 'cosine'",
         ),
         (
             lambda: product.decode(BOOKS, CODES[:, :2]),

@@ -1,0 +1,168 @@
+"""Codebooks as moving averages of the embeddings assigned to them, with revival of dead codewords.
+
+The state holds codewords and their counts, not the running sums that are usual: sum = count *
+codeword, so that no start, revival or restore can leave the two at odds. Under pmap gather the
+embeddings and assignments first (and hand every device the same key): a batch statistic is the
+global batch's.
+
+Reference:
+  van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017,
+  appendix A.1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers import product
+
+
+class EmaState(NamedTuple):
+    """What the moving average remembers, float32 whatever comes in.
+
+    Attributes:
+      codebooks: Codewords [M, K, d], each the average of its rows.
+      counts: Moving average of the rows per batch that each codeword gets, [M, K].
+    """
+
+    codebooks: jax.Array
+    counts: jax.Array
+
+
+def ema_init(
+    codebooks: jax.Array, assignments: jax.Array, mask: jax.Array | None = None
+) -> EmaState:
+    """Starts the average at given codebooks, as heavy as one batch.
+
+    Counts start at a real batch's, so nothing is biased to zero and nothing is to be corrected. A
+    codeword without rows starts without weight: its first rows move it all the way.
+
+    Args:
+      codebooks: Codewords [M, K, d], of k-means say.
+      assignments: Codeword numbers of one training batch, [B, M].
+      mask: Which rows count, [B] bool; all when None.
+
+    Returns:
+      The state, whose codebooks are those given.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    _check(codebooks, assignments, mask)
+    return EmaState(
+        jnp.asarray(codebooks, jnp.float32),
+        _counts(codebooks, assignments, _weights(assignments, mask)),
+    )
+
+
+def ema_update(
+    state: EmaState,
+    x: jax.Array,
+    assignments: jax.Array,
+    *,
+    decay: float,
+    mask: jax.Array | None = None,
+) -> EmaState:
+    """Moves counts and sums towards a batch's by a share of 1 - decay.
+
+    n' = decay n + (1 - decay) n_batch and n' c' = decay n c + (1 - decay) sum of its rows, written
+    as c' = c + (1 - decay) (sum - n_batch c) / n'. Codewords at their batch's means stay there; a
+    codeword without rows stays where it is and loses count.
+
+    Args:
+      state: From `ema_init` or the last update.
+      x: Embeddings [B, M * d].
+      assignments: Codeword numbers [B, M], of `product.encode` with the state's codebooks.
+      decay: From 0, the batch alone, to below 1; VQ-VAE takes 0.99.
+      mask: Which rows count, [B] bool; all when None.
+
+    Returns:
+      The next state.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    _check(state.codebooks, assignments, mask, x)
+    weights = _weights(assignments, mask)
+    batch = _counts(state.codebooks, assignments, weights)
+    counts = state.counts + (1 - decay) * (batch - state.counts)
+    pulls = _sums_of_gaps(state.codebooks, x, assignments, weights)
+    codebooks = state.codebooks + (1 - decay) * pulls / jnp.where(counts > 0, counts, 1)[..., None]
+    return EmaState(codebooks, counts)
+
+
+def revive(
+    key: jax.Array,
+    state: EmaState,
+    x: jax.Array,
+    *,
+    threshold: float,
+    mask: jax.Array | None = None,
+) -> EmaState:
+    """Moves every codeword that few rows use onto a row, with an average codeword's count.
+
+    Everything the state knows of a dead codeword is replaced, so that it starts as a living one: it
+    is not dead again before it had its chance, at least one batch for a decay of 0.5 and more.
+
+    Args:
+      key: Random key, consumed; a row of a batch goes to at most one codeword of each codebook
+        while there are rows enough.
+      state: The moving average.
+      x: Embeddings [B, M * d] to draw from.
+      threshold: In rows per batch, well below B / K; a codeword whose count is less is dead.
+      mask: Which rows may be drawn, [B] bool; all when None.
+
+    Returns:
+      The state, living codewords untouched.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    num_codebooks = state.codebooks.shape[0]
+    _check(state.codebooks, jnp.zeros((x.shape[0], num_codebooks), jnp.uint8), mask, x)
+    dead = state.counts < threshold
+    usable = jnp.ones(x.shape[0], bool) if mask is None else mask
+    draws = jax.random.uniform(key, (num_codebooks, x.shape[0]))
+    rows = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # in random order, unusable ones last
+    turns = (jnp.cumsum(dead, axis=1) - 1) % jnp.maximum(jnp.sum(usable), 1)
+    chosen = jnp.take_along_axis(rows, turns, axis=1)
+    slices = product.split(jnp.asarray(x, jnp.float32), num_codebooks)
+    fresh = jnp.take_along_axis(slices, chosen[..., None], axis=1)
+    count = jnp.maximum(jnp.mean(state.counts, axis=1, keepdims=True), 2 * threshold)
+    return EmaState(
+        jnp.where(dead[..., None], fresh, state.codebooks), jnp.where(dead, count, state.counts)
+    )
+
+
+def _weights(assignments, mask):
+    return jnp.ones(len(assignments)) if mask is None else jnp.asarray(mask, jnp.float32)
+
+
+def _counts(codebooks, assignments, weights):
+    books = jnp.arange(codebooks.shape[0])
+    counts = jnp.zeros(codebooks.shape[:2])
+    return counts.at[books, assignments].add(weights[:, None])
+
+
+def _sums_of_gaps(codebooks, x, assignments, weights):
+    """Sums x - c over each codeword's rows: sum - n c without its cancellation."""
+    books = jnp.arange(codebooks.shape[0])
+    slices = product.split(jnp.asarray(x, jnp.float32), len(books)).transpose(1, 0, 2)
+    gaps = (slices - codebooks[books, assignments]) * weights[:, None, None]
+    return jnp.zeros_like(codebooks).at[books, assignments].add(gaps)
+
+
+def _check(codebooks, assignments, mask, x=None):
+    if codebooks.ndim != 3:
+        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+    width = codebooks.shape[0] * codebooks.shape[2]
+    if x is not None and (x.ndim != 2 or x.shape[1] != width):
+        raise ValueError(
+            f"x must have shape [B, {width}] for codebooks {codebooks.shape}, got {x.shape}"
+        )
+    due = (len(assignments) if x is None else len(x), codebooks.shape[0])
+    if assignments.shape != due:
+        raise ValueError(f"assignments must have shape {due}, got {assignments.shape}")
+    if mask is not None and mask.shape != due[:1]:
+        raise ValueError(f"mask must have shape {due[:1]}, got {mask.shape}")

@@ -1,0 +1,87 @@
+"""Random assignment to codewords that gradients pass through.
+
+The draw of a row is a function of the key and the row's number: a batch sharded under `jit` draws
+as on one device, but under pmap every device would draw the same for its rows; fold in
+`jax.lax.axis_index` there.
+
+Reference:
+  Jang, Gu, Poole, Categorical Reparameterization with Gumbel-Softmax, ICLR 2017.
+  Maddison, Mnih, Teh, The Concrete Distribution, ICLR 2017.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers import kmeans, product
+from quantjax.quantizers.straight_through import straight_through
+
+
+def gumbel_assign(
+    key: jax.Array, codebooks: jax.Array, x: jax.Array, *, temperature: float
+) -> jax.Array:
+    """Draws soft assignments around the codewords near each slice.
+
+    softmax((-||x - c||^2 + g) / temperature) with Gumbel noise g. The largest weight is that of
+    codeword k with probability proportional to exp(-||x - c_k||^2), at every temperature; scale
+    embeddings and codebooks to draw more or less widely.
+
+    Args:
+      key: Random key, consumed.
+      codebooks: Codewords [M, K, d].
+      x: Embeddings [N, M * d].
+      temperature: Of the relaxation; weights harden to a one-hot draw as it falls to 0.
+
+    Returns:
+      Weights [M, N, K] that sum to 1 over K, float32. For the straight-through variant hand these
+      and the one-hot of their argmax to `straight_through`, or call `gumbel_quantize`.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    gaps = _gaps(codebooks, x)
+    return jax.nn.softmax((jax.random.gumbel(key, gaps.shape) - gaps) / temperature, axis=-1)
+
+
+def gumbel_quantize(
+    key: jax.Array, codebooks: jax.Array, x: jax.Array, *, temperature: float
+) -> jax.Array:
+    """Replaces each slice by a drawn codeword forward, with the soft draw's gradient backward.
+
+    a C with a = soft + stop_gradient(one_hot(argmax soft) - soft), soft = `gumbel_assign`: as
+    `product.quantize`, but that the codeword is drawn and not the nearest.
+
+    Args:
+      key: Random key, consumed.
+      codebooks: Codewords [M, K, d].
+      x: Embeddings [N, M * d].
+      temperature: Of the relaxation.
+
+    Returns:
+      Drawn codewords side by side, [N, M * d], in x's dtype.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    soft = gumbel_assign(key, codebooks, x, temperature=temperature)
+    hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
+    parts = jnp.einsum(
+        "mnk,mkd->nmd",
+        straight_through(hard, soft),
+        jnp.asarray(codebooks, jnp.float32),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return parts.reshape(x.shape).astype(x.dtype)
+
+
+def _gaps(codebooks, x):
+    """Squared distances [M, N, K] above each row's least, which the softmax takes off anyway."""
+    if codebooks.ndim != 3:
+        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+    width = codebooks.shape[0] * codebooks.shape[2]
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(
+            f"x must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
+        )
+    pairs = zip(product.split(x, len(codebooks)), codebooks, strict=True)
+    distances = jnp.stack([kmeans.squared_distances(part, book) for part, book in pairs])
+    return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))

@@ -1,0 +1,100 @@
+"""From codeword numbers to the bytes that are stored, as FAISS packs them.
+
+Codeword number m takes bits m * log2 K and up, lowest bit first; the last byte is filled with
+zeros.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers import product
+
+
+def bits_per_codeword(num_codewords: int) -> int:
+    """Returns log2 K.
+
+    Args:
+      num_codewords: K, a power of two from 2 to 256.
+
+    Returns:
+      The whole number of bits that counts to K.
+
+    Raises:
+      ValueError: if K is no such number.
+    """
+    product.check_num_codewords(num_codewords)
+    bits = num_codewords.bit_length() - 1
+    if 1 << bits != num_codewords:
+        raise ValueError(f"num_codewords must be a power of two, got {num_codewords}")
+    return bits
+
+
+def num_codebooks(bits: int, num_codewords: int) -> int:
+    """Returns M, the codebooks that codes of a given length need.
+
+    Args:
+      bits: Code length.
+      num_codewords: K, a power of two from 2 to 256.
+
+    Returns:
+      bits / log2 K.
+
+    Raises:
+      ValueError: if log2 K does not divide bits, or K is no such number.
+    """
+    width = bits_per_codeword(num_codewords)
+    if bits < 1 or bits % width:
+        raise ValueError(
+            f"bits must be a multiple of log2 num_codewords, got {bits} bits for codewords of "
+            f"{width} bits (num_codewords = {num_codewords}); change one of the two"
+        )
+    return bits // width
+
+
+def pack(assignments: jax.Array, width: int) -> jax.Array:
+    """Packs codeword numbers into bytes, lowest bit first.
+
+    Args:
+      assignments: Codeword numbers [N, M] below 2^width.
+      width: Bits of each, 1 to 8.
+
+    Returns:
+      Codes [N, ceil(M * width / 8)] uint8, zeros behind the last bit.
+    """
+    assignments = assignments.astype(jnp.uint8)
+    if width == 8:
+        return assignments
+    bits = (assignments[:, :, None] >> jnp.arange(width, dtype=jnp.uint8)) & 1
+    bits = bits.reshape(assignments.shape[0], -1)
+    bits = jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
+    return jnp.packbits(bits, axis=1, bitorder="little")
+
+
+def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
+    """Unpacks what `pack` made.
+
+    Args:
+      codes: Codes [N, ceil(count * width / 8)] uint8.
+      width: Bits of each number, 1 to 8.
+      count: Numbers per code, M.
+
+    Returns:
+      Codeword numbers [N, M] uint8.
+
+    Raises:
+      ValueError: if the codes have another number of bytes or another type.
+    """
+    check_codes(codes, -(-count * width // 8))
+    if width == 8:
+        return codes
+    bits = jnp.unpackbits(codes, axis=1, count=count * width, bitorder="little")
+    bits = bits.reshape(codes.shape[0], count, width)
+    return jnp.sum(bits << jnp.arange(width, dtype=jnp.uint8), axis=-1, dtype=jnp.uint8)
+
+
+def check_codes(codes: jax.Array, num_bytes: int) -> None:
+    """Refuses codes other than [N, num_bytes] uint8 with a ValueError."""
+    if codes.ndim != 2 or codes.shape[1] != num_bytes or codes.dtype != jnp.uint8:
+        raise ValueError(
+            f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
+        )

@@ -1,0 +1,219 @@
+"""Rotations of the embedding that quantize better: OPQ for codewords, ITQ for bits.
+
+Rows are vectors, so a rotation R is applied as x @ R. Second moments are sums over rows: a table
+sharded by rows needs no gather. Arithmetic is float32, matmuls in full precision.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers import product
+
+
+class RotatedCodebooks(NamedTuple):
+    """Product codebooks of rotated embeddings, as `ProductCodec` takes them.
+
+    Attributes:
+      codebooks: Codewords [M, K, d] for x @ rotation.
+      rotation: Orthogonal matrix [D, D].
+    """
+
+    codebooks: jax.Array
+    rotation: jax.Array
+
+
+class Projection(NamedTuple):
+    """What turns embeddings into bits, sign((x - mean) @ projection), as `BinaryCodec` takes it.
+
+    Attributes:
+      mean: Mean embedding [D].
+      projection: Orthonormal columns [D, bits].
+    """
+
+    mean: jax.Array
+    projection: jax.Array
+
+
+def random_rotation(key: jax.Array, dim: int) -> jax.Array:
+    """Draws an orthogonal matrix, all equally likely.
+
+    Args:
+      key: Random key, consumed.
+      dim: D.
+
+    Returns:
+      Orthogonal matrix [D, D] float32, of determinant +1 or -1.
+    """
+    return jax.random.orthogonal(key, dim, dtype=jnp.float32)
+
+
+def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None = None) -> jax.Array:
+    """Returns the rotation under which Gaussian rows lose least to product quantization.
+
+    Principal axes are dealt out to M subspaces of D / M, largest variance first, each to the one
+    whose product of variances is smallest yet: axes come out uncorrelated and subspaces balanced.
+
+    Args:
+      x: Embeddings [N, D].
+      num_codebooks: M; it must divide D.
+      mask: Which rows count, [N] bool; all when None.
+
+    Returns:
+      Orthogonal matrix [D, D] float32, to be applied as x @ rotation.
+
+    Raises:
+      ValueError: if x is not [N, D] or M does not divide D.
+
+    Reference:
+      Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
+    """
+    width = product.split(x, num_codebooks).shape[-1]
+    _, variances, axes = _principal_axes(x, mask)
+    # At least 1 each in units of the smallest, or what is below 1 would all go to one subspace.
+    floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
+    logs = jnp.log(jnp.maximum(variances, floor))
+
+    def deal(carry, log):
+        total, filled = carry
+        subspace = jnp.argmin(jnp.where(filled < width, total, jnp.inf))
+        place = subspace * width + filled[subspace]
+        return (total.at[subspace].add(log), filled.at[subspace].add(1)), place
+
+    start = jnp.zeros(num_codebooks), jnp.zeros(num_codebooks, jnp.int32)
+    _, places = jax.lax.scan(deal, start, logs - jnp.min(logs))
+    return jnp.zeros_like(axes).at[:, places].set(axes)
+
+
+def opq(
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    num_codebooks: int,
+    num_codewords: int,
+    num_iterations: int,
+    mask: jax.Array | None = None,
+) -> RotatedCodebooks:
+    """Fits rotation and codebooks in turns, each the best for the other.
+
+    From `opq_parametric`'s rotation: one Lloyd iteration in every subspace, then the orthogonal R
+    that brings X R nearest to the reconstruction Y, which is U V^T with U S V^T = X^T Y. Neither
+    step raises the distortion, but for the repair of an empty cluster.
+
+    Args:
+      key: Random key for the k-means++ start, consumed.
+      x: Embeddings [N, D].
+      num_codebooks: M; it must divide D.
+      num_codewords: K, at most 256 and at most N.
+      num_iterations: Turns after the start; 0 is parametric OPQ.
+      mask: Which rows count, [N] bool; all when None.
+
+    Returns:
+      Codebooks [M, K, D / M] and rotation [D, D], float32.
+
+    Raises:
+      ValueError: if M does not divide D, K is above 256, or there are fewer rows than codewords.
+
+    Reference:
+      Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.1.
+    """
+    x = jnp.asarray(x, jnp.float32)
+    rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
+    codebooks = product.fit_codebooks(
+        key,
+        _matmul(x, rotation),
+        num_codebooks=num_codebooks,
+        num_codewords=num_codewords,
+        mask=mask,
+    )
+    weights = _weights(x, mask)
+
+    def turn(_, carry):
+        codebooks, rotation = carry
+        rotated = _matmul(x, rotation)
+        quantized = product.decode(codebooks, product.encode(codebooks, rotated))
+        rotation = _nearest_orthogonal(_matmul(x.T, quantized * weights[:, None]))
+        return product.refine_codebooks(codebooks, _matmul(x, rotation), 1, mask), rotation
+
+    return RotatedCodebooks(*jax.lax.fori_loop(0, num_iterations, turn, (codebooks, rotation)))
+
+
+def itq(
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    num_bits: int,
+    num_iterations: int = 50,
+    mask: jax.Array | None = None,
+) -> Projection:
+    """Fits a projection whose signs keep most of the embedding.
+
+    V = (X - mean) W with W the first principal axes; from a random rotation R, in turns
+    B = sign(V R) and R = U V'^T with U S V'^T = V^T B, each of which can only lower ||B - V R||^2.
+    The papers' SVD of B^T V gives the same R with both factors transposed; taking only one of them
+    so, a mistake of public code, raises the error.
+
+    Args:
+      key: Random key for the first rotation, consumed.
+      x: Embeddings [N, D].
+      num_bits: Length of the code, at most D.
+      num_iterations: Turns.
+      mask: Which rows count, [N] bool; all when None.
+
+    Returns:
+      Mean [D] and projection W R [D, num_bits], float32.
+
+    Raises:
+      ValueError: if x is not [N, D] or num_bits is not between 1 and D.
+
+    Reference:
+      Gong and Lazebnik, Iterative Quantization: A Procrustean Approach to Learning Binary Codes,
+      CVPR 2011.
+    """
+    if x.ndim != 2:
+        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+    if not 1 <= num_bits <= x.shape[1]:
+        raise ValueError(
+            f"num_bits must be between 1 and D = {x.shape[1]}, got {num_bits}; ask for fewer bits "
+            "or widen the embedding"
+        )
+    mean, _, axes = _principal_axes(x, mask)
+    axes = axes[:, :num_bits]
+    projected = _matmul(jnp.asarray(x, jnp.float32) - mean, axes) * _weights(x, mask)[:, None]
+
+    def turn(_, rotation):
+        # Rows that do not count are zero in V, whatever their signs.
+        signs = jnp.where(_matmul(projected, rotation) >= 0, 1.0, -1.0)
+        return _nearest_orthogonal(_matmul(projected.T, signs))
+
+    rotation = jax.lax.fori_loop(0, num_iterations, turn, random_rotation(key, num_bits))
+    return Projection(mean, _matmul(axes, rotation))
+
+
+def _principal_axes(x, mask):
+    """Mean [D], variances [D] falling, and the axes they belong to in the columns of [D, D]."""
+    x, weights = jnp.asarray(x, jnp.float32), _weights(x, mask)
+    total = jnp.maximum(jnp.sum(weights), 1)
+    mean = jnp.sum(x * weights[:, None], axis=0) / total
+    centred = (x - mean) * weights[:, None]
+    variances, axes = jnp.linalg.eigh(_matmul(centred.T, centred) / total)
+    return mean, variances[::-1], axes[:, ::-1]
+
+
+def _nearest_orthogonal(matrix):
+    """Returns the orthogonal R with the largest trace of R^T matrix (Schoenemann, 1966)."""
+    u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
+    return _matmul(u, vt)
+
+
+def _matmul(a, b):
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+def _weights(x, mask):
+    if mask is None:
+        return jnp.ones(x.shape[0])
+    if mask.shape != x.shape[:1]:
+        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+    return jnp.asarray(mask, jnp.float32)

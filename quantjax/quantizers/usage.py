@@ -1,0 +1,75 @@
+"""How codewords are used: what to look at when a codebook collapses."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.quantizers import product
+
+
+class Usage(NamedTuple):
+    """Of each codebook, over the rows that count.
+
+    Attributes:
+      perplexity: exp of the entropy of the codewords' shares, from 1 to K; [M] float32.
+      dead: Codewords without a row, [M] int32.
+      distortion: Mean squared distance of the slices to their codewords, [M] float32; the sum over
+        M is the mean of `losses.quantization_error`.
+      counts: Rows of each codeword, [M, K] int32.
+    """
+
+    perplexity: jax.Array
+    dead: jax.Array
+    distortion: jax.Array
+    counts: jax.Array
+
+
+def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> Usage:
+    """Counts how embeddings fall on the codewords of product codebooks.
+
+    Under pmap gather x first: a mean of the devices' perplexities is no perplexity.
+
+    Args:
+      codebooks: Codewords [M, K, d], K at most 256.
+      x: Embeddings [N, M * d].
+      mask: Which rows count, [N] bool; all when None.
+
+    Returns:
+      Statistics per codebook.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    assignments = product.encode(codebooks, x)
+    if mask is None:
+        mask = jnp.ones(x.shape[0], bool)
+    elif mask.shape != x.shape[:1]:
+        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+    books = jnp.arange(codebooks.shape[0])
+    counts = jnp.zeros(codebooks.shape[:2], jnp.int32)
+    counts = counts.at[books, assignments].add(jnp.asarray(mask, jnp.int32)[:, None])
+    quantized = product.decode(jnp.asarray(codebooks, jnp.float32), assignments)
+    errors = jnp.square(jnp.asarray(x, jnp.float32) - quantized).reshape(len(x), len(books), -1)
+    errors = jnp.where(mask[:, None], jnp.sum(errors, axis=-1), 0)
+    return Usage(
+        perplexity=perplexity(counts),
+        dead=jnp.sum(counts == 0, axis=1, dtype=jnp.int32),
+        distortion=jnp.sum(errors, axis=0) / jnp.maximum(jnp.sum(mask), 1),
+        counts=counts,
+    )
+
+
+def perplexity(counts: jax.Array) -> jax.Array:
+    """Returns how many codewords are in use, in the sense of entropy.
+
+    Args:
+      counts: Rows of each codeword, [..., K]; add those of several batches up first.
+
+    Returns:
+      exp(-sum_k p_k log p_k) with p = counts / sum(counts), [...] float32; 1 where all are zero.
+    """
+    counts = jnp.asarray(counts, jnp.float32)
+    shares = counts / jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
+    logs = jnp.log(jnp.where(shares > 0, shares, 1))
+    return jnp.exp(-jnp.sum(shares * logs, axis=-1))

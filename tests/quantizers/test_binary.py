@@ -1,0 +1,157 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax.quantizers import binary
+from tests.quantizers import devices
+
+ROWS, BITS = 16, 13
+X = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, BITS)), jnp.float32)
+AWKWARD = np.array([-2.0, -1.0, -1e-30, -0.0, 0.0, 1e-30, 1.0, 1e4], np.float32)
+
+
+@pytest.mark.parametrize("function", [binary.sign, binary.clipped_sign])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_signs_are_plus_or_minus_one_and_zeros_is_plus(function, dtype):
+    x = jnp.asarray(AWKWARD, dtype)
+    for got in (function(x), jax.jit(function)(x)):
+        assert got.dtype == x.dtype
+        np.testing.assert_array_equal(np.float32(got), [-1, -1, -1, 1, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+def test_gradients_are_those_of_identity_and_of_clip(transform):
+    pull = jnp.arange(1.0, 9.0)
+    for function, due in (
+        (binary.sign, np.ones(8)),
+        (binary.clipped_sign, [0, None, 1, 1, 1, 1, None, 0]),  # at the corners either is right
+    ):
+        got = transform(jax.grad(lambda x, f=function: jnp.sum(pull * f(x))))(AWKWARD) / pull
+        for one, other in zip(got, due, strict=True):
+            assert 0 <= one <= 1
+            assert other is None or one == other
+
+
+def halves_oracle(x):
+    """The larger half of each column is +1, of equals the earlier."""
+    signs = -np.ones(x.shape)
+    for j, column in enumerate(np.float64(x).T):
+        ranked = sorted(range(len(column)), key=lambda i: (-column[i], i))
+        signs[ranked[: len(column) // 2], j] = 1
+    return signs
+
+
+def test_median_sign_made_by_hand():
+    x = jnp.array([[5.0, 1.0], [7.0, 1.0], [6.0, 1.0], [9.0, -3.0], [8.0, 1.0]])
+    due = [[-1, 1], [-1, 1], [-1, -1], [1, -1], [1, -1]]  # 2 of 5, ties to the earlier rows
+    np.testing.assert_array_equal(binary.median_sign(x), due)
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e4])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_median_sign_splits_every_bit_in_halves(dtype, scale):
+    x = (X * scale + 3).astype(dtype)  # full of ties at 1e-20
+    got = jax.jit(binary.median_sign)(x)
+    assert got.dtype == x.dtype
+    np.testing.assert_array_equal(jnp.sum(got, axis=0, dtype=jnp.float32), np.zeros(BITS))
+    np.testing.assert_array_equal(np.float32(got), halves_oracle(np.float32(x)))
+
+
+def test_median_sign_has_the_gradient_of_the_identity():
+    gradient = jax.grad(lambda x: jnp.sum(X[::-1] * binary.median_sign(x)))(X)
+    np.testing.assert_array_equal(gradient, X[::-1])
+
+
+def test_median_sign_over_eight_devices_equals_one():
+    due = binary.median_sign(X)
+    sharded = jax.jit(binary.median_sign)(*devices.by_rows(X))
+    gathered = devices.pmap_gathered(lambda _, x: binary.median_sign(x), 0.0, [X])
+    np.testing.assert_array_equal(sharded, due)
+    np.testing.assert_array_equal(gathered, due)
+
+
+def test_thresholds_encode_the_batch_as_median_sign_does():
+    thresholds = jax.jit(binary.median_thresholds)(X + 7)
+    np.testing.assert_allclose(thresholds, np.median(np.float64(X) + 7, axis=0), rtol=1e-6)
+    np.testing.assert_array_equal(binary.sign(X + 7 - thresholds), binary.median_sign(X))
+    assert binary.median_thresholds(X.astype(jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_thresholds_skip_masked_rows():
+    mask = np.arange(ROWS) % 4 != 0
+    padded = jnp.where(mask[:, None], X, 99.0)
+    got = binary.median_thresholds(padded, jnp.asarray(mask))
+    np.testing.assert_allclose(got, np.median(X[mask], axis=0), rtol=1e-6)
+
+
+def test_pack_made_by_hand():
+    signs = jnp.array(
+        [[1.0, -1, 1, 1, -1, -1, -1, -1, 1, 1], [-0.5, 0, -0.0, -2, 3, -1, -1, -1, -1, 9]]
+    )
+    np.testing.assert_array_equal(binary.pack(signs), [[0b1101, 0b11], [0b10110, 0b10]])
+
+
+@pytest.mark.parametrize("num_bits", [1, 7, 8, 12, 13])
+def test_unpack_undoes_pack_and_the_last_byte_is_filled_with_zeros(num_bits):
+    signs = binary.sign(X[:, :num_bits])
+    packed = jax.jit(binary.pack)(signs)
+    assert (packed.dtype, packed.shape) == (jnp.uint8, (ROWS, -(-num_bits // 8)))
+    texts = [
+        "".join("1" if s > 0 else "0" for s in row).ljust(8 * packed.shape[1], "0") for row in signs
+    ]
+    due = [[int(text[i : i + 8][::-1], 2) for i in range(0, len(text), 8)] for text in texts]
+    np.testing.assert_array_equal(packed, due)
+    unpacked = binary.unpack(packed, num_bits)
+    assert unpacked.dtype == jnp.float32
+    np.testing.assert_array_equal(unpacked, signs)
+
+
+@pytest.mark.parametrize("num_bits", [1, 13, 64, 300])
+def test_hamming_distances_count_differing_bits(num_bits):
+    rng = np.random.default_rng(num_bits)
+    a, b = (np.where(rng.normal(size=(n, num_bits)) >= 0, 1, -1) for n in (5, ROWS))
+    a[0], b[0], b[1] = 1, -1, 1  # all bits apart, and none
+    due = [[sum(x != y for x, y in zip(p, q, strict=True)) for q in b] for p in a]
+    packed = [binary.pack(jnp.asarray(x)) for x in (a, b)]
+    for got in (
+        binary.hamming_distances(*packed),
+        jax.jit(binary.hamming_distances)(*packed),
+        jax.jit(binary.hamming_distances)(packed[0], *devices.by_rows(packed[1])),
+    ):
+        assert got.dtype == jnp.int32
+        np.testing.assert_array_equal(got, due)
+    assert due[0][:2] == [num_bits, 0]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: binary.pack(X[0]), r"signs must have shape \[N, bits\], got \(13,\)"),
+        (lambda: binary.median_sign(X[0]), r"x must have shape \[N, bits\], got \(13,\)"),
+        (lambda: binary.median_thresholds(X[0]), r"x must have shape \[N, bits\], got \(13,\)"),
+        (
+            lambda: binary.median_thresholds(X, jnp.ones(3, bool)),
+            r"mask must have shape \(16,\), got \(3,\)",
+        ),
+        (
+            lambda: binary.unpack(jnp.zeros((4, 3), jnp.uint8), 13),
+            r"packed must be uint8 of shape \[N, 2\], got uint8 \(4, 3\)",
+        ),
+        (
+            lambda: binary.unpack(jnp.zeros((4, 2), jnp.int32), 13),
+            r"packed must be uint8 of shape \[N, 2\], got int32 \(4, 2\)",
+        ),
+        (
+            lambda: binary.hamming_distances(jnp.zeros((4, 2), jnp.uint8), jnp.zeros((4, 3), "u1")),
+            r"database must be uint8 of shape \[N, 2\], got uint8 \(4, 3\)",
+        ),
+        (
+            lambda: binary.hamming_distances(jnp.zeros((4, 2)), jnp.zeros((4, 2), jnp.uint8)),
+            r"queries must be uint8 of shape \[N, 2\], got float32 \(4, 2\)",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_one_clear_line(call, message):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        call()

@@ -1,0 +1,178 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax.quantizers import additive, product, residual
+from tests.quantizers import devices
+
+M, K, D, ROWS = 3, 8, 6, 64
+BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32)
+X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
+ENCODE = jax.jit(residual.encode, static_argnames="beam_width")
+FIT = functools.partial(residual.fit_codebooks, num_codebooks=M, num_codewords=K)
+fit = jax.jit(FIT, static_argnames="num_iterations")
+
+
+def beam_oracle(codebooks, row, beam_width):
+    """Keeps the best partial sums in float64, by sorting all of their continuations."""
+    beams = [((), np.float64(row))]
+    for book in np.float64(codebooks):
+        beams = [
+            ((*numbers, k), left - word) for numbers, left in beams for k, word in enumerate(book)
+        ]
+        beams = sorted(beams, key=lambda beam: np.sum(beam[1] ** 2))[:beam_width]
+    return beams[0][0]
+
+
+def errors(codebooks, x, assignments):
+    gaps = np.float64(x) - np.float64(additive.decode(codebooks, assignments))
+    return np.sum(gaps**2, axis=1)
+
+
+def test_encode_made_by_hand():
+    books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
+    x = jnp.array([[0.9], [7.5], [4.0]])
+    np.testing.assert_array_equal(residual.encode(books, x), [[0, 1], [1, 0], [0, 1]])
+    # 0 is nearer to 4.8 than 10 is, and leaves 3.8 behind 1; 10 would leave 3.2 behind -2.
+    np.testing.assert_array_equal(residual.encode(books, jnp.array([[4.8]])), [[0, 1]])
+    np.testing.assert_array_equal(
+        residual.encode(books, jnp.array([[4.8]]), beam_width=2), [[1, 0]]
+    )
+
+
+@pytest.mark.parametrize("beam_width", [1, 3, 20, 1000])
+def test_encode_equals_a_beam_search_in_float64(beam_width):
+    got = ENCODE(BOOKS, X, beam_width=beam_width)
+    assert (got.dtype, got.shape) == (jnp.uint8, (ROWS, M))
+    np.testing.assert_array_equal(got, [beam_oracle(BOOKS, row, beam_width) for row in X])
+
+
+def test_wider_beams_find_better_codes_and_the_widest_the_best():
+    means = [np.mean(errors(BOOKS, X, ENCODE(BOOKS, X, beam_width=b))) for b in (1, 3, 20, 1000)]
+    assert means == sorted(means, reverse=True)
+    assert means[1] < 0.95 * means[0]
+    everything = np.array(list(itertools.product(range(K), repeat=M)))
+    gaps = np.float64(X)[:, None] - np.float64(additive.decode(BOOKS, everything))
+    assert means[-1] == pytest.approx(np.mean(np.min(np.sum(gaps**2, axis=-1), axis=1)), rel=1e-5)
+
+
+def test_a_tie_goes_to_the_lowest_number():
+    books = jnp.array([[[3.0], [1.0], [-1.0], [1.0]]] * 2)
+    np.testing.assert_array_equal(
+        residual.encode(books, jnp.array([[0.0], [2.0]])), [[1, 2], [0, 2]]
+    )
+
+
+def test_fit_finds_planted_sums():
+    rng = np.random.default_rng(3)
+    coarse, fine = 100 * rng.normal(size=(4, D)), rng.normal(size=(4, D))
+    fine -= fine.mean(axis=0)
+    numbers = np.stack([np.arange(64) % 4, np.arange(64) // 4 % 4], axis=1)
+    x = jnp.asarray(coarse[numbers[:, 0]] + fine[numbers[:, 1]], jnp.float32)
+    books = jax.jit(functools.partial(FIT, num_codebooks=2, num_codewords=4))(jax.random.key(0), x)
+    assert books.dtype == jnp.float32
+    for got, due in zip(books, (coarse, fine), strict=True):
+        np.testing.assert_allclose(sorted(got.tolist()), sorted(due.tolist()), atol=1e-3)
+    assert np.max(errors(books, x, residual.encode(books, x))) < 1e-5
+
+
+def test_every_codebook_is_fitted_to_what_the_others_left():
+    books = fit(jax.random.key(0), X)
+    numbers = np.asarray(residual.encode(books, X))
+    left = np.float64(X)
+    distortions = [np.mean(np.sum(left**2, axis=1))]
+    for m in range(M):
+        for k in range(K):  # Lloyd has settled: codewords are means of the residuals
+            np.testing.assert_allclose(
+                books[m, k], left[numbers[:, m] == k].mean(axis=0), atol=1e-4
+            )
+        left = left - np.float64(books[m])[numbers[:, m]]
+        distortions.append(np.mean(np.sum(left**2, axis=1)))
+    assert all(b < 0.8 * a for a, b in itertools.pairwise(distortions))
+
+
+def test_fit_runs_as_many_iterations_as_told_and_25_unless_told():
+    line = jnp.linspace(0, 1, 2048)[:, None] ** jnp.array([1, 3])
+    run = functools.partial(fit, jax.random.key(0), line)
+    due = {n: np.asarray(run(num_iterations=n)) for n in (0, 24, 25)}
+    np.testing.assert_array_equal(run(), due[25])
+    assert not np.array_equal(due[24], due[25])
+    assert all(np.any(np.all(line == word, axis=1)) for word in due[0][0])
+
+
+def test_keys_draw_anew_and_mask_drops_rows():
+    one, other = (np.asarray(fit(jax.random.key(s), X, num_iterations=0)) for s in (0, 1))
+    assert not np.array_equal(one, other)
+    mask = np.arange(ROWS) % 3 != 0
+    padded = jnp.where(mask[:, None], X, 1e3)
+    got = fit(jax.random.key(4), padded, mask=jnp.asarray(mask))
+    np.testing.assert_allclose(got, fit(jax.random.key(4), X[mask]), rtol=1e-4, atol=1e-5)
+
+
+def test_rows_over_eight_devices_fit_and_encode_as_on_one():
+    due = fit(jax.random.key(5), X)
+    got = fit(jax.random.key(5), *devices.by_rows(X))
+    np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
+    codes = ENCODE(BOOKS, *devices.by_rows(X), beam_width=3)
+    np.testing.assert_array_equal(codes, ENCODE(BOOKS, X, beam_width=3))
+    np.testing.assert_array_equal(codes, residual.encode(BOOKS, X, beam_width=3))
+
+
+def test_bfloat16_embeddings_are_coded_in_float32():
+    low = X.astype(jnp.bfloat16)
+    full = low.astype(jnp.float32)
+    np.testing.assert_array_equal(ENCODE(BOOKS, low), ENCODE(BOOKS, full))
+    books = fit(jax.random.key(0), low)
+    assert books.dtype == jnp.float32
+    np.testing.assert_array_equal(books, fit(jax.random.key(0), full))
+
+
+@pytest.mark.parametrize("beam_width", [1, 3])
+def test_awkward_rows_are_coded(beam_width):
+    for books, x in ((BOOKS, 0 * X), (1e4 * BOOKS, 1e4 * X), (0 * BOOKS, X)):
+        got = ENCODE(books, x, beam_width=beam_width)
+        due = [beam_oracle(books, row, beam_width) for row in x]
+        np.testing.assert_array_equal(got, due)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: residual.encode(BOOKS, X[:, :5]), r"x must have shape \[N, 6\].* got \(64, 5\)"),
+        (lambda: residual.encode(BOOKS[0], X), r"codebooks must have shape \[M, K, D\], got \(8,"),
+        (lambda: residual.encode(BOOKS, X, beam_width=0), "beam_width must be at least 1, got 0"),
+        (lambda: FIT(jax.random.key(0), X[0]), r"x must have shape \[N, D\], got \(6,\)"),
+        (
+            lambda: FIT(jax.random.key(0), X, num_codebooks=0),
+            "num_codebooks must be at least 1, got 0",
+        ),
+        (
+            lambda: FIT(jax.random.key(0), X, num_codewords=65),
+            "at least as many rows as codewords, got 64 rows for K = 65",
+        ),
+        (
+            lambda: FIT(jax.random.key(0), X, num_codewords=257),
+            "num_codewords must be between 2 and 256, got 257",
+        ),
+        (
+            lambda: FIT(jax.random.key(0), X, mask=jnp.ones(9, bool)),
+            r"mask must have shape \(64,\), got \(9,\)",
+        ),
+    ],
+)
+def test_bad_input_is_refused_with_one_clear_line(call, message):
+    with pytest.raises(ValueError, match=rf"^[^\n]*{message}[^\n]*$"):
+        call()
+
+
+def test_residual_beats_product_at_equal_bits_on_correlated_rows():
+    mixed = X @ np.random.default_rng(7).normal(size=(D, D))
+    books = product.fit_codebooks(jax.random.key(0), mixed, num_codebooks=M, num_codewords=K)
+    coded = product.decode(books, product.encode(books, mixed))
+    ours = fit(jax.random.key(0), mixed)
+    due = np.mean(np.sum(np.square(np.float64(mixed - coded)), axis=1))
+    assert np.mean(errors(ours, mixed, ENCODE(ours, mixed))) < 0.8 * due
