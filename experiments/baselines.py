@@ -7,7 +7,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from quantjax import evaluate, train
-from quantjax.quantizers import ProductCodec, codecs, product
+from quantjax.quantizers import ProductCodec, packing, product
 
 
 def baselines(
@@ -37,7 +37,7 @@ def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Result:
       One result: squared Euclid, asymmetric.
     """
     splits = experiment.splits
-    num_codebooks = codecs.num_codebooks(config.bits, config.num_codewords)
+    num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
 
     def flat(rows):
         x = splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)

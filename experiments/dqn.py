@@ -7,23 +7,43 @@ from ml_collections import ConfigDict
 
 from quantjax import data, methods, models, optimizers, train
 from quantjax.data import augment, protocols
-from quantjax.quantizers import codecs
+from quantjax.quantizers import packing
+
+
+def num_codebooks(config: ConfigDict) -> int:
+    """Returns M, which bits and K determine.
+
+    Args:
+      config: Its bits, num_codewords (K) and num_codebooks (M, or None to follow the two).
+
+    Raises:
+      ValueError: if log2 K does not divide bits, or M says otherwise than the two.
+    """
+    due = packing.num_codebooks(config.bits, config.num_codewords)
+    if config.num_codebooks not in (None, due):
+        raise ValueError(
+            f"{config.bits} bits are {due} codebooks of {config.num_codewords} codewords, got "
+            f"num_codebooks = {config.num_codebooks}; change bits or num_codewords with it"
+        )
+    return due
 
 
 def method(config: ConfigDict, network: models.Network) -> methods.Method:
     """Returns the paper's method.
 
     Args:
-      config: Its bits, num_codewords, dim, quantization_weight and refit_every.
+      config: Its bits, num_codewords, num_codebooks, dim, quantization_weight, refit_every and
+        metric.
       network: Images -> [B, dim].
     """
     return methods.dqn(
         network,
         dim=config.dim,
-        num_codebooks=codecs.num_codebooks(config.bits, config.num_codewords),
+        num_codebooks=num_codebooks(config),
         num_codewords=config.num_codewords,
         quantization_weight=config.quantization_weight,
         refit_every=config.refit_every,
+        metric=config.metric,
     )
 
 

@@ -12,6 +12,9 @@ from experiments.baselines import baselines
 from quantjax import data, launch, methods, models, train
 from quantjax.data import augment
 
+NUM_TRAIN = 3000
+"""Training images of the split `mnist5k`."""
+
 
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
@@ -19,7 +22,9 @@ def get_config() -> ConfigDict:
         seed=0,
         bits=32,
         num_codewords=256,
+        num_codebooks=config_dict.placeholder(int),
         dim=48,
+        metric="ip",
         quantization_weight=1e-4,
         refit_every=2,
         num_epochs=50,
@@ -37,7 +42,7 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    optimizer_of = {"net": dqn.optimizer(config, 3000)}
+    optimizer_of = {"net": dqn.optimizer(config, NUM_TRAIN)}
     return wire(config, "dqn_mnist", dqn.method(config, network(config)), optimizer_of)
 
 

@@ -10,7 +10,6 @@ from ml_collections import ConfigDict, config_dict
 from experiments import dqn, dqn_mnist
 from experiments.baselines import baselines
 from quantjax import launch, methods, train
-from quantjax.quantizers import codecs
 
 
 def get_config() -> ConfigDict:
@@ -19,7 +18,9 @@ def get_config() -> ConfigDict:
         seed=0,
         bits=32,
         num_codewords=256,
+        num_codebooks=config_dict.placeholder(int),
         dim=48,
+        metric="ip",
         quantization_weight=1e-4,
         temperature=0.1,
         start=20,
@@ -42,14 +43,15 @@ def build(config: ConfigDict) -> train.Experiment:
     method = methods.dqn_ste(
         dqn_mnist.network(config),
         dim=config.dim,
-        num_codebooks=codecs.num_codebooks(config.bits, config.num_codewords),
+        num_codebooks=dqn.num_codebooks(config),
         num_codewords=config.num_codewords,
         quantization_weight=config.quantization_weight,
         temperature=config.temperature,
         start=config.start,
+        metric=config.metric,
     )
     optimizer_of = {
-        "net": dqn.optimizer(config, 3000),
+        "net": dqn.optimizer(config, dqn_mnist.NUM_TRAIN),
         "codebooks": optax.adam(config.codebook_learning_rate),
     }
     return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of)
