@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from quantjax import evaluate, train
+from quantjax import embedding, evaluate, train
 from quantjax.quantizers import ProductCodec, packing, product
 
 
@@ -72,15 +72,28 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Result:
     Returns:
       One result: the method's own metric, asymmetric.
     """
-    train_state = train.initialize(experiment, mesh)
-    train_state = train.refresh(experiment, train_state, epoch=0, mesh=mesh)
-    retrieval = evaluate.evaluate_method(
-        experiment.method,
-        train_state.params,
-        train_state.state,
-        experiment.splits._replace(validation=np.zeros(0, np.int64)),
-        preprocess=experiment.preprocess,
-        mesh=mesh,
+    start = train.initialize(experiment, mesh)
+    fitted = train.refresh(experiment, start, epoch=0, mesh=mesh)
+    method, splits = experiment.method, experiment.splits
+    codec = method.codec(fitted.params, fitted.state)
+
+    def embedded(side, rows):
+        return embedding.embed(
+            side,
+            fitted.params,
+            fitted.state,
+            splits.source,
+            rows,
+            preprocess=experiment.preprocess,
+            mesh=mesh,
+        )
+
+    return evaluate.evaluate(
+        codec,
+        embedded(method.embed_query, splits.query),
+        evaluate.encode(codec, embedded(method.embed, splits.database)),
+        splits.source.labels[splits.query],
+        splits.source.labels[splits.database],
         name="untrained network",
+        distance="aqd",
     )
-    return retrieval.results[0]

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from quantjax import checkpoint, embedding, interruption, parallel, records
 from quantjax.data.protocols import Splits
-from quantjax.methods.base import Batch, Collectives, Context, Method, Phase
+from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, first_view
 
 
 class Experiment(NamedTuple):
@@ -98,7 +98,7 @@ def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
     source, rows = experiment.splits.source, experiment.splits.train
 
     def start(key, batch):
-        batch = experiment.preprocess(batch)
+        batch = first_view(experiment.preprocess(batch))
         params, state = experiment.method.init(key, batch, embedding.padded_length(len(rows)))
         if params.keys() != experiment.optimizers.keys():
             raise ValueError(

@@ -215,3 +215,18 @@ def test_views_are_embedded_one_by_one_and_averaged(rng):
     expected = np.mean(views.reshape(3, 5, 4) ** 2, axis=1) + index[:, None]
     out = over_views(embed)(None, None, {"image": views, "index": index})
     np.testing.assert_allclose(out, expected, rtol=1e-6)
+
+
+def test_views_of_preprocess_are_embedded_and_collected_one_by_one(mesh):
+    def twice(batch):
+        batch = toy.normalize(batch)
+        return {**batch, "image": jax.numpy.stack([batch["image"]] * 2, axis=1)}
+
+    plain = toy.experiment(toy.dqn(), num_epochs=2)
+    states = [
+        train.fit(experiment, mesh=mesh).state
+        for experiment in (plain, plain._replace(preprocess=twice))
+    ]
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[0].state, states[1].state
+    )

@@ -138,3 +138,16 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
         return jax.tree.map(lambda y: y.reshape(rows, views, *y.shape[1:]).mean(1), out)
 
     return averaged
+
+
+def first_view(batch: Batch) -> Batch:
+    """Returns the batch with one view of each image, which is all that an `init` needs.
+
+    Args:
+      batch: Its image is [B, H, W, C], or views [B, V, H, W, C].
+
+    Returns:
+      The batch with image [B, H, W, C].
+    """
+    image = batch["image"]
+    return {**batch, "image": image[:, 0]} if image.ndim == 5 else batch
