@@ -91,6 +91,21 @@ def test_heavy_packages_are_imported_where_they_are_needed(path):
     assert not top & LAZY
 
 
+def test_losses_import_the_straight_through_sign_and_no_other_quantizer():
+    for path in (ROOT / "quantjax" / "losses").glob("*.py"):
+        for name in imports(path):
+            if name.startswith("quantjax.quantizers"):
+                assert name.startswith("quantjax.quantizers.binary")
+
+
+def test_pure_parts_import_arrays_alone():
+    for part in ("losses", "quantizers", "metrics", "labels.py"):
+        root = ROOT / "quantjax" / part
+        for path in [root] if root.is_file() else root.glob("*.py"):
+            packages = {name.split(".")[0] for name in imports(path)}
+            assert packages <= {*sys.stdlib_module_names, "jax", "numpy", "quantjax"}, path
+
+
 def test_methods_import_no_network_but_its_type():
     for path in (ROOT / "quantjax" / "methods").glob("*.py"):
         for name in imports(path):
