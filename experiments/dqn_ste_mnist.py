@@ -1,7 +1,9 @@
 """DQN whose codebooks the loss itself trains, on the digits of `dqn_mnist`.
 
-python -m experiments.dqn_ste_mnist
+    python -m experiments.dqn_ste_mnist
 
+It took 33 s on two cores and gave mAP .9737 (AQD, whole database) at commit 7484a33. Temperature
+and start were chosen on the validation queries; with the start at epoch 2 those lost a point.
 """
 
 import optax
