@@ -88,8 +88,8 @@ def distances(
         squares = jnp.sum(jnp.square(queries), axis=-1, keepdims=True)
         squares = squares + squared_norms(books, assignments)
         return jnp.maximum(squares - 2 * _inner_products(books, queries, assignments), 0)
-    lengths = jnp.sqrt(squared_norms(books, assignments))
-    lengths = jnp.linalg.norm(queries, axis=-1, keepdims=True) * lengths
+    lengths = _root(squared_norms(books, assignments))
+    lengths = _root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * lengths
     products = _inner_products(books, queries, assignments)
     return 1 - products / jnp.where(lengths > 0, lengths, 1)
 
@@ -231,3 +231,8 @@ def _inner_products(books, queries, assignments):
     for m in range(1, books.shape[0]):
         total = total + tables[m][:, assignments[:, m]]
     return total
+
+
+def _root(squares):
+    # The derivative of a square root at zero is infinite; that of a zero vector's length is 0 here.
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

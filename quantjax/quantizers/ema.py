@@ -83,6 +83,7 @@ def ema_update(
     Raises:
       ValueError: if the shapes do not agree.
     """
+    state = jax.tree.map(jnp.asarray, state)
     _check(state.codebooks, assignments, mask, x)
     weights = _weights(assignments, mask)
     batch = _counts(state.codebooks, assignments, weights)

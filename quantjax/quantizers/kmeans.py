@@ -196,6 +196,7 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     Returns:
       Centroids [K, d]; unchanged when no cluster is empty.
     """
+    centroids, counts = jnp.asarray(centroids), jnp.asarray(counts)
     empty = counts == 0
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
     splits = empty & (counts[donors] >= 2)

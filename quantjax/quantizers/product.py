@@ -197,8 +197,8 @@ def distances(
     products = _look_up(-_products(slices, books), assignments)
     if metric == "ip":
         return products
-    norms = jnp.sqrt(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
-    lengths = jnp.linalg.norm(queries, axis=-1, keepdims=True) * norms
+    norms = _root(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
+    lengths = _root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * norms
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
 
 
@@ -375,3 +375,8 @@ def _check_assignments(codebooks, assignments):
 def _check_dimensions(codebooks):
     if codebooks.ndim != 3:
         raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+
+
+def _root(squares):
+    # The derivative of a square root at zero is infinite; that of a zero vector's length is 0 here.
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

@@ -33,3 +33,18 @@ def pmap_gathered(function, replicated, rows):
     for leaf in jax.tree.leaves(results):
         assert all((leaf[0] == other).all() for other in leaf[1:])
     return jax.tree.map(lambda x: x[0], results)
+
+
+def cut(x, axis):
+    """Puts an array on all devices, cut along one axis; a copy for each where that is None."""
+    mesh = jax.make_mesh((COUNT,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    names = () if axis is None else (*(None,) * axis, "data")
+    sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*names))
+    return jax.device_put(x, sharding)
+
+
+def folded(x, axis):
+    """Gives an axis that devices share one more axis before it, of the devices, for pmap."""
+    if axis is None:
+        return x
+    return x.reshape(*x.shape[:axis], COUNT, -1, *x.shape[axis + 1 :])
