@@ -4,6 +4,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+_CALLS = 5  # in a row, while they fit in a turn
+_TURN = 0.25  # seconds
+
 
 class Timing(NamedTuple):
     """One case, measured.
@@ -39,12 +42,15 @@ class Timing(NamedTuple):
 
 
 def side_by_side(
-    functions: Sequence[Callable[[], Any]], *, seconds: float = 4.0, at_least: int = 5
+    functions: Sequence[Callable[[], Any]], *, seconds: float = 4.0, at_least: int = 3
 ) -> list[float]:
     """Times functions in turns, so that what else the machine does hits all alike.
 
+    A turn is some calls in a row: the threads of one library spin for a while after their work, and
+    would hold a core of the next one's first call.
+
     Args:
-      functions: Each runs once and returns when its result is there; warmed up here, twice.
+      functions: Each runs once and returns when its result is there; warmed up here.
       seconds: How long to go on.
       at_least: Rounds, however long they take.
 
@@ -53,13 +59,16 @@ def side_by_side(
     """
     for function in functions:
         function()
-        function()
     best = [float("inf")] * len(functions)
     began, rounds = time.perf_counter(), 0
     while rounds < at_least or time.perf_counter() - began < seconds:
         for i, function in enumerate(functions):
-            start = time.perf_counter()
-            function()
-            best[i] = min(best[i], time.perf_counter() - start)
+            turn = time.perf_counter()
+            for _ in range(_CALLS):
+                start = time.perf_counter()
+                function()
+                best[i] = min(best[i], time.perf_counter() - start)
+                if time.perf_counter() - turn > _TURN:
+                    break
         rounds += 1
     return best
