@@ -111,17 +111,17 @@ def clustering(seconds: float) -> Iterator[Timing]:
     """k-means of 100,000 rows: from random rows, as faiss starts, and from k-means++."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100_000, 32)).astype(np.float32)
-    mask = np.ones(len(x), bool)
+    rows, mask = jnp.asarray(x), jnp.ones(len(x), bool)
     peer = peers.clustering(x, _CODEWORDS)
 
     def random_rows(key):
-        return jnp.asarray(x)[jax.random.choice(key, len(x), (_CODEWORDS,), replace=False)]
+        return rows[jax.random.choice(key, len(x), (_CODEWORDS,), replace=False)]
 
     plus_plus = functools.partial(kmeans.plus_plus, num_centroids=_CODEWORDS, mask=mask)
-    starts = {"random rows": random_rows, "k-means++": lambda key: plus_plus(key, x)}
+    starts = {"random rows": random_rows, "k-means++": lambda key: plus_plus(key, rows)}
     for name, start in starts.items():
         fit = jax.jit(
-            lambda key, start=start: kmeans.lloyd(start(key), x, mask=mask, num_iterations=20)
+            lambda key, start=start: kmeans.lloyd(start(key), rows, mask=mask, num_iterations=20)
         )
         inertia = [_inertia(x, np.asarray(c)) for c in (fit(jax.random.key(0)), peer())]
         yield _compare(
