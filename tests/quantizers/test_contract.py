@@ -25,6 +25,10 @@ NO_ROWS = {
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
 }
 
+# Run with `pytest -m slow tests/quantizers`: in one process with all other tests, its hundreds of
+# compiled programs pass the number of memory maps that Linux grants, and the compiler crashes.
+pytestmark = pytest.mark.slow
+
 
 def each_of(rows):
     return pytest.mark.parametrize("case", rows, ids=[row.name for row in rows])
