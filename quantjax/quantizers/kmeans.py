@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
+_CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
 
 
 def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -109,6 +110,9 @@ def over_tiles(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.
 def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Array) -> jax.Array:
     """Draws starting centroids among the rows, each with probability proportional to D^2.
 
+    Every centroid takes a pass over the rows. Of more than 32 K rows, it is 32 K of them, spread
+    over the table, that are drawn from: the means that Lloyd's iterations reach are as good.
+
     Args:
       key: Random key, consumed.
       x: Rows [N, d].
@@ -121,7 +125,12 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     Reference:
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
-    x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(mask, jnp.float32)
+    x, mask = jnp.asarray(x), jnp.asarray(mask)
+    if len(x) > _CANDIDATES * num_centroids:
+        key, spread = jax.random.split(key)
+        rows = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
+        x, mask = x[rows], mask[rows]
+    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
     uniform = jax.random.uniform(key, (num_centroids,))
 
     def draw(probability, u):
@@ -135,6 +144,23 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     first = draw(weight, uniform[0])
     _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
     return jnp.concatenate([first[None], rest])
+
+
+def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
+    """Draws one row from each of equal parts of those that count.
+
+    Args:
+      key: Random key, consumed.
+      mask: Which rows count, [N] bool; at least one.
+      num_rows: How many to draw; of fewer rows than that, some come more than once.
+
+    Returns:
+      Row numbers [num_rows] int32, ascending.
+    """
+    through = jnp.cumsum(mask, dtype=jnp.int32)
+    parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,))
+    ranks = jnp.minimum(jnp.int32(parts * (through[-1] / num_rows)), through[-1] - 1)
+    return jnp.searchsorted(through, ranks + 1).astype(jnp.int32)
 
 
 def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:

@@ -82,6 +82,28 @@ def test_plus_plus_of_equal_rows_gives_that_row():
     np.testing.assert_array_equal(got, np.full((3, 2), 7.0))
 
 
+def test_plus_plus_of_a_long_table_draws_from_all_over_it(rng):
+    # 32 K = 128 of 6,000 rows are drawn from; the far clusters lie at both ends.
+    x = np.float32(rng.normal(size=(6000, 2)))
+    x[:600], x[-600:], mask = x[:600] + 500, x[-600:] - 500, np.arange(6000) % 7 != 2
+    x[~mask] = 1e6
+    start = jax.jit(jax.vmap(lambda key: kmeans.plus_plus(key, x, num_centroids=4, mask=mask)))
+    chosen = np.asarray(start(jax.random.split(jax.random.key(0), 30)))
+    assert np.all(np.abs(chosen) < 1000)
+    assert np.all(np.any(chosen[..., 0] > 400, axis=1) & np.any(chosen[..., 0] < -400, axis=1))
+    assert len(np.unique(chosen[:, :, 0])) > 100
+
+
+@pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
+def test_spread_rows_takes_one_of_each_part(rng, share):
+    mask = rng.random(6000) < share
+    rows = np.asarray(kmeans.spread_rows(jax.random.key(3), jnp.asarray(mask), num_rows=128))
+    assert np.all(mask[rows])
+    assert np.all(np.diff(rows) >= 0)
+    ranks = np.searchsorted(np.flatnonzero(mask), rows) / mask.sum()
+    np.testing.assert_allclose(ranks, (np.arange(128) + 0.5) / 128, atol=0.6 / 128 + 1 / mask.sum())
+
+
 def test_draw_never_lands_on_a_row_without_weight(rng):
     # A parallel sum in float32 is not monotone: rows of no weight hold slivers of probability.
     weight = np.float32(rng.uniform(size=8192) * (rng.uniform(size=8192) < 0.5))
