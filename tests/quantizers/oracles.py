@@ -1,8 +1,13 @@
-"""Product quantization by brute force, in float64 numpy loops."""
+"""Quantizers by brute force, in float64 numpy loops; random draws alone are JAX's."""
 
 import math
 
+import jax
 import numpy as np
+
+
+def split(x, count):
+    return np.stack(np.split(x, count, axis=1))
 
 
 def encode(codebooks, x):
@@ -50,6 +55,12 @@ def soft_assign(codebooks, x, temperature, noise=0.0):
     return powers / np.sum(powers, axis=-1, keepdims=True)
 
 
+def moved_weights(codebooks, x, at, one_hot, temperature, noise=0.0):
+    """a C with a = soft + constant, the constant making a the one-hot where it stands."""
+    soft, before = (soft_assign(*pair, temperature, noise) for pair in ((codebooks, x), at))
+    return mix(one_hot + soft - before, codebooks)
+
+
 def mix(weights, codebooks):
     """Codewords summed by weights [M, N, K], subspaces side by side."""
     return np.concatenate([w @ book for w, book in zip(weights, codebooks, strict=True)], axis=1)
@@ -67,6 +78,10 @@ def plus_plus(uniform, x, mask):
         weight = mask * nearest
         chosen.append(x[draw_row(weight if np.any(weight > 0) else 1.0 * mask, u)])
     return np.stack(chosen)
+
+
+def plus_plus_of_key(key, x, mask, num_centroids):
+    return plus_plus(np.float64(jax.random.uniform(key, (num_centroids,))), x, mask)
 
 
 def repair_empty(centroids, counts):
@@ -98,3 +113,90 @@ def lloyd(centroids, x, mask, num_iterations):
         centroids = lloyd_step(centroids[None], x[mask], numbers)[0]
         counts = np.bincount(numbers[:, 0], minlength=len(centroids))
     return centroids
+
+
+def additive_decode(codebooks, assignments):
+    books = np.float64(codebooks)
+    return np.array([sum(books[m][k] for m, k in enumerate(row)) for row in assignments])
+
+
+def ridge(codebooks, x, assignments, ridge):
+    """(H^T H + ridge I)^-1 H^T X, and the old value where H has an empty column."""
+    books, numbers = np.float64(codebooks), np.asarray(assignments, np.int64)
+    one_hot = np.concatenate([np.eye(books.shape[1])[column] for column in numbers.T], axis=1)
+    gram = one_hot.T @ one_hot + ridge * np.eye(one_hot.shape[1])
+    solved = np.linalg.lstsq(gram, one_hot.T @ np.float64(x), rcond=1e-12)[0]
+    used = one_hot.sum(axis=0) > 0
+    return np.where(used[:, None], solved, books.reshape(solved.shape)).reshape(books.shape)
+
+
+def beam(codebooks, row, beam_width):
+    """Keeps the best partial sums in float64, by sorting all of their continuations."""
+    beams = [((), np.float64(row))]
+    for book in np.float64(codebooks):
+        beams = [
+            ((*numbers, k), left - word) for numbers, left in beams for k, word in enumerate(book)
+        ]
+        beams = sorted(beams, key=lambda beam: np.sum(beam[1] ** 2))[:beam_width]
+    return beams[0][0]
+
+
+def beam_encode(codebooks, x, beam_width=1):
+    return np.array([beam(codebooks, row, beam_width) for row in x])
+
+
+def running_sums(codebooks, counts, x, assignments, decay, mask=None):
+    """The papers' form in float64: counts and sums apart, codeword = sum / count."""
+    books, counts = np.float64(codebooks), np.float64(counts)
+    sums = counts[..., None] * books
+    batch_counts, batch_sums = np.zeros_like(counts), np.zeros_like(books)
+    for n, row in enumerate(np.float64(x)):
+        for m, part in enumerate(np.split(row, len(books))):
+            if mask is None or mask[n]:
+                batch_counts[m, assignments[n, m]] += 1
+                batch_sums[m, assignments[n, m]] += part
+    counts = decay * counts + (1 - decay) * batch_counts
+    sums = decay * sums + (1 - decay) * batch_sums
+    return np.where(
+        counts[..., None] > 0, sums / np.maximum(counts, 1e-30)[..., None], books
+    ), counts
+
+
+def usage(codebooks, x):
+    numbers = encode(codebooks, x)
+    gaps = np.float64(x) - decode(np.float64(codebooks), numbers)
+    counts = np.array([np.bincount(column, minlength=codebooks.shape[1]) for column in numbers.T])
+    shares = counts / len(x)
+    entropy = [-sum(p * np.log(p) for p in row if p > 0) for row in shares]
+    distortion = np.mean(np.sum(gaps.reshape(len(x), len(codebooks), -1) ** 2, axis=-1), axis=0)
+    return np.exp(entropy), np.sum(counts == 0, axis=1), distortion, counts
+
+
+def signs(x):
+    return np.where(x >= 0, 1, -1)
+
+
+def halves(x):
+    """The larger half of each column is +1, of equals the earlier."""
+    signs = -np.ones(x.shape)
+    for j, column in enumerate(np.float64(x).T):
+        ranked = sorted(range(len(column)), key=lambda i: (-column[i], i))
+        signs[ranked[: len(column) // 2], j] = 1
+    return signs
+
+
+def packed(numbers, width):
+    return [packed_as_text(row, width) for row in numbers]
+
+
+def unpacked(codes, width, count):
+    """Number m is bits m * width and up of the code read as one long number."""
+    longs = [int.from_bytes(bytes(row), "little") for row in codes]
+    return np.array([[n >> (m * width) & (2**width - 1) for m in range(count)] for n in longs])
+
+
+def hamming(queries, database):
+    return [
+        [sum((int(a) ^ int(b)).bit_count() for a, b in zip(q, d, strict=True)) for d in database]
+        for q in queries
+    ]

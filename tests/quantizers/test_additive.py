@@ -17,23 +17,8 @@ ICM = jax.jit(additive.icm_encode, static_argnames="num_sweeps")
 RIDGE = jax.jit(additive.ridge_update)
 
 
-def decode(codebooks, assignments):
-    books = np.float64(codebooks)
-    return np.array([sum(books[m][k] for m, k in enumerate(row)) for row in assignments])
-
-
 def errors(codebooks, x, assignments):
-    return np.sum((np.float64(x) - decode(codebooks, assignments)) ** 2, axis=1)
-
-
-def ridge_oracle(codebooks, x, assignments, ridge):
-    """(H^T H + ridge I)^-1 H^T X, and the old value where H has an empty column."""
-    books, numbers = np.float64(codebooks), np.asarray(assignments, np.int64)
-    one_hot = np.concatenate([np.eye(books.shape[1])[column] for column in numbers.T], axis=1)
-    gram = one_hot.T @ one_hot + ridge * np.eye(one_hot.shape[1])
-    solved = np.linalg.lstsq(gram, one_hot.T @ np.float64(x), rcond=1e-12)[0]
-    used = one_hot.sum(axis=0) > 0
-    return np.where(used[:, None], solved, books.reshape(solved.shape)).reshape(books.shape)
+    return np.sum((np.float64(x) - oracles.additive_decode(codebooks, assignments)) ** 2, axis=1)
 
 
 def test_decode_and_distances_made_by_hand():
@@ -69,7 +54,7 @@ def test_distances_are_those_to_the_decoded_embedding(metric):
     books = BOOKS.at[:, 3].set(0)
     assignments = START.at[0].set(3)  # a reconstruction of zero
     queries = X[:QUERIES].at[1].set(0)
-    due = oracles.distances(queries, decode(books, assignments), metric)
+    due = oracles.distances(queries, oracles.additive_decode(books, assignments), metric)
     function = jax.jit(additive.distances, static_argnames="metric")
     for got in (
         function(books, queries, assignments, metric=metric),
@@ -83,7 +68,7 @@ def test_distances_are_those_to_the_decoded_embedding(metric):
 def test_squared_euclid_far_from_the_origin_keeps_its_digits():
     # As ||q||^2 - 2 <q, x> + ||x||^2 the error would be some 100 here.
     books, queries = BOOKS + 1e4, X[:QUERIES] + M * 1e4
-    due = oracles.distances(queries, decode(books, START), "l2")
+    due = oracles.distances(queries, oracles.additive_decode(books, START), "l2")
     got = additive.distances(books, queries, START)
     np.testing.assert_allclose(got, due, atol=0.02)
     assert np.all(np.asarray(got) >= 0)
@@ -92,7 +77,8 @@ def test_squared_euclid_far_from_the_origin_keeps_its_digits():
 @pytest.mark.parametrize("scale", [1e-4, 1e4])
 @pytest.mark.parametrize("metric", product.METRICS)
 def test_distances_scale(metric, scale):
-    due = oracles.distances(X[:QUERIES] * scale, decode(BOOKS * scale, START), metric)
+    decoded = oracles.additive_decode(BOOKS * scale, START)
+    due = oracles.distances(X[:QUERIES] * scale, decoded, metric)
     got = additive.distances(BOOKS * scale, X[:QUERIES] * scale, START, metric=metric)
     np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-6 * np.max(np.abs(due)))
 
@@ -170,7 +156,7 @@ def test_icm_over_eight_devices_equals_one():
 def test_ridge_update_equals_regularised_least_squares_in_float64(ridge):
     got = RIDGE(BOOKS, X, START, ridge=ridge)
     assert got.dtype == jnp.float32
-    due = ridge_oracle(BOOKS, X, START, ridge)
+    due = oracles.ridge(BOOKS, X, START, ridge)
     np.testing.assert_allclose(got, due, rtol=1e-3, atol=1e-4)
 
 
@@ -179,9 +165,9 @@ def test_ridge_update_of_many_rows_keeps_its_digits(ridge):
     # H^T H is singular, by 2 directions, beside eigenvalues of 60,000.
     rng = np.random.default_rng(5)
     assignments = np.uint8(rng.integers(0, K, size=(40000, M)))
-    x = np.float32(decode(BOOKS, assignments) + 0.1 * rng.normal(size=(40000, D)))
+    x = np.float32(oracles.additive_decode(BOOKS, assignments) + 0.1 * rng.normal(size=(40000, D)))
     got = RIDGE(BOOKS, x, assignments, ridge=ridge)
-    np.testing.assert_allclose(got, ridge_oracle(BOOKS, x, assignments, 1e-3), atol=2e-4)
+    np.testing.assert_allclose(got, oracles.ridge(BOOKS, x, assignments, 1e-3), atol=2e-4)
 
 
 def test_ridge_update_lowers_the_error_and_no_other_codebooks_do_better():
@@ -209,7 +195,7 @@ def test_codewords_without_rows_keep_their_value_and_ones_at_the_origin_do_not()
     np.testing.assert_allclose(got[0, 0], np.zeros(D), atol=1e-6)
     got = RIDGE(BOOKS, X, assignments, ridge=1e-3)
     np.testing.assert_array_equal(got[1, 3], BOOKS[1, 3])
-    due = ridge_oracle(BOOKS, X, assignments, 1e-3)
+    due = oracles.ridge(BOOKS, X, assignments, 1e-3)
     np.testing.assert_allclose(got, due, rtol=1e-3, atol=2e-4)
 
 
@@ -218,8 +204,8 @@ def test_ridge_update_is_finite_where_codebooks_are_assigned_alike():
         for scale in (0.0, 1.0, 1e4):
             got = RIDGE(BOOKS, scale * X, assignments, ridge=1e-3)
             assert jnp.all(jnp.isfinite(got))
-            due = ridge_oracle(BOOKS, scale * X, assignments, 1e-3)
-            gap = decode(got, assignments) - decode(due, assignments)
+            due = oracles.ridge(BOOKS, scale * X, assignments, 1e-3)
+            gap = oracles.additive_decode(got - due, assignments)
             assert np.max(np.abs(gap)) <= 1e-4 * scale
 
 
@@ -230,7 +216,7 @@ def test_many_rows_assigned_alike_leave_a_factor_of_the_matrix(ridge):
     x = jnp.tile(X, (1000, 1))
     got = RIDGE(BOOKS, x, assignments, ridge=ridge)
     due = np.stack([np.float64(x[k::K]).mean(axis=0) for k in range(K)])
-    np.testing.assert_allclose(decode(got, assignments[:K]), due, atol=1e-4)
+    np.testing.assert_allclose(oracles.additive_decode(got, assignments[:K]), due, atol=1e-4)
 
 
 def test_alternating_icm_and_ridge_beats_product_quantization():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quantjax.quantizers import binary
-from tests.quantizers import devices
+from tests.quantizers import devices, oracles
 
 ROWS, BITS = 16, 13
 X = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, BITS)), jnp.float32)
@@ -33,15 +33,6 @@ def test_gradients_are_those_of_identity_and_of_clip(transform):
             assert other is None or one == other
 
 
-def halves_oracle(x):
-    """The larger half of each column is +1, of equals the earlier."""
-    signs = -np.ones(x.shape)
-    for j, column in enumerate(np.float64(x).T):
-        ranked = sorted(range(len(column)), key=lambda i: (-column[i], i))
-        signs[ranked[: len(column) // 2], j] = 1
-    return signs
-
-
 def test_median_sign_made_by_hand():
     x = jnp.array([[5.0, 1.0], [7.0, 1.0], [6.0, 1.0], [9.0, -3.0], [8.0, 1.0]])
     due = [[-1, 1], [-1, 1], [-1, -1], [1, -1], [1, -1]]  # 2 of 5, ties to the earlier rows
@@ -55,7 +46,7 @@ def test_median_sign_splits_every_bit_in_halves(dtype, scale):
     got = jax.jit(binary.median_sign)(x)
     assert got.dtype == x.dtype
     np.testing.assert_array_equal(jnp.sum(got, axis=0, dtype=jnp.float32), np.zeros(BITS))
-    np.testing.assert_array_equal(np.float32(got), halves_oracle(np.float32(x)))
+    np.testing.assert_array_equal(np.float32(got), oracles.halves(np.float32(x)))
 
 
 def test_median_sign_has_the_gradient_of_the_identity():

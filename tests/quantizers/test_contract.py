@@ -1,4 +1,4 @@
-"""What every quantizer promises; a new one is tested by adding a row to cases.py."""
+"""What every quantizer promises; a new one is tested by a row in its module's `*_cases.py`."""
 
 import functools
 import importlib
@@ -12,7 +12,35 @@ import numpy as np
 import pytest
 
 from quantjax import quantizers
-from tests.quantizers import cases, devices
+from tests.quantizers import (
+    additive_cases,
+    binary_cases,
+    codecs_cases,
+    devices,
+    ema_cases,
+    gumbel_cases,
+    kmeans_cases,
+    packing_cases,
+    product_cases,
+    residual_cases,
+    rotation_cases,
+    usage_cases,
+)
+from tests.quantizers import case as cases
+
+CASES = (
+    *product_cases.CASES,
+    *gumbel_cases.CASES,
+    *kmeans_cases.CASES,
+    *ema_cases.CASES,
+    *usage_cases.CASES,
+    *binary_cases.CASES,
+    *packing_cases.CASES,
+    *residual_cases.CASES,
+    *additive_cases.CASES,
+    *rotation_cases.CASES,
+    *codecs_cases.CASES,
+)
 
 NO_ROWS = {
     "Codec": "a protocol: its four implementations have rows",
@@ -38,14 +66,14 @@ def axes_of(case):
     return [axes for axes, _ in case.arguments]
 
 
-every_case = each_of(cases.CASES)
+every_case = each_of(CASES)
 every_case_of_rows = each_of(
-    [case for case in cases.CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
+    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
 )
 # The oracle takes long over so many rows, and they are no more awkward than a few.
-every_untiled_case = each_of([case for case in cases.CASES if "in tiles" not in case.name])
-every_trained_case = each_of([case for case in cases.CASES if case.trained])
-every_checked_case = each_of([case for case in cases.CASES if case.refused != ()])
+every_untiled_case = each_of([case for case in CASES if "in tiles" not in case.name])
+every_trained_case = each_of([case for case in CASES if case.trained])
+every_checked_case = each_of([case for case in CASES if case.refused != ()])
 
 
 def each_setting(case):
@@ -127,7 +155,7 @@ def with_gradients(case, function):
 
 @functools.cache
 def compiled(name, setting):
-    case = next(case for case in cases.CASES if case.name == name)
+    case = next(case for case in CASES if case.name == name)
     return jax.jit(with_gradients(case, each_setting(case)[setting][1]))
 
 
@@ -146,11 +174,11 @@ def public_names():
 
 
 def test_every_public_function_is_a_row_or_exempt():
-    rows = {case.name.split()[0] for case in cases.CASES}
+    rows = {case.name.split()[0] for case in CASES}
     public = {name for name in public_names() if name.split(".")[0] not in NO_ROWS}
     assert rows == public - set(NO_ROWS)
     assert set(NO_ROWS) - {"Codec"} <= public
-    assert len({case.name for case in cases.CASES}) == len(cases.CASES)
+    assert len({case.name for case in CASES}) == len(CASES)
 
 
 @every_case

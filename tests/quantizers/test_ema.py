@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quantjax.quantizers import ema, product
-from tests.quantizers import devices
+from tests.quantizers import devices, oracles
 
 M, K, WIDTH, ROWS = 2, 4, 3, 48
 X = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, M * WIDTH)), jnp.float32)
@@ -23,23 +23,6 @@ def fitted():
     assignments = product.encode(books, X)
     np.testing.assert_allclose(product.refine_codebooks(books, X, 1), books, atol=1e-6)
     return books, assignments
-
-
-def running_sums(codebooks, counts, x, assignments, decay, mask=None):
-    """The papers' form in float64: counts and sums apart, codeword = sum / count."""
-    books, counts = np.float64(codebooks), np.float64(counts)
-    sums = counts[..., None] * books
-    batch_counts, batch_sums = np.zeros_like(counts), np.zeros_like(books)
-    for n, row in enumerate(np.float64(x)):
-        for m, part in enumerate(np.split(row, len(books))):
-            if mask is None or mask[n]:
-                batch_counts[m, assignments[n, m]] += 1
-                batch_sums[m, assignments[n, m]] += part
-    counts = decay * counts + (1 - decay) * batch_counts
-    sums = decay * sums + (1 - decay) * batch_sums
-    return np.where(
-        counts[..., None] > 0, sums / np.maximum(counts, 1e-30)[..., None], books
-    ), counts
 
 
 def test_state_made_by_hand():
@@ -70,7 +53,7 @@ def test_updates_equal_running_counts_and_sums_in_float64(decay):
     books, counts = np.float64(START), np.float64(state.counts)
     for x in (OTHER, X, 0.1 * OTHER):
         assignments = np.asarray(product.encode(state.codebooks, x))
-        books, counts = running_sums(books, counts, x, assignments, decay)
+        books, counts = oracles.running_sums(books, counts, x, assignments, decay)
         state = UPDATE(state, x, assignments, decay=decay)
         np.testing.assert_allclose(state.codebooks, books, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(state.counts, counts, rtol=1e-5)
@@ -198,7 +181,7 @@ def test_awkward_rows_leave_finite_codewords_at_their_means(x):
     start = x[:K].reshape(K, M, WIDTH).transpose(1, 0, 2)
     state = ema.ema_init(start, product.encode(start, x))
     state = UPDATE(state, x, product.encode(start, x), decay=0.0)
-    due, _ = running_sums(start, state.counts, x, np.asarray(product.encode(start, x)), 0.0)
+    due, _ = oracles.running_sums(start, state.counts, x, np.asarray(product.encode(start, x)), 0.0)
     np.testing.assert_allclose(state.codebooks, due, rtol=1e-5, atol=1e-5)
 
 

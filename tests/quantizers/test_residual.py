@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from quantjax.quantizers import additive, product, residual
-from tests.quantizers import devices
+from tests.quantizers import devices, oracles
 
 M, K, D, ROWS = 3, 8, 6, 64
 BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32)
@@ -15,17 +15,6 @@ X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
 ENCODE = jax.jit(residual.encode, static_argnames="beam_width")
 FIT = functools.partial(residual.fit_codebooks, num_codebooks=M, num_codewords=K)
 fit = jax.jit(FIT, static_argnames="num_iterations")
-
-
-def beam_oracle(codebooks, row, beam_width):
-    """Keeps the best partial sums in float64, by sorting all of their continuations."""
-    beams = [((), np.float64(row))]
-    for book in np.float64(codebooks):
-        beams = [
-            ((*numbers, k), left - word) for numbers, left in beams for k, word in enumerate(book)
-        ]
-        beams = sorted(beams, key=lambda beam: np.sum(beam[1] ** 2))[:beam_width]
-    return beams[0][0]
 
 
 def errors(codebooks, x, assignments):
@@ -48,7 +37,7 @@ def test_encode_made_by_hand():
 def test_encode_equals_a_beam_search_in_float64(beam_width):
     got = ENCODE(BOOKS, X, beam_width=beam_width)
     assert (got.dtype, got.shape) == (jnp.uint8, (ROWS, M))
-    np.testing.assert_array_equal(got, [beam_oracle(BOOKS, row, beam_width) for row in X])
+    np.testing.assert_array_equal(got, [oracles.beam(BOOKS, row, beam_width) for row in X])
 
 
 def test_wider_beams_find_better_codes_and_the_widest_the_best():
@@ -135,7 +124,7 @@ def test_bfloat16_embeddings_are_coded_in_float32():
 def test_awkward_rows_are_coded(beam_width):
     for books, x in ((BOOKS, 0 * X), (1e4 * BOOKS, 1e4 * X), (0 * BOOKS, X)):
         got = ENCODE(books, x, beam_width=beam_width)
-        due = [beam_oracle(books, row, beam_width) for row in x]
+        due = [oracles.beam(books, row, beam_width) for row in x]
         np.testing.assert_array_equal(got, due)
 
 

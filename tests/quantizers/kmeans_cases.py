@@ -1,0 +1,95 @@
+"""Rows of the contract test for `quantjax.quantizers.kmeans`."""
+
+import functools
+
+import jax
+import numpy as np
+
+from quantjax.quantizers import kmeans
+from tests.quantizers import oracles
+from tests.quantizers.case import NEEDS_KEY, ROW_MASK, Case, K, counts, normal, positive, share
+
+
+def _squared_distances(x, centroids):
+    return [[c @ c - 2 * row @ c for c in centroids] for row in x]
+
+
+_POINTS, _CENTROIDS = ("Nd", normal), ("Kd", normal)
+
+# k-means is called by checked functions and checks nothing itself.
+_unchecked = functools.partial(Case, refused=())
+CASES = (
+    _unchecked(
+        "kmeans.squared_distances",
+        kmeans.squared_distances,
+        oracle=_squared_distances,
+        arguments=(_POINTS, _CENTROIDS),
+        result="NK",
+        trained=(0, 1),
+        local="N",
+    ),
+    _unchecked(
+        "kmeans.distances_by_centroid",
+        kmeans.distances_by_centroid,
+        oracle=lambda x, centroids: np.transpose(_squared_distances(x, centroids)),
+        arguments=(_POINTS, _CENTROIDS),
+        result="KN",
+        trained=(0, 1),
+        local="N",
+    ),
+    _unchecked(
+        "kmeans.nearest",
+        kmeans.nearest,
+        oracle=lambda distances: np.argmin(distances, axis=0),
+        arguments=(("KN", normal),),
+        result="N",
+        dtypes="int32",
+        local="N",
+    ),
+    *(
+        _unchecked(
+            name,
+            kmeans.assign,
+            oracle=lambda x, centroids: oracles.encode(centroids[None], x)[:, 0],
+            arguments=((letter + "d", normal), _CENTROIDS),
+            result=letter,
+            dtypes="int32",
+            local=letter,
+        )
+        for name, letter in (("kmeans.assign", "N"), ("kmeans.assign (in tiles)", "R"))
+    ),
+    _unchecked(
+        "kmeans.plus_plus",
+        lambda seed, x, mask: kmeans.plus_plus(jax.random.key(seed), x, num_centroids=K, mask=mask),
+        oracle=lambda seed, x, mask: oracles.plus_plus_of_key(jax.random.key(seed), x, mask, K),
+        arguments=(NEEDS_KEY, _POINTS, ROW_MASK),
+        result="Kd",
+    ),
+    _unchecked(
+        "kmeans.draw_row",
+        kmeans.draw_row,
+        oracle=oracles.draw_row,
+        arguments=(("N", positive), ("", share)),
+        result="",
+        dtypes="int32",
+    ),
+    _unchecked(
+        "kmeans.lloyd",
+        lambda centroids, x, mask, *, num_iterations: kmeans.lloyd(
+            centroids, x, mask=mask, num_iterations=num_iterations
+        ),
+        oracle=oracles.lloyd,
+        arguments=(_CENTROIDS, _POINTS, ROW_MASK),
+        result="Kd",
+        settings=({"num_iterations": 1}, {"num_iterations": 3}),
+        open_at_ties=True,
+    ),
+    _unchecked(
+        "kmeans.repair_empty",
+        kmeans.repair_empty,
+        oracle=oracles.repair_empty,
+        arguments=(_CENTROIDS, ("K", counts)),
+        result="Kd",
+        dtypes="centroids",
+    ),
+)
