@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.losses.shapes import check_same
-from quantjax.losses.vectors import unit, widen
+from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
 
 
@@ -45,7 +45,7 @@ def nt_xent(
       ICML 2020, eq. 1.
     """
     _check_columns(queries, keys, positives, selves)
-    logits = unit(widen(queries)) @ unit(widen(keys)).T / temperature
+    logits = cosines(queries, keys) / temperature
     positive, negative = _columns(positives, selves, keys.shape[0])
     total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
     surprise = total - jnp.sum(logits, axis=1, where=positive)
@@ -89,7 +89,7 @@ def debiased_nt_xent(
       AAAI 2022; Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
     _check_columns(queries, keys, positives, selves)
-    logits = unit(widen(queries)) @ unit(widen(keys)).T / temperature
+    logits = cosines(queries, keys) / temperature
     positive, negative = _columns(positives, selves, keys.shape[0])
     counted = positive | negative
     # Everything is divided by exp(largest), so that no temperature overflows.
@@ -187,8 +187,8 @@ def cibhash(
     _check_gathered("all_first", all_first, first)
     check_same("all_second", all_second, "all_first", all_first)
     _check_row_numbers("own", own, first)
+    first, second, all_first, all_second = map(widen, (first, second, all_first, all_second))
     codes = [_probable_sign(x) for x in (first, second, all_first, all_second)]
-    first, second = widen(first), widen(second)
     divergence = _bernoulli_divergence(first, second) + _bernoulli_divergence(second, first)
     return _two_views(*codes, own, temperature) + weight * divergence / 2
 
@@ -210,7 +210,7 @@ def _two_views(first, second, all_first, all_second, own, temperature):
 
 def _probable_sign(x):
     # tanh(x / 2) / 2 is sigmoid(x) - 1/2 without its rounding, which would flip small values.
-    return binary.sign(jnp.tanh(jnp.asarray(x) / 2) / 2)
+    return binary.sign(jnp.tanh(x / 2) / 2)
 
 
 def _bernoulli_divergence(x, constant):

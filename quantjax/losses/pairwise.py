@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.losses.shapes import check_pairs
-from quantjax.losses.vectors import squared_distances, unit, widen
+from quantjax.losses.vectors import cosines, squared_distances, widen
 
 
 def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array) -> jax.Array:
@@ -18,7 +18,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       similar: Whether each pair shares a label, [Q, N] bool.
 
     Returns:
-      Loss of every pair, [Q, N].
+      Loss of every pair, [Q, N], float32 at least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -27,7 +27,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 1.
     """
     check_pairs(queries, database, similar)
-    cosine = unit(queries) @ unit(database).T
+    cosine = cosines(queries, database)
     return jnp.square(_target(similar, cosine.dtype) - cosine)
 
 
@@ -46,7 +46,7 @@ def pairwise_inner_product(
       similar: Whether each pair shares a label, [Q, N] bool.
 
     Returns:
-      Loss of every pair, [Q, N].
+      Loss of every pair, [Q, N], float32 at least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -55,7 +55,7 @@ def pairwise_inner_product(
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, ablations.
     """
     check_pairs(queries, database, similar)
-    similarity = jnp.matmul(queries, database.T) / queries.shape[1]
+    similarity = jnp.matmul(widen(queries), widen(database).T) / queries.shape[1]
     return jnp.square(_target(similar, similarity.dtype) - similarity)
 
 
@@ -146,9 +146,7 @@ def pairwise_cauchy(
     """
     check_pairs(queries, database, similar)
     # Float32 in full on accelerators too: 1 - cos of near neighbours is a difference of equals.
-    cosine = jnp.matmul(
-        unit(widen(queries)), unit(widen(database)).T, precision=jax.lax.Precision.HIGHEST
-    )
+    cosine = cosines(queries, database, precision=jax.lax.Precision.HIGHEST)
     distances = queries.shape[1] / 2 * jnp.maximum(1 - cosine, 1e-6)
     # s log(d / gamma) + log(1 + gamma / d) is log(1 + d / gamma) for a similar pair.
     return jnp.log1p(jnp.where(similar > 0, distances / gamma, gamma / distances))

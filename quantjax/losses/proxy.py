@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.losses.shapes import check_same
-from quantjax.losses.vectors import unit, widen
+from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
 
 
@@ -25,7 +25,7 @@ def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
         `class_centres(key, labels, centres)` for several labels a row.
 
     Returns:
-      Loss of every row, [B].
+      Loss of every row, [B], float32 at least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -35,7 +35,7 @@ def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
       CVPR 2020.
     """
     check_same("targets", targets, "x", x)
-    return jnp.mean(jax.nn.softplus(-2 * x * targets), axis=-1)
+    return jnp.mean(jax.nn.softplus(-2 * widen(x) * targets), axis=-1)
 
 
 def orthogonal_cosine(
@@ -71,8 +71,8 @@ def orthogonal_cosine(
       Objective, NeurIPS 2021.
     """
     _check_classes(x, labels, "centres", centres)
-    cosines = unit(widen(x)) @ unit(widen(centres)).T
-    logits = scale * (cosines - margin * jnp.asarray(labels > 0, cosines.dtype))
+    cosine = cosines(x, centres)
+    logits = scale * (cosine - margin * jnp.asarray(labels > 0, cosine.dtype))
     return _cross_entropy(logits, labels)
 
 
@@ -88,7 +88,7 @@ def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) 
       margin: m, the public code's 1.
 
     Returns:
-      Loss of every row, [B].
+      Loss of every row, [B], float32 at least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -98,7 +98,7 @@ def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) 
       Codes, IJCAI 2020.
     """
     check_same("targets", targets, "x", x)
-    return jnp.sum(jnp.maximum(margin - x * targets, 0), axis=-1)
+    return jnp.sum(jnp.maximum(margin - widen(x) * targets, 0), axis=-1)
 
 
 def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:

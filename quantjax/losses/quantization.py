@@ -21,7 +21,7 @@ def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
       quantized: What the codes stand for, [B, D]: `decode(encode(x))`.
 
     Returns:
-      Squared Euclidean error of every row, [B].
+      Squared Euclidean error of every row, [B], float32 at least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -30,7 +30,7 @@ def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 2.
     """
     check_same("quantized", quantized, "x", x)
-    return jnp.sum(jnp.square(x - quantized), axis=-1)
+    return jnp.sum(jnp.square(widen(x) - widen(quantized)), axis=-1)
 
 
 def sign_error(x: jax.Array) -> jax.Array:

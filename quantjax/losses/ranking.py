@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.losses.shapes import check_pairs
-from quantjax.losses.vectors import unit, widen
+from quantjax.losses.vectors import cosines, widen
 
 
 def soft_average_precision(
@@ -108,10 +108,8 @@ def smooth_recall_at_k(
     counted = _all_but_selves(selves, similar)
     relevant = (similar > 0) & counted
     # In full float32: what is compared differs by hundredths, and accelerators round to less.
-    cosines = jnp.matmul(
-        unit(widen(queries)), unit(widen(database)).T, precision=jax.lax.Precision.HIGHEST
-    )
-    ranks = _smooth_ranks(cosines, counted, rank_temperature)
+    cosine = cosines(queries, database, precision=jax.lax.Precision.HIGHEST)
+    ranks = _smooth_ranks(cosine, counted, rank_temperature)
     num_relevant = jnp.sum(relevant, axis=1)
     recalls = []
     for k, temperature in zip(top_ks, count_temperatures, strict=True):
@@ -121,17 +119,17 @@ def smooth_recall_at_k(
     return jnp.where(num_relevant > 0, 1 - mean, 0)
 
 
-def _smooth_ranks(cosines, counted, temperature):
+def _smooth_ranks(cosine, counted, temperature):
     @jax.checkpoint
     def of_query(row):
-        cosines, counted = row
+        cosine, counted = row
         # An item's comparison with itself is 1/2 and has no gradient: it is in the sum, and half
         # is taken off the 1.
-        gaps = (cosines[:, None] - cosines) / temperature
+        gaps = (cosine[:, None] - cosine) / temperature
         return 0.5 + jnp.sum(jax.nn.sigmoid(gaps), axis=0, where=counted[:, None])
 
     # Some queries at a time and again for the gradient, for [Q, N, N] would fill the memory.
-    return jax.lax.map(of_query, (cosines, counted), batch_size=8)
+    return jax.lax.map(of_query, (cosine, counted), batch_size=8)
 
 
 def _all_but_selves(selves, similar):

@@ -1,4 +1,4 @@
-"""Arithmetic on rows that several losses share: enough digits, unit length, distances."""
+"""Arithmetic on rows that several losses share: enough digits, unit length, cosines, distances."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,23 @@ def unit(x: jax.Array) -> jax.Array:
     x = x / jnp.where(scale > 0, scale, 1)
     squares = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
+
+
+def cosines(
+    queries: jax.Array, database: jax.Array, *, precision: jax.lax.Precision | None = None
+) -> jax.Array:
+    """Returns the cosine of all pairs.
+
+    Args:
+      queries: Rows [Q, D], of any length and type.
+      database: Rows [N, D].
+      precision: Of the product of unit rows; accelerators multiply float32 in fewer bits when
+        None.
+
+    Returns:
+      Cosines [Q, N], float32 at least; 0 where either row is zero.
+    """
+    return jnp.matmul(unit(widen(queries)), unit(widen(database)).T, precision=precision)
 
 
 def squared_distances(queries: jax.Array, database: jax.Array) -> jax.Array:

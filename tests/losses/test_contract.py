@@ -1,4 +1,4 @@
-"""What every loss promises; a new loss is tested by adding a row to its file of cases."""
+"""What losses, their selections and centres, and labels promise; a new one is tested by a row."""
 
 import functools
 import inspect
@@ -32,25 +32,77 @@ CASES = (
 DEVICES = 8
 
 
+def name_of(case):
+    return f"{case.function.__name__} {case.remark}".strip()
+
+
 def each_of(rows):
-    return pytest.mark.parametrize("case", rows, ids=[row.function.__name__ for row in rows])
+    return pytest.mark.parametrize("case", rows, ids=map(name_of, rows))
 
 
 every_case = each_of(CASES)
+every_trained_case = each_of([case for case in CASES if case.trained])
 # A straight-through function's gradient is not its own derivative: `surrogate` says whose it is.
-every_smooth_case = each_of([case for case in CASES if case.surrogate is None])
+every_smooth_case = each_of([case for case in CASES if case.trained and case.surrogate is None])
+every_checked_case = each_of([case for case in CASES if case.refused != ()])
+
+
+def axes_of(case):
+    return [axes for axes, _ in case.arguments]
 
 
 def each_setting(case):
     return [(options, functools.partial(case.function, **options)) for options in case.settings]
 
 
-def cast(case, arguments, dtype=jnp.float32):
-    return [jnp.asarray(x, dtype if i in case.trained else None) for i, x in enumerate(arguments)]
+def cast(arguments, dtype=jnp.float32, marks=bool):
+    """Real numbers take the dtype, and what is true or false the type of marks."""
+    kinds = {np.dtype(bool): marks, np.dtype(np.float64): dtype}
+    return [jnp.asarray(x, kinds.get(x.dtype)) for x in arguments]
 
 
 def with_trained(case, arguments, change):
     return [change(x) if i in case.trained else x for i, x in enumerate(arguments)]
+
+
+def due_leaves(case, arguments, options):
+    due = case.oracle(*arguments, **options)
+    return [np.asarray(leaf) for leaf in (due if isinstance(due, tuple) else (due,))]
+
+
+def due_dtypes(case, real="float32"):
+    return [real if name == "real" else name for name in case.dtypes.split(",")]
+
+
+def assert_close(got, due, *, rtol=0.0, atol=0.0, share=0.0):
+    """Compares results; `share` is an error allowed as a share of the largest value due."""
+    for one, other in zip(got, due, strict=True):
+        one, other = np.asarray(one), np.asarray(other)
+        if np.issubdtype(one.dtype, np.floating) or one.dtype == jnp.bfloat16:
+            one, other = np.float64(one), np.float64(other)
+            atol_here = atol + share * max(np.max(np.abs(other)), 1e-6)
+            np.testing.assert_allclose(one, other, rtol=rtol, atol=atol_here)
+        else:
+            np.testing.assert_array_equal(one, other)
+
+
+@functools.cache
+def compiled(case_number, setting):
+    """Compiles `*arguments -> gradients of the summed result, results`, once for all tests."""
+    case = CASES[case_number]
+    _, function = each_setting(case)[setting]
+
+    def value(*args):
+        result = function(*args)
+        return jnp.sum(result.astype(jnp.float32)), [result]
+
+    if not case.trained:
+        return jax.jit(lambda *args: ((), jax.tree.leaves(function(*args))))
+    return jax.jit(jax.grad(value, argnums=case.trained, has_aux=True))
+
+
+def run(case, setting, arguments):
+    return compiled(CASES.index(case), setting)(*arguments)
 
 
 def test_every_loss_is_a_row():
@@ -60,10 +112,11 @@ def test_every_loss_is_a_row():
 @every_case
 def test_value_equals_the_float64_oracle(case):
     arguments = cases.draw(case, seed=0)
-    for options, function in each_setting(case):
-        got = jax.jit(function)(*cast(case, arguments))
-        assert got.shape == cases.shape_of(case.result)
-        np.testing.assert_allclose(got, case.oracle(*arguments, **options), rtol=2e-5, atol=1e-6)
+    for setting, options in enumerate(case.settings):
+        _, got = run(case, setting, cast(arguments))
+        due_shapes = [cases.shape_of(axes) for axes in case.result.split(",")]
+        assert [leaf.shape for leaf in got] == due_shapes
+        assert_close(got, due_leaves(case, arguments, options), rtol=2e-5, atol=1e-6)
 
 
 @every_case
@@ -74,12 +127,24 @@ def test_every_keyword_is_varied_and_counts(case):
             given = [options.get(parameter.name, parameter.default) for options in case.settings]
             assert len(set(given)) > 1, f"{parameter.name} takes one value only"
     arguments = cases.draw(case, seed=0)
-    due = [case.oracle(*arguments, **options) for options in case.settings]
+    due = [due_leaves(case, arguments, options) for options in case.settings]
     for one, other in itertools.combinations(due, 2):
-        assert not np.allclose(one, other, rtol=1e-3), "two settings that give the same values"
+        alike = [np.allclose(*pair, rtol=1e-3) for pair in zip(one, other, strict=True)]
+        assert not all(alike), "two settings that give the same values"
 
 
 @every_case
+def test_real_results_have_float32_at_least_and_float64_stays(case):
+    arguments = cases.draw(case, seed=0)
+    with jax.enable_x64(True):
+        for dtype in ("bfloat16", "float32", "float64"):
+            due = due_dtypes(case, real="float32" if dtype == "bfloat16" else dtype)
+            for _, function in each_setting(case):
+                got = jax.tree.leaves(jax.eval_shape(function, *cast(arguments, dtype)))
+                assert [leaf.dtype for leaf in got] == due
+
+
+@every_trained_case
 def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
     arguments, rng = cases.draw(case, seed=1), np.random.default_rng(2)
     weights = rng.normal(size=cases.shape_of(case.result))
@@ -91,7 +156,7 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
         gradient = jax.jit(
             jax.grad(lambda *args, f=function: jnp.sum(f(*args) * weights), argnums=case.trained)
         )
-        for position, got in zip(case.trained, gradient(*cast(case, arguments)), strict=True):
+        for position, got in zip(case.trained, gradient(*cast(arguments)), strict=True):
             direction = rng.normal(size=got.shape)
             ends = []
             for sign in (1, -1):
@@ -104,7 +169,7 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
 
 @every_smooth_case
 def test_gradient_passes_check_grads(case):
-    arguments = cast(case, cases.draw(case, seed=3))
+    arguments = cast(cases.draw(case, seed=3))
     for _, function in each_setting(case):
 
         def of_trained(*trained, f=function):
@@ -133,57 +198,55 @@ def long(x):
     return np.float64(np.float32(1e4 * x / np.linalg.norm(x, axis=-1, keepdims=True)))
 
 
-@functools.cache
-def value_and_gradient(case_number, setting):
-    case = CASES[case_number]
-    _, function = each_setting(case)[setting]
-
-    def value(*args):
-        result = function(*args)
-        return jnp.sum(result.astype(jnp.float32)), result
-
-    return jax.jit(jax.grad(value, argnums=case.trained, has_aux=True))
+def at_point(case, arguments, point):
+    """Moves what is drawn from the normal distribution, or trained."""
+    draws = [draw_one for _, draw_one in case.arguments]
+    moved = {i for i, draw_one in enumerate(draws) if draw_one is cases.normal} | {*case.trained}
+    return [point(x) if i in moved else x for i, x in enumerate(arguments)]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
 @pytest.mark.parametrize("point", [zero_row, all_zero, equal_points, long, lambda x: x])
 @every_case
-def test_value_is_right_and_gradient_finite_at_awkward_points(case, point, dtype, tolerance):
-    arguments = cast(case, with_trained(case, cases.draw(case, seed=4), point), dtype)
-    tolerance = max(tolerance, case.tolerance)
-    seen = [np.asarray(x, bool if x.dtype == bool else np.float64) for x in arguments]
+def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, point):
+    arguments = at_point(case, cases.draw(case, seed=4), point)
+    # Marks may be numbers as well, which is tested where a program is compiled anyway.
+    given = cast(arguments, "bfloat16", marks="uint8")
+    rounded = [np.float64(x) if x.dtype == jnp.bfloat16 else np.asarray(x) for x in given]
+    rounded = [x.astype(y.dtype) for x, y in zip(rounded, arguments, strict=True)]
     for setting, options in enumerate(case.settings):
-        gradients, got = value_and_gradient(CASES.index(case), setting)(*arguments)
-        due = np.asarray(case.oracle(*seen, **options))
-        np.testing.assert_allclose(
-            np.float64(got), due, rtol=0, atol=tolerance * max(np.max(np.abs(due)), 1e-6)
-        )
-        for position, gradient in zip(case.trained, gradients, strict=True):
-            assert gradient.dtype == arguments[position].dtype
-            assert jnp.all(jnp.isfinite(gradient))
+        for numbers, inexact in ((arguments, cast(arguments)), (rounded, given)):
+            gradients, got = run(case, setting, inexact)
+            assert [leaf.dtype for leaf in got] == due_dtypes(case)
+            assert_close(got, due_leaves(case, numbers, options), share=case.tolerance)
+            for position, gradient in zip(case.trained, gradients, strict=True):
+                assert gradient.dtype == inexact[position].dtype
+                assert jnp.all(jnp.isfinite(gradient))
+        # The last gradients are bfloat16's: those of the same numbers in float32, rounded.
+        assert_close(gradients, run(case, setting, cast(rounded))[0], atol=1e-6, share=2**-7)
 
 
 @every_case
 def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
     draws = [cases.draw(case, seed) for seed in (5, 6)]
-    for _, function in each_setting(case):
-        eager = [function(*cast(case, arguments)) for arguments in draws]
-        stacked = [jnp.stack(parts) for parts in zip(*(cast(case, d) for d in draws), strict=True)]
+    for setting, (_, function) in enumerate(each_setting(case)):
+        eager = [jax.tree.leaves(function(*cast(arguments))) for arguments in draws]
+        together = jax.jit(jax.vmap(function))(*map(jnp.stack, zip(*map(cast, draws), strict=True)))
         for got in (
-            [jax.jit(function)(*cast(case, arguments)) for arguments in draws],
-            jax.jit(jax.vmap(function))(*stacked),
-            [function(*arguments) for arguments in draws],  # float64 numpy
+            [run(case, setting, cast(arguments))[1] for arguments in draws],
+            [[leaf[i] for leaf in jax.tree.leaves(together)] for i in range(len(draws))],
+            [jax.tree.leaves(function(*arguments)) for arguments in draws],  # float64 numpy
         ):
             for one, other in zip(got, eager, strict=True):
-                assert one.dtype == other.dtype == jnp.float32
-                np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+                assert [leaf.dtype for leaf in one] == [leaf.dtype for leaf in other]
+                assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @every_case
 def test_pmap_with_gathered_columns_equals_one_device(case):
-    arguments = cast(case, cases.draw(case, seed=7))
+    arguments = cast(cases.draw(case, seed=7))
     local = case.result[:1] if case.local is None else case.local
-    gathered = [axes[0] != local for axes, _ in case.arguments]
+    shared = [bool(axes) for axes in axes_of(case)]
+    gathered = [bool(axes) and axes[0] != local for axes in axes_of(case)]
     matrix = jnp.asarray(np.random.default_rng(8).normal(size=(cases.SIZES["D"],) * 2), jnp.float32)
 
     for _, function in each_setting(case):
@@ -192,39 +255,56 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
             # The shared matrix stands for the network that made the embeddings of both sides.
             args = with_trained(case, args, lambda x: x @ matrix)
             args = [gather(x) if g else x for g, x in zip(gathered, args, strict=True)]
-            return jnp.mean(f(*args))
+            leaves = jax.tree.leaves(f(*args))
+            return jnp.mean(leaves[0]), leaves
 
         def on_each_device(matrix, args, loss=loss):
             gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
-            local_result = jax.value_and_grad(loss)(matrix, args, gather=gather)
-            return jax.lax.pmean(local_result, "data")
+            (value, leaves), gradient = jax.value_and_grad(loss, has_aux=True)(
+                matrix, args, gather=gather
+            )
+            return jax.lax.pmean((value, gradient), "data"), leaves
 
-        one = jax.jit(functools.partial(jax.value_and_grad(loss), gather=lambda x: x))
-        cut = [x.reshape(DEVICES, -1, *x.shape[1:]) for x in arguments]
-        eight = jax.pmap(on_each_device, axis_name="data", in_axes=(None, 0), out_axes=None)
-        for got, due in zip(eight(matrix, cut), one(matrix, arguments), strict=True):
-            np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-5)
+        one = jax.jit(functools.partial(jax.value_and_grad(loss, has_aux=True), gather=lambda x: x))
+        cut = [
+            x.reshape(DEVICES, -1, *x.shape[1:]) if s else x
+            for s, x in zip(shared, arguments, strict=True)
+        ]
+        eight = jax.pmap(
+            on_each_device,
+            axis_name="data",
+            in_axes=(None, [0 if s else None for s in shared]),
+            out_axes=(None, 0),
+        )
+        (value, due), gradient = one(matrix, arguments)
+        means, got = eight(matrix, cut)
+        assert_close(means, (value, gradient), rtol=1e-4, atol=1e-5)
+        # What devices share out, row by row; what each has whole, of every device.
+        due = [x if local else jnp.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
+        got = [x.reshape(y.shape) for x, y in zip(got, due, strict=True)]
+        assert_close(got, due, rtol=1e-4, atol=1e-5)
 
 
-@every_case
+@every_checked_case
 def test_shape_mismatch_is_refused_by_name(case):
-    arguments = cast(case, cases.draw(case, seed=0))
+    arguments = cast(cases.draw(case, seed=0))
     names = list(inspect.signature(case.function).parameters)
-    all_axes = [axes for axes, _ in case.arguments]
     _, function = each_setting(case)[0]
 
     def refusal(position, x):
         wrong = [x if i == position else argument for i, argument in enumerate(arguments)]
-        with pytest.raises(ValueError, match=r"^\w+ must have .*got \(.*\)$") as caught:
+        with pytest.raises(ValueError, match=r"^[\w ]+ must (have|be) .*got .*\(.*\)") as caught:
             function(*wrong)
         return str(caught.value)
 
-    for position, axes in enumerate(all_axes):
+    for position, axes in enumerate(axes_of(case)):
         x = arguments[position]
+        if not axes:
+            continue
         assert names[position] in refusal(position, x[0])
         assert names[position] in refusal(position, x[None])
         for axis, letter in enumerate(axes):
-            if sum(letter in other for other in all_axes) > 1:
+            if sum(letter in other for other in axes_of(case)) > 1:
                 message = refusal(position, jnp.take(x, jnp.arange(x.shape[axis] - 1), axis))
                 # Of two sizes that differ either may be the wrong one; both must be shown.
                 assert str(x.shape[axis] - 1) in message
