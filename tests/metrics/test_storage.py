@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from quantjax.metrics import storage
+
+
+def ranked_by_loops(distances, relevant):
+    """Relevance and level ends along each ranking, by Python's stable sort."""
+    hits, ends = np.zeros(distances.shape, bool), np.zeros(distances.shape, bool)
+    for row, (near, is_relevant) in enumerate(zip(distances, relevant, strict=True)):
+        order = sorted(range(len(near)), key=lambda item: float(near[item]))
+        hits[row] = [is_relevant[item] for item in order]
+        ends[row, -1] = True
+        for rank in range(len(order) - 1):
+            ends[row, rank] = near[order[rank]] != near[order[rank + 1]]
+    return hits, ends
+
+
+DISTANCES = {
+    "hamming": lambda rng: rng.integers(0, 5, (6, 40)),
+    "unsigned": lambda rng: rng.integers(0, 250, (6, 40)).astype(np.uint8),
+    "far integers": lambda rng: rng.integers(-(2**31), 2**31, (6, 40)),
+    "half integers": lambda rng: rng.integers(-4, 4, (6, 40)) / 2,
+    "float32": lambda rng: rng.standard_normal((6, 40)).astype(np.float32),
+    "float16": lambda rng: rng.standard_normal((6, 40)).astype(np.float16),
+    "float64": lambda rng: rng.standard_normal((6, 10)).repeat(4, axis=1),
+    "huge": lambda rng: rng.standard_normal((6, 40)) * 1e300,
+    "special": lambda rng: rng.choice([-np.inf, -1.0, -0.0, 0.0, 1e-45, 2.0, np.inf], (6, 40)),
+    "one item": lambda rng: rng.standard_normal((6, 1)),
+}
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_ranking_equals_pythons_stable_sort(rng, name):
+    distances = DISTANCES[name](rng)
+    relevant = rng.random(distances.shape) < 0.4
+    ranked = storage.rank_as_stored(distances, relevant)
+    hits, ends = ranked_by_loops(distances, relevant)
+    np.testing.assert_array_equal(ranked.hits, hits)
+    np.testing.assert_array_equal(ranked.ends, ends)
+
+
+def test_precision_sums_equal_a_loop(rng):
+    hits = rng.random((20, 15)) < np.linspace(0, 1, 20)[:, None]
+    due = [sum(row[: rank + 1].mean() for rank in np.flatnonzero(row)) for row in hits]
+    np.testing.assert_allclose(storage.precision_sums(hits), due, rtol=1e-14)
+
+
+def test_level_counts_equal_a_count_of_each_distance(rng):
+    distances = np.sort(rng.integers(0, 6, (9, 12)) * np.arange(9)[:, None], axis=1)[::-1]
+    relevant = rng.random((9, 12)) < 0.5
+    counts = storage.count_levels(storage.rank_as_stored(distances, relevant))
+    for near, is_relevant, got in zip(distances, relevant, counts, strict=True):
+        values = np.unique(near)
+        due = [(np.sum(near == value), np.sum(is_relevant[near == value])) for value in values]
+        np.testing.assert_array_equal(got[: len(values)], due)
+        assert not got[len(values) :].any()
