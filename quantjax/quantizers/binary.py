@@ -27,9 +27,10 @@ def sign(x: jax.Array) -> jax.Array:
 
 
 def clipped_sign(x: jax.Array) -> jax.Array:
-    """Returns +1 or -1, with the identity's gradient inside [-1, 1] and none outside.
+    """Returns +1 or -1, with the identity's gradient where |x| <= 1 and none elsewhere.
 
-    What has its sign beyond doubt is not pushed further.
+    What has its sign beyond doubt is not pushed further; the corners themselves still are, as in
+    the paper, where the gradient of a clip would be a half.
 
     Args:
       x: Real values of any shape.
@@ -40,7 +41,7 @@ def clipped_sign(x: jax.Array) -> jax.Array:
     Reference:
       Hubara et al., Binarized Neural Networks, NeurIPS 2016.
     """
-    return straight_through(_sign(x), jnp.clip(x, -1, 1))
+    return straight_through(_sign(x), jnp.where(jnp.abs(x) <= 1, x, 0))
 
 
 def median_sign(x: jax.Array) -> jax.Array:

@@ -21,16 +21,14 @@ def test_signs_are_plus_or_minus_one_and_zeros_is_plus(function, dtype):
 
 
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
-def test_gradients_are_those_of_identity_and_of_clip(transform):
+def test_gradients_are_those_of_identity_everywhere_or_up_to_length_1(transform):
     pull = jnp.arange(1.0, 9.0)
     for function, due in (
         (binary.sign, np.ones(8)),
-        (binary.clipped_sign, [0, None, 1, 1, 1, 1, None, 0]),  # at the corners either is right
+        (binary.clipped_sign, [0, 1, 1, 1, 1, 1, 1, 0]),
     ):
-        got = transform(jax.grad(lambda x, f=function: jnp.sum(pull * f(x))))(AWKWARD) / pull
-        for one, other in zip(got, due, strict=True):
-            assert 0 <= one <= 1
-            assert other is None or one == other
+        got = transform(jax.grad(lambda x, f=function: jnp.sum(pull * f(x))))(AWKWARD)
+        np.testing.assert_array_equal(got, pull * np.array(due))
 
 
 def test_median_sign_made_by_hand():
