@@ -1,4 +1,11 @@
-"""Quantizers: from embeddings to codes and back, and what trains in between."""
+"""Quantizers: from embeddings to codes and back, and what trains in between.
+
+Whatever dtype comes in, results are float32 and so is the arithmetic: assignments, statistics and
+sums over codebooks. There are two exceptions. What only copies (`product.split`, `product.decode`,
+`additive.block_diagonal`) keeps the dtype of what it copies; what takes an embedding's place in
+training (`product.quantize`, `binary.sign` and their like) is rounded to the embedding's at the
+end.
+"""
 
 from quantjax.quantizers import (
     additive,

@@ -3,7 +3,7 @@
 Codebooks are [M, K, D]. Product quantization is the block-diagonal case, residual quantization the
 one that is encoded greedily. Items are stored as assignments alone: ||x||^2 of a reconstruction,
 which "l2" and "cosine" need and for which others store 1 or 4 more bytes per item, is computed
-from them, at the cost of one decoding per call of `distances`. Arithmetic is float32.
+from them, at the cost of one decoding per call of `distances`.
 
 References:
   Babenko and Lempitsky, Additive Quantization for Extreme Vector Compression, CVPR 2014.
@@ -41,18 +41,15 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
       assignments: Codeword numbers [N, M].
 
     Returns:
-      Reconstructed embeddings [N, D].
+      Reconstructed embeddings [N, D] float32.
 
     Raises:
       ValueError: if the shapes do not agree.
     """
     check_codebooks(codebooks)
     _check_assignments(codebooks, assignments)
-    codebooks = jnp.asarray(codebooks)
-    total = codebooks[0][assignments[:, 0]]
-    for m in range(1, codebooks.shape[0]):
-        total = total + codebooks[m][assignments[:, m]]
-    return total
+    books = jnp.asarray(codebooks, jnp.float32)
+    return sum(book[assignments[:, m]] for m, book in enumerate(books))
 
 
 def distances(
@@ -107,8 +104,7 @@ def squared_norms(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    x = decode(jnp.asarray(codebooks, jnp.float32), assignments)
-    return jnp.sum(jnp.square(x), axis=-1)
+    return jnp.sum(jnp.square(decode(codebooks, assignments)), axis=-1)
 
 
 def icm_encode(

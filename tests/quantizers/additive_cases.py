@@ -58,7 +58,6 @@ CASES = (
         oracle=oracles.additive_decode,
         arguments=(WIDE, NUMBERS),
         result="ND",
-        dtypes="codebooks",
         trained=(0,),
         local="N",
     ),
