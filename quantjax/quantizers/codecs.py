@@ -77,6 +77,7 @@ class ProductCodec:
         x = product.decode(self.codebooks.astype(jnp.float32), self.assignments(codes))
         if self.rotation is None:
             return x
+        self._check_rotation()
         return _matmul(x, self.rotation.T)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
@@ -93,8 +94,17 @@ class ProductCodec:
     def _rotate(self, name, x):
         if self.rotation is None:
             return x
-        _check_width(name, x, self.rotation.shape[0])
+        self._check_rotation()
+        _check_width(name, x, len(self.rotation))
         return _matmul(x, self.rotation)
+
+    def _check_rotation(self):
+        width = self.codebooks.size // self.codebooks.shape[1]
+        if self.rotation.shape != (width, width):
+            raise ValueError(
+                f"rotation must have shape {(width, width)} for codebooks {self.codebooks.shape}, "
+                f"got {self.rotation.shape}"
+            )
 
 
 @jax.tree_util.register_dataclass
@@ -136,6 +146,7 @@ class BinaryCodec:
 
         That is an embedding of the same code; how far from the offset x was, no bit tells.
         """
+        self._check_fields()
         x = binary.unpack(codes, self.num_bits)
         if self.projection is not None:
             x = _matmul(x, self.projection.T)
@@ -150,12 +161,23 @@ class BinaryCodec:
         return binary.hamming_distances(self._encode("queries", queries), codes)
 
     def _encode(self, name, x):
-        width = self.num_bits if self.projection is None else self.projection.shape[0]
-        _check_width(name, x, width)
+        _check_width(name, x, self._check_fields())
         x = x.astype(jnp.float32)
         if self.offset is not None:
             x = x - self.offset
         return binary.pack(x if self.projection is None else _matmul(x, self.projection))
+
+    def _check_fields(self):
+        """Returns the width of the embeddings that the fields agree on."""
+        projection, offset = self.projection, self.offset
+        if projection is not None and projection.shape[1:] != (self.num_bits,):
+            raise ValueError(
+                f"projection must have shape [D, {self.num_bits}], got {projection.shape}"
+            )
+        width = self.num_bits if projection is None else len(projection)
+        if offset is not None and offset.shape != (width,):
+            raise ValueError(f"offset must have shape {(width,)}, got {offset.shape}")
+        return width
 
 
 @jax.tree_util.register_dataclass
@@ -192,7 +214,7 @@ class ResidualCodec:
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
-        return additive.decode(self.codebooks.astype(jnp.float32), self.assignments(codes))
+        return additive.decode(self.codebooks, self.assignments(codes))
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Measures real queries [Q, D] against codes [N, num_bytes]: [Q, N]."""
@@ -260,4 +282,5 @@ def _check_width(name, x, width):
 
 
 def _matmul(a, b):
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

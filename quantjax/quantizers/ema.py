@@ -49,7 +49,8 @@ def ema_init(
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check(codebooks, assignments, mask)
+    product.check_codebooks(codebooks)
+    _check_rows(assignments, mask, (len(assignments), codebooks.shape[0]))
     return EmaState(
         jnp.asarray(codebooks, jnp.float32),
         _counts(codebooks, assignments, _weights(assignments, mask)),
@@ -84,7 +85,8 @@ def ema_update(
       ValueError: if the shapes do not agree.
     """
     state = jax.tree.map(jnp.asarray, state)
-    _check(state.codebooks, assignments, mask, x)
+    _check_state(state, x)
+    _check_rows(assignments, mask, (len(x), len(state.codebooks)))
     weights = _weights(assignments, mask)
     batch = _counts(state.codebooks, assignments, weights)
     counts = state.counts + (1 - decay) * (batch - state.counts)
@@ -120,8 +122,9 @@ def revive(
     Raises:
       ValueError: if the shapes do not agree.
     """
-    num_codebooks = state.codebooks.shape[0]
-    _check(state.codebooks, jnp.zeros((x.shape[0], num_codebooks), jnp.uint8), mask, x)
+    _check_state(state, x)
+    _check_mask(mask, len(x))
+    num_codebooks = len(state.codebooks)
     dead = state.counts < threshold
     usable = jnp.ones(x.shape[0], bool) if mask is None else mask
     draws = jax.random.uniform(key, (num_codebooks, x.shape[0]))
@@ -154,16 +157,21 @@ def _sums_of_gaps(codebooks, x, assignments, weights):
     return jnp.zeros_like(codebooks).at[books, assignments].add(gaps)
 
 
-def _check(codebooks, assignments, mask, x=None):
-    if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
-    width = codebooks.shape[0] * codebooks.shape[2]
-    if x is not None and (x.ndim != 2 or x.shape[1] != width):
+def _check_state(state, x):
+    product.check_codebooks(state.codebooks, x)
+    if state.counts.shape != state.codebooks.shape[:2]:
         raise ValueError(
-            f"x must have shape [B, {width}] for codebooks {codebooks.shape}, got {x.shape}"
+            f"counts must have shape {state.codebooks.shape[:2]} for codebooks "
+            f"{state.codebooks.shape}, got {state.counts.shape}"
         )
-    due = (len(assignments) if x is None else len(x), codebooks.shape[0])
+
+
+def _check_rows(assignments, mask, due):
     if assignments.shape != due:
         raise ValueError(f"assignments must have shape {due}, got {assignments.shape}")
-    if mask is not None and mask.shape != due[:1]:
-        raise ValueError(f"mask must have shape {due[:1]}, got {mask.shape}")
+    _check_mask(mask, due[0])
+
+
+def _check_mask(mask, num_rows):
+    if mask is not None and mask.shape != (num_rows,):
+        raise ValueError(f"mask must have shape {(num_rows,)}, got {mask.shape}")

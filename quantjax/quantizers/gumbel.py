@@ -36,7 +36,7 @@ def gumbel_assign(
       and the one-hot of their argmax to `straight_through`, or call `gumbel_quantize`.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree or K is above 256.
     """
     gaps = _gaps(codebooks, x)
     return jax.nn.softmax((jax.random.gumbel(key, gaps.shape) - gaps) / temperature, axis=-1)
@@ -60,7 +60,7 @@ def gumbel_quantize(
       Drawn codewords side by side, [N, M * d], in x's dtype.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree or K is above 256.
     """
     soft = gumbel_assign(key, codebooks, x, temperature=temperature)
     hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
@@ -75,13 +75,7 @@ def gumbel_quantize(
 
 def _gaps(codebooks, x):
     """Squared distances [M, N, K] above each row's least, which the softmax takes off anyway."""
-    if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
-    width = codebooks.shape[0] * codebooks.shape[2]
-    if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(
-            f"x must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
-        )
+    product.check_codebooks(codebooks, x)
     pairs = zip(product.split(x, len(codebooks)), codebooks, strict=True)
     distances = jnp.stack([kmeans.squared_distances(part, book) for part, book in pairs])
     return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))

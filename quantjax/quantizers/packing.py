@@ -60,7 +60,16 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
 
     Returns:
       Codes [N, ceil(M * width / 8)] uint8, zeros behind the last bit.
+
+    Raises:
+      ValueError: if assignments are not [N, M] of whole numbers, or a byte has not that many bits.
     """
+    if assignments.ndim != 2 or not jnp.issubdtype(assignments.dtype, jnp.integer):
+        raise ValueError(
+            "assignments must be whole numbers of shape [N, M], "
+            f"got {assignments.dtype} {assignments.shape}"
+        )
+    _check_bits(width)
     assignments = assignments.astype(jnp.uint8)
     if width == 8:
         return assignments
@@ -82,8 +91,10 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
       Codeword numbers [N, M] uint8.
 
     Raises:
-      ValueError: if the codes have another number of bytes or another type.
+      ValueError: if the codes have another number of bytes or another type, or a byte has not
+        that many bits.
     """
+    _check_bits(width)
     check_codes(codes, -(-count * width // 8))
     if width == 8:
         return codes
@@ -98,3 +109,8 @@ def check_codes(codes: jax.Array, num_bytes: int) -> None:
         raise ValueError(
             f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
         )
+
+
+def _check_bits(width):
+    if not 1 <= width <= 8:
+        raise ValueError(f"width must be between 1 and 8 bits, got {width}")

@@ -1,7 +1,7 @@
 """Product quantization: M codebooks of K codewords, each for its own slice of the embedding.
 
 Assignments [N, M] are codeword numbers; `codes`, the bytes that are stored, are made of them by
-`quantjax.quantizers.codecs`. Assignment is float32 whatever comes in.
+`quantjax.quantizers.codecs`.
 
 Reference:
   Jegou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, TPAMI 33(1), 2011.
@@ -53,7 +53,7 @@ def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree or K is above 256.
     """
-    _check_codebooks(codebooks, x)
+    check_codebooks(codebooks, x)
     numbers = functools.partial(_encode_rows, jnp.asarray(codebooks, jnp.float32))
     return kmeans.over_tiles(numbers, jnp.asarray(x))
 
@@ -73,7 +73,7 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
       assignments: Codeword numbers [N, M].
 
     Returns:
-      Reconstructed embeddings [N, M * d].
+      Reconstructed embeddings [N, M * d], copies in the codewords' dtype.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -97,7 +97,7 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_codebooks(codebooks, x)
+    check_codebooks(codebooks, x)
     slices = split(x, codebooks.shape[0])
     distances = [
         kmeans.squared_distances(part, book) for part, book in zip(slices, codebooks, strict=True)
@@ -129,7 +129,7 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
     Raises:
       ValueError: if the shapes do not agree or K is above 256.
     """
-    _check_codebooks(codebooks, x)
+    check_codebooks(codebooks, x)
     softness = jnp.asarray(temperature, jnp.float32)
     books, slices = (jnp.asarray(a, jnp.float32) for a in (codebooks, x))
     pairs = zip(books, split(slices, len(codebooks)), strict=True)
@@ -190,7 +190,7 @@ def distances(
       ValueError: if the shapes do not agree or the metric is another.
     """
     check_metric(metric)
-    _check_codebooks(codebooks, queries, "queries")
+    check_codebooks(codebooks, queries, "queries")
     _check_assignments(codebooks, assignments)
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     slices = split(queries, books.shape[0])
@@ -259,7 +259,7 @@ def refine_codebooks(
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_codebooks(codebooks, x)
+    check_codebooks(codebooks, x)
     mask = _mask_of_rows(mask, x)
     # One subspace after another: the [N, K] distances of all at once are what fills memory.
     return jax.lax.map(
@@ -313,7 +313,7 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
     """
     if metric not in ("l2", "ip"):
         raise ValueError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
-    _check_codebooks(codebooks, queries, "queries")
+    check_codebooks(codebooks, queries, "queries")
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     slices = split(queries, books.shape[0])
     tables = _squared_gaps(slices, books) if metric == "l2" else -_products(slices, books)
@@ -330,6 +330,18 @@ def check_num_codewords(num_codewords: int) -> None:
     """Refuses a number of codewords that one byte cannot count with a ValueError."""
     if not 2 <= num_codewords <= 256:
         raise ValueError(f"num_codewords must be between 2 and 256, got {num_codewords}")
+
+
+def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
+    """Refuses what are no product codebooks, or embeddings of another width, with a ValueError."""
+    if codebooks.ndim != 3:
+        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+    check_num_codewords(codebooks.shape[1])
+    width = codebooks.shape[0] * codebooks.shape[2]
+    if x is not None and (x.ndim != 2 or x.shape[1] != width):
+        raise ValueError(
+            f"{name} must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
+        )
 
 
 def _squared_gaps(slices, books):
@@ -356,27 +368,12 @@ def _mask_of_rows(mask, x):
     return mask
 
 
-def _check_codebooks(codebooks, x, name="x"):
-    _check_dimensions(codebooks)
-    check_num_codewords(codebooks.shape[1])
-    width = codebooks.shape[0] * codebooks.shape[2]
-    if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(
-            f"{name} must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
-        )
-
-
 def _check_assignments(codebooks, assignments):
-    _check_dimensions(codebooks)
+    check_codebooks(codebooks)
     if assignments.ndim != 2 or assignments.shape[1] != codebooks.shape[0]:
         raise ValueError(
             f"assignments must have shape [N, {codebooks.shape[0]}], got {assignments.shape}"
         )
-
-
-def _check_dimensions(codebooks):
-    if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
 
 
 def _root(squares):

@@ -42,7 +42,7 @@ _update_case = functools.partial(
     dtypes="float32,float32",
     settings=({"decay": 0.5}, {"decay": 0.99}),
     fixed="dD",
-    refused=(0, 2, 3),
+    refused=(0, 1, 2, 3),
 )
 _state = (("MKd", kept), ("MK", positive))
 CASES = (
@@ -58,7 +58,7 @@ CASES = (
     _update_case(
         "ema.ema_update (masked)",
         arguments=(*_state, X, NUMBERS, ROW_MASK),
-        refused=(0, 2, 3, 4),
+        refused=(0, 1, 2, 3, 4),
     ),
     Case(
         "ema.revive",
@@ -70,7 +70,7 @@ CASES = (
         result="MKd,MK",
         dtypes="float32,float32",
         settings=({"threshold": 0.4}, {"threshold": 1.5}),
-        refused=(1, 3),
+        refused=(1, 2, 3),
         fixed="dD",
     ),
 )

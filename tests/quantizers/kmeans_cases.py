@@ -7,11 +7,39 @@ import numpy as np
 
 from quantjax.quantizers import kmeans
 from tests.quantizers import oracles
-from tests.quantizers.case import NEEDS_KEY, ROW_MASK, Case, K, counts, normal, positive, share
+from tests.quantizers.case import (
+    NEEDS_KEY,
+    ROW_MASK,
+    SIZES,
+    Case,
+    K,
+    counts,
+    mask,
+    normal,
+    positive,
+    share,
+)
 
 
 def _squared_distances(x, centroids):
     return [[c @ c - 2 * row @ c for c in centroids] for row in x]
+
+
+def _plus_plus(seed, x, mask):
+    return kmeans.plus_plus(jax.random.key(seed), x, num_centroids=K, mask=mask)
+
+
+def _spread(key, mask, count):
+    """One of each of `count` equal parts of the rows that count."""
+    parts = np.arange(count) + np.float64(jax.random.uniform(key, (count,)))
+    counting = np.flatnonzero(mask)
+    return counting[np.int64(parts * len(counting) / count)]
+
+
+def _plus_plus_of_some(seed, x, mask):
+    key, spread = jax.random.split(jax.random.key(seed))
+    some = _spread(spread, mask, 32 * K)
+    return oracles.plus_plus_of_key(key, x[some], mask[some], K)
 
 
 _POINTS, _CENTROIDS = ("Nd", normal), ("Kd", normal)
@@ -60,10 +88,25 @@ CASES = (
     ),
     _unchecked(
         "kmeans.plus_plus",
-        lambda seed, x, mask: kmeans.plus_plus(jax.random.key(seed), x, num_centroids=K, mask=mask),
+        _plus_plus,
         oracle=lambda seed, x, mask: oracles.plus_plus_of_key(jax.random.key(seed), x, mask, K),
         arguments=(NEEDS_KEY, _POINTS, ROW_MASK),
         result="Kd",
+    ),
+    _unchecked(
+        "kmeans.plus_plus (of some rows)",
+        _plus_plus,
+        oracle=_plus_plus_of_some,
+        arguments=(NEEDS_KEY, ("Rd", normal), ("R", mask)),
+        result="Kd",
+    ),
+    _unchecked(
+        "kmeans.spread_rows",
+        lambda seed, mask: kmeans.spread_rows(jax.random.key(seed), mask, num_rows=SIZES["B"]),
+        oracle=lambda seed, mask: _spread(jax.random.key(seed), mask, SIZES["B"]),
+        arguments=(NEEDS_KEY, ROW_MASK),
+        result="B",
+        dtypes="int32",
     ),
     _unchecked(
         "kmeans.draw_row",

@@ -14,7 +14,6 @@ CASES = (
         dtypes="uint8",
         settings=({"width": 2}, {"width": 3}),
         local="N",
-        refused=(),
     ),
     Case(
         "packing.unpack",

@@ -183,6 +183,10 @@ def test_product_codec_refuses_other_widths():
         product_codec(rotated=False).encode(X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\] for codebooks"):
         product_codec(rotated=False).distances(X[:, :5], codes)
+    narrow = ProductCodec(codec.codebooks, codec.rotation[:, :5])
+    for call in (lambda: narrow.encode(X), lambda: narrow.decode(codes)):
+        with pytest.raises(ValueError, match=r"rotation must have shape \(6, 6\).* got \(6, 5\)"):
+            call()
 
 
 @pytest.mark.parametrize("beam_width", [1, 4])
@@ -269,6 +273,10 @@ def test_binary_codec_refuses_other_widths():
         codec.distances(X[:, :5], codec.encode(X))
     with pytest.raises(ValueError, match=r"x must have shape \[N, 9\], got \(20, 6\)"):
         BinaryCodec(9).encode(X)
+    with pytest.raises(ValueError, match=r"offset must have shape \(6,\), got \(1,\)"):
+        BinaryCodec(6, offset=jnp.zeros(1)).encode(X)
+    with pytest.raises(ValueError, match=r"projection must have shape \[D, 3\], got \(6, 4\)"):
+        BinaryCodec(3, projection=codec.projection).encode(X)
     with pytest.raises(
         ValueError, match=r"codes must be uint8 of shape \[N, 1\], got uint8 \(20, 2"
     ):

@@ -197,7 +197,7 @@ STATE = ema.EmaState(START, jnp.ones((M, K)))
         (lambda: ema.ema_init(START, CODES, jnp.ones(3)), r"mask must have shape \(48,\), got \(3"),
         (
             lambda: ema.ema_update(STATE, X[:, :5], CODES, decay=0.9),
-            r"x must have shape \[B, 6\] for codebooks \(2, 4, 3\), got \(48, 5\)",
+            r"x must have shape \[N, 6\] for codebooks \(2, 4, 3\), got \(48, 5\)",
         ),
         (
             lambda: ema.ema_update(STATE, X, CODES[:47], decay=0.9),
@@ -205,7 +205,7 @@ STATE = ema.EmaState(START, jnp.ones((M, K)))
         ),
         (
             lambda: ema.revive(jax.random.key(0), STATE, X[:, :5], threshold=1.0),
-            r"x must have shape \[B, 6\]",
+            r"x must have shape \[N, 6\]",
         ),
         (
             lambda: ema.revive(jax.random.key(0), STATE, X, threshold=1.0, mask=jnp.ones(3, bool)),

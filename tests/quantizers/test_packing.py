@@ -39,6 +39,20 @@ def test_unpack_refuses_other_codes(codes, width):
         packing.unpack(codes, width, count)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "width", "message"),
+    [
+        (jnp.zeros(4, jnp.uint8), 3, r"assignments must .* \[N, M\], got uint8 \(4,\)"),
+        (jnp.zeros((4, 2)), 3, r"assignments must be whole numbers .* got float32 \(4, 2\)"),
+        (jnp.zeros((4, 2), jnp.uint8), 0, "width must be between 1 and 8 bits, got 0"),
+        (jnp.zeros((4, 2), jnp.uint8), 9, "width must be between 1 and 8 bits, got 9"),
+    ],
+)
+def test_pack_refuses_what_does_not_fit(numbers, width, message):
+    with pytest.raises(ValueError, match=message):
+        packing.pack(numbers, width)
+
+
 def test_num_codebooks_divides_the_bits():
     assert [
         packing.num_codebooks(bits, k) for bits, k in ((32, 256), (12, 16), (12, 8), (7, 2))
