@@ -77,7 +77,7 @@ class ProductCodec:
         x = product.decode(self.codebooks.astype(jnp.float32), self.assignments(codes))
         if self.rotation is None:
             return x
-        self._check_rotation()
+        _check_rotation(self.codebooks, self.rotation)
         return _matmul(x, self.rotation.T)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
@@ -94,17 +94,9 @@ class ProductCodec:
     def _rotate(self, name, x):
         if self.rotation is None:
             return x
-        self._check_rotation()
+        _check_rotation(self.codebooks, self.rotation)
         _check_width(name, x, len(self.rotation))
         return _matmul(x, self.rotation)
-
-    def _check_rotation(self):
-        width = self.codebooks.size // self.codebooks.shape[1]
-        if self.rotation.shape != (width, width):
-            raise ValueError(
-                f"rotation must have shape {(width, width)} for codebooks {self.codebooks.shape}, "
-                f"got {self.rotation.shape}"
-            )
 
 
 @jax.tree_util.register_dataclass
@@ -274,6 +266,15 @@ class FloatCodec:
             return jnp.maximum(squares[0] + squares[1] - 2 * inner, 0)
         lengths = jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])  # their product leaves float32
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
+
+
+def _check_rotation(codebooks, rotation):
+    width = codebooks.size // codebooks.shape[1]
+    if rotation.shape != (width, width):
+        raise ValueError(
+            f"rotation must have shape {(width, width)} for codebooks {codebooks.shape}, "
+            f"got {rotation.shape}"
+        )
 
 
 def _check_width(name, x, width):
