@@ -43,6 +43,7 @@ def expected_block(levels: Levels, inside: Array) -> Array:
     share = levels.relevant / xp.maximum(levels.items, 1)
     step = xp.maximum(levels.relevant - 1, 0) / xp.maximum(levels.items - 1, 1)
     first = levels.relevant_before + 1
+    inside = xp.where(levels.relevant > 0, inside, 0)  # which NumPy then need not sum
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
 
 
