@@ -9,13 +9,16 @@ from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
     Splits,
     cifar10_i,
+    cifar10_i_with_train,
     cifar10_ii,
     fashion_mnist_i,
     fashion_mnist_ii,
+    final,
     make_splits,
     mnist5k,
     protocol_i,
     protocol_ii,
+    with_train,
 )
 from quantjax.data.sources import ArraySource, Source, from_arrays
 
@@ -27,10 +30,12 @@ __all__ = [
     "Splits",
     "cifar10",
     "cifar10_i",
+    "cifar10_i_with_train",
     "cifar10_ii",
     "fashion_mnist",
     "fashion_mnist_i",
     "fashion_mnist_ii",
+    "final",
     "from_arrays",
     "image_folder",
     "make_splits",
@@ -41,4 +46,5 @@ __all__ = [
     "protocol_ii",
     "read_idx",
     "shuffled",
+    "with_train",
 ]

