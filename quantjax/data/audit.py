@@ -1,0 +1,228 @@
+"""What is wrong with a split before anything is measured on it: overlaps, duplicates, labels."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quantjax.data.protocols import Splits
+from quantjax.data.sources import Source
+
+_PAIRS = (
+    ("query", "train"),
+    ("query", "validation"),
+    ("query", "database"),
+    ("validation", "train"),
+    ("validation", "validation_database"),
+)
+_LISTS = ("train", "validation", "query", "database")
+
+
+class Audit(NamedTuple):
+    """What `audit` found, in plain numbers and text: `_asdict()` is JSON and belongs in results.
+
+    Keys are lists ("train", "validation", "query", "database") or pairs ("query in database").
+
+    Attributes:
+      name: `splits.name`.
+      digest: `splits.digest`.
+      label_shape: [N, L], rows and classes of the source.
+      rows: Length of each list.
+      shared_rows: Rows of the pair's first list that are in its second.
+      shared_images: Rows of the first list with the pixels of a row of the second that has another
+        number.
+      repeated_images: Rows of each list with the pixels of a row before them in that list.
+      unlabelled: Rows of each list that have no label.
+      labels_per_row: "min", "mean" and "max" number of labels of a row, for each list; 0 where the
+        list is empty.
+      absent_classes: Names of the classes that no row of train, of query, of database has.
+      zero_queries: Rows of "query" without a relevant item in the database, which no ranking can
+        get right, and rows of "validation" without one in the validation database.
+    """
+
+    name: str
+    digest: str
+    label_shape: list[int]
+    rows: dict[str, int]
+    shared_rows: dict[str, int]
+    shared_images: dict[str, int]
+    repeated_images: dict[str, int]
+    unlabelled: dict[str, int]
+    labels_per_row: dict[str, dict[str, float]]
+    absent_classes: dict[str, list[str]]
+    zero_queries: dict[str, int]
+
+
+def audit(
+    splits: Splits,
+    *,
+    allow_query_overlap: bool = False,
+    max_equal_images: float = 0.01,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> Audit:
+    """Counts overlaps, duplicates and missing labels, and refuses a split that leaks its queries.
+
+    Images are equal when shape and all decoded pixels are; photos that were scaled or compressed
+    anew are not found. Every image is read once, whatever number of lists it is in.
+
+    Args:
+      splits: What will be trained and measured on.
+      allow_query_overlap: Records query rows that are in another list instead of refusing them, to
+        reproduce papers that have such; a query then finds itself.
+      max_equal_images: Share of the queries that may have an equal image of another row number in
+        train, in validation or in database; 1 refuses none. CIFAR-10 (JPEG) and Fashion-MNIST have
+        no equal images at all, the lists of thulab/DeepHash#49 had 888 for 1,000 queries.
+      batch_size: Images held in memory at once.
+      progress: Called with the number of images hashed and of all to hash, after each batch.
+
+    Returns:
+      Everything that was counted.
+
+    Raises:
+      ValueError: if validation rows train, query rows are in another list and that is not allowed,
+        or more queries have equal images than is.
+
+    Reference:
+      Barz and Denzler, Do We Train on Test Data? Purging CIFAR of Near-Duplicates, Journal of
+      Imaging 2020 (what exact equality misses: 3.3 % of CIFAR-10's test images).
+    """
+    lists = {name: getattr(splits, name) for name in (*_LISTS, "validation_database")}
+    shared_rows = {_pair(a, b): np.intersect1d(lists[a], lists[b]) for a, b in _PAIRS}
+    _check_rows(shared_rows, lists, allow_query_overlap)
+    rows = np.unique(np.concatenate(list(lists.values())))
+    hashes = image_hashes(splits.source, rows, batch_size=batch_size, progress=progress)
+    image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
+    images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
+    shared = {(a, b): _in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in _PAIRS}
+    for (a, b), mask in shared.items():
+        if a == "query" and mask.sum() > max_equal_images * len(mask):
+            raise ValueError(_equal_images(lists, images, mask, b, max_equal_images))
+    return Audit(
+        name=splits.name,
+        digest=splits.digest,
+        label_shape=list(splits.source.labels.shape),
+        rows={name: len(lists[name]) for name in _LISTS},
+        shared_rows={pair: len(found) for pair, found in shared_rows.items()},
+        shared_images={_pair(*pair): int(mask.sum()) for pair, mask in shared.items()},
+        repeated_images={n: len(images[n]) - len(np.unique(images[n])) for n in _LISTS},
+        **_label_counts(splits.source, lists),
+    )
+
+
+def image_hashes(
+    source: Source,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Returns the BLAKE2b of shape and pixels of images, 128 bits each.
+
+    Equal hashes mean equal images: that two others share one by chance has odds of 1 to 2^128.
+
+    Args:
+      source: Where the images come from.
+      rows: Which, [n].
+      batch_size: Images held in memory at once.
+      progress: Called with the number of images hashed and n, after each batch.
+
+    Returns:
+      Hashes [n, 2] uint64.
+
+    Raises:
+      ValueError: if batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+    digests = []
+    for start in range(0, len(rows), batch_size):
+        images = np.ascontiguousarray(source[rows[start : start + batch_size]]["image"])
+        shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
+        for image in images:
+            digest = shape.copy()
+            digest.update(image)
+            digests.append(digest.digest())
+        if progress is not None:
+            progress(len(digests), len(rows))
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+
+
+def _pair(first: str, second: str) -> str:
+    return f"{first} in {second}"
+
+
+def _check_rows(
+    shared: dict[str, np.ndarray], lists: dict[str, np.ndarray], allow_query_overlap: bool
+) -> None:
+    advice = {"validation": "draw the lists anew"}
+    if not allow_query_overlap:
+        advice["query"] = (
+            "draw the lists anew, or pass allow_query_overlap=True to reproduce a paper whose "
+            "queries are there"
+        )
+    for pair, rows in shared.items():
+        first, _, second = pair.split()
+        if len(rows) and first in advice:
+            raise ValueError(
+                f"{len(rows)} of {len(lists[first])} {first} rows are in {second} too, "
+                f"such as {', '.join(map(str, rows[:3]))}; {advice[first]}"
+            )
+
+
+def _in_another_row(
+    rows: np.ndarray, others: np.ndarray, images: np.ndarray, other_images: np.ndarray
+) -> np.ndarray:
+    """Tells which rows have the image of another row number among the others, [n] bool."""
+    if not len(rows) or not len(others):
+        return np.zeros(len(rows), bool)
+    num_images = max(images.max(), other_images.max()) + 1
+    equal = np.bincount(other_images, minlength=num_images)[images]
+    return equal - np.isin(rows, others) > 0
+
+
+def _equal_images(
+    lists: dict[str, np.ndarray],
+    images: dict[str, np.ndarray],
+    mask: np.ndarray,
+    second: str,
+    limit: float,
+) -> str:
+    examples = []
+    for query, image in zip(lists["query"][mask][:3], images["query"][mask][:3], strict=True):
+        equal = lists[second][images[second] == image]
+        examples.append(f"{query} = {equal[equal != query][0]}")
+    return (
+        f"{mask.sum()} of {len(mask)} queries have an equal image of another row number in "
+        f"{second}, such as {', '.join(examples)}; that is more than {limit:.3g} of them: take the "
+        "duplicates out, or pass a larger max_equal_images to go on and record them"
+    )
+
+
+def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Returns the fields of `Audit` that come from labels alone."""
+    labels = source.labels
+    num_labels = labels.sum(axis=1, dtype=np.int64)
+    found = {name: labels[rows].any(axis=0) for name, rows in lists.items()}
+
+    def spread(counts: np.ndarray) -> dict[str, float]:
+        if not len(counts):
+            return {"min": 0, "mean": 0.0, "max": 0}
+        return {"min": int(counts.min()), "mean": float(counts.mean()), "max": int(counts.max())}
+
+    def zero_queries(queries: str, database: str) -> int:
+        return int((~labels[lists[queries]][:, found[database]].any(axis=1)).sum())
+
+    return {
+        "unlabelled": {name: int((num_labels[lists[name]] == 0).sum()) for name in _LISTS},
+        "labels_per_row": {name: spread(num_labels[lists[name]]) for name in _LISTS},
+        "absent_classes": {
+            name: [source.classes[class_id] for class_id in np.flatnonzero(~found[name])]
+            for name in ("train", "query", "database")
+        },
+        "zero_queries": {
+            "query": zero_queries("query", "database"),
+            "validation": zero_queries("validation", "validation_database"),
+        },
+    }
