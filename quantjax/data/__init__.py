@@ -22,6 +22,7 @@ from quantjax.data.protocols import (
     with_train,
 )
 from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.data.unseen import cifar10_unseen, unseen_classes
 
 __all__ = [
     "ArraySource",
@@ -35,6 +36,7 @@ __all__ = [
     "cifar10_i",
     "cifar10_i_with_train",
     "cifar10_ii",
+    "cifar10_unseen",
     "fashion_mnist",
     "fashion_mnist_i",
     "fashion_mnist_ii",
@@ -49,5 +51,6 @@ __all__ = [
     "protocol_ii",
     "read_idx",
     "shuffled",
+    "unseen_classes",
     "with_train",
 ]

@@ -1,0 +1,130 @@
+"""Splits by class: what is searched for is of classes that were never trained on."""
+
+import math
+
+import numpy as np
+
+from quantjax.data.protocols import Splits, make_splits
+from quantjax.data.sources import Source
+
+
+def unseen_classes(
+    source: Source,
+    *,
+    seen_share: float = 0.75,
+    validation_share: float = 0.25,
+    query_per_class: int = 100,
+    seed: int = 0,
+) -> Splits:
+    """Returns splits that train on some classes and retrieve among the rest.
+
+    Classes are drawn, not images. A row belongs to a part if all its labels do; multi-label rows
+    whose labels are of several parts, and rows without any, are left out. With images of all
+    classes in the database, a classifier's answer written as a code beats hashing; here it cannot.
+
+    Validation repeats the task inside the seen classes: some of them are held out of training, a
+    few of their rows search all the others (`Splits.validation_searches`), so that choices are made
+    for classes never trained on, and none on the unseen ones. `final` then trains on all seen
+    classes. Rows of held-out images of training classes would measure another task, and choose for
+    it.
+
+    Args:
+      source: Images of any number of labels.
+      seen_share: Share of the classes that are seen, rounded down to whole classes.
+      validation_share: Share of the seen classes that validate, rounded down, but two at least; 0
+        for no validation.
+      query_per_class: Rows drawn of every unseen class to query, and of every validation class; the
+        others are searched.
+      seed: Of the draw. The unseen classes and their queries do not depend on validation_share.
+
+    Raises:
+      ValueError: if train, validation or the unseen classes are not two classes at least, or a
+        class has no image left to be searched.
+
+    Reference:
+      Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
+      1609.06753 (75 % of the classes; sizes and validation are ours).
+    """
+    if query_per_class < 1:
+        raise ValueError(f"query_per_class must be 1 or more, got {query_per_class}")
+    num_seen, num_validation = _num_classes(len(source.classes), seen_share, validation_share)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(source.classes))
+    train, validation, unseen = np.split(order, [num_seen - num_validation, num_seen])
+    query, database = _draw(source, unseen, query_per_class, rng)
+    held, searched = _draw(source, validation, query_per_class, rng)
+    return make_splits(
+        source,
+        train=_rows_of(source, train),
+        validation=held,
+        query=query,
+        database=database,
+        name="unseen_classes",
+        validation_searches=searched if num_validation else None,
+    )
+
+
+def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
+    """Returns 3,000 queries and 15,000 database of 3 classes of CIFAR-10, trained on the others.
+
+    30,000 train of 5 classes; of 2 classes 2,000 validate and search 10,000. Official training and
+    test images are not told apart.
+
+    Raises:
+      ValueError: if the source is not 6,000 images of each of 10 classes.
+    """
+    if source.labels.sum(axis=0).tolist() != [6_000] * 10:
+        raise ValueError(
+            "this protocol is of the 6000 images of each of 10 classes that data.cifar10() reads, "
+            f"got {len(source)} images of {len(source.classes)} classes"
+        )
+    splits = unseen_classes(source, query_per_class=1_000, seed=seed)
+    return splits._replace(name="cifar10_unseen")
+
+
+def _num_classes(num_classes: int, seen_share: float, validation_share: float) -> tuple[int, int]:
+    """Returns how many classes are seen, and how many of these validate."""
+    if not 0 < seen_share < 1 or not 0 <= validation_share < 1:
+        raise ValueError(
+            "seen_share must be between 0 and 1, and validation_share 0 or more and below 1, got "
+            f"{seen_share} and {validation_share}"
+        )
+    # A share such as 0.29 of 100 is a hair below the whole number it means.
+    num_seen = math.floor(seen_share * num_classes + 1e-9)
+    num_validation = max(2, math.floor(validation_share * num_seen + 1e-9)) * (validation_share > 0)
+    sizes = {
+        "train": num_seen - num_validation,
+        "validation": num_validation or 2,
+        "unseen": num_classes - num_seen,
+    }
+    if min(sizes.values()) < 2:
+        raise ValueError(
+            "train, validation and the unseen part must have 2 classes or more each, got "
+            + ", ".join(f"{size} {name}" for name, size in sizes.items())
+            + f" of {num_classes} classes; change seen_share or validation_share"
+        )
+    return num_seen, num_validation
+
+
+def _rows_of(source: Source, class_ids: np.ndarray) -> np.ndarray:
+    """Returns rows that have a label, and none but of these classes."""
+    labels = source.labels
+    inside = labels[:, class_ids].sum(axis=1, dtype=np.int64)
+    return np.flatnonzero((inside > 0) & (inside == labels.sum(axis=1, dtype=np.int64)))
+
+
+def _draw(
+    source: Source, class_ids: np.ndarray, per_class: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns sorted rows of these classes: so many of every class, and all the others."""
+    rows = _rows_of(source, class_ids)
+    labels, drawn = source.labels[rows], np.zeros(len(rows), bool)
+    for class_id in class_ids:
+        free = np.flatnonzero((labels[:, class_id] > 0) & ~drawn)
+        if len(free) <= per_class:
+            raise ValueError(
+                f"class {source.classes[class_id]} must have more than {per_class} images to draw "
+                f"from, got {len(free)}; lower query_per_class"
+            )
+        drawn[rng.permutation(free)[:per_class]] = True
+    return rows[drawn], rows[~drawn]
