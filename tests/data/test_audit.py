@@ -108,6 +108,8 @@ def test_a_shared_row_with_a_duplicate_beside_it_counts_as_both():
     found = audit(splits, allow_query_overlap=True, max_equal_images=1)
     assert found.shared_rows["query in database"] == 1
     assert found.shared_images["query in database"] == 1
+    with pytest.raises(ValueError, match="1 of 2 queries .*, such as 20 = 30; "):
+        audit(splits, allow_query_overlap=True)
 
 
 def test_training_rows_in_the_database_are_read_once_and_are_no_finding():

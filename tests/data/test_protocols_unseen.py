@@ -107,6 +107,7 @@ def test_multi_label_rows_lie_in_one_part_or_in_none(rng):
         label[:, part].any(axis=1) & ~np.delete(label, part, axis=1).any(axis=1) for part in columns
     )
     np.testing.assert_array_equal(np.sort(used), np.flatnonzero(due))
+    assert len(splits.query) == 5 * len(groups["query"])
     for class_id in groups["query"]:
         assert label[splits.query, class_id].sum() >= 5
 
