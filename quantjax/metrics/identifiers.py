@@ -42,7 +42,33 @@ def metric_id(
     check_choice("distance", distance, DISTANCES)
     check_choice("zero", zero, (0,))
     cut = "all" if top_k is None else int(top_k)
-    return f"map@{cut}|ties={ties}|den={denominator}|zero={zero}|dist={distance}"
+    return write_id(cut, ties=ties, denominator=denominator, zero=zero, distance=distance)
+
+
+def write_id(
+    cut: object,
+    *,
+    ties: str,
+    denominator: str,
+    zero: int | str,
+    distance: str,
+    convention: str | None = None,
+) -> str:
+    """Writes an id whose parts have been checked.
+
+    Args:
+      cut: What stands behind "map@".
+      ties: As in `metric_id`, or "storage" (by position in the database).
+      denominator: As in `metric_id`.
+      zero: 0, or another fate of queries, see `Convention`.
+      distance: As in `metric_id`.
+      convention: Name of the evaluator that is reproduced, if one is.
+
+    Returns:
+      The id, for example `map@all-1|ties=storage|den=hits|zero=0|dist=hamming|as=deephash-pytorch`.
+    """
+    metric = f"map@{cut}|ties={ties}|den={denominator}|zero={zero}|dist={distance}"
+    return metric if convention is None else f"{metric}|as={convention}"
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
