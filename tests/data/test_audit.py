@@ -108,7 +108,7 @@ def test_a_shared_row_with_a_duplicate_beside_it_counts_as_both():
     found = audit(splits, allow_query_overlap=True, max_equal_images=1)
     assert found.shared_rows["query in database"] == 1
     assert found.shared_images["query in database"] == 1
-    with pytest.raises(ValueError, match="1 of 2 queries .*, such as 20 = 30; "):
+    with pytest.raises(ValueError, match=r"1 of 2 queries .*, such as 20 = 30; "):
         audit(splits, allow_query_overlap=True)
 
 

@@ -107,9 +107,24 @@ def test_multi_label_rows_lie_in_one_part_or_in_none(rng):
         label[:, part].any(axis=1) & ~np.delete(label, part, axis=1).any(axis=1) for part in columns
     )
     np.testing.assert_array_equal(np.sort(used), np.flatnonzero(due))
-    assert len(splits.query) == 5 * len(groups["query"])
     for class_id in groups["query"]:
         assert label[splits.query, class_id].sum() >= 5
+
+
+def test_a_row_is_drawn_for_one_of_its_labels_only():
+    # Rows of classes (0, 1), (2, 3), ...: a part that has both of a pair has rows, others none.
+    label = np.repeat(np.eye(6, dtype=np.uint8), 2, axis=1)[np.arange(120) % 6]
+    drawn = 0
+    for seed in range(40):
+        try:
+            splits = unseen_classes(
+                source_of(label), query_per_class=4, seed=seed, seen_share=0.85, validation_share=0
+            )
+        except ValueError:  # the two unseen classes are no pair
+            continue
+        assert (len(splits.query), len(splits.database)) == (8, 12)
+        drawn += 1
+    assert drawn > 0
 
 
 def test_the_audit_finds_no_fault():
