@@ -37,7 +37,7 @@ def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
         )
     bits = jnp.arange(num_bits)
     odd = jax.lax.population_count(bits[:, None] & bits) % 2
-    hadamard = jnp.where(odd == 0, 1.0, -1.0)
+    hadamard = jnp.where(odd == 0, 1, -1).astype(jnp.float32)
     return jnp.concatenate((hadamard, -hadamard))[:num_classes]
 
 
@@ -72,7 +72,7 @@ def bernoulli_centres(
     _check_sizes(num_classes, num_bits)
     if num_candidates < 1:
         raise ValueError(f"num_candidates must be 1 or more, got {num_candidates}")
-    balanced = jnp.where(jnp.arange(num_bits) < num_bits // 2, -1.0, 1.0)
+    balanced = jnp.where(jnp.arange(num_bits) < num_bits // 2, -1, 1).astype(jnp.float32)
 
     def add_one(centres, numbered_key):
         number, key = numbered_key
@@ -84,7 +84,7 @@ def bernoulli_centres(
         return centres.at[number].set(draws[jnp.argmax(nearest)]), None
 
     keys = jax.random.split(key, num_classes)
-    nothing = jnp.zeros((num_classes, num_bits))
+    nothing = jnp.zeros((num_classes, num_bits), jnp.float32)
     centres, _ = jax.lax.scan(add_one, nothing, (jnp.arange(num_classes), keys))
     return centres
 
@@ -115,6 +115,7 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
         raise ValueError(f"labels must have shape [B, L], got {labels.shape}")
     if centres.ndim != 2 or centres.shape[0] != labels.shape[1]:
         raise ValueError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
+    centres = jnp.asarray(centres)
     votes = (labels > 0).astype(jnp.float32) @ centres.astype(jnp.float32)
     tie = jax.random.rademacher(key, (centres.shape[1],), jnp.float32)
     return jnp.sign(jnp.where(votes == 0, tie, votes)).astype(centres.dtype)

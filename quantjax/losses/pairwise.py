@@ -172,7 +172,7 @@ def pair_weights(
       similar_fraction: |S1| / |S| over the whole batch, between 0 and 1.
 
     Returns:
-      Weights [Q, N] float32, of mean 2 over the batch (without `jaccard`).
+      Weights [Q, N], float32 at least, of mean 2 over the batch (without `jaccard`).
 
     Raises:
       ValueError: if the shapes do not agree.

@@ -56,7 +56,7 @@ def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_masks(positive, negative)
+    positive, negative = _marks(positive, negative)
     return positive[:, :, None] & negative[:, None, :]
 
 
@@ -76,7 +76,8 @@ def each_triplet(
       candidates: Embeddings [N, D].
 
     Returns:
-      Losses [A, N, N] by anchor, positive and negative, to go with `all_triplets`.
+      Losses [A, N, N] by anchor, positive and negative, to go with `all_triplets`; float32 at
+      least.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -87,6 +88,8 @@ def each_triplet(
         raise ValueError(
             f"candidates must have shape (N, {anchors.shape[1]}), got {candidates.shape}"
         )
+    # Before the rows are spread: a row's gradient is a sum over its triplets.
+    anchors, candidates = widen(anchors), widen(candidates)
     num_candidates = candidates.shape[0]
     shape = (num_candidates, num_candidates, candidates.shape[1])
 
@@ -95,7 +98,7 @@ def each_triplet(
         rows = (jnp.broadcast_to(x, shape).reshape(-1, shape[-1]) for x in rows)
         return loss(*rows).reshape(shape[:2])
 
-    return jax.lax.map(jax.checkpoint(of_one), jnp.asarray(anchors))
+    return jax.lax.map(jax.checkpoint(of_one), anchors)
 
 
 def semi_hard(
@@ -123,7 +126,7 @@ def semi_hard(
     Reference:
       Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
     """
-    _check_distances(distances, positive, negative)
+    distances, positive, negative = _measured(distances, positive, negative)
     order, nearest_first = _negatives_in_order(distances, negative)
     rank = _count(nearest_first, distances, side="right")
     chosen, gap = _take(order, rank), _take(nearest_first, rank) - distances
@@ -135,7 +138,9 @@ def random_violating(
 ) -> Triplets:
     """Draws for every anchor and positive one of the negatives that violate the margin.
 
-    n ~ uniform over d_an - d_ap < m.
+    n ~ uniform over d_an - d_ap < m. What is drawn depends on the number of rows: for draws that
+    eight devices and one have alike, give each anchor a key and one row, by `jax.vmap`. With one
+    key under `pmap` the anchors of all devices draw alike: fold the device's number into it.
 
     Args:
       key: Random key, consumed.
@@ -154,7 +159,7 @@ def random_violating(
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
     """
-    _check_distances(distances, positive, negative)
+    distances, positive, negative = _measured(distances, positive, negative)
     order, nearest_first = _negatives_in_order(distances, negative)
     count = _count(nearest_first, distances + margin, side="left")
     rank = jax.random.randint(key, count.shape, 0, jnp.maximum(count, 1))
@@ -195,7 +200,7 @@ def group_hard(
     x, label = widen(x), widen(label)
     size = -(-x.shape[0] // num_groups)
     shuffle_key, *keys = jax.random.split(key, num_groups + 1)
-    rows = jax.random.permutation(shuffle_key, x.shape[0])
+    rows = jax.random.permutation(shuffle_key, x.shape[0]).astype(jnp.int32)
     rows = jnp.pad(rows, (0, num_groups * size - x.shape[0]), constant_values=-1)
 
     def in_group(key_and_rows):
@@ -235,16 +240,17 @@ def _flat(negatives, mask):
     return Triplets(*(part.reshape(-1) for part in parts))
 
 
-def _check_masks(positive, negative):
+def _marks(positive, negative):
     if positive.ndim != 2:
         raise ValueError(f"positive must have shape [A, N], got {positive.shape}")
     if negative.shape != positive.shape:
         raise ValueError(f"negative must have shape {positive.shape}, got {negative.shape}")
+    return jnp.asarray(positive) > 0, jnp.asarray(negative) > 0
 
 
-def _check_distances(distances, positive, negative):
+def _measured(distances, positive, negative):
     if distances.ndim != 2:
         raise ValueError(f"distances must have shape [A, N], got {distances.shape}")
     if positive.shape != distances.shape:
         raise ValueError(f"positive must have shape {distances.shape}, got {positive.shape}")
-    _check_masks(positive, negative)
+    return widen(distances), *_marks(positive, negative)

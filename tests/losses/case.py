@@ -33,9 +33,10 @@ class Case(NamedTuple):
         hard decisions. None where the derivative due is the oracle's own.
       tolerance: Error allowed in float32 at the awkward points, as a share of the largest value;
         more than the default only where a small value is the difference of large ones.
-      dtypes: Of each result, with commas between: "real" is float32, or float64 of float64
-        arguments; anything else is a name of numpy's.
+      dtypes: Of each result, with commas between: a name of numpy's, or of the argument whose dtype
+        it takes; "real" is float32, or float64 where an argument is.
       refused: Positions whose wrong shape is refused by name; all when None.
+      of: The public function, where `function` only calls it.
       remark: What tells this row from another of the same function.
     """
 
@@ -50,6 +51,7 @@ class Case(NamedTuple):
     tolerance: float = 1e-5
     dtypes: str = "real"
     refused: tuple[int, ...] | None = None
+    of: Callable[..., Any] | None = None
     remark: str = ""
 
 

@@ -47,6 +47,21 @@ def _cauchy(q, d, similar, gamma):
     return (math.log(distance / gamma) if similar else 0) + math.log(1 + gamma / distance)
 
 
+def _weights(similar, jaccard=None, *, similar_fraction):
+    confidence = np.ones(similar.shape) if jaccard is None else jaccard
+    result = np.zeros(similar.shape)
+    for pair in np.ndindex(similar.shape):
+        if similar[pair]:
+            result[pair] = confidence[pair] / similar_fraction
+        else:
+            result[pair] = 1 / (1 - similar_fraction)
+    return result
+
+
+def _share(rng, shape):
+    return np.float64(np.float32(rng.uniform(size=shape)))
+
+
 def _pairs(function, equation, settings=({},)):
     return Case(
         function,
@@ -58,10 +73,24 @@ def _pairs(function, equation, settings=({},)):
     )
 
 
+def _weighed(*jaccard, remark):
+    return Case(
+        losses.pair_weights,
+        oracle=_weights,
+        arguments=(("QN", coin), *jaccard),
+        result="QN",
+        settings=({"similar_fraction": 0.3}, {"similar_fraction": 0.625}),
+        trained=(),
+        remark=remark,
+    )
+
+
 CASES = (
     _pairs(losses.pairwise_cosine, _cosine),
     _pairs(losses.pairwise_inner_product, _inner_product),
     _pairs(losses.pairwise_likelihood, _likelihood, ({}, {"scale": 1.0})),
     _pairs(losses.pairwise_contrastive, _contrastive, ({"margin": 9.0}, {"margin": 14.0})),
     _pairs(losses.pairwise_cauchy, _cauchy, ({"gamma": 3.0}, {"gamma": 20.0})),
+    _weighed(remark="of one label each"),
+    _weighed(("QN", _share), remark="of several labels each"),
 )

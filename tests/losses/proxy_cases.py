@@ -5,20 +5,16 @@ import math
 import numpy as np
 
 from quantjax import losses
-from tests.losses.case import Case, coin, normal
-
-
-def _signs(rng, shape):
-    return np.where(rng.uniform(size=shape) < 0.5, -1.0, 1.0)
+from tests.losses.case import Case, coin, normal, sign
 
 
 def _central_similarity(x, targets):
     result = []
     for row, target in zip(x, targets, strict=True):
         total = 0.0
-        for value, sign in zip(row, target, strict=True):
+        for value, side in zip(row, target, strict=True):
             # log h = -log(1 + exp(-2x)) and log(1 - h) = -log(1 + exp(2x)), h = sigmoid(2x).
-            bit = (sign + 1) / 2
+            bit = (side + 1) / 2
             total += bit * np.logaddexp(0, -2 * value) + (1 - bit) * np.logaddexp(0, 2 * value)
         result.append(total / len(row))
     return np.array(result)
@@ -70,7 +66,7 @@ CASES = (
     Case(
         losses.central_similarity,
         oracle=_central_similarity,
-        arguments=(("BD", normal), ("BD", _signs)),
+        arguments=(("BD", normal), ("BD", sign)),
         result="B",
     ),
     Case(
@@ -84,7 +80,7 @@ CASES = (
     Case(
         losses.class_wise_margin,
         oracle=_class_wise_margin,
-        arguments=(("BD", normal), ("BD", _signs)),
+        arguments=(("BD", normal), ("BD", sign)),
         result="B",
         settings=({}, {"margin": 0.25}),
     ),

@@ -1,8 +1,10 @@
 """What losses, their selections and centres, and labels promise; a new one is tested by a row."""
 
 import functools
+import importlib
 import inspect
 import itertools
+import pkgutil
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,14 @@ from jax.test_util import check_grads
 from quantjax import losses
 from tests.losses import case as cases
 from tests.losses import (
+    centres_cases,
     contrastive_cases,
+    label_cases,
     pairwise_cases,
     proxy_cases,
     quantization_cases,
     ranking_cases,
+    selection_cases,
     triplet_cases,
 )
 
@@ -28,12 +33,21 @@ CASES = (
     *contrastive_cases.CASES,
     *ranking_cases.CASES,
     *triplet_cases.CASES,
+    *selection_cases.CASES,
+    *centres_cases.CASES,
+    *label_cases.CASES,
 )
 DEVICES = 8
+# Modules and names that need no rows, and why.
+NO_ROWS = {
+    "losses.shapes": "refuses and returns nothing: every row's wrong shapes",
+    "losses.vectors": "arithmetic of the losses, whose rows it runs in",
+    "losses.selection.Triplets": "what selections return",
+}
 
 
 def name_of(case):
-    return f"{case.function.__name__} {case.remark}".strip()
+    return f"{(case.of or case.function).__name__} {case.remark}".strip()
 
 
 def each_of(rows):
@@ -70,8 +84,11 @@ def due_leaves(case, arguments, options):
     return [np.asarray(leaf) for leaf in (due if isinstance(due, tuple) else (due,))]
 
 
-def due_dtypes(case, real="float32"):
-    return [real if name == "real" else name for name in case.dtypes.split(",")]
+def due_dtypes(case, given):
+    known = dict(zip(inspect.signature(case.function).parameters, given, strict=False))
+    known = {name: x.dtype for name, x in known.items()}
+    known["real"] = "float64" if "float64" in known.values() else "float32"
+    return [known.get(name, name) for name in case.dtypes.split(",")]
 
 
 def assert_close(got, due, *, rtol=0.0, atol=0.0, share=0.0):
@@ -105,8 +122,24 @@ def run(case, setting, arguments):
     return compiled(CASES.index(case), setting)(*arguments)
 
 
-def test_every_loss_is_a_row():
-    assert {case.function.__name__ for case in CASES} == set(losses.__all__) - {"pair_weights"}
+def public_names():
+    modules = [f"losses.{module.name}" for module in pkgutil.iter_modules(losses.__path__)]
+    for module in (*modules, "labels"):
+        members = vars(importlib.import_module(f"quantjax.{module}"))
+        for name, member in members.items():
+            own = getattr(member, "__module__", "") == f"quantjax.{module}"
+            if own and callable(member) and not name.startswith("_"):
+                yield module, f"{module}.{name}"
+
+
+def test_every_public_name_has_a_row_or_needs_none():
+    tested = {case.of or case.function for case in CASES}
+    rows = {f"{function.__module__}.{function.__name__}" for function in tested}
+    public = {name for module, name in public_names() if not {module, name} & NO_ROWS.keys()}
+    assert rows == {f"quantjax.{name}" for name in public}
+    assert {getattr(losses, name) for name in losses.__all__} <= tested
+    assert NO_ROWS.keys() <= {name for names in public_names() for name in names}
+    assert len({name_of(case) for case in CASES}) == len(CASES)
 
 
 @every_case
@@ -138,10 +171,10 @@ def test_real_results_have_float32_at_least_and_float64_stays(case):
     arguments = cases.draw(case, seed=0)
     with jax.enable_x64(True):
         for dtype in ("bfloat16", "float32", "float64"):
-            due = due_dtypes(case, real="float32" if dtype == "bfloat16" else dtype)
+            given = cast(arguments, dtype)
             for _, function in each_setting(case):
-                got = jax.tree.leaves(jax.eval_shape(function, *cast(arguments, dtype)))
-                assert [leaf.dtype for leaf in got] == due
+                got = jax.tree.leaves(jax.eval_shape(function, *given))
+                assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
 
 
 @every_trained_case
@@ -198,17 +231,26 @@ def long(x):
     return np.float64(np.float32(1e4 * x / np.linalg.norm(x, axis=-1, keepdims=True)))
 
 
-def at_point(case, arguments, point):
-    """Moves what is drawn from the normal distribution, or trained."""
+def unmoved(x):
+    return x
+
+
+def moved_by(case, point):
+    """Positions that go to a point: what is trained, or drawn from the normal distribution."""
     draws = [draw_one for _, draw_one in case.arguments]
     moved = {i for i, draw_one in enumerate(draws) if draw_one is cases.normal} | {*case.trained}
-    return [point(x) if i in moved else x for i, x in enumerate(arguments)]
+    return () if point is unmoved else moved
 
 
-@pytest.mark.parametrize("point", [zero_row, all_zero, equal_points, long, lambda x: x])
-@every_case
+POINTS = (zero_row, all_zero, equal_points, long, unmoved)
+AT_POINTS = [(c, p) for c in CASES for p in POINTS if p is unmoved or moved_by(c, p)]
+AT_IDS = [f"{name_of(case)}-{point.__name__}" for case, point in AT_POINTS]
+
+
+@pytest.mark.parametrize(("case", "point"), AT_POINTS, ids=AT_IDS)
 def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, point):
-    arguments = at_point(case, cases.draw(case, seed=4), point)
+    moved = moved_by(case, point)
+    arguments = [point(x) if i in moved else x for i, x in enumerate(cases.draw(case, seed=4))]
     # Marks may be numbers as well, which is tested where a program is compiled anyway.
     given = cast(arguments, "bfloat16", marks="uint8")
     rounded = [np.float64(x) if x.dtype == jnp.bfloat16 else np.asarray(x) for x in given]
@@ -216,7 +258,7 @@ def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, po
     for setting, options in enumerate(case.settings):
         for numbers, inexact in ((arguments, cast(arguments)), (rounded, given)):
             gradients, got = run(case, setting, inexact)
-            assert [leaf.dtype for leaf in got] == due_dtypes(case)
+            assert [leaf.dtype for leaf in got] == due_dtypes(case, inexact)
             assert_close(got, due_leaves(case, numbers, options), share=case.tolerance)
             for position, gradient in zip(case.trained, gradients, strict=True):
                 assert gradient.dtype == inexact[position].dtype
@@ -228,17 +270,18 @@ def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, po
 @every_case
 def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
     draws = [cases.draw(case, seed) for seed in (5, 6)]
-    for setting, (_, function) in enumerate(each_setting(case)):
-        eager = [jax.tree.leaves(function(*cast(arguments))) for arguments in draws]
-        together = jax.jit(jax.vmap(function))(*map(jnp.stack, zip(*map(cast, draws), strict=True)))
-        for got in (
-            [run(case, setting, cast(arguments))[1] for arguments in draws],
-            [[leaf[i] for leaf in jax.tree.leaves(together)] for i in range(len(draws))],
-            [jax.tree.leaves(function(*arguments)) for arguments in draws],  # float64 numpy
-        ):
-            for one, other in zip(got, eager, strict=True):
-                assert [leaf.dtype for leaf in one] == [leaf.dtype for leaf in other]
-                assert_close(one, other, rtol=1e-5, atol=1e-5)
+    setting = len(case.settings) - 1
+    _, function = each_setting(case)[setting]
+    eager = [jax.tree.leaves(function(*cast(arguments))) for arguments in draws]
+    together = jax.jit(jax.vmap(function))(*map(jnp.stack, zip(*map(cast, draws), strict=True)))
+    for got in (
+        [run(case, setting, cast(arguments))[1] for arguments in draws],
+        [[leaf[i] for leaf in jax.tree.leaves(together)] for i in range(len(draws))],
+        [jax.tree.leaves(function(*arguments)) for arguments in draws],  # float64 numpy
+    ):
+        for one, other in zip(got, eager, strict=True):
+            assert [leaf.dtype for leaf in one] == [leaf.dtype for leaf in other]
+            assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
 @every_case
@@ -248,41 +291,38 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     shared = [bool(axes) for axes in axes_of(case)]
     gathered = [bool(axes) and axes[0] != local for axes in axes_of(case)]
     matrix = jnp.asarray(np.random.default_rng(8).normal(size=(cases.SIZES["D"],) * 2), jnp.float32)
+    _, function = each_setting(case)[0]
 
-    for _, function in each_setting(case):
+    def loss(matrix, args, gather=lambda x: x):
+        # The shared matrix stands for the network that made the embeddings of both sides.
+        args = with_trained(case, args, lambda x: x @ matrix)
+        args = [gather(x) if g else x for g, x in zip(gathered, args, strict=True)]
+        leaves = jax.tree.leaves(function(*args))
+        return jnp.mean(leaves[0]), leaves
 
-        def loss(matrix, args, *, gather, f=function):
-            # The shared matrix stands for the network that made the embeddings of both sides.
-            args = with_trained(case, args, lambda x: x @ matrix)
-            args = [gather(x) if g else x for g, x in zip(gathered, args, strict=True)]
-            leaves = jax.tree.leaves(f(*args))
-            return jnp.mean(leaves[0]), leaves
+    def on_each_device(_, matrix, args):
+        gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
+        (value, leaves), gradient = with_gradient(matrix, args, gather)
+        return jax.lax.pmean((value, gradient), "data"), leaves
 
-        def on_each_device(matrix, args, loss=loss):
-            gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
-            (value, leaves), gradient = jax.value_and_grad(loss, has_aux=True)(
-                matrix, args, gather=gather
-            )
-            return jax.lax.pmean((value, gradient), "data"), leaves
-
-        one = jax.jit(functools.partial(jax.value_and_grad(loss, has_aux=True), gather=lambda x: x))
-        cut = [
-            x.reshape(DEVICES, -1, *x.shape[1:]) if s else x
-            for s, x in zip(shared, arguments, strict=True)
-        ]
-        eight = jax.pmap(
-            on_each_device,
-            axis_name="data",
-            in_axes=(None, [0 if s else None for s in shared]),
-            out_axes=(None, 0),
-        )
-        (value, due), gradient = one(matrix, arguments)
-        means, got = eight(matrix, cut)
-        assert_close(means, (value, gradient), rtol=1e-4, atol=1e-5)
-        # What devices share out, row by row; what each has whole, of every device.
-        due = [x if local else jnp.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
-        got = [x.reshape(y.shape) for x, y in zip(got, due, strict=True)]
-        assert_close(got, due, rtol=1e-4, atol=1e-5)
+    with_gradient = jax.value_and_grad(loss, has_aux=True)
+    (value, due), gradient = jax.jit(with_gradient)(matrix, arguments)
+    cut = [
+        x.reshape(DEVICES, -1, *x.shape[1:]) if s else x
+        for s, x in zip(shared, arguments, strict=True)
+    ]
+    eight = jax.pmap(
+        on_each_device,
+        axis_name="data",
+        in_axes=(0, None, [0 if s else None for s in shared]),
+        out_axes=(None, 0),
+    )
+    means, got = eight(jnp.arange(DEVICES), matrix, cut)
+    assert_close(means, (value, gradient), rtol=1e-4, atol=1e-5)
+    # What devices share out, row by row; what each has whole, of every device.
+    due = [x if local else jnp.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
+    got = [x.reshape(y.shape) for x, y in zip(got, due, strict=True)]
+    assert_close(got, due, rtol=1e-4, atol=1e-5)
 
 
 @every_checked_case
