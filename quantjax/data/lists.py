@@ -1,0 +1,174 @@
+"""Splits whose rows list files name, once the photos have proved to be there."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from quantjax.data.list_format import Listing, read_lists
+from quantjax.data.listed_paths import are_there, existing_folder
+from quantjax.data.photos import Photos, check_size
+from quantjax.data.protocols import Splits, make_splits
+
+_FEW = 3  # names that an error shows
+
+
+def file_lists(
+    root: str | Path,
+    *,
+    train: str | Path,
+    query: str | Path,
+    database: str | Path,
+    validation: str | Path | None = None,
+    num_validation: int = 0,
+    seed: int = 0,
+    size: int | None = None,
+    classes: Sequence[str] | None = None,
+    place: Callable[[str], str] = str,
+    allow_query_overlap: bool = False,
+    allow_incomplete: bool = False,
+    name: str = "file_lists",
+) -> Splits:
+    """Returns splits of photos that list files name, in the format of HashNet and DeepHash.
+
+    A photo is one row, whatever number of lists it stands in, so overlaps are seen by row. Rows are
+    sorted by path; neither the order of lines nor that of lists enters the digest. See `read_lists`
+    for the format.
+
+    Args:
+      root: Folder that paths are relative to.
+      train: List of the photos that train.
+      query: List of the photos that search; the field calls it test.
+      database: List of the photos that are searched.
+      validation: List of the photos on which choices are made. None draws `num_validation` photos
+        of train, whatever their labels, which then validate instead of training.
+      num_validation: Size of that draw; 0 leaves validation empty.
+      seed: Of that draw, the first of a permutation of train by `numpy.random.default_rng(seed)`.
+      size: Height and width in pixels, see `image_folder`; None takes photos of one size as they
+        are.
+      classes: Names of the L classes; "0", "1", ... where absent. With class ids L is the largest
+        id + 1, or the number of names.
+      place: Listed path -> path relative to root, such as `by_name(root)`, for lists of
+        another machine.
+      allow_query_overlap: Leaves queries that are in another list alone, to reproduce papers that
+        have such; a query then finds itself.
+      allow_incomplete: Leaves missing photos out of the lists instead of refusing them. The name
+        gets "incomplete", and the digest is another one.
+      name: Protocol, for results.
+
+    Returns:
+      Splits of a `Photos` source, whose labels are [N, L], or class ids [N] if the lists hold such.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if root, a list or a photo is missing.
+      ValueError: if a list is wrong (see `read_lists`), lists share photos that they may not,
+        classes do not fit the labels, or, without a size, sizes are mixed.
+    """
+    root = existing_folder(root)
+    files = {"train": train, "query": query, "database": database}
+    if validation is not None:
+        files["validation"] = validation
+        if num_validation:
+            raise ValueError(
+                f"validation is listed in {validation}, num_validation must be 0, got "
+                f"{num_validation}"
+            )
+    listing = carved(read_lists(files, place=place), num_validation, seed)
+    return splits_of(
+        listing,
+        root,
+        size=size,
+        classes=classes,
+        allow_query_overlap=allow_query_overlap,
+        allow_incomplete=allow_incomplete,
+        name=name,
+    )
+
+
+def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
+    """Returns the listing with validation rows, of its own or drawn from those of train.
+
+    Raises:
+      ValueError: if train has no more rows than are drawn.
+    """
+    if "validation" in listing.rows:
+        return listing
+    train = listing.rows["train"]
+    if not 0 <= num_validation < len(train):
+        raise ValueError(
+            "num_validation is a part of train and must be smaller, got "
+            f"{num_validation} of {len(train)}"
+        )
+    order = np.random.default_rng(seed).permutation(train)
+    validation, train = np.sort(order[:num_validation]), np.sort(order[num_validation:])
+    return listing._replace(rows={**listing.rows, "validation": validation, "train": train})
+
+
+def splits_of(
+    listing: Listing,
+    root: Path,
+    *,
+    size: int | None,
+    classes: Sequence[str] | None,
+    name: str,
+    allow_query_overlap: bool = False,
+    allow_incomplete: bool = False,
+) -> Splits:
+    """Returns splits of a listing once its photos have proved to be there; see `file_lists`."""
+    names = _class_names(listing.labels, classes)
+    if not allow_query_overlap:
+        _check_overlap(listing)
+    there = are_there(root, listing.paths)
+    rows = listing.rows
+    if not there.all():
+        if not allow_incomplete:
+            raise FileNotFoundError(_missing(name, root, listing.paths, there))
+        rows, name = {key: each[there[each]] for key, each in rows.items()}, f"{name} incomplete"
+    paths = tuple(root / path for path in listing.paths)
+    check_size([paths[row] for row in np.flatnonzero(there)], size)
+    return make_splits(
+        Photos(paths, listing.labels, names, size),
+        train=rows["train"],
+        validation=rows["validation"],
+        query=rows["query"],
+        database=rows["database"],
+        allow_query_overlap=allow_query_overlap,
+        name=name,
+        validation_searches=rows.get("validation_searches"),
+    )
+
+
+def _class_names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:
+    several = labels.ndim == 2
+    due = labels.shape[1] if several else int(labels.max()) + 1
+    if classes is None:
+        return tuple(map(str, range(due)))
+    if len(classes) < due or (several and len(classes) > due):
+        raise ValueError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
+    return tuple(classes)
+
+
+def _check_overlap(listing: Listing) -> None:
+    for first, second in (
+        ("validation", "train"),
+        ("query", "train"),
+        ("query", "validation"),
+        ("query", "database"),
+    ):
+        shared = np.intersect1d(listing.rows[first], listing.rows[second])
+        if shared.size:
+            raise ValueError(
+                f"{first} and {second} must share no photo, got {shared.size:,} in both, such as "
+                f"{listing.paths[shared[0]]}"
+            )
+
+
+def _missing(name: str, root: Path, paths: Sequence[str], there: np.ndarray) -> str:
+    absent = np.flatnonzero(~there)
+    shown = ", ".join(paths[row] for row in absent[:_FEW])
+    return (
+        f"{name}: {absent.size:,} of {len(paths):,} photos are missing in {root}, such as {shown}; "
+        "get them, or pass allow_incomplete=True to go on without them, under another name and "
+        "digest: such numbers compare with no one else's"
+    )
