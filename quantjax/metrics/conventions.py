@@ -17,9 +17,9 @@ from quantjax.metrics.harmonic import Array
 from quantjax.metrics.identifiers import check_choice, write_id
 from quantjax.metrics.left_out import bounds_of_mean, chance_of_a_hit
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
-from quantjax.metrics.storage import count_levels, precision_sums, rank_as_stored
+from quantjax.metrics.storage import count_levels, rank_as_stored, sum_precisions
 
-_ENTRIES = 2**20
+_ENTRIES = 2**22
 
 
 class Convention(NamedTuple):
@@ -228,13 +228,12 @@ class _Queries(NamedTuple):
 
 def _score(distances, relevant, top_k, denominator):
     ranked = rank_as_stored(distances, relevant)
-    inside = ranked.hits[:, :top_k]
-    hits, total = np.count_nonzero(inside, axis=1), np.count_nonzero(relevant, axis=1)
+    (sums, hits), total = sum_precisions(ranked, top_k), np.count_nonzero(relevant, axis=1)
     due = {"hits": hits, "capped": np.minimum(total, top_k), "all": total}
     due_for_one = np.maximum(due[denominator], 1) if denominator != "hits" else 1
-    counts = count_levels(ranked)
+    counts = count_levels(ranked, top_k)
     return _Queries(
-        precision_sums(inside) / np.maximum(due[denominator], 1),
+        sums / np.maximum(due[denominator], 1),
         hits,
         total,
         *map(np.asarray, average_precision_bounds(counts, top_k=top_k, denominator=denominator)),

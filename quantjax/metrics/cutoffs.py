@@ -36,7 +36,9 @@ def as_slice(top_k: int | None, num_items: int) -> Cut:
     ranks = len(range(num_items)[:top_k])
     if ranks < 1:
         raise ValueError(f"top_k must leave at least one of {num_items} items, got {top_k}")
-    return Cut(ranks, f"all{top_k}" if top_k < 0 else f"{top_k}")
+    if top_k < 0:
+        return Cut(ranks, f"all{top_k}")
+    return Cut(ranks, f"{top_k}" if top_k <= num_items else f"all({top_k})")
 
 
 def within(top_k: int | None, num_items: int) -> Cut:

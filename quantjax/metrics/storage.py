@@ -8,13 +8,17 @@ import numpy as np
 class Ranked(NamedTuple):
     """Items of every query nearest first, equal distances by position in the database.
 
+    Rankings stand one behind the other: place q N + r holds the item of query q at rank r + 1.
+
     Attributes:
-      hits: Whether the item at each rank is relevant, [Q, N] bool.
-      ends: Whether its level of equal distance ends at this rank, [Q, N] bool.
+      hits: Places with a relevant item, ascending.
+      ends: Places where a level of equal distance ends, ascending.
+      shape: (Q, N).
     """
 
     hits: np.ndarray
     ends: np.ndarray
+    shape: tuple[int, int]
 
 
 def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
@@ -31,7 +35,7 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
       The rankings.
     """
     levels = _as_whole_numbers(distances)
-    num_items = levels.shape[1]
+    num_queries, num_items = levels.shape
     shift = (2 * num_items - 1).bit_length()
     narrow = (int(levels.max(initial=0)) + 1) << shift <= 2**31
     keys = levels.astype(np.int32 if narrow else np.int64)
@@ -40,42 +44,57 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     keys |= relevant
     keys.sort(axis=1)
     ends = np.ones(keys.shape, bool)
-    np.not_equal(keys[:, 1:] >> shift, keys[:, :-1] >> shift, out=ends[:, :-1])
-    return Ranked((keys & 1).astype(bool), ends)
+    np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
+    hits = (keys & 1).astype(bool)
+    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
 
 
-def precision_sums(hits: np.ndarray) -> np.ndarray:
-    """Sums the precisions at the relevant ranks.
-
-    Args:
-      hits: Whether each rank is relevant, [Q, K] bool.
-
-    Returns:
-      The sums, [Q] float64.
-    """
-    found = np.count_nonzero(hits, axis=1)
-    rows = np.repeat(np.arange(len(hits)), found)
-    ranks = np.flatnonzero(hits) - rows * hits.shape[1] + 1
-    hits_so_far = np.arange(1, len(rows) + 1) - np.repeat(np.cumsum(found) - found, found)
-    return np.bincount(rows, weights=hits_so_far / ranks, minlength=len(hits))
-
-
-def count_levels(ranked: Ranked) -> np.ndarray:
-    """Counts items and relevant items on every level: all that is left without an order of ties.
+def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums the precisions at the relevant ranks inside a cut.
 
     Args:
       ranked: The rankings.
+      top_k: The cut.
+
+    Returns:
+      The sums [Q] float64, and the number of relevant ranks inside [Q].
+    """
+    num_queries, num_items = ranked.shape
+    rows, ranks = np.divmod(ranked.hits, num_items)
+    if top_k < num_items:
+        inside = ranks < top_k
+        rows, ranks = rows[inside], ranks[inside]
+    found = np.bincount(rows, minlength=num_queries)
+    hits_so_far = np.arange(1, len(rows) + 1) - np.repeat(np.cumsum(found) - found, found)
+    return np.bincount(rows, weights=hits_so_far / (ranks + 1), minlength=num_queries), found
+
+
+def count_levels(ranked: Ranked, top_k: int) -> np.ndarray:
+    """Counts items and relevant items on every level: all that is left without an order of ties.
+
+    Levels that no order of ties can tell apart are counted as one: those wholly behind the cut,
+    and neighbours without relevant items, which are most when nearly every distance is different.
+
+    Args:
+      ranked: The rankings.
+      top_k: The cut.
 
     Returns:
       Counts [Q, levels, 2], nearest level first, zeros behind a query's last level.
     """
-    num_levels = np.count_nonzero(ranked.ends, axis=1)
-    last = np.flatnonzero(ranked.ends)
-    items = np.diff(last, prepend=-1)
-    relevant = np.add.reduceat(ranked.hits.ravel(), last - items + 1, dtype=np.int64)
-    rows = np.repeat(np.arange(len(num_levels)), num_levels)
-    columns = np.arange(len(last)) - np.repeat(np.cumsum(num_levels) - num_levels, num_levels)
-    counts = np.zeros((len(num_levels), num_levels.max(), 2), np.int64)
+    num_queries, num_items = ranked.shape
+    ends = ranked.ends
+    is_last = ends % num_items == num_items - 1
+    inside = np.concatenate([[0], ends[:-1] + 1]) % num_items < top_k
+    some = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0) > 0
+    apart = some[:-1] | some[1:] | ~inside[1:]
+    ends = ends[is_last | inside & np.append(apart, True)]
+    items = np.diff(ends, prepend=-1)
+    relevant = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0)
+    rows = ends // num_items
+    num_levels = np.bincount(rows, minlength=num_queries)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(num_levels) - num_levels, num_levels)
+    counts = np.zeros((num_queries, num_levels.max(), 2), np.int64)
     counts[rows, columns] = np.stack([items, relevant], axis=-1)
     return counts
 

@@ -89,6 +89,18 @@ def test_bounds_equal_every_order_of_ties(rng, convention, top_k):
         np.testing.assert_allclose((got.worst, got.expected, got.best), due, rtol=1e-13)
 
 
+@pytest.mark.parametrize("top_k", [1, 30, 55, 60])
+def test_bounds_are_those_of_the_counts_at_each_distance(rng, top_k):
+    distances = rng.integers(0, 25, (8, 60))
+    relevant = rng.random((8, 60)) < 0.1
+    levels = distances[..., None] == np.arange(25)
+    counts = np.stack([levels.sum(1), (levels & relevant[..., None]).sum(1)], axis=-1)
+    due = metrics.average_precision_bounds(counts, top_k=top_k, denominator="hits")
+    got = score(conventions.orthohash, distances, relevant, top_k)
+    means = [part.mean() for part in due]
+    np.testing.assert_allclose((got.worst, got.expected, got.best), means, rtol=1e-12)
+
+
 def test_conventions_disagree_on_the_same_codes():
     table = {
         (convention.name, top_k): score(convention, DISTANCES, RELEVANT, top_k).value
@@ -214,7 +226,8 @@ def test_inputs_are_read_only_and_may_be_arrays_of_jax(rng):
     [
         (conventions.deephash_pytorch, -1, "map@all-1|ties=storage|den=hits|zero=0|dist=hamming"),
         (conventions.deephash_pytorch, None, "map@all|ties=storage|den=hits|zero=0|dist=hamming"),
-        (conventions.spq, 50, "map@50|ties=storage|den=hits|zero=0|dist=aqd"),
+        (conventions.spq, 4, "map@4|ties=storage|den=hits|zero=0|dist=aqd"),
+        (conventions.spq, 50, "map@all(50)|ties=storage|den=hits|zero=0|dist=aqd"),
         (conventions.thulab, 2, "map@2|ties=storage|den=hits|zero=excluded|dist=hamming"),
         (conventions.fire, -1, "map@all|ties=storage|den=hits|zero=0|dist=hamming"),
         (conventions.mecoq, 0, "map@all|ties=storage|den=hits|zero=0|dist=aqd"),

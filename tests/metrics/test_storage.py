@@ -36,22 +36,37 @@ def test_ranking_equals_pythons_stable_sort(rng, name):
     relevant = rng.random(distances.shape) < 0.4
     ranked = storage.rank_as_stored(distances, relevant)
     hits, ends = ranked_by_loops(distances, relevant)
-    np.testing.assert_array_equal(ranked.hits, hits)
-    np.testing.assert_array_equal(ranked.ends, ends)
+    assert ranked.shape == distances.shape
+    np.testing.assert_array_equal(ranked.hits, np.flatnonzero(hits))
+    np.testing.assert_array_equal(ranked.ends, np.flatnonzero(ends))
 
 
-def test_precision_sums_equal_a_loop(rng):
-    hits = rng.random((20, 15)) < np.linspace(0, 1, 20)[:, None]
+@pytest.mark.parametrize("top_k", [1, 4, 15])
+def test_precision_sums_equal_a_loop(rng, top_k):
+    relevant = rng.random((20, 15)) < np.linspace(0, 1, 20)[:, None]
+    ranked = storage.rank_as_stored(np.tile(np.arange(15), (20, 1)), relevant)
+    sums, found = storage.sum_precisions(ranked, top_k)
+    hits = relevant[:, :top_k]
     due = [sum(row[: rank + 1].mean() for rank in np.flatnonzero(row)) for row in hits]
-    np.testing.assert_allclose(storage.precision_sums(hits), due, rtol=1e-14)
+    np.testing.assert_allclose(sums, due, rtol=1e-14)
+    np.testing.assert_array_equal(found, hits.sum(axis=1))
 
 
-def test_level_counts_equal_a_count_of_each_distance(rng):
+@pytest.mark.parametrize("top_k", [12, 5, 1])
+def test_level_counts_equal_a_count_of_each_distance_that_matters(rng, top_k):
     distances = np.sort(rng.integers(0, 6, (9, 12)) * np.arange(9)[:, None], axis=1)[::-1]
     relevant = rng.random((9, 12)) < 0.5
-    counts = storage.count_levels(storage.rank_as_stored(distances, relevant))
+    counts = storage.count_levels(storage.rank_as_stored(distances, relevant), top_k)
     for near, is_relevant, got in zip(distances, relevant, counts, strict=True):
-        values = np.unique(near)
-        due = [(np.sum(near == value), np.sum(is_relevant[near == value])) for value in values]
-        np.testing.assert_array_equal(got[: len(values)], due)
-        assert not got[len(values) :].any()
+        due, kind, total = [], None, 0
+        for value in np.unique(near):
+            level = np.array([np.sum(near == value), np.sum(is_relevant[near == value])])
+            before = kind
+            kind = "behind" if total >= top_k else "empty" if level[1] == 0 else None
+            if kind is not None and kind == before:
+                due[-1] += level
+            else:
+                due.append(level)
+            total += level[0]
+        np.testing.assert_array_equal(got[: len(due)], due)
+        assert not got[len(due) :].any()
