@@ -25,7 +25,7 @@ DISTANCES = {
     "float16": lambda rng: rng.standard_normal((6, 40)).astype(np.float16),
     "float64": lambda rng: rng.standard_normal((6, 10)).repeat(4, axis=1),
     "huge": lambda rng: rng.standard_normal((6, 40)) * 1e300,
-    "special": lambda rng: rng.choice([-np.inf, -1.0, -0.0, 0.0, 1e-45, 2.0, np.inf], (6, 40)),
+    "special": lambda rng: rng.choice([-np.inf, -1.0, -0.0, 0.0, 2.0**-149, 2.0, np.inf], (6, 40)),
     "one item": lambda rng: rng.standard_normal((6, 1)),
 }
 
