@@ -12,7 +12,7 @@ from quantjax.quantizers import ProductCodec, packing, product
 
 def baselines(
     experiment: train.Experiment, config: ConfigDict, mesh: Mesh
-) -> list[evaluate.Result]:
+) -> list[evaluate.Results]:
     """Measures k-means product quantization of raw pixels, and of the untrained network.
 
     Args:
@@ -26,7 +26,7 @@ def baselines(
     return [pixels(experiment, config), untrained(experiment, mesh)]
 
 
-def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Result:
+def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results:
     """Measures product quantization of raw pixels, codebooks from the training images.
 
     Args:
@@ -62,7 +62,7 @@ def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Result:
     )
 
 
-def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Result:
+def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
     """Measures the method as it was initialised, its codebooks fitted by k-means.
 
     Args:

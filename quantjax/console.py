@@ -10,7 +10,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 _LINES_APART = 5.0  # seconds between two plain lines
-_WIDE = 132  # columns of a table that goes to a file or a pipe
+_WIDE = 144  # characters of a line of the table that goes to a file or a pipe
+_COLUMNS = ("what", "metric", "bits", "bytes", "value", "worst to best", "95 % interval", "chance")
 
 
 def say(text: str) -> None:
@@ -70,19 +71,21 @@ def table(results: list[Any]) -> None:
     """Prints results as a table.
 
     Args:
-      results: `evaluate.Result` rows.
+      results: `evaluate.Results`.
     """
-    grid = Table("what", "metric", "bits", "bytes", "value", "worst to best", "chance", box=None)
+    grid = Table(*_COLUMNS, box=None)
     for result in results:
-        grid.add_row(
-            result.name,
-            result.metric,
-            str(result.bits),
-            str(result.num_bytes),
-            f"{result.value:.4f}",
-            f"{result.worst:.4f} to {result.best:.4f}",
-            f"{result.chance:.4f}",
-        )
+        for number in result.numbers:
+            grid.add_row(
+                result.name,
+                number.metric,
+                str(result.bits),
+                str(result.num_bytes),
+                f"{number.value:.4f}",
+                f"{number.worst:.4f} to {number.best:.4f}",
+                f"{number.low:.4f} to {number.high:.4f}",
+                f"{number.chance:.4f}",
+            )
     for name in ("bits", "bytes", "value", "chance"):
         next(column for column in grid.columns if column.header == name).justify = "right"
     _console().print(grid)

@@ -17,7 +17,7 @@ from quantjax import console, evaluate, index, parallel, records, train
 
 _DOCUMENTED = (ValueError, FileNotFoundError, ModuleNotFoundError, records.NonFiniteError)
 
-Baselines = Callable[[train.Experiment, ConfigDict, Any], list[evaluate.Result]]
+Baselines = Callable[[train.Experiment, ConfigDict, Any], list[evaluate.Results]]
 """`(experiment, config, mesh) -> results` on the same split."""
 
 
@@ -105,7 +105,7 @@ def run(
     index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
     results = [*retrieval.results, *baselines(experiment, config, mesh)]
     same = {"experiment": experiment.name, "split": experiment.splits.digest, "seed": config.seed}
-    rows = [{**row._asdict(), **same} for row in results]
+    rows = [{**row, **same} for result in results for row in result.rows()]
     records.write_whole(workdir / "results.json", json.dumps(rows, indent=2) + "\n")
     console.table(results)
     console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")

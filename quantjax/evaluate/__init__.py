@@ -1,0 +1,30 @@
+"""From embeddings and codes to numbers that nobody can dispute."""
+
+from quantjax.evaluate.bootstrap import interval, resampled_means
+from quantjax.evaluate.evaluation import encode, evaluate
+from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
+from quantjax.evaluate.method import Retrieval, evaluate_method
+from quantjax.evaluate.ranked import ranked_counts
+from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.results import Comparison, Number, Results, compare
+from quantjax.evaluate.stored import DistinctCodes, distinct_codes
+
+__all__ = [
+    "Comparison",
+    "DistinctCodes",
+    "Number",
+    "Relevance",
+    "Results",
+    "Retrieval",
+    "compare",
+    "distinct_codes",
+    "encode",
+    "evaluate",
+    "evaluate_method",
+    "hamming_average_precision",
+    "hamming_counts",
+    "interval",
+    "ranked_counts",
+    "relevance",
+    "resampled_means",
+]

@@ -1,0 +1,218 @@
+"""From embeddings and codes to numbers, streamed in tiles and exact in ties."""
+
+import functools
+import hashlib
+import importlib.metadata
+import time
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from quantjax import metrics
+from quantjax.evaluate.bootstrap import interval, resampled_means
+from quantjax.evaluate.hamming import hamming_counts
+from quantjax.evaluate.ranked import ranked_counts
+from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.results import Number, Results
+from quantjax.evaluate.stored import DistinctCodes, distinct_codes
+from quantjax.quantizers import Codec
+
+_ITEMS = 65_536  # rows that are encoded at once
+_CONTROLS = 256  # queries that see shuffled labels
+
+
+def encode(codec: Codec, x: np.ndarray) -> np.ndarray:
+    """Encodes embeddings in tiles.
+
+    Args:
+      codec: Any codec.
+      x: Embeddings [N, D].
+
+    Returns:
+      Codes [N, num_bytes] uint8 on the host.
+    """
+    tiles = [_encoded(codec, x[i : i + _ITEMS]) for i in range(0, len(x), _ITEMS)]
+    return np.concatenate([np.asarray(tile) for tile in tiles])
+
+
+def evaluate(
+    codec: Codec,
+    queries: np.ndarray,
+    codes: np.ndarray,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    *,
+    name: str,
+    distance: str,
+    measures: Sequence[metrics.Measure] = (metrics.mean_average_precision(),),
+    mesh: Mesh | None = None,
+    tile: int | None = None,
+) -> Results:
+    """Measures the retrieval of queries in a coded database.
+
+    Memory beside the codes is constant in the number of items, and no value depends on their order,
+    on tiles or on the number of devices: Hamming distances are counted, real ones are measured once
+    for all items of equal code.
+
+    Args:
+      codec: Measures the distances.
+      queries: Embeddings [Q, D].
+      codes: Codes of the database, [N, num_bytes] uint8.
+      query_labels: Class ids [Q], or one-hot or multi-hot labels [Q, L].
+      database_labels: The same of the items; an item is relevant that shares a label.
+      name: What is evaluated.
+      distance: What ranks: "aqd" real query against code, "sqd" to quantize the queries as well,
+        "float" for `FloatCodec`, "hamming" for binary codes.
+      measures: What to measure, from `metrics`.
+      mesh: From `parallel.data_mesh`, to share the work out; the default device when None.
+      tile: Items of a device's tile; chosen when None.
+
+    Returns:
+      Numbers with bounds, intervals and controls.
+
+    Raises:
+      ValueError: if shapes or types do not agree, there is nothing to search, a distance is NaN
+        (with its query), or the distance is none of the codec's.
+    """
+    began = time.perf_counter()
+    codes, queries = np.asarray(codes), np.asarray(queries)
+    labels = relevance(query_labels, database_labels)
+    _check(codec, queries, codes, labels, distance, measures)
+    if distance == "sqd":
+        queries = np.asarray(_quantized(codec, queries))
+    count = functools.partial(
+        _counts,
+        codec,
+        num_grades=labels.num_grades if any(measure.graded for measure in measures) else 2,
+        mesh=mesh,
+        tile=tile,
+    )
+    distinct = distinct_codes(codes)
+    totals, values = _measured(
+        measures, count(queries, codes, labels), ("worst", "expected", "best")
+    )
+    rows = np.unique(np.linspace(0, len(queries) - 1, _CONTROLS).astype(int))
+    control = labels._replace(
+        queries=labels.queries[rows], database=_shuffled(labels.database, distinct)
+    )
+    _, shuffled = _measured(measures, count(queries[rows], codes, control), ("expected",))
+    ids = [measure.id(distance=distance, num_items=len(codes)) for measure in measures]
+    return Results(
+        name=name,
+        distance=distance,
+        numbers=tuple(
+            _number(*arguments, totals)
+            for arguments in zip(ids, measures, values, shuffled, strict=True)
+        ),
+        per_query={metric: bounds["expected"] for metric, bounds in zip(ids, values, strict=True)},
+        bits=codec.bits,
+        num_bytes=codec.num_bytes,
+        num_queries=len(queries),
+        num_database=len(codes),
+        zero_queries=int(np.sum(totals[:, 1:].sum(axis=1) == 0)),
+        distinct_codes=len(distinct.items),
+        code_entropy=distinct.entropy,
+        queries_digest=hashlib.sha256(labels.digest()).hexdigest()[:16],
+        seconds=round(time.perf_counter() - began, 3),
+        device=_device(mesh),
+        versions={
+            package: importlib.metadata.version(package) for package in ("quantjax", "jax", "numpy")
+        },
+    )
+
+
+def _counts(
+    codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile
+) -> Iterator[np.ndarray]:
+    """Yields counts [q, levels, G], by whichever way is right for the codec's distances."""
+    if codec.metric != "hamming":
+        yield from ranked_counts(
+            codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile
+        )
+        return
+    yield from hamming_counts(
+        encode(codec, queries),
+        codes,
+        labels,
+        num_bits=codec.bits,
+        num_grades=num_grades,
+        mesh=mesh,
+        tile=tile,
+    )
+
+
+def _measured(measures, tiles, orders):
+    """Returns items by grade of the database [Q, G], and {tie order: values [Q]} per measure."""
+    totals, values = [], [{ties: [] for ties in orders} for _ in measures]
+    for counts in tiles:
+        totals.append(counts.sum(axis=1))
+        binary = np.stack([counts.sum(axis=-1), counts[..., 1:].sum(axis=-1)], axis=-1)
+        for measure, found in zip(measures, values, strict=True):
+            for ties in orders:
+                found[ties].append(measure.of(counts if measure.graded else binary, ties=ties))
+    joined = [{ties: np.concatenate(parts) for ties, parts in each.items()} for each in values]
+    return np.concatenate(totals), joined
+
+
+def _number(metric, measure, bounds, control, totals):
+    expected = bounds["expected"]
+    items, relevant = totals.sum(axis=1), totals[:, 1:].sum(axis=1)
+    chance = measure.chance(totals if measure.graded else np.stack([items, relevant], axis=1))
+    low, high = interval(resampled_means(expected))
+    return Number(
+        metric=metric,
+        value=float(expected.mean()),
+        worst=float(np.minimum(bounds["worst"], expected).mean()),
+        best=float(np.maximum(bounds["best"], expected).mean()),
+        low=low,
+        high=high,
+        chance=float(chance.mean()),
+        shuffled=float(control["expected"].mean()),
+    )
+
+
+def _shuffled(patterns, distinct: DistinctCodes):
+    """Shuffles the items' labels, in a way that storage has no part in."""
+    order = np.lexsort((patterns, distinct.inverse))
+    shuffled = np.empty_like(patterns)
+    shuffled[order] = np.random.default_rng(0).permutation(patterns[order])
+    return shuffled
+
+
+@jax.jit
+def _encoded(codec, x):
+    return codec.encode(x)
+
+
+@jax.jit
+def _quantized(codec, x):
+    return codec.decode(codec.encode(jnp.asarray(x)))
+
+
+def _device(mesh):
+    devices = jax.devices()[:1] if mesh is None else mesh.devices.ravel()
+    return f"{len(devices)} x {devices[0].device_kind}"
+
+
+def _check(codec, queries, codes, labels, distance, measures):
+    if not measures:
+        raise ValueError("there is nothing to measure: measures is empty")
+    kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd", "float")
+    if distance not in kinds:
+        due = " or ".join(map(repr, kinds))
+        raise ValueError(f"distance must be {due} for a codec of {codec.metric}, got {distance!r}")
+    if len(codes) == 0 or len(queries) == 0:
+        raise ValueError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
+    if codes.shape[1:] != (codec.num_bytes,) or codes.dtype != np.uint8:
+        raise ValueError(
+            f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
+        )
+    for what, rows, patterns in (
+        ("query_labels", queries, labels.queries),
+        ("database_labels", codes, labels.database),
+    ):
+        if len(patterns) != len(rows):
+            raise ValueError(f"{what} must be of {len(rows)} items, got {len(patterns)}")

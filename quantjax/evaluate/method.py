@@ -1,0 +1,102 @@
+"""A method, measured on a split: with codes, with codes on both sides, and without any."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jax.sharding import Mesh
+
+from quantjax import embedding, metrics
+from quantjax.data.protocols import Splits
+from quantjax.evaluate.evaluation import encode, evaluate
+from quantjax.evaluate.results import Results
+from quantjax.methods.base import Batch, Method
+from quantjax.quantizers import Codec, FloatCodec, product
+
+
+class Retrieval(NamedTuple):
+    """A method, measured.
+
+    Attributes:
+      results: One for each distance, and for the validation queries.
+      codec: The method's codec.
+      codes: Codes of the database, [N, num_bytes] uint8, in the order of `splits.database`.
+    """
+
+    results: list[Results]
+    codec: Codec
+    codes: np.ndarray
+
+
+def evaluate_method(
+    method: Method,
+    params: Any,
+    state: Any,
+    splits: Splits,
+    *,
+    preprocess: Callable[[Batch], Batch],
+    mesh: Mesh,
+    name: str,
+    measures: Sequence[metrics.Measure] = (metrics.mean_average_precision(),),
+) -> Retrieval:
+    """Embeds and codes a split, and measures what quantization costs.
+
+    Args:
+      method: What was trained, or not yet.
+      params: Its params.
+      state: Its state, with codebooks.
+      splits: Queries and database; validation queries, if any, get a result of their own.
+      preprocess: `batch -> batch` on device.
+      mesh: From `parallel.data_mesh`.
+      name: What is evaluated; "NAME float" is the unquantized embedding, "NAME validation" the
+        validation queries against the database without them.
+      measures: What to measure.
+
+    Returns:
+      Results: asymmetric and symmetric distances (or Hamming), float, then validation.
+
+    Raises:
+      ValueError: if the codebooks do not exist yet.
+    """
+    codec = method.codec(params, state)
+
+    def embedded(side, rows):
+        return embedding.embed(
+            side, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
+        )
+
+    queries = embedded(method.embed_query, splits.query)
+    database = embedded(method.embed, splits.database)
+    codes = encode(codec, database)
+    labels = splits.source.labels
+
+    def measured(codec, queries, codes, asked, held, name, distance):
+        return evaluate(
+            codec,
+            queries,
+            codes,
+            labels[asked],
+            labels[held],
+            name=name,
+            distance=distance,
+            measures=measures,
+            mesh=mesh,
+        )
+
+    sides = splits.query, splits.database
+    kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
+    results = [measured(codec, queries, codes, *sides, name, kind) for kind in kinds]
+    metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: by their angle
+    plain = FloatCodec(database.shape[1], metric=metric)
+    stored = encode(plain, database)
+    results.append(measured(plain, queries, stored, *sides, f"{name} float", "float"))
+    if len(splits.validation):
+        asked = embedded(method.embed_query, splits.validation)
+        searched = splits.validation_database
+        if splits.validation_searches is None:
+            held = codes[np.isin(splits.database, searched)]
+        else:
+            held = encode(codec, embedded(method.embed, searched))
+        sides = splits.validation, searched
+        results.append(measured(codec, asked, held, *sides, f"{name} validation", kinds[0]))
+    return Retrieval(results, codec, codes)

@@ -1,0 +1,188 @@
+"""What an evaluation leaves: numbers that say what they are, and their comparison."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quantjax.evaluate.bootstrap import interval, resampled_means
+
+
+class Number(NamedTuple):
+    """The mean of one metric over the queries.
+
+    Attributes:
+      metric: The id: all that two numbers must share to be compared.
+      value: Expected over the orders of ties.
+      worst: With the order of ties that is worst for each query.
+      best: With the best.
+      low: Lower end of the 95 % bootstrap interval of `value` over queries.
+      high: Upper end.
+      chance: What a random ranking is expected to get; NaN for a metric of a set.
+      shuffled: What the same distances get once the database's labels are shuffled, over up to 256
+        of the queries: about chance, unless the evaluation itself is at fault. NaN if not measured.
+    """
+
+    metric: str
+    value: float
+    worst: float
+    best: float
+    low: float
+    high: float
+    chance: float
+    shuffled: float
+
+
+class Results(NamedTuple):
+    """All about one evaluation; `str` gives a table.
+
+    Attributes:
+      name: What was evaluated.
+      distance: "aqd" real query against code, "sqd" code against code, "hamming" bits that differ,
+        "float" no code at all.
+      numbers: One per measure, in their order.
+      per_query: Expected value of every query, [Q] float64, by metric id.
+      bits: Code length.
+      num_bytes: Bytes stored per item.
+      num_queries: Queries, all of them in every mean.
+      num_database: Items searched.
+      zero_queries: Queries without a relevant item; each counts as 0.
+      distinct_codes: Different codes among the database's items.
+      code_entropy: Entropy of the code of a random item, in bits; log2 of the number of items is
+        the most.
+      queries_digest: Of the queries' labels in their order; equal for runs that can be paired.
+      seconds: Wall time.
+      device: What computed distances.
+      versions: Of quantjax, jax and numpy.
+    """
+
+    name: str
+    distance: str
+    numbers: tuple[Number, ...]
+    per_query: dict[str, np.ndarray]
+    bits: int
+    num_bytes: int
+    num_queries: int
+    num_database: int
+    zero_queries: int
+    distinct_codes: int
+    code_entropy: float
+    queries_digest: str
+    seconds: float
+    device: str
+    versions: dict[str, str]
+
+    @property
+    def metric(self) -> str:
+        """Id of the first number."""
+        return self.numbers[0].metric
+
+    @property
+    def value(self) -> float:
+        """Value of the first number."""
+        return self.numbers[0].value
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Returns a flat dict for JSON per number.
+
+        It lacks the values of single queries, and the wall time: equal runs leave equal rows.
+        """
+        about = self._asdict()
+        for key in ("name", "numbers", "per_query", "seconds"):
+            del about[key]
+        rows = []
+        for number in self.numbers:
+            known = {k: v for k, v in number._asdict().items() if k == "metric" or not np.isnan(v)}
+            rows.append({"name": self.name, **known, **about})
+        return rows
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name}: {self.num_queries} queries ({self.zero_queries} without a relevant "
+            f"item), {self.num_database} items of {self.num_bytes} bytes ({self.bits} bits), "
+            f"{self.distinct_codes} distinct codes, entropy {self.code_entropy:.2f} bits"
+        ]
+        width = max(len(number.metric) for number in self.numbers)
+        lines += [
+            f"{number.metric:<{width}}  {number.value:.4f}  ties {number.worst:.4f} to "
+            f"{number.best:.4f}  95 % {number.low:.4f} to {number.high:.4f}  "
+            f"chance {number.chance:.4f}  shuffled {number.shuffled:.4f}"
+            for number in self.numbers
+        ]
+        return "\n".join(lines)
+
+
+class Comparison(NamedTuple):
+    """The difference of two results on the same queries, a - b.
+
+    Attributes:
+      metric: The id that both share.
+      difference: Mean over queries of a's value minus b's.
+      low: Lower end of its 95 % paired bootstrap interval.
+      high: Upper end.
+      p_value: Twice the share of resamples on the other side of zero, at most 1.
+      num_queries: Queries.
+    """
+
+    metric: str
+    difference: float
+    low: float
+    high: float
+    p_value: float
+    num_queries: int
+
+
+def compare(
+    a: Results,
+    b: Results,
+    *,
+    metric: str | None = None,
+    num_resamples: int = 10_000,
+    seed: int = 0,
+) -> Comparison:
+    """Compares two results query by query.
+
+    Args:
+      a: One.
+      b: The other, on the same queries and under the same metric id.
+      metric: Which id; the first of `a` when None.
+      num_resamples: Of the paired bootstrap.
+      seed: Of its draws.
+
+    Returns:
+      The difference with its interval.
+
+    Raises:
+      ValueError: if the ids differ, or the queries do.
+
+    Reference:
+      Smucker et al., A Comparison of Statistical Significance Tests for Information Retrieval
+      Evaluation, CIKM 2007.
+    """
+    metric = a.metric if metric is None else metric
+    for side, results in (("a", a), ("b", b)):
+        if metric not in results.per_query:
+            known = ", ".join(results.per_query)
+            raise ValueError(
+                f"numbers of different ids are different quantities: {side} has {known}, "
+                f"not {metric}"
+            )
+    if a.queries_digest != b.queries_digest:
+        raise ValueError(
+            "a paired comparison needs the same queries in the same order, got labels with digests "
+            f"{a.queries_digest} and {b.queries_digest}"
+        )
+    if a.num_database != b.num_database:
+        raise ValueError(
+            f"results must be of one database, got {a.num_database} and {b.num_database} items"
+        )
+    differences = a.per_query[metric] - b.per_query[metric]
+    means = resampled_means(differences, num_resamples=num_resamples, seed=seed)
+    tail = min(np.mean(means <= 0), np.mean(means >= 0))
+    return Comparison(
+        metric=metric,
+        difference=float(differences.mean()),
+        low=interval(means)[0],
+        high=interval(means)[1],
+        p_value=float(min(1.0, 2 * tail)),
+        num_queries=len(differences),
+    )

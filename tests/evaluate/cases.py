@@ -1,0 +1,91 @@
+"""Small databases in every kind of code and label, and what the metrics are by definition."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax import evaluate, metrics
+from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, ProductCodec, ResidualCodec
+
+Q, N, D, L = 70, 301, 6, 3  # more queries than a tile holds; items that no tile divides
+
+
+@functools.cache
+def embeddings():
+    rng = np.random.default_rng(3)
+    sides = rng.normal(size=(Q, D)), rng.normal(size=(N, D))
+    return tuple(side.astype(np.float32) for side in sides)
+
+
+@functools.cache
+def codecs() -> dict[str, tuple[Codec, str]]:
+    """A codec of each kind, few bits for many ties, and the distance it is evaluated by."""
+    rng = np.random.default_rng(4)
+    books = jnp.asarray(rng.normal(size=(2, 8, 3)), jnp.float32)
+    whole = jnp.asarray(rng.normal(size=(2, 8, D)), jnp.float32)
+    return {
+        "product l2": (ProductCodec(books, metric="l2"), "aqd"),
+        "product ip": (ProductCodec(books, metric="ip"), "aqd"),
+        "product cosine": (ProductCodec(books, metric="cosine"), "aqd"),
+        "product sqd": (ProductCodec(books, metric="l2"), "sqd"),
+        "residual": (ResidualCodec(whole), "aqd"),
+        "binary": (BinaryCodec(D), "hamming"),
+        "float": (FloatCodec(D), "float"),
+    }
+
+
+@functools.cache
+def labels() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Labels of both sides, of each kind; some multi-hot rows hold none."""
+    rng = np.random.default_rng(5)
+    query, database = rng.integers(0, L, Q), rng.integers(0, L, N)
+    several = rng.random((Q, L)) < 0.5, rng.random((N, L)) < 0.4
+    return {
+        "class ids": (query, database),
+        "one-hot": (np.eye(L, dtype=np.uint8)[query], np.eye(L)[database]),
+        "multi-hot": tuple(side.astype(np.uint8) for side in several),
+    }
+
+
+def measured(codec_name="product ip", label_kind="multi-hot", *, rows=None, **options):
+    """`evaluate` on one of the cases; the database's rows in the order given."""
+    codec, distance = codecs()[codec_name]
+    queries, database = embeddings()
+    query_labels, database_labels = labels()[label_kind]
+    rows = np.arange(N) if rows is None else rows
+    codes = evaluate.encode(codec, database)[rows]
+    return evaluate.evaluate(
+        codec,
+        queries,
+        codes,
+        query_labels,
+        database_labels[rows],
+        **{"name": "toy", "distance": distance, **options},
+    )
+
+
+def shared_labels(label_kind):
+    """Grades [Q, N] by definition."""
+    query, database = labels()[label_kind]
+    if query.ndim == 1:
+        return (query[:, None] == database).astype(int)
+    return query.astype(int) @ database.astype(int).T
+
+
+def by_definition(codec_name, label_kind, **options):
+    """AP of each query [Q] with all distances at once: worst, expected, best."""
+    codec, distance = codecs()[codec_name]
+    queries, database = embeddings()
+    codes = codec.encode(jnp.asarray(database))
+    asked = codec.decode(codec.encode(queries)) if distance == "sqd" else queries
+    distances = np.asarray(codec.distances(jnp.asarray(asked), codes))
+    counts = np.zeros((Q, N, 2), int)
+    for query, relevant in enumerate(shared_labels(label_kind) > 0):
+        _, level = np.unique(distances[query], return_inverse=True)
+        np.add.at(counts[query, :, 0], level, 1)
+        np.add.at(counts[query, :, 1], level, relevant)
+    return [
+        metrics.average_precision_from_counts(counts, ties=ties, **options)
+        for ties in ("worst", "expected", "best")
+    ]

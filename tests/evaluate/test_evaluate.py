@@ -1,0 +1,221 @@
+"""Numbers from codes: against the definition, and unmoved by storage, tiles and devices."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import evaluate, metrics, parallel
+from quantjax.evaluate import evaluation
+from quantjax.quantizers import ProductCodec
+from tests.evaluate import cases
+from tests.evaluate.cases import N, Q, codecs, embeddings, labels, measured
+
+CUTS = [(None, "all"), (20, "hits"), (20, "capped"), (20, "all")]
+
+
+@pytest.mark.parametrize("label_kind", ["class ids", "one-hot", "multi-hot"])
+@pytest.mark.parametrize("codec_name", codecs())
+def test_value_and_bounds_equal_the_metric_on_all_distances(codec_name, label_kind):
+    measures = [metrics.mean_average_precision(top_k=k, denominator=den) for k, den in CUTS]
+    results = measured(codec_name, label_kind, measures=measures)
+    for number, (top_k, denominator) in zip(results.numbers, CUTS, strict=True):
+        worst, expected, best = cases.by_definition(
+            codec_name, label_kind, top_k=top_k, denominator=denominator
+        )
+        np.testing.assert_allclose(results.per_query[number.metric], expected, atol=5e-6)
+        got = [number.worst, number.value, number.best]
+        assert got == pytest.approx([x.mean() for x in (worst, expected, best)], abs=2e-6)
+        cut = "all" if top_k is None else top_k
+        distance = codecs()[codec_name][1]
+        assert number.metric == (
+            f"map@{cut}|ties=expected|den={denominator}|zero=0|dist={distance}"
+        )
+    if codec_name != "float":
+        assert results.numbers[0].worst < results.value < results.numbers[0].best
+
+
+def ignoring_the_run(results):
+    """Results without what differs between two runs of one computation."""
+    numbers = results._replace(per_query={}, seconds=0.0, device="")
+    return numbers, {key: values.tolist() for key, values in results.per_query.items()}
+
+
+@pytest.mark.parametrize("codec_name", codecs())
+def test_storage_order_leaves_every_bit(codec_name, rng):
+    both = [measured(codec_name, rows=rows) for rows in (np.arange(N), rng.permutation(N))]
+    assert ignoring_the_run(both[0]) == ignoring_the_run(both[1])
+
+
+@pytest.mark.parametrize("codec_name", ["binary", "product ip"])
+@pytest.mark.parametrize("tile", [1, 7, 64, N, 10 * N])
+def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
+    due, got = measured(codec_name), measured(codec_name, tile=tile)
+    np.testing.assert_allclose(
+        got.per_query[got.metric], due.per_query[due.metric], rtol=0, atol=1e-6
+    )
+    assert got.numbers[0] == pytest.approx(due.numbers[0], abs=1e-6)
+
+
+@pytest.mark.parametrize("codec_name", codecs())
+@pytest.mark.parametrize("num_devices", [2, 8])
+def test_any_number_of_devices_gives_the_same_numbers(codec_name, num_devices):
+    mesh = parallel.data_mesh(jax.devices()[:num_devices])
+    due, got = measured(codec_name), measured(codec_name, mesh=mesh)
+    assert got.device.startswith(f"{num_devices} x ")
+    np.testing.assert_allclose(
+        got.per_query[got.metric], due.per_query[due.metric], rtol=0, atol=1e-6
+    )
+    if codec_name == "binary":
+        assert ignoring_the_run(got) == ignoring_the_run(due)
+
+
+def test_queries_in_another_tile_get_the_same_value():
+    codec, distance = codecs()["product ip"]
+    queries, database = embeddings()
+    asked, held = labels()["multi-hot"]
+    rows = np.array([0, 63, 64, 69])
+    some = evaluate.evaluate(
+        codec,
+        queries[rows],
+        evaluate.encode(codec, database),
+        asked[rows],
+        held,
+        name="toy",
+        distance=distance,
+    )
+    whole = measured("product ip")
+    due = whole.per_query[some.metric][rows]
+    np.testing.assert_allclose(some.per_query[some.metric], due, rtol=0, atol=1e-12)
+
+
+def test_symmetric_distance_quantizes_the_queries():
+    symmetric, asymmetric = measured("product sqd"), measured("product l2")
+    assert symmetric.value != asymmetric.value
+    assert symmetric.distance == "sqd"
+    assert symmetric.metric.endswith("dist=sqd")
+
+
+def test_labels_that_are_shuffled_get_the_chance_level():
+    # One label a row: with several, the mean over queries hides what a single one may get.
+    results = measured("binary", "class ids")
+    number = results.numbers[0]
+    assert number.shuffled == pytest.approx(number.chance, abs=0.02)
+    assert number.chance == pytest.approx(1 / cases.L, abs=0.03)
+    # A query's own labels as embedding: all relevant items first, unless labels are shuffled.
+    query, database = labels()["one-hot"]
+    codec = ProductCodec(jnp.eye(cases.L)[None].repeat(1, 0), metric="ip")
+    codec = dataclasses.replace(codec, codebooks=jnp.pad(codec.codebooks, ((0, 0), (0, 1), (0, 0))))
+    perfect = evaluate.evaluate(
+        codec,
+        query.astype(np.float32),
+        evaluate.encode(codec, database.astype(np.float32)),
+        query,
+        database,
+        name="labels",
+        distance="aqd",
+    )
+    assert perfect.value == 1.0
+    assert perfect.numbers[0].shuffled == pytest.approx(1 / cases.L, abs=0.03)
+
+
+def test_queries_without_relevant_items_count_as_zero():
+    codec, distance = codecs()["binary"]
+    queries, database = embeddings()
+    query_ids, database_ids = labels()["class ids"]
+    codes = evaluate.encode(codec, database)
+    moved = np.where(database_ids == 0, 1, database_ids)
+
+    def run(rows):
+        return evaluate.evaluate(
+            codec, queries[rows], codes, query_ids[rows], moved, name="toy", distance=distance
+        )
+
+    without = query_ids != 0
+    results, others = run(slice(None)), run(without)
+    assert results.zero_queries == int(np.sum(~without)) > 0
+    assert np.all(results.per_query[results.metric][~without] == 0)
+    assert results.value == pytest.approx(others.value * without.mean(), abs=1e-12)
+
+
+@pytest.mark.parametrize("codec_name", ["binary", "product l2", "float"])
+def test_what_is_stored_is_described(codec_name):
+    codec, _ = codecs()[codec_name]
+    results = measured(codec_name)
+    codes = evaluate.encode(codec, embeddings()[1])
+    _, items = np.unique(codes, axis=0, return_counts=True)
+    assert results.distinct_codes == len(items)
+    share = items / N
+    assert results.code_entropy == pytest.approx(-np.sum(share * np.log2(share)), abs=1e-9)
+    assert (results.bits, results.num_bytes) == (codec.bits, codec.num_bytes)
+    assert (results.num_queries, results.num_database) == (Q, N)
+    assert results.seconds > 0
+    assert set(results.versions) == {"quantjax", "jax", "numpy"}
+
+
+def test_a_cut_beyond_the_database_is_none_and_the_id_says_so():
+    whole = measured("binary", measures=[metrics.mean_average_precision()])
+    beyond = measured("binary", measures=[metrics.mean_average_precision(top_k=5000)])
+    assert beyond.metric == "map@all(5000)|ties=expected|den=capped|zero=0|dist=hamming"
+    assert beyond.value == whole.value
+    at = measured("binary", measures=[metrics.mean_average_precision(top_k=N)])
+    assert at.metric.startswith(f"map@{N}|")
+
+
+def test_labels_are_never_written_to():
+    query, database = (side.copy() for side in labels()["multi-hot"])
+    measured("product ip")
+    np.testing.assert_array_equal(query, labels()["multi-hot"][0])
+    np.testing.assert_array_equal(database, labels()["multi-hot"][1])
+    for side in labels()["multi-hot"]:  # and read-only labels are welcome
+        side.flags.writeable = False
+    measured("product ip")
+    measured("binary")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q, c, ql, dl: (q, c, ql[:-1], dl), "query_labels must be of 70 items, got 69"),
+        (lambda q, c, ql, dl: (q, c, ql, dl[1:]), "database_labels must be of 301 items, got 300"),
+        (lambda q, c, ql, dl: (q, c, ql, dl[:, :2]), "have 3 classes, database_labels 2"),
+        (lambda q, c, ql, dl: (q, c[:0], ql, dl[:0]), "nothing to search: 70 queries, 0 items"),
+        (lambda q, c, ql, dl: (q[:0], c, ql[:0], dl), "nothing to search: 0 queries, 301 items"),
+        (lambda q, c, ql, dl: (q, c[:, :0], ql, dl), r"uint8 of shape \[N, 1\], got .*\(301, 0\)"),
+        (lambda q, c, ql, dl: (q, c.astype(int), ql, dl), r"uint8 of shape \[N, 1\], got int64"),
+        (lambda q, c, ql, dl: (q * _nan_in(66), c, ql, dl), "query 66 hold NaN"),
+    ],
+)
+def test_input_that_does_not_fit_is_refused(change, message):
+    codec, distance = codecs()["product ip"]
+    queries, database = embeddings()
+    arguments = change(queries, evaluate.encode(codec, database), *labels()["multi-hot"])
+    with pytest.raises(ValueError, match=message):
+        evaluate.evaluate(codec, *arguments, name="toy", distance=distance)
+
+
+def _nan_in(row):
+    return np.where(np.arange(Q) == row, np.nan, 1).astype(np.float32)[:, None]
+
+
+@pytest.mark.parametrize(
+    ("codec_name", "distance"), [("binary", "aqd"), ("product l2", "hamming"), ("float", "adc")]
+)
+def test_a_distance_that_is_not_the_codecs_is_refused(codec_name, distance):
+    with pytest.raises(ValueError, match=f"distance must be .*got '{distance}'"):
+        measured(codec_name, distance=distance)
+
+
+def test_nothing_to_measure_is_refused():
+    with pytest.raises(ValueError, match="measures is empty"):
+        measured(measures=())
+
+
+def test_encoding_in_tiles_equals_encoding_at_once(monkeypatch):
+    codec, _ = codecs()["product l2"]
+    database = embeddings()[1]
+    whole = np.asarray(jax.jit(lambda x: codec.encode(x))(database))
+    monkeypatch.setattr(evaluation, "_ITEMS", 128)
+    np.testing.assert_array_equal(evaluate.encode(codec, database), whole)

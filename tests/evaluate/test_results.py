@@ -1,0 +1,86 @@
+"""Comparing what may be compared, intervals that hold, rows that JSON can take."""
+
+import json
+
+import numpy as np
+import pytest
+
+from quantjax import evaluate, metrics
+from tests.evaluate.cases import N, Q, measured
+
+
+def test_different_ids_are_not_compared():
+    whole = measured("binary")
+    cut = measured("binary", measures=[metrics.mean_average_precision(top_k=20)])
+    with pytest.raises(ValueError, match=r"different quantities: b has map@20.*not map@all"):
+        evaluate.compare(whole, cut)
+    with pytest.raises(ValueError, match=r"a has map@all.*not map@20"):
+        evaluate.compare(whole, cut, metric=cut.metric)
+    with pytest.raises(ValueError, match=r"dist=float, not map@all.*dist=hamming"):
+        evaluate.compare(whole, measured("float"))
+
+
+def test_different_queries_or_databases_are_not_compared():
+    a = measured("product l2")
+    with pytest.raises(ValueError, match="the same queries in the same order"):
+        evaluate.compare(a, measured("product l2", "class ids"))
+    with pytest.raises(ValueError, match="one database, got 301 and 100 items"):
+        evaluate.compare(a, measured("product l2", rows=np.arange(100)))
+
+
+def with_values(results, values):
+    return results._replace(per_query={results.metric: np.asarray(values, float)})
+
+
+def test_the_comparison_is_of_query_against_query(rng):
+    base = measured("binary")
+    values = rng.random(Q)
+    better = with_values(base, values + 0.01 + 0.001 * rng.normal(size=Q))
+    found = evaluate.compare(better, with_values(base, values))
+    assert found.difference == pytest.approx(0.01, abs=1e-3)
+    assert 0 < found.low < found.difference < found.high  # although the values span all of 0..1
+    assert found.p_value == 0
+    assert (found.metric, found.num_queries) == (base.metric, Q)
+    back = evaluate.compare(with_values(base, values), better)
+    assert back.difference == -found.difference
+    same = evaluate.compare(base, base)
+    assert same == (base.metric, 0, 0, 0, 1, Q)
+
+
+def test_intervals_cover_the_truth_as_often_as_they_say(rng):
+    covered = 0
+    for _ in range(300):
+        low, high = evaluate.interval(evaluate.resampled_means(rng.beta(2, 5, 60)))
+        covered += low <= 2 / 7 <= high
+    assert 0.90 < covered / 300 < 0.98
+
+
+def test_resampling_is_blind_to_the_order_of_queries(rng):
+    values = rng.random(50)
+    due = evaluate.resampled_means(values)
+    np.testing.assert_array_equal(evaluate.resampled_means(rng.permutation(values)), due)
+    assert len(due) == 2000
+    assert due.std() == pytest.approx(values.std() / np.sqrt(50), rel=0.1)
+
+
+def test_rows_are_plain_json_without_single_queries():
+    measures = [metrics.mean_average_precision(top_k=k) for k in (None, 10)]
+    results = measured("binary", measures=measures)
+    rows = json.loads(json.dumps(results.rows()))
+    assert [row["metric"] for row in rows] == [number.metric for number in results.numbers]
+    for row, number in zip(rows, results.numbers, strict=True):
+        assert row["name"] == "toy"
+        assert (row["value"], row["low"], row["chance"]) == (
+            number.value,
+            number.low,
+            number.chance,
+        )
+        assert row["num_database"] == N
+        assert "per_query" not in row
+
+
+def test_a_printed_result_says_what_it_is():
+    text = str(measured("binary"))
+    assert "70 queries" in text
+    assert "301 items of 1 bytes (6 bits)" in text
+    assert "map@all|ties=expected|den=capped|zero=0|dist=hamming" in text
