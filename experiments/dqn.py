@@ -70,6 +70,17 @@ def optimizer(
     )
 
 
+def splits(config: ConfigDict, carved: protocols.Splits) -> protocols.Splits:
+    """Returns the split to train on.
+
+    Args:
+      config: Its final: False to choose on validation rows, True to train on them as well once all
+        is chosen.
+      carved: The protocol, with its validation part.
+    """
+    return protocols.final(carved) if config.final else carved
+
+
 def wire(
     config: ConfigDict,
     name: str,

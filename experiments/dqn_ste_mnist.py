@@ -18,6 +18,7 @@ def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return config_dict.create(
         seed=0,
+        final=False,
         bits=32,
         num_codewords=256,
         num_codebooks=config_dict.placeholder(int),
@@ -52,11 +53,12 @@ def build(config: ConfigDict) -> train.Experiment:
         start=config.start,
         metric=config.metric,
     )
+    digits = dqn_mnist.splits(config)
     optimizer_of = {
-        "net": dqn.optimizer(config, dqn_mnist.NUM_TRAIN),
+        "net": dqn.optimizer(config, len(digits.train)),
         "codebooks": optax.adam(config.codebook_learning_rate),
     }
-    return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of)
+    return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of, digits)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,29 @@ def announce(experiment: Any, workdir: Any) -> None:
     say(
         f"{experiment.name}: {len(splits.train)} train, {len(splits.validation)} validation, "
         f"{len(splits.query)} query, {len(splits.database)} database images "
-        f"(split {splits.digest[:8]}); workdir {workdir}"
+        f"({splits.name or 'split'} {splits.digest[:8]}); workdir {workdir}"
     )
+
+
+def report_audit(audit: Any) -> None:
+    """Prints what an audit found, in a line, or that it found nothing.
+
+    Args:
+      audit: A `data.Audit`.
+    """
+    found = [
+        f"{count} {what} {where}"
+        for what, counts in (
+            ("rows of", audit.shared_rows),
+            ("equal images of", audit.shared_images),
+            ("repeated images in", audit.repeated_images),
+            ("rows without a label in", audit.unlabelled),
+            ("without a relevant item of", audit.zero_queries),
+        )
+        for where, count in counts.items()
+        if count
+    ]
+    say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
 
 
 @contextlib.contextmanager
@@ -98,7 +119,10 @@ def usage(program: str, keys: dict[str, Any]) -> None:
       program: What was called.
       keys: Config keys and their defaults.
     """
-    say(f"{program} [--workdir=FOLDER] [--config.KEY=VALUE ...]\n\nKeys and their defaults:")
+    say(
+        f"{program} [--workdir=FOLDER] [--allow_query_overlap] [--config.KEY=VALUE ...]\n\n"
+        "Keys and their defaults:"
+    )
     for key, value in keys.items():
         say(f"  --config.{key}={value}")
 

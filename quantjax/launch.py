@@ -13,7 +13,7 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from quantjax import console, evaluate, index, parallel, records, train
+from quantjax import console, data, evaluate, index, parallel, records, train
 
 _DOCUMENTED = (ValueError, FileNotFoundError, ModuleNotFoundError, records.NonFiniteError)
 
@@ -43,11 +43,11 @@ def main(
     """
     argv = list(sys.argv if argv is None else argv)
     try:
-        config, workdir = _parse(argv, get_config())
+        config, options = _parse(argv, get_config())
     except ValueError as error:
         sys.exit(_complain(error, 2))
     try:
-        stopped = run(config, build, baselines, title=title, workdir=workdir)
+        stopped = run(config, build, baselines, title=title, **options)
     except _DOCUMENTED as error:
         sys.exit(_complain(error, 1))
     if stopped is not None:
@@ -61,8 +61,9 @@ def run(
     *,
     title: str,
     workdir: str | pathlib.Path | None = None,
+    allow_query_overlap: bool = False,
 ) -> int | None:
-    """Trains or resumes an experiment, then leaves codes and results in its workdir.
+    """Audits the split, trains or resumes, then leaves codes and results in the workdir.
 
     Args:
       config: From the experiment's `get_config`, with overrides.
@@ -70,6 +71,7 @@ def run(
       baselines: What the method must beat.
       title: What the method's rows are called.
       workdir: Made if it is not there; `runs/NAME-DIGEST` when None.
+      allow_query_overlap: Goes on although queries are in another list; results say so.
 
     Returns:
       None, or the number of the signal that stopped it.
@@ -83,6 +85,8 @@ def run(
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{_digest(about)[:8]}")
     claim(workdir, about)
     console.announce(experiment, workdir)
+    audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
+    console.report_audit(audited)
     mesh = parallel.data_mesh()
     with console.progress(experiment) as report:
         result = train.fit(experiment, workdir=workdir, mesh=mesh, callbacks=[report])
@@ -101,10 +105,17 @@ def run(
         preprocess=experiment.preprocess,
         mesh=mesh,
         name=title,
+        audited=audited,
     )
     index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
     results = [*retrieval.results, *baselines(experiment, config, mesh)]
-    same = {"experiment": experiment.name, "split": experiment.splits.digest, "seed": config.seed}
+    same = {
+        "experiment": experiment.name,
+        "protocol": experiment.splits.name,
+        "split": experiment.splits.digest,
+        "seed": config.seed,
+        "audit": audited._asdict(),
+    }
     rows = [{**row, **same} for result in results for row in result.rows()]
     records.write_whole(workdir / "results.json", json.dumps(rows, indent=2) + "\n")
     console.table(results)
@@ -143,7 +154,7 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
 
 
 def _parse(argv, defaults):
-    """Returns config and workdir, or raises ValueError with one line."""
+    """Returns config and options of `run`, or raises ValueError with one line."""
     keys = _flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
         console.usage(argv[0], keys)
@@ -158,13 +169,17 @@ def _parse(argv, defaults):
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
     flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
+    flags.DEFINE_bool(
+        "allow_query_overlap", False, "Measure although queries leak.", flag_values=values
+    )
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
         raise ValueError(f"{error}; --help lists all") from None
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}; --help lists all")
-    return values.config, values.workdir
+    options = {name: values[name].value for name in ("workdir", "allow_query_overlap")}
+    return values.config, options
 
 
 def _digest(about):

@@ -64,6 +64,9 @@ def test_results_say_what_they_are(finished):
         assert 0 <= row["worst"] <= row["value"] <= row["best"] <= 1
         assert 0 < row["chance"] < 1
         assert row["split"] == toy.splits().digest
+        assert row["low"] < row["value"] < row["high"]
+        assert row["audit"]["rows"] == {"train": 256, "validation": 16, "query": 32, "database": 80}
+        assert row["audit"]["shared_images"]["query in database"] == 0
     assert [row["bits"] for row in rows] == [8, 8, 256, 8, 8, 8]
     assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1]
 
@@ -109,6 +112,28 @@ def test_another_config_is_refused_and_nothing_is_harmed(finished, capsys):
     assert "nested.depth is 1 there, 2 here, num_epochs is 3 there, 4 here" in error
     assert error.count("\n") == 1
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+
+
+def leaking(config):
+    experiment = build(config)
+    splits = experiment.splits
+    database = np.concatenate([splits.query[:5], splits.database])
+    return experiment._replace(splits=splits._replace(database=database, name="leaking"))
+
+
+def test_queries_in_the_database_are_refused_unless_allowed(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", "--config.num_epochs=1", build=leaking)
+    assert caught.value.code == 1
+    error = capsys.readouterr().err
+    assert "5" in error
+    assert "query" in error
+    assert error.count("\n") == 1
+    run(tmp_path / "toy", "--config.num_epochs=1", "--allow_query_overlap", build=leaking)
+    assert "audit: 5 rows of query in database" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "toy" / "results.json").read_text())
+    assert all(row["audit"]["shared_rows"]["query in database"] == 5 for row in rows)
+    assert all(row["protocol"] == "leaking" for row in rows)
 
 
 def test_another_place_of_the_data_is_the_same_experiment(finished):

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "evaluate": {"methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel"},
     "console": set(),
     "launch": {
-        "train", "evaluate", "index", "report", "console", "records", "parallel",
+        "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
     },
 }  # fmt: skip
 

@@ -7,6 +7,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import embedding, metrics
+from quantjax.data.audit import Audit, audit
 from quantjax.data.protocols import Splits
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
@@ -21,11 +22,13 @@ class Retrieval(NamedTuple):
       results: One for each distance, and for the validation queries.
       codec: The method's codec.
       codes: Codes of the database, [N, num_bytes] uint8, in the order of `splits.database`.
+      audit: What was found about the split.
     """
 
     results: list[Results]
     codec: Codec
     codes: np.ndarray
+    audit: Audit
 
 
 def evaluate_method(
@@ -38,8 +41,9 @@ def evaluate_method(
     mesh: Mesh,
     name: str,
     measures: Sequence[metrics.Measure] = (metrics.mean_average_precision(),),
+    audited: Audit | None = None,
 ) -> Retrieval:
-    """Embeds and codes a split, and measures what quantization costs.
+    """Audits, embeds and codes a split, and measures what quantization costs.
 
     Args:
       method: What was trained, or not yet.
@@ -51,13 +55,15 @@ def evaluate_method(
       name: What is evaluated; "NAME float" is the unquantized embedding, "NAME validation" the
         validation queries against the database without them.
       measures: What to measure.
+      audited: From `data.audit`, with whatever it was told to allow; None audits here.
 
     Returns:
       Results: asymmetric and symmetric distances (or Hamming), float, then validation.
 
     Raises:
-      ValueError: if the codebooks do not exist yet.
+      ValueError: if the codebooks do not exist yet, or the audit refuses the split.
     """
+    audited = audit(splits) if audited is None else audited
     codec = method.codec(params, state)
 
     def embedded(side, rows):
@@ -99,4 +105,4 @@ def evaluate_method(
             held = encode(codec, embedded(method.embed, searched))
         sides = splits.validation, searched
         results.append(measured(codec, asked, held, *sides, f"{name} validation", kinds[0]))
-    return Retrieval(results, codec, codes)
+    return Retrieval(results, codec, codes, audited)
