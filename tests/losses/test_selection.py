@@ -48,6 +48,20 @@ def test_all_triplets_equal_a_loop(num_classes):
     assert bool(due) == (num_classes == 3)
 
 
+def test_all_triplets_made_by_hand():
+    positive = np.array([[False, True, True, False], [True, False, False, False]])
+    negative = np.array([[False, False, False, True], [False, False, True, True]])
+    got = np.argwhere(selection.all_triplets(positive, negative))
+    np.testing.assert_array_equal(got, [[0, 1, 3], [0, 2, 3], [1, 0, 2], [1, 0, 3]])
+
+
+def test_each_triplet_made_by_hand():
+    # ||a - c||^2 is 1 and 4: a margin of 4 and their difference.
+    loss = functools.partial(losses.triplet_margin, margin=4.0)
+    got = selection.each_triplet(loss, np.array([[0.0]]), np.array([[1.0], [-2.0]]))
+    np.testing.assert_array_equal(got, [[[4.0, 1.0], [7.0, 4.0]]])
+
+
 def test_each_triplet_is_the_loss_of_its_three_rows():
     x, *_ = drawn(3)
     loss = functools.partial(losses.triplet_likelihood, margin=1.0)
@@ -112,12 +126,16 @@ def test_semi_hard_wants_the_negative_beyond_the_positive():
     assert not as_set(selection.semi_hard(distances, positive, ~positive, margin=0.5))
 
 
-def test_semi_hard_with_rows_of_one_device_is_a_part_of_the_whole():
-    _, _, distances, positive, negative = drawn(3)
-    whole = as_set(selection.semi_hard(distances, positive, negative, margin=3.0))
-    rows = [x[5:] for x in (distances, positive, negative)]
-    part = as_set(selection.semi_hard(*rows, margin=3.0))
-    assert {(a + 5, p, n) for a, p, n in part} == {t for t in whole if t[0] >= 5}
+@pytest.mark.parametrize(
+    ("margin", "due"), [(-1.0, set()), (-0.5, {(0, 0, 1)}), (0.0, {(0, 0, 1)})]
+)
+def test_random_violating_of_one_negative_has_no_choice(margin, due):
+    # From 0: the positive at 2; negatives at 1, nearer by 1, and 2, a tie.
+    distances, positive = np.array([[2.0, 1.0, 2.0, 2.75]]), np.array([[True, False, False, False]])
+    got = selection.random_violating(
+        jax.random.key(0), distances, positive, ~positive, margin=margin
+    )
+    assert as_set(got) == due
 
 
 @every_scene
