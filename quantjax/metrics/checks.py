@@ -8,6 +8,8 @@ from jax.core import Tracer
 from quantjax.metrics.harmonic import Array
 from quantjax.metrics.identifiers import DENOMINATORS, TIES, check_choice, check_cut
 
+MOST_GRADES = 64
+
 
 def check_options(top_k: int | None, denominator: str, ties: str) -> None:
     """Refuses an unknown cut, denominator or tie order.
@@ -22,6 +24,18 @@ def check_options(top_k: int | None, denominator: str, ties: str) -> None:
     """
     check_cut(top_k)
     check_choice("denominator", denominator, DENOMINATORS)
+    check_ties(ties)
+
+
+def check_ties(ties: str) -> None:
+    """Refuses an unknown tie order.
+
+    Args:
+      ties: One of `TIES`.
+
+    Raises:
+      ValueError: saying what came and what was due.
+    """
     check_choice("ties", ties, TIES)
 
 
@@ -39,16 +53,58 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
       ValueError: naming the argument, what came and what was due; for NaN, the first row with one.
     """
     distances, relevant = _as_array(distances), _as_array(relevant)
+    _check_shapes("relevant", relevant, distances)
+    if relevant.dtype != bool:
+        raise ValueError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
+    _check_numbers(distances)
+    return distances, relevant
+
+
+def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Array, Array]:
+    """Refuses distances and grades that do not belong together, and NaN.
+
+    Args:
+      distances: Due as real numbers [Q, N], N at least 1.
+      grades: Due as integers of the same shape, 0 to `num_grades` - 1.
+      num_grades: Due as an integer from 2 to `MOST_GRADES`.
+
+    Returns:
+      Both as arrays.
+
+    Raises:
+      ValueError: naming the argument, what came and what was due; the values of a traced array are
+        not seen.
+    """
+    distances, grades = _as_array(distances), _as_array(grades)
+    _check_shapes("grades", grades, distances)
+    if not jnp.issubdtype(grades.dtype, np.integer):
+        raise ValueError(f"grades must be integers, got {grades.dtype}: count shared labels")
+    if not isinstance(num_grades, (int, np.integer)) or not 2 <= num_grades <= MOST_GRADES:
+        raise ValueError(
+            f"num_grades must be an integer from 2 to {MOST_GRADES}, got {num_grades!r}"
+        )
+    if not isinstance(grades, Tracer) and grades.size:
+        least, most = grades.min(), grades.max()
+        if not 0 <= least <= most < num_grades:
+            raise ValueError(
+                f"grades must be from 0 to num_grades - 1 = {num_grades - 1}, got {least} to {most}"
+            )
+    _check_numbers(distances)
+    return distances, grades
+
+
+def _check_shapes(name, values, distances):
     if distances.ndim != 2 or distances.shape[1] == 0:
         raise ValueError(
             f"distances must have shape [Q, N] with at least one item, got {distances.shape}"
         )
-    if relevant.shape != distances.shape:
+    if values.shape != distances.shape:
         raise ValueError(
-            f"relevant must have the shape of distances, {distances.shape}, got {relevant.shape}"
+            f"{name} must have the shape of distances, {distances.shape}, got {values.shape}"
         )
-    if relevant.dtype != bool:
-        raise ValueError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
+
+
+def _check_numbers(distances):
     if not jnp.issubdtype(distances.dtype, np.floating):
         _check_whole(distances)
     elif not isinstance(distances, Tracer):
@@ -58,7 +114,6 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
                 f"distances must be numbers, got NaN in row {rows[0]} "
                 f"({rows.size} of {len(distances)} rows): look for a zero vector or a diverged loss"
             )
-    return distances, relevant
 
 
 def _check_whole(distances):
@@ -105,6 +160,43 @@ def _check_values(counts):
     total = items.sum(axis=1, dtype=np.float64).max(initial=0)
     if total >= 2**31:
         raise ValueError(f"counts must sum to less than 2^31 items a query, got {total:.0f}")
+
+
+def check_graded_counts(counts: Array) -> Array:
+    """Refuses graded counts that cannot be, and widens the others.
+
+    Args:
+      counts: Due as integers >= 0, [Q, levels, G], G from 2 to `MOST_GRADES`.
+
+    Returns:
+      JAX counts as int32, any others as NumPy int64.
+
+    Raises:
+      ValueError: saying what came and what was due; the values of a traced array are not seen.
+    """
+    counts = _as_array(counts)
+    if counts.ndim != 3 or counts.shape[1] == 0 or not 2 <= counts.shape[2] <= MOST_GRADES:
+        raise ValueError(
+            f"graded counts must have shape [Q, levels, G] with G from 2 to {MOST_GRADES}, "
+            f"got {counts.shape}"
+        )
+    if not jnp.issubdtype(counts.dtype, np.integer):
+        raise ValueError(f"graded counts must be integers, got {counts.dtype}")
+    if not isinstance(counts, Tracer):
+        _check_graded_values(np.asarray(counts))
+    return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
+
+
+def _check_graded_values(counts):
+    wrong = np.flatnonzero((counts < 0).any(axis=(1, 2)))
+    if wrong.size:
+        raise ValueError(f"graded counts must not be negative; row {wrong[0]} has such a number")
+    weights = np.maximum(np.arange(counts.shape[2]), 1.0)
+    total = (counts * weights).sum((1, 2)).max(initial=0)
+    if total >= 2**31:
+        raise ValueError(
+            f"items and their grades must sum to less than 2^31 a query, got {total:.0f}"
+        )
 
 
 def check_chance(num_relevant: Array, num_items: int) -> Array:

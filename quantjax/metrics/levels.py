@@ -40,6 +40,23 @@ def levels_from_counts(counts: Array) -> Levels:
     return Levels(counts[..., 0], counts[..., 1], before[..., 0], before[..., 1])
 
 
+def ranks_inside(items: Array, items_before: Array, top_k: Array | int | None) -> Array:
+    """Counts the ranks of each level that lie inside the cut.
+
+    Args:
+      items: Items on the level, [Q, levels].
+      items_before: Items on nearer levels, [Q, levels].
+      top_k: The cut: one for all queries, or one each as [Q, 1], or None.
+
+    Returns:
+      r, 0 to `items`, [Q, levels].
+    """
+    if top_k is None:
+        return items
+    xp = items.__array_namespace__()
+    return xp.clip(top_k - items_before, 0, items)
+
+
 def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Array:
     """Counts items and relevant items among equal distances, by one sort per row.
 
@@ -54,14 +71,42 @@ def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Arra
       Counts [Q, N, 2] int32, nearest level first.
     """
     distances, relevant = jax.lax.sort((distances, relevant), num_keys=1, is_stable=False)
-    changes = distances[:, 1:] != distances[:, :-1]
-    edge = jnp.ones_like(relevant[:, :1])
-    begins = jnp.concatenate([edge, changes], axis=1)
-    ends = jnp.concatenate([changes, edge], axis=1)
+    begins, ends = _edges(distances)
     ones = jnp.ones_like(relevant, dtype=jnp.int32)
     return jnp.stack(
         [_count_at_ends(ones, begins, ends), _count_at_ends(relevant, begins, ends)], axis=-1
     )
+
+
+def graded_counts_from_distances(
+    distances: jax.Array, grades: jax.Array, *, num_grades: int
+) -> jax.Array:
+    """Counts the items of each grade among equal distances, by one sort per row.
+
+    Graded counts hold at [q, level, g] how many items of that level have grade g for query q;
+    levels stand nearest first, and grade 0 means not relevant. The grade of an item is the number
+    of labels it shares with the query. With two grades, `counts[..., 1]` are the relevant items,
+    but `counts[..., 0]` the others: binary counts hold all items there.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] real numbers; -0.0 equals 0.0.
+      grades: Grade of the item for the query, [Q, N] integers from 0 to `num_grades` - 1; others
+        are not counted.
+      num_grades: G.
+
+    Returns:
+      Counts [Q, N, G] int32, nearest level first, placed as by `counts_from_distances`.
+    """
+    distances, grades = jax.lax.sort((distances, grades), num_keys=1, is_stable=False)
+    begins, ends = _edges(distances)
+    flags = grades[..., None] == jnp.arange(num_grades)
+    return _count_at_ends(flags, begins[..., None], ends[..., None])
+
+
+def _edges(distances):
+    changes = distances[:, 1:] != distances[:, :-1]
+    edge = jnp.ones_like(distances[:, :1], dtype=bool)
+    return jnp.concatenate([edge, changes], axis=1), jnp.concatenate([changes, edge], axis=1)
 
 
 def _count_at_ends(flags, begins, ends):

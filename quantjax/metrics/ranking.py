@@ -3,14 +3,12 @@
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from quantjax.metrics.checks import check_chance, check_counts, check_distances, check_options
+from quantjax.metrics.checks import check_chance, check_options
+from quantjax.metrics.entry import measure_counts, measure_distances
 from quantjax.metrics.harmonic import Array
-from quantjax.metrics.levels import Levels, counts_from_distances, levels_from_counts
+from quantjax.metrics.levels import Levels, levels_from_counts, ranks_inside
 from quantjax.metrics.ties import TIE_ORDERS, TieOrder
-
-_LARGEST_CUT = 2**31 - 1
 
 
 class Bounds(NamedTuple):
@@ -63,10 +61,7 @@ def average_precision(
       2018. The "hits" denominator with a cut is derived in `cut.py`.
     """
     check_options(top_k, denominator, ties)
-    distances, relevant = check_distances(distances, relevant)
-    num_items = distances.shape[1]
-    top_k = None if top_k is None or top_k >= num_items else int(top_k)
-    return _from_distances(jnp.asarray(distances), jnp.asarray(relevant), top_k, denominator, ties)
+    return measure_distances(_average_precision, distances, relevant, top_k, denominator, ties)
 
 
 def average_precision_from_counts(
@@ -100,13 +95,7 @@ def average_precision_from_counts(
       As for `average_precision`.
     """
     check_options(top_k, denominator, ties)
-    counts = check_counts(counts)
-    if isinstance(counts, jax.Array):
-        top_k = None if top_k is None else min(int(top_k), _LARGEST_CUT)
-        return _compiled(counts, top_k, denominator, ties)
-    most = int(counts[..., 0].sum(1).max(initial=0))
-    top_k = None if top_k is None or top_k >= most else int(top_k)
-    return _from_counts(counts, top_k, denominator, ties)
+    return measure_counts(_average_precision, counts, top_k, denominator, ties)
 
 
 def average_precision_bounds(
@@ -163,22 +152,10 @@ def chance(
     return average_precision_from_counts(counts, top_k=top_k, denominator=denominator)
 
 
-def _from_counts(counts, top_k, denominator, ties):
-    xp = counts.__array_namespace__()
+def _average_precision(counts, top_k, denominator, ties):
     levels = levels_from_counts(counts)
-    inside = levels.items
-    if top_k is not None:
-        inside = xp.clip(top_k - levels.items_before, 0, levels.items)
+    inside = ranks_inside(levels.items, levels.items_before, top_k)
     return _QUOTIENTS[denominator](levels, inside, TIE_ORDERS[ties], top_k)
-
-
-_compiled = jax.jit(_from_counts, static_argnums=(1, 2, 3))
-
-
-@jax.jit(static_argnums=(2, 3, 4))
-def _from_distances(distances, relevant, top_k, denominator, ties):
-    counts = counts_from_distances(distances, relevant)
-    return _from_counts(counts, top_k, denominator, ties)
 
 
 def _over_relevant(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:

@@ -12,13 +12,57 @@ class TieOrder(NamedTuple):
     """One way to settle ties.
 
     Attributes:
+      hits: From levels and the ranks of each inside the cut, to the relevant items inside.
       block: From levels and the ranks of each inside the cut, to the sum of the precisions at its
         relevant ranks inside.
       over_hits: From average precision given the hits inside the cut, to one number (`cut.py`).
     """
 
+    hits: Callable[[Levels, Array], Array]
     block: Callable[[Levels, Array], Array]
     over_hits: Callable[..., Array]
+
+
+def expected_hits(levels: Levels, inside: Array) -> Array:
+    """Averages the relevant items inside the cut over all orders: r p / n.
+
+    Args:
+      levels: The levels, any shape.
+      inside: r, ranks of each level inside the cut, 0 to n.
+
+    Returns:
+      The means, one per level.
+    """
+    xp = levels.items.__array_namespace__()
+    return inside * (levels.relevant / xp.maximum(levels.items, 1))
+
+
+def most_hits(levels: Levels, inside: Array) -> Array:
+    """Counts the relevant items inside the cut if they stand first: min(p, r).
+
+    Args:
+      levels: The levels, any shape.
+      inside: r, ranks of each level inside the cut, 0 to n.
+
+    Returns:
+      The numbers, one per level.
+    """
+    xp = levels.items.__array_namespace__()
+    return xp.minimum(levels.relevant, inside)
+
+
+def fewest_hits(levels: Levels, inside: Array) -> Array:
+    """Counts the relevant items inside the cut if they stand last: max(r - (n - p), 0).
+
+    Args:
+      levels: The levels, any shape.
+      inside: r, ranks of each level inside the cut, 0 to n.
+
+    Returns:
+      The numbers, one per level.
+    """
+    xp = levels.items.__array_namespace__()
+    return xp.maximum(inside - (levels.items - levels.relevant), 0)
 
 
 def expected_block(levels: Levels, inside: Array) -> Array:
@@ -60,8 +104,7 @@ def best_block(levels: Levels, inside: Array) -> Array:
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
     """
-    xp = levels.items.__array_namespace__()
-    hits = xp.minimum(levels.relevant, inside)
+    hits = most_hits(levels, inside)
     first = levels.relevant_before + 1
     return ramp_over_ranks(levels.items_before, hits, first=first, step=1.0)
 
@@ -79,15 +122,14 @@ def worst_block(levels: Levels, inside: Array) -> Array:
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
     """
-    xp = levels.items.__array_namespace__()
     misses = levels.items - levels.relevant
-    hits = xp.maximum(inside - misses, 0)
+    hits = fewest_hits(levels, inside)
     first = levels.relevant_before + 1
     return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
 
 
 TIE_ORDERS = {
-    "expected": TieOrder(expected_block, cut.expectation),
-    "best": TieOrder(best_block, cut.maximum),
-    "worst": TieOrder(worst_block, cut.minimum),
+    "expected": TieOrder(expected_hits, expected_block, cut.expectation),
+    "best": TieOrder(most_hits, best_block, cut.maximum),
+    "worst": TieOrder(fewest_hits, worst_block, cut.minimum),
 }
