@@ -75,6 +75,41 @@ def maximum(
     return value(xp.stack(_hit_range(items, relevant, inside), axis=1)).max(1)
 
 
+def maximum_of_wave(
+    value: Callable[[Array], Array],
+    falls: Callable[[Array], Array],
+    items: Array,
+    relevant: Array,
+    inside: Array,
+    *,
+    top_k: int,
+) -> Array:
+    """Finds the largest v(k) where v falls, rises and falls again, any of which may be missing.
+
+    The maximum is at the fewest relevant items, or where the last fall begins. That place is
+    looked for on a grid of about sqrt(top_k) values, then on all values beside it.
+
+    Args:
+      value: v, from integers k [Q, grid] to [Q, grid].
+      falls: Whether v falls from k on for good, of the same shapes.
+      items: Items on the level, [Q].
+      relevant: Relevant ones among them, [Q].
+      inside: Ranks of the level inside the cut, [Q], at most `top_k`.
+      top_k: The cut, for the width of the grid.
+
+    Returns:
+      The maximum, [Q].
+    """
+    xp = items.__array_namespace__()
+    fewest, most = (bound[:, None] for bound in _hit_range(items, relevant, inside))
+    step = math.isqrt(top_k) + 1
+    coarse = xp.minimum(fewest + step * xp.arange(step), most)
+    rising = xp.sum(~falls(coarse), axis=1, keepdims=True)
+    start = fewest + step * xp.maximum(rising - 1, 0)
+    fine = xp.minimum(start + xp.arange(step + 1), most)
+    return value(xp.concatenate([fewest, fine], axis=1)).max(1)
+
+
 def minimum(
     value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
 ) -> Array:
