@@ -1,10 +1,32 @@
 """Ranking metrics, exact in ties."""
 
+from quantjax.metrics.at_k import (
+    precision,
+    precision_from_counts,
+    recall,
+    recall_from_counts,
+)
+from quantjax.metrics.at_r import (
+    average_precision_at_r,
+    average_precision_at_r_from_counts,
+    r_precision,
+    r_precision_from_counts,
+)
 from quantjax.metrics.conventions import (
     Convention,
     ConventionResult,
     mean_average_precision_as,
 )
+from quantjax.metrics.curves import (
+    BallPrecision,
+    PrecisionRecall,
+    precision_recall_curve,
+    precision_recall_curve_from_counts,
+    precision_within_radius,
+    precision_within_radius_from_counts,
+)
+from quantjax.metrics.first import hit_rate, hit_rate_from_counts
+from quantjax.metrics.gain import acg, acg_from_counts, ndcg, ndcg_from_counts
 from quantjax.metrics.identifiers import metric_id
 from quantjax.metrics.measures import Measure, mean_average_precision
 from quantjax.metrics.ranking import (
@@ -14,19 +36,45 @@ from quantjax.metrics.ranking import (
     average_precision_from_counts,
     chance,
 )
+from quantjax.metrics.reciprocal import reciprocal_rank, reciprocal_rank_from_counts
 from quantjax.metrics.reranking import rerank
+from quantjax.metrics.weighted import wap, wap_from_counts
 
 __all__ = [
+    "BallPrecision",
     "Bounds",
     "Convention",
     "ConventionResult",
     "Measure",
+    "PrecisionRecall",
+    "acg",
+    "acg_from_counts",
     "average_precision",
+    "average_precision_at_r",
+    "average_precision_at_r_from_counts",
     "average_precision_bounds",
     "average_precision_from_counts",
     "chance",
+    "hit_rate",
+    "hit_rate_from_counts",
     "mean_average_precision",
     "mean_average_precision_as",
     "metric_id",
+    "ndcg",
+    "ndcg_from_counts",
+    "precision",
+    "precision_from_counts",
+    "precision_recall_curve",
+    "precision_recall_curve_from_counts",
+    "precision_within_radius",
+    "precision_within_radius_from_counts",
+    "r_precision",
+    "r_precision_from_counts",
+    "recall",
+    "recall_from_counts",
+    "reciprocal_rank",
+    "reciprocal_rank_from_counts",
     "rerank",
+    "wap",
+    "wap_from_counts",
 ]

@@ -28,10 +28,27 @@ def tie_orders(counts):
         yield list(itertools.chain.from_iterable(choice))
 
 
+def graded_tie_orders(counts):
+    """Every ranking of grades that the counts [levels, G] of one query allow, equally likely."""
+    patterns = []
+    for numbers in counts:
+        grades = [grade for grade, number in enumerate(numbers) for _ in range(number)]
+        patterns.append(sorted(set(itertools.permutations(grades))))
+    for choice in itertools.product(*patterns):
+        yield list(itertools.chain.from_iterable(choice))
+
+
+def bounds_over(rankings, value):
+    """(worst, expected, best) of a value of rankings."""
+    values = [value(ranking) for ranking in rankings]
+    return min(values), sum(values) / len(values), max(values)
+
+
 def by_enumeration(counts, top_k, denominator):
     """(worst, expected, best) AP of one query over all orders of ties."""
-    values = [average_precision_of(order, top_k, denominator) for order in tie_orders(counts)]
-    return min(values), sum(values) / len(values), max(values)
+    return bounds_over(
+        tie_orders(counts), lambda order: average_precision_of(order, top_k, denominator)
+    )
 
 
 def random_counts(rng, *, queries, levels, most):
@@ -39,6 +56,13 @@ def random_counts(rng, *, queries, levels, most):
     items = rng.integers(0, most + 1, (queries, levels))
     share = rng.choice([0.0, 0.3, 0.6, 1.0], (queries, 1))
     return np.stack([items, rng.binomial(items, share)], axis=-1)
+
+
+def random_graded_counts(rng, *, queries, levels, most):
+    """Counts [Q, levels, 3] with empty levels and queries without relevant items among them."""
+    items = rng.integers(0, most + 1, (queries, levels))
+    shares = rng.choice([[1.0, 0, 0], [0.4, 0.3, 0.3], [0.2, 0.6, 0.2], [0, 0.5, 0.5]], queries)
+    return rng.multinomial(items, shares[:, None])
 
 
 def distances_from_counts(rng, counts):
