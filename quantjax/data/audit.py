@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
 from quantjax.data.protocols import Splits
 from quantjax.data.sources import Source
 
@@ -27,7 +28,7 @@ class Audit(NamedTuple):
     Attributes:
       name: `splits.name`.
       digest: `splits.digest`.
-      label_shape: [N, L], rows and classes of the source.
+      label_shape: [N, L], rows and classes of the source, of whichever kind its labels are.
       rows: Length of each list.
       shared_rows: Rows of the pair's first list that are in its second.
       shared_images: Rows of the first list with the pixels of a row of the second that has another
@@ -102,7 +103,7 @@ def audit(
     return Audit(
         name=splits.name,
         digest=splits.digest,
-        label_shape=list(splits.source.labels.shape),
+        label_shape=[len(splits.source), len(splits.source.classes)],
         rows={name: len(lists[name]) for name in _LISTS},
         shared_rows={pair: len(found) for pair, found in shared_rows.items()},
         shared_images={_pair(*pair): int(mask.sum()) for pair, mask in shared.items()},
@@ -203,8 +204,10 @@ def _equal_images(
 def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the fields of `Audit` that come from labels alone."""
     labels = source.labels
-    num_labels = labels.sum(axis=1, dtype=np.int64)
-    found = {name: labels[rows].any(axis=0) for name, rows in lists.items()}
+    per_row = num_labels(labels)
+    found = {
+        name: rows_per_class(labels[rows], len(source.classes)) > 0 for name, rows in lists.items()
+    }
 
     def spread(counts: np.ndarray) -> dict[str, float]:
         if not len(counts):
@@ -212,11 +215,11 @@ def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any
         return {"min": int(counts.min()), "mean": float(counts.mean()), "max": int(counts.max())}
 
     def zero_queries(queries: str, database: str) -> int:
-        return int((~labels[lists[queries]][:, found[database]].any(axis=1)).sum())
+        return int((num_labels_among(labels[lists[queries]], found[database]) == 0).sum())
 
     return {
-        "unlabelled": {name: int((num_labels[lists[name]] == 0).sum()) for name in _LISTS},
-        "labels_per_row": {name: spread(num_labels[lists[name]]) for name in _LISTS},
+        "unlabelled": {name: int((per_row[lists[name]] == 0).sum()) for name in _LISTS},
+        "labels_per_row": {name: spread(per_row[lists[name]]) for name in _LISTS},
         "absent_classes": {
             name: [source.classes[class_id] for class_id in np.flatnonzero(~found[name])]
             for name in ("train", "query", "database")

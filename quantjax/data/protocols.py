@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.data.class_counts import class_ids
 from quantjax.data.sources import Source
 
 
@@ -163,14 +164,10 @@ def with_train(splits: Splits) -> Splits:
 
 def _class_ids(source: Source) -> np.ndarray:
     """Returns the class of each row, [N]; raises ValueError where a row has none or several."""
-    counts = source.labels.sum(axis=1, dtype=np.int64)
-    if (counts != 1).any():
-        row = int(np.flatnonzero(counts != 1)[0])
-        raise ValueError(
-            f"this protocol needs one label per row, got {counts[row]} in row {row}; "
-            "make lists of your own with make_splits"
-        )
-    return source.labels.argmax(axis=1)
+    try:
+        return class_ids(source.labels)
+    except ValueError as error:
+        raise ValueError(f"{error}; make lists of your own with make_splits") from None
 
 
 def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
 from quantjax.data.protocols import Splits, make_splits
 from quantjax.data.sources import Source
 
@@ -73,7 +74,7 @@ def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
     Raises:
       ValueError: if the source is not 6,000 images of each of 10 classes.
     """
-    if source.labels.sum(axis=0).tolist() != [6_000] * 10:
+    if rows_per_class(source.labels, len(source.classes)).tolist() != [6_000] * 10:
         raise ValueError(
             "this protocol is of the 6000 images of each of 10 classes that data.cifar10() reads, "
             f"got {len(source)} images of {len(source.classes)} classes"
@@ -108,9 +109,12 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
 
 def _rows_of(source: Source, class_ids: np.ndarray) -> np.ndarray:
     """Returns rows that have a label, and none but of these classes."""
-    labels = source.labels
-    inside = labels[:, class_ids].sum(axis=1, dtype=np.int64)
-    return np.flatnonzero((inside > 0) & (inside == labels.sum(axis=1, dtype=np.int64)))
+    inside = num_labels_among(source.labels, _chosen(source, class_ids))
+    return np.flatnonzero((inside > 0) & (inside == num_labels(source.labels)))
+
+
+def _chosen(source: Source, class_ids: np.ndarray) -> np.ndarray:
+    return np.isin(np.arange(len(source.classes)), class_ids)
 
 
 def _draw(
@@ -120,7 +124,8 @@ def _draw(
     rows = _rows_of(source, class_ids)
     labels, drawn = source.labels[rows], np.zeros(len(rows), bool)
     for class_id in class_ids:
-        free = np.flatnonzero((labels[:, class_id] > 0) & ~drawn)
+        of_class = num_labels_among(labels, _chosen(source, class_id)) > 0
+        free = np.flatnonzero(of_class & ~drawn)
         if len(free) <= per_class:
             raise ValueError(
                 f"class {source.classes[class_id]} must have more than {per_class} images to draw "

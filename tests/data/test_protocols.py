@@ -385,7 +385,7 @@ def test_too_few_images_of_a_class_are_named():
 def test_rows_without_exactly_one_label_are_refused(row, message):
     source = source_of(np.array([[1, 0], row, [0, 1]]))
     for protocol in (mnist5k, protocol_i):
-        with pytest.raises(ValueError, match=f"needs one label per row, {message}; make lists"):
+        with pytest.raises(ValueError, match=f"one label each, {message}; make lists"):
             protocol(source)
 
 

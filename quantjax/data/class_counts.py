@@ -1,0 +1,80 @@
+"""Counts over the labels of a source, of either kind: multi-hot [N, L], or class ids [N]."""
+
+import numpy as np
+
+
+def num_labels(labels: np.ndarray) -> np.ndarray:
+    """Counts the labels of each row.
+
+    Args:
+      labels: Multi-hot labels [N, L], or class ids [N].
+
+    Returns:
+      Counts [N] int64; 1 for class ids.
+    """
+    if labels.ndim == 1:
+        return np.ones(len(labels), np.int64)
+    return labels.sum(axis=1, dtype=np.int64)
+
+
+def num_labels_among(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Counts the labels of each row that are of chosen classes.
+
+    Args:
+      labels: Multi-hot labels [N, L], or class ids [N].
+      chosen: Which classes, [L] bool.
+
+    Returns:
+      Counts [N] int64.
+
+    Raises:
+      ValueError: if a class id has no class.
+    """
+    if labels.ndim == 1:
+        return chosen[_checked(labels, len(chosen))].astype(np.int64)
+    return labels[:, chosen].sum(axis=1, dtype=np.int64)
+
+
+def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts the rows that have each class.
+
+    Args:
+      labels: Multi-hot labels [N, L], or class ids [N].
+      num_classes: L.
+
+    Returns:
+      Counts [L] int64.
+
+    Raises:
+      ValueError: if a class id has no class.
+    """
+    if labels.ndim == 1:
+        return np.bincount(_checked(labels, num_classes), minlength=num_classes)
+    return labels.sum(axis=0, dtype=np.int64)
+
+
+def class_ids(labels: np.ndarray) -> np.ndarray:
+    """Returns the class of each row.
+
+    Args:
+      labels: One-hot labels [N, L], or class ids [N].
+
+    Returns:
+      Class ids [N].
+
+    Raises:
+      ValueError: naming the first row that has no label, or several.
+    """
+    counts = num_labels(labels)
+    if (counts != 1).any():
+        row = int(np.flatnonzero(counts != 1)[0])
+        raise ValueError(f"rows must have one label each, got {counts[row]} in row {row}")
+    return labels if labels.ndim == 1 else labels.argmax(axis=1)
+
+
+def _checked(ids: np.ndarray, num_classes: int) -> np.ndarray:
+    if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
+        raise ValueError(
+            f"class ids must lie in 0 to {num_classes - 1}, got {ids.min()} to {ids.max()}"
+        )
+    return ids
