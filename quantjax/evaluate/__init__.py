@@ -5,7 +5,7 @@ from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
 from quantjax.evaluate.method import Retrieval, evaluate_method
 from quantjax.evaluate.ranked import ranked_counts
-from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Comparison, Number, Results, compare
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 
@@ -24,6 +24,7 @@ __all__ = [
     "hamming_average_precision",
     "hamming_counts",
     "interval",
+    "items_and_relevant",
     "ranked_counts",
     "relevance",
     "resampled_means",

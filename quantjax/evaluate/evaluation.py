@@ -15,7 +15,7 @@ from quantjax import metrics
 from quantjax.evaluate.bootstrap import interval, resampled_means
 from quantjax.evaluate.hamming import hamming_counts
 from quantjax.evaluate.ranked import ranked_counts
-from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Number, Results
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
@@ -149,7 +149,7 @@ def _measured(measures, tiles, orders):
     totals, values = [], [{ties: [] for ties in orders} for _ in measures]
     for counts in tiles:
         totals.append(counts.sum(axis=1))
-        binary = np.stack([counts.sum(axis=-1), counts[..., 1:].sum(axis=-1)], axis=-1)
+        binary = items_and_relevant(counts)
         for measure, found in zip(measures, values, strict=True):
             for ties in orders:
                 found[ties].append(measure.of(counts if measure.graded else binary, ties=ties))

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax import metrics, parallel
-from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
 
 _QUERIES = 64  # whose counts are one call
@@ -65,7 +65,7 @@ def hamming_average_precision(
     tiles = hamming_counts(
         query_codes, database_codes, labels, num_bits=num_bits, num_grades=2, mesh=mesh
     )
-    return np.concatenate([measured(_binary(tile)) for tile in tiles])
+    return np.concatenate([measured(items_and_relevant(tile)) for tile in tiles])
 
 
 def hamming_counts(
@@ -178,11 +178,6 @@ def _as_words(codes):
 
 def _fetch(counts, num_queries):
     return np.asarray(counts)[:num_queries].swapaxes(1, 2).astype(np.int64)
-
-
-def _binary(counts):
-    """From counts by grade [Q, levels, G] to items and relevant items [Q, levels, 2]."""
-    return np.stack([counts.sum(-1), counts[..., 1:].sum(-1)], axis=-1)
 
 
 def _check(query_codes, database_codes, labels, num_bits):

@@ -25,17 +25,17 @@ _ITEMS = 1 << 16  # distinct codes of a tile
 
 
 class _Cells(NamedTuple):
-    """Items of equal code and equal labels.
+    """Items of equal code and equal labels, by labels.
 
     Attributes:
       code: Number of the distinct code, [C].
-      pattern: Number of the labels, [C].
       items: How many, [C].
+      edges: Where the cells of each pattern of labels begin, and the last end, [P + 1].
     """
 
     code: np.ndarray
-    pattern: np.ndarray
     items: np.ndarray
+    edges: np.ndarray
 
 
 def ranked_counts(
@@ -89,10 +89,11 @@ def ranked_counts(
 
 
 def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
-    num_patterns = len(labels.patterns)
-    keys = distinct.inverse.astype(np.int64) * num_patterns + labels.database
+    num_codes = len(distinct.items)
+    keys = labels.database.astype(np.int64) * num_codes + distinct.inverse
     keys, items = np.unique(keys, return_counts=True)
-    return _Cells(*np.divmod(keys, num_patterns), items)
+    pattern, code = np.divmod(keys, num_codes)
+    return _Cells(code, items, np.searchsorted(pattern, np.arange(len(labels.patterns) + 1)))
 
 
 def _measurer(codec, stored, mesh, tile):
@@ -135,10 +136,9 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     """
     distances = distances + np.float32(0)  # -0 becomes 0
     ranking = np.sort(_repeat(distances, items))
-    of_cell = grades[cells.pattern]
     by_grade = []
     for grade in range(1, num_grades):
-        chosen = np.flatnonzero(of_cell == grade)
+        chosen = _ranges(cells.edges, np.flatnonzero(grades == grade))
         values = np.sort(_repeat(distances[cells.code[chosen]], cells.items[chosen]))
         by_grade.append(values)
     relevant = np.sort(np.concatenate(by_grade)) if num_grades > 2 else by_grade[0]
@@ -151,6 +151,15 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     counts[1::2, 0] = ends - begins - counts[1::2, 1:].sum(axis=1)
     counts[::2, 0] = np.append(begins, len(ranking)) - np.append(0, ends)
     return counts
+
+
+def _ranges(edges, which):
+    """Returns the places from edges[i] to edges[i + 1] of each i in `which`."""
+    if len(which) == 1:
+        return slice(edges[which[0]], edges[which[0] + 1])
+    lengths = edges[which + 1] - edges[which]
+    before = np.cumsum(lengths) - lengths
+    return np.repeat(edges[which] - before, lengths) + np.arange(lengths.sum())
 
 
 def _repeat(values, times):

@@ -4,6 +4,7 @@ Items of equal labels form a pattern. Grades are worked out for patterns, of whi
 as classes in a single-label set, and not for items.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -48,6 +49,19 @@ class Relevance(NamedTuple):
         """Returns what identifies the queries' labels, in their order."""
         queries = self.queries if self.queries.ndim == 1 else self.queries.astype(np.uint8)
         return repr(queries.shape).encode() + np.ascontiguousarray(queries).tobytes()
+
+
+def items_and_relevant(counts: np.ndarray) -> np.ndarray:
+    """Forgets grades.
+
+    Args:
+      counts: Items of each grade at each distance, [Q, levels, G].
+
+    Returns:
+      All items and relevant ones, those of a grade above 0, [Q, levels, 2].
+    """
+    relevant = functools.reduce(np.add, np.moveaxis(counts[..., 1:], -1, 0))
+    return np.stack([counts[..., 0] + relevant, relevant], axis=-1)
 
 
 def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevance:
