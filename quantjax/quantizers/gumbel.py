@@ -62,14 +62,12 @@ def gumbel_quantize(
     Raises:
       ValueError: if the shapes do not agree or K is above 256.
     """
-    soft = gumbel_assign(key, codebooks, x, temperature=temperature)
+    # Widened once, for both uses: the gradient is summed over them before it is rounded.
+    books, wide = jnp.asarray(codebooks, jnp.float32), jnp.asarray(x, jnp.float32)
+    soft = gumbel_assign(key, books, wide, temperature=temperature)
     hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
-    parts = jnp.einsum(
-        "mnk,mkd->nmd",
-        straight_through(hard, soft),
-        jnp.asarray(codebooks, jnp.float32),
-        precision=jax.lax.Precision.HIGHEST,
-    )
+    weights = straight_through(hard, soft)
+    parts = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
     return parts.reshape(x.shape).astype(x.dtype)
 
 

@@ -79,8 +79,10 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     _check_assignments(codebooks, assignments)
-    parts = [book[assignments[:, m]] for m, book in enumerate(jnp.asarray(codebooks))]
-    return jnp.concatenate(parts, axis=1)
+    # Widened for the gradient alone, which sums over the rows of a codeword.
+    books = jnp.asarray(codebooks, jnp.promote_types(codebooks.dtype, jnp.float32))
+    parts = [book[assignments[:, m]] for m, book in enumerate(books)]
+    return jnp.concatenate(parts, axis=1).astype(codebooks.dtype)
 
 
 def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
