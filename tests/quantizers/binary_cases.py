@@ -41,6 +41,7 @@ CASES = (
         binary.median_sign,
         oracle=oracles.halves,
         surrogate=_identity_of(oracles.halves),
+        gathers="f32 s32",
         local="",
     ),
     Case(
@@ -48,6 +49,7 @@ CASES = (
         binary.median_thresholds,
         oracle=lambda x: np.median(x, axis=0),
         arguments=(_BITS,),
+        gathers="f32",
         result="T",
     ),
     Case(
@@ -55,6 +57,7 @@ CASES = (
         binary.median_thresholds,
         oracle=lambda x, mask: np.median(x[mask], axis=0),
         arguments=(_BITS, ROW_MASK),
+        gathers="f32",
         result="T",
     ),
     Case(

@@ -37,6 +37,8 @@ class Case(NamedTuple):
         derivative at `arguments == at` is due; `at` makes the hard decisions.
       local: The letter of rows that devices work on alone, other rows being gathered; "" where the
         function is a statistic of the batch and every device needs all rows.
+      gathers: XLA's types of what devices that share rows may send each other whole: what is sorted
+        by rows, or searched by a running sum over them.
       refused: Positions whose wrong shape is refused by name; all when None.
       fixed: Letters whose size follows from the other arguments although none of them has it.
       unique: `(results, *arguments)` to what of them is due, where a decomposition leaves signs or
@@ -56,6 +58,7 @@ class Case(NamedTuple):
     trained: tuple[int, ...] = ()
     surrogate: Callable[..., Any] | None = None
     local: str = ""
+    gathers: str = ""
     refused: tuple[int, ...] | None = None
     fixed: str = ""
     unique: Callable[..., Any] | None = None

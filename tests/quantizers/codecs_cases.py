@@ -134,6 +134,7 @@ CASES = (
             oracles.beam_encode(codebooks, x, beam_width), 2
         ),
         arguments=(WIDE, X),
+        gathers="f32",
         result="NP",
         dtypes="uint8",
         settings=({"beam_width": 1}, {"beam_width": 3}),

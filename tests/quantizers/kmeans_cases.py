@@ -82,15 +82,21 @@ CASES = (
             arguments=((letter + "d", normal), _CENTROIDS),
             result=letter,
             dtypes="int32",
+            gathers=gathers,
             local=letter,
         )
-        for name, letter in (("kmeans.assign", "N"), ("kmeans.assign (in tiles)", "R"))
+        for name, letter, gathers in (
+            ("kmeans.assign", "N", ""),
+            # Numbers of the rows that fill no tile, beside those of the tiles.
+            ("kmeans.assign (in tiles)", "R", "s32"),
+        )
     ),
     _unchecked(
         "kmeans.plus_plus",
         _plus_plus,
         oracle=lambda seed, x, mask: oracles.plus_plus_of_key(jax.random.key(seed), x, mask, K),
         arguments=(NEEDS_KEY, _POINTS, ROW_MASK),
+        gathers="f32",
         result="Kd",
     ),
     _unchecked(
@@ -98,6 +104,7 @@ CASES = (
         _plus_plus,
         oracle=_plus_plus_of_some,
         arguments=(NEEDS_KEY, ("Rd", normal), ("R", mask)),
+        gathers="s32",
         result="Kd",
     ),
     _unchecked(
@@ -105,6 +112,7 @@ CASES = (
         lambda seed, mask: kmeans.spread_rows(jax.random.key(seed), mask, num_rows=SIZES["B"]),
         oracle=lambda seed, mask: _spread(jax.random.key(seed), mask, SIZES["B"]),
         arguments=(NEEDS_KEY, ROW_MASK),
+        gathers="s32",
         result="B",
         dtypes="int32",
     ),
@@ -113,6 +121,7 @@ CASES = (
         kmeans.draw_row,
         oracle=oracles.draw_row,
         arguments=(("N", positive), ("", share)),
+        gathers="f32",
         result="",
         dtypes="int32",
     ),

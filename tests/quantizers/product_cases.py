@@ -97,6 +97,7 @@ CASES = (
         (BOOKS, ("RD", normal)),
         "RM",
         dtypes="uint8",
+        gathers="u8",  # codes of the rows that fill no tile, beside those of the tiles
         local="R",
     ),
     Case(
@@ -166,6 +167,7 @@ CASES = (
         _fit_product,
         oracle=_fit_product_oracle,
         arguments=(NEEDS_KEY, X, ROW_MASK),
+        gathers="f32",
         result="MKd",
         settings=({"num_iterations": 0}, {"num_iterations": 3}),
         open_at_ties=True,

@@ -98,6 +98,7 @@ CASES = (
         ),
         oracle=lambda seed, x, mask: (np.eye(M * WIDTH), np.eye(M * WIDTH), 1.0),
         arguments=(NEEDS_KEY, X, ROW_MASK),
+        gathers="f32",
         result="MKd,DD",
         dtypes="float32,float32",
         unique=_opq_at_rest,

@@ -12,34 +12,23 @@ import numpy as np
 import pytest
 
 from quantjax import quantizers
-from tests.quantizers import (
-    additive_cases,
-    binary_cases,
-    codecs_cases,
-    devices,
-    ema_cases,
-    gumbel_cases,
-    kmeans_cases,
-    packing_cases,
-    product_cases,
-    residual_cases,
-    rotation_cases,
-    usage_cases,
-)
 from tests.quantizers import case as cases
-
-CASES = (
-    *product_cases.CASES,
-    *gumbel_cases.CASES,
-    *kmeans_cases.CASES,
-    *ema_cases.CASES,
-    *usage_cases.CASES,
-    *binary_cases.CASES,
-    *packing_cases.CASES,
-    *residual_cases.CASES,
-    *additive_cases.CASES,
-    *rotation_cases.CASES,
-    *codecs_cases.CASES,
+from tests.quantizers.runs import (
+    CASES,
+    alone,
+    assert_close,
+    assert_equal_runs,
+    axes_of,
+    cast,
+    compiled,
+    compiled_side_by_side,
+    due_dtypes,
+    due_leaves,
+    each_of,
+    in_float64,
+    named,
+    unique,
+    weights_of,
 )
 
 NO_ROWS = {
@@ -52,113 +41,18 @@ NO_ROWS = {
     "packing.check_codes": "refuses and returns nothing: every codec row's wrong shapes",
     "packing.bits_per_codeword": "of whole numbers, not arrays: test_packing.py",
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
+    "ClassCodec.encode": "of class scores, not embeddings: test_class_codec.py",
+    "ClassCodec.decode": "to class scores: test_class_codec.py",
+    "ClassCodec.distances": "from class scores: test_class_codec.py",
+    "ClassCodec.class_ids": "test_class_codec.py",
 }
 
-# Run with `pytest -m slow tests/quantizers`: in one process with all other tests, its hundreds of
-# compiled programs pass the number of memory maps that Linux grants, and the compiler crashes.
-pytestmark = pytest.mark.slow
-
-
-def each_of(rows):
-    return pytest.mark.parametrize("case", rows, ids=[row.name for row in rows])
-
-
-def axes_of(case):
-    return [axes for axes, _ in case.arguments]
-
-
 every_case = each_of(CASES)
-every_case_of_rows = each_of(
-    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
-)
 # The oracle takes long over so many rows, and they are no more awkward than a few.
-every_short_case = each_of([case for case in CASES if "R" not in "".join(axes_of(case))])
+short_cases = [case for case in CASES if "R" not in "".join(axes_of(case))]
+every_short_case = each_of(short_cases)
 every_trained_case = each_of([case for case in CASES if case.trained])
 every_checked_case = each_of([case for case in CASES if case.refused != ()])
-
-
-def each_setting(case):
-    return [(options, functools.partial(case.function, **options)) for options in case.settings]
-
-
-def cast(case, arguments, dtype=jnp.float32):
-    """What networks make or are trained with takes the dtype; counts and the like are float32."""
-    narrow = (cases.normal, cases.orthonormal)
-    kinds = [dtype if draw in narrow else jnp.float32 for _, draw in case.arguments]
-    return [
-        jnp.asarray(x, kind if x.dtype == np.float64 else None)
-        for x, kind in zip(arguments, kinds, strict=True)
-    ]
-
-
-def leaves_of(result):
-    return result if isinstance(result, tuple) else (result,)
-
-
-def due_leaves(case, arguments, options):
-    return [np.asarray(leaf) for leaf in leaves_of(case.oracle(*arguments, **options))]
-
-
-def in_float64(x):
-    return np.float64(x) if jnp.issubdtype(x.dtype, jnp.floating) else np.asarray(x)
-
-
-def unique(case, leaves, arguments):
-    """What of a result is compared."""
-    leaves = [in_float64(leaf) for leaf in leaves]
-    if case.unique is None:
-        return leaves
-    return case.unique(leaves, *arguments)
-
-
-def due_dtypes(case, arguments):
-    names = list(inspect.signature(case.function).parameters)
-    return [
-        arguments[names.index(name)].dtype if name in names else jnp.dtype(name)
-        for name in case.dtypes.split(",")
-    ]
-
-
-def assert_close(got, due, *, rtol=0.0, share=0.0):
-    """Compares results; the error allowed is absolute, as a share of the largest value due."""
-    for one, other in zip(got, due, strict=True):
-        one, other = np.asarray(one), np.asarray(other)
-        if np.issubdtype(one.dtype, np.integer):
-            np.testing.assert_array_equal(one, other)
-        else:
-            atol = share * np.max(np.abs(np.float64(other)), initial=1e-2)
-            np.testing.assert_allclose(np.float64(one), np.float64(other), rtol=rtol, atol=atol)
-
-
-def weights_of(case):
-    rng = np.random.default_rng(11)
-    return [rng.normal(size=cases.shape_of(axes)) for axes in case.result.split(",")]
-
-
-def with_gradients(case, function):
-    """Makes `*arguments, weights -> gradients of the weighed sum of the results, results`."""
-
-    def run(*arguments, weights=None):
-        def loss(*trained):
-            full = list(arguments)
-            for position, x in zip(case.trained, trained, strict=True):
-                full[position] = x
-            leaves = jax.tree.leaves(function(*full))
-            pairs = zip(leaves, weights_of(case) if weights is None else weights, strict=True)
-            return sum(jnp.sum(leaf.astype(jnp.float32) * w) for leaf, w in pairs), leaves
-
-        trained = [arguments[position] for position in case.trained]
-        if not trained:
-            return (), jax.tree.leaves(function(*arguments))
-        return jax.grad(loss, argnums=tuple(range(len(trained))), has_aux=True)(*trained)
-
-    return run
-
-
-@functools.cache
-def compiled(name, setting):
-    case = next(case for case in CASES if case.name == name)
-    return jax.jit(with_gradients(case, each_setting(case)[setting][1]))
 
 
 def public_names():
@@ -187,12 +81,11 @@ def test_every_public_function_is_a_row_or_exempt():
 def test_value_equals_the_float64_oracle(case):
     arguments = cases.draw(case, seed=0)
     for setting, options in enumerate(case.settings):
-        given = cast(case, arguments)
-        _, got = compiled(case.name, setting)(*given)
+        _, got = alone(case.name, setting, seed=0)
         assert [leaf.shape for leaf in got] == [
             cases.shape_of(axes) for axes in case.result.split(",")
         ]
-        assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
+        assert [leaf.dtype for leaf in got] == due_dtypes(case, cast(case, arguments))
         due = due_leaves(case, arguments, options)
         assert_close(unique(case, got, arguments), due, rtol=2e-5, share=case.tolerance)
 
@@ -222,7 +115,7 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
         differentiable = case.oracle
         if case.surrogate is not None:
             differentiable = functools.partial(case.surrogate, at=arguments)
-        gradients, _ = compiled(case.name, setting)(*cast(case, arguments))
+        gradients, _ = alone(case.name, setting, seed=1)
         for position, got in zip(case.trained, gradients, strict=True):
             direction = rng.normal(size=got.shape)
             ends = []
@@ -258,138 +151,95 @@ def unmoved(x, axes):
     return x
 
 
-@pytest.mark.parametrize(
-    "point", [zero_row, all_zero, equal_points, long, long_rows, unmoved], ids=lambda p: p.__name__
-)
+def rounding_of(leaf):
+    """Of one rounding to the nearest bfloat16: half of what its 8 bits tell apart."""
+    return 1.001 * 2**-8 if leaf.dtype == jnp.bfloat16 else 0.0
+
+
+POINTS = (zero_row, all_zero, equal_points, long, long_rows, unmoved)
+
+
+def at_point(case, point, dtype):
+    drawn = cases.draw(case, seed=4)
+    return cast(
+        case,
+        [
+            point(x, axes) if draw is cases.normal else x
+            for x, (axes, draw) in zip(drawn, case.arguments, strict=True)
+        ],
+        dtype,
+    )
+
+
+@functools.cache
+def side_by_side(name):
+    """Gradients and results for the last setting at all points at once, in bfloat16, under vmap."""
+    case = named(name)
+    problems = [at_point(case, point, jnp.bfloat16) for point in POINTS]
+    return dict(zip(POINTS, compiled_side_by_side(case, case.settings[-1])(*problems), strict=True))
+
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.__name__)
 @every_short_case
 def test_value_is_right_and_gradient_finite_at_awkward_points(case, point):
-    arguments = [
-        point(x, axes) if draw is cases.normal else x
-        for x, (axes, draw) in zip(cases.draw(case, seed=4), case.arguments, strict=True)
-    ]
+    """In float32, and in bfloat16 for the very numbers that it holds."""
     share = case.far_tolerance if point in (long, long_rows) else case.tolerance
     open_here = case.open_at_ties and point in (zero_row, all_zero, equal_points)
-    for dtype, (setting, options) in itertools.product(
-        ("float32", "bfloat16"), enumerate(case.settings)
-    ):
-        given = cast(case, arguments, dtype)
-        gradients, got = compiled(case.name, setting)(*given)
+    for dtype, options in itertools.product((jnp.float32, jnp.bfloat16), case.settings):
+        given = at_point(case, point, dtype)
+        if dtype == jnp.bfloat16 and options is case.settings[-1]:
+            gradients, got = side_by_side(case.name)[point]
+        else:
+            gradients, got = compiled(case, options)(*given)
         assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
         for gradient, position in zip(gradients, case.trained, strict=True):
             assert gradient.dtype == given[position].dtype
         for leaf in (*gradients, *got):
             assert np.all(np.isfinite(np.float32(leaf)))
         if not open_here:
-            seen = [in_float64(x) for x in given]  # the very numbers that bfloat16 holds
+            seen = [in_float64(x) for x in given]
             due = due_leaves(case, seen, options)
-            # Once, to the nearest: half of what its 8 bits tell apart.
-            rounding = 1.001 * 2**-9 if got[0].dtype == jnp.bfloat16 else 0.0
-            assert_close(unique(case, got, seen), due, rtol=rounding, share=share)
+            assert_close(unique(case, got, seen), due, rtol=rounding_of(got[0]), share=share)
 
 
-def assert_equal_runs(case, got, due, arguments):
-    share = max(1e-5, case.tolerance)
-    (got_gradients, got), (due_gradients, due) = got, due
-    assert [leaf.dtype for leaf in got] == [leaf.dtype for leaf in due]
-    pair = (unique(case, leaves, arguments) for leaves in (got, due))
-    assert_close(*pair, rtol=share, share=share)
-    assert_close(got_gradients, due_gradients, rtol=10 * share, share=share)
-
-
-@every_case
-def test_jit_equals_eager_and_vmap_every_problem_alone(case):
-    draws = [cases.draw(case, seed) for seed in (5, 6)]
-    setting = len(case.settings) - 1
-    _, function = each_setting(case)[setting]
-    given = [cast(case, arguments) for arguments in draws]
-    stacked = [jnp.stack(parts) for parts in zip(*given, strict=True)]
-    together = jax.jit(jax.vmap(with_gradients(case, function)))(*stacked)
-    alone = [compiled(case.name, setting)(*arguments) for arguments in given]
-    for number, (due, arguments) in enumerate(zip(alone, draws, strict=True)):
-        got = jax.tree.map(lambda leaf, number=number: leaf[number], together)
-        assert_equal_runs(case, got, due, arguments)
-    eager = (), jax.tree.leaves(function(*given[0]))
-    assert_equal_runs(case, eager, ((), alone[0][1]), draws[0])
+@every_short_case
+def test_vmap_in_bfloat16_equals_every_problem_alone_in_float32(case):
+    """Catches problems that reach each other, and values or gradients summed in bfloat16."""
+    for point in (unmoved, zero_row):
+        given = at_point(case, point, jnp.bfloat16)
+        seen = [in_float64(x) for x in given]
+        wide = [jnp.float32(x) if x.dtype == jnp.bfloat16 else x for x in given]
+        due_gradients, due = compiled(case, case.settings[-1])(*wide)
+        gradients, got = side_by_side(case.name)[point]
+        if point is unmoved or not case.open_at_ties:
+            pair = (unique(case, leaves, seen) for leaves in (got, due))
+            assert_close(*pair, rtol=rounding_of(got[0]), share=case.tolerance)
+        for one, other in zip(gradients, due_gradients, strict=True):
+            assert_close([one], [other], rtol=rounding_of(one), share=10 * case.tolerance)
 
 
 @every_case
-def test_arrays_of_numpy_may_be_closed_over(case):
-    arguments = cases.draw(case, seed=5)
-    given = cast(case, arguments)
-    arrays = [np.asarray(x) for x in given]
-    _, function = each_setting(case)[0]
-    got = jax.jit(lambda: jax.tree.leaves(function(*arrays)))()
-    assert_equal_runs(case, ((), got), ((), compiled(case.name, 0)(*given)[1]), arguments)
-
-
-def axis_of_rows(axes):
-    return next((axis for axis, letter in enumerate(axes) if letter in cases.ROWS), None)
-
-
-@every_case_of_rows
-def test_rows_sharded_over_eight_devices_equal_one(case):
-    arguments = cases.draw(case, seed=7)
-    run = compiled(case.name, 0)
-    given = cast(case, arguments)
-    cut = [devices.cut(x, axis_of_rows(axes)) for x, axes in zip(given, axes_of(case), strict=True)]
-    assert_equal_runs(case, run(*cut), run(*given), arguments)
-
-
-@every_case_of_rows
-def test_pmap_over_rows_equals_one_device(case):
-    """Rows of `case.local` stay on their device, other rows are gathered, the rest is copied."""
-    arguments = cases.draw(case, seed=8)
-    given, axes_cut = cast(case, arguments), [axis_of_rows(axes) for axes in axes_of(case)]
-    results = case.result.split(",")
-    of_results = [axes.find(case.local) if case.local in axes else None for axes in results]
-    of_results = of_results if case.local else [None] * len(results)
-    _, function = each_setting(case)[0]
-
-    def on_each_device(args, weights):
-        def gathered(*args):
-            return function(
-                *(
-                    x
-                    if axis is None or axes[axis] == case.local
-                    else jax.lax.all_gather(x, "data", axis=axis, tiled=True)
-                    for x, axis, axes in zip(args, axes_cut, axes_of(case), strict=True)
-                )
-            )
-
-        gradients, leaves = with_gradients(case, gathered)(*args, weights=weights)
-        # What every device computes of all rows, every device adds to the gradient.
-        shared = 1 if case.local else devices.COUNT
-        gradients = [
-            (jax.lax.psum(g, "data") if axes_cut[position] is None else g) / shared
-            for g, position in zip(gradients, case.trained, strict=True)
-        ]
-        return gradients, leaves
-
-    of_gradients = [axes_cut[position] for position in case.trained]
-    eight = jax.pmap(
-        on_each_device,
-        axis_name="data",
-        in_axes=(axes_cut, of_results),
-        out_axes=(of_gradients, of_results),
-    )
-    weights = [jnp.asarray(w, jnp.float32) for w in weights_of(case)]
-    got = eight(
-        *([*map(devices.folded, a, axes)] for a, axes in ((given, axes_cut), (weights, of_results)))
-    )
-    due = compiled(case.name, 0)(*given)
-    got = jax.tree.map(lambda one, other: one.reshape(other.shape), got, (list(due[0]), due[1]))
-    assert_equal_runs(case, got, due, arguments)
+def test_eager_equals_jit_and_arrays_of_numpy_may_be_closed_over(case):
+    arguments = cases.draw(case, seed=0)
+    arrays = [np.asarray(x) for x in cast(case, arguments)]
+    function = functools.partial(case.function, **case.settings[-1])
+    _, due = alone(case.name, len(case.settings) - 1, seed=0)
+    eager = jax.tree.leaves(function(*arrays))
+    assert_equal_runs(case, ([], eager), ([], due), arguments)
+    # Under a trace numpy's arrays meet tracers, which they can neither be indexed by nor hold.
+    traced = jax.eval_shape(lambda: jax.tree.leaves(function(*arrays)))
+    assert [(x.shape, x.dtype) for x in traced] == [(x.shape, x.dtype) for x in due]
 
 
 @every_checked_case
 def test_wrong_shape_is_refused_by_name(case):
-    arguments = cast(case, cases.draw(case, seed=0))
+    arguments = [np.asarray(x) for x in cast(case, cases.draw(case, seed=0))]
     names = list(inspect.signature(case.function).parameters)
-    _, function = each_setting(case)[0]
+    function = functools.partial(case.function, **case.settings[0])
     refused = range(len(arguments)) if case.refused is None else case.refused
 
     def refusal(position, x):
-        wrong = [x if i == position else argument for i, argument in enumerate(arguments)]
+        wrong = [*map(jnp.asarray, (*arguments[:position], x, *arguments[position + 1 :]))]
         with pytest.raises(ValueError, match=r"^\w+ must .*got .*\(.*\)[^\n]*$") as caught:
             function(*wrong)
         return str(caught.value)
@@ -403,6 +253,6 @@ def test_wrong_shape_is_refused_by_name(case):
         for axis, letter in enumerate(axes):
             others = "".join(axes_of(case)[i] for i in refused if i != position)
             if letter in others or letter in case.fixed:
-                message = refusal(position, jnp.take(x, jnp.arange(x.shape[axis] - 1), axis))
+                message = refusal(position, np.take(x, np.arange(x.shape[axis] - 1), axis))
                 # Of two sizes that differ either may be the wrong one.
                 assert any(names[i] in message for i in refused)

@@ -1,0 +1,93 @@
+"""What every quantizer promises where eight devices share the rows; the rows are `*_cases.py`'s."""
+
+import functools
+import re
+
+import jax
+import numpy as np
+
+from tests.quantizers import case as cases
+from tests.quantizers import devices
+from tests.quantizers.runs import (
+    CASES,
+    alone,
+    assert_equal_runs,
+    axes_of,
+    cast,
+    each_of,
+    weights_of,
+    with_gradients,
+)
+
+every_case_of_rows = each_of(
+    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
+)
+every_case_of_local_rows = each_of([case for case in CASES if case.local])
+
+
+def axes_cut(case):
+    """Of each argument, the axis that devices share; None where each has all of it."""
+    shared = case.local or cases.ROWS
+    return [
+        next((i for i, letter in enumerate(axes) if letter in shared), None)
+        for axes in axes_of(case)
+    ]
+
+
+def results_cut(case):
+    return [
+        axes.find(case.local) if case.local in axes else None for axes in case.result.split(",")
+    ]
+
+
+@every_case_of_rows
+def test_rows_sharded_over_eight_devices_stay_where_they_are(case):
+    """Value and gradient equal one device's, no rows are gathered, results by row stay cut.
+
+    The partitioner keeps values right whatever it is given. What this can catch are functions that
+    leave the program (callbacks), kernels that cannot be cut along rows, and orders of work, such
+    as tiles of neighbouring rows, for which every device must be sent all rows: those of
+    `case.gathers` alone may be.
+    """
+    arguments = cases.draw(case, seed=0)
+    given = cast(case, arguments)
+    cut = [devices.cut(x, axis) for x, axis in zip(given, axes_cut(case), strict=True)]
+    run = with_gradients(case, functools.partial(case.function, **case.settings[0]))
+    program = jax.jit(run).lower(*cut).compile()
+    gathers = re.findall(r" (\w+)\[[\d,]*\]\S* (?:all-gather|all-to-all)", program.as_text())
+    assert set(gathers) <= set(case.gathers.split())
+    got = program(*cut)
+    if case.local:
+        for leaf, axis in zip(got[1], results_cut(case), strict=True):
+            assert axis is None or leaf.sharding.spec[axis] == "data"
+    assert_equal_runs(case, jax.device_get(got), alone(case.name, 0, seed=0), arguments)
+
+
+@every_case_of_local_rows
+def test_pmap_over_rows_equals_one_device(case):
+    """Rows of `case.local` are worked on without the others': catches statistics of the batch."""
+    arguments = cases.draw(case, seed=0)
+    given = cast(case, arguments)
+    run = with_gradients(case, functools.partial(case.function, **case.settings[0]))
+
+    def on_each_device(arguments, weights):
+        gradients, leaves = run(*arguments, weights=weights)
+        return [
+            jax.lax.psum(gradient, "data") if axes_cut(case)[position] is None else gradient
+            for gradient, position in zip(gradients, case.trained, strict=True)
+        ], leaves
+
+    of_arguments, of_results = axes_cut(case), results_cut(case)
+    of_gradients = [of_arguments[position] for position in case.trained]
+    eight = jax.pmap(
+        on_each_device,
+        axis_name="data",
+        in_axes=(of_arguments, of_results),
+        out_axes=(of_gradients, of_results),
+    )
+    weights = [np.float32(w) for w in weights_of(case)]
+    sides = ([np.asarray(x) for x in given], of_arguments), (weights, of_results)
+    got = jax.device_get(eight(*([*map(devices.folded, *side)] for side in sides)))
+    due = alone(case.name, 0, seed=0)
+    got = jax.tree.map(lambda one, other: one.reshape(other.shape), got, due)
+    assert_equal_runs(case, got, due, arguments)
