@@ -49,11 +49,12 @@ def test_two_grades_make_wap_average_precision(rng):
 
 
 def open_cut(rng, queries):
-    """Counts [Q, 3, 4] in which a cut at 60 goes through a level of 100 or more."""
-    nearest = rng.multinomial(30, rng.dirichlet([1.0, 1, 1, 1], queries))
-    nearer = rng.multinomial(15, rng.dirichlet([3.0, 0.3, 0.3, 0.3], queries))
-    crossing = rng.multinomial(120, rng.dirichlet([0.5, 0.5, 0.5, 0.5], queries))
-    return np.stack([nearest * (rng.random((queries, 1)) < 0.5), nearer, crossing], axis=1)
+    """Counts [Q, 3, 4] in which a cut at 60 goes through the last level, of 200 items."""
+    sizes = rng.choice([[30, 15], [0, 15], [1, 0], [0, 0]], queries)
+    nearest = rng.multinomial(sizes[:, 0], rng.dirichlet([1.0, 1, 1, 1], queries))
+    nearer = rng.multinomial(sizes[:, 1], rng.dirichlet([3.0, 0.3, 0.3, 0.3], queries))
+    crossing = rng.multinomial(200, rng.dirichlet([0.5, 0.5, 0.1, 0.1], queries))
+    return np.stack([nearest, nearer, crossing], axis=1)
 
 
 def extremes_by_scan(counts, top_k):
@@ -82,6 +83,20 @@ def test_extremes_over_hits_equal_a_scan_of_all_numbers_of_hits(rng):
         for ties, value in zip(("worst", "best"), due.T, strict=True):
             got = metrics.wap_from_counts(as_array(counts), top_k=60, denominator="hits", ties=ties)
             np.testing.assert_allclose(got, value, rtol=accuracy)
+
+
+def test_best_hits_may_lie_between_the_fewest_and_the_most():
+    # Two items of grade 2, then ones of grade 1: 2 and 2, after which every further hit is less.
+    counts = np.array([[[9, 5, 2]]])
+    best = metrics.wap_from_counts(counts, top_k=6, denominator="hits", ties="best")
+    np.testing.assert_allclose(best, [2], rtol=1e-14)
+    # After one of grade 1 the mean rises up to four hits, 1, 3/2, 5/3 and 3/2, and falls then.
+    counts = np.array([[[0, 1, 0], [9, 5, 2]]])
+    best = metrics.wap_from_counts(counts, top_k=7, denominator="hits", ties="best")
+    means = np.cumsum([1, 2, 2, 1, 1, 1, 1]) / np.arange(1, 8)
+    by_hits = np.cumsum(means) / np.arange(1, 8)
+    assert np.argmax(by_hits) == 3
+    np.testing.assert_allclose(best, [by_hits[3]], rtol=1e-14)
 
 
 def test_levels_by_grade_stand_in_the_named_order():
