@@ -12,7 +12,14 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    ClassCodec,
+    Codec,
+    FloatCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 
 FORMAT = "quantjax-codes"
 VERSION = 1
@@ -22,6 +29,7 @@ _KINDS: dict[str, Callable[..., Codec]] = {
     "binary": BinaryCodec,
     "residual": ResidualCodec,
     "float": FloatCodec,
+    "class": ClassCodec,
 }
 
 

@@ -10,6 +10,7 @@ end.
 from quantjax.quantizers import (
     additive,
     binary,
+    class_codec,
     codecs,
     ema,
     gumbel,
@@ -20,6 +21,7 @@ from quantjax.quantizers import (
     rotation,
     usage,
 )
+from quantjax.quantizers.class_codec import ClassCodec
 from quantjax.quantizers.codecs import (
     BinaryCodec,
     Codec,
@@ -31,12 +33,14 @@ from quantjax.quantizers.straight_through import straight_through
 
 __all__ = [
     "BinaryCodec",
+    "ClassCodec",
     "Codec",
     "FloatCodec",
     "ProductCodec",
     "ResidualCodec",
     "additive",
     "binary",
+    "class_codec",
     "codecs",
     "ema",
     "gumbel",

@@ -19,7 +19,7 @@ class Codec(Protocol):
 
     @property
     def metric(self) -> str:
-        """What `distances` measures: "l2", "ip", "cosine" or "hamming"."""
+        """What `distances` measures: "l2", "ip", "cosine", "hamming" or "class"."""
         ...
 
     @property

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from quantjax import index
-from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import BinaryCodec, ClassCodec, FloatCodec, ProductCodec, ResidualCodec
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 
@@ -88,6 +88,15 @@ ARTEFACTS = {
         ],
         decoded=[[1, 2, 2], [0, -3, 4], [0, 0, 0]],
         distances=[[0.02004211, 0.67928654, 1], [1.97995789, 1.32071346, 1]],
+    ),
+    "class": Golden(  # 5 classes
+        ClassCodec,
+        "class",
+        (3, 1),
+        x=[[0.5, -1, 0, 2.25, 2], [7, 7, -7, 0, 7], [-3, -2, -2.5, -4, -1.5]],
+        codes=[[3], [0], [4]],
+        decoded=[[0, 0, 0, 128, 0], [128, 0, 0, 0, 0], [0, 0, 0, 0, 128]],
+        distances=[[1.4519144, 4.4519144, 0.4519144], [3.4519144, 0.4519144, 4.4519144]],
     ),
 }
 
