@@ -11,6 +11,7 @@ import pytest
 from tests.quantizers import (
     additive_cases,
     binary_cases,
+    class_codec_cases,
     codecs_cases,
     ema_cases,
     gumbel_cases,
@@ -35,6 +36,7 @@ CASES = (
     *additive_cases.CASES,
     *rotation_cases.CASES,
     *codecs_cases.CASES,
+    *class_codec_cases.CASES,
 )
 
 

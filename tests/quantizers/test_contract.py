@@ -32,7 +32,7 @@ from tests.quantizers.runs import (
 )
 
 NO_ROWS = {
-    "Codec": "a protocol: its four implementations have rows",
+    "Codec": "a protocol: its five implementations have rows",
     "kmeans.over_tiles": "applies a function: the rows in tiles run through it",
     "product.check_metric": "refuses and returns nothing: test_product.py",
     "product.check_codebooks": "refuses and returns nothing: every product row's wrong shapes",
@@ -41,10 +41,6 @@ NO_ROWS = {
     "packing.check_codes": "refuses and returns nothing: every codec row's wrong shapes",
     "packing.bits_per_codeword": "of whole numbers, not arrays: test_packing.py",
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
-    "ClassCodec.encode": "of class scores, not embeddings: test_class_codec.py",
-    "ClassCodec.decode": "to class scores: test_class_codec.py",
-    "ClassCodec.distances": "from class scores: test_class_codec.py",
-    "ClassCodec.class_ids": "test_class_codec.py",
 }
 
 every_case = each_of(CASES)
