@@ -47,7 +47,7 @@ def evaluate(
     *,
     name: str,
     distance: str,
-    measures: Sequence[metrics.Measure] = (metrics.mean_average_precision(),),
+    measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     mesh: Mesh | None = None,
     tile: int | None = None,
 ) -> Results:
@@ -204,6 +204,11 @@ def _check(codec, queries, codes, labels, distance, measures):
     if distance not in kinds:
         due = " or ".join(map(repr, kinds))
         raise ValueError(f"distance must be {due} for a codec of {codec.metric}, got {distance!r}")
+    for measure in measures:
+        if not measure.ranked and codec.metric != "hamming":
+            raise ValueError(
+                f"{measure.name} is of a set within a Hamming distance, not of {codec.metric}"
+            )
     if len(codes) == 0 or len(queries) == 0:
         raise ValueError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
     if codes.shape[1:] != (codec.num_bytes,) or codes.dtype != np.uint8:

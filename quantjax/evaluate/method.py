@@ -40,7 +40,7 @@ def evaluate_method(
     preprocess: Callable[[Batch], Batch],
     mesh: Mesh,
     name: str,
-    measures: Sequence[metrics.Measure] = (metrics.mean_average_precision(),),
+    measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     audited: Audit | None = None,
 ) -> Retrieval:
     """Audits, embeds and codes a split, and measures what quantization costs.

@@ -1,5 +1,6 @@
 """Ranking metrics, exact in ties."""
 
+from quantjax.metrics import conventions, measures
 from quantjax.metrics.at_k import (
     precision,
     precision_from_counts,
@@ -28,7 +29,7 @@ from quantjax.metrics.curves import (
 from quantjax.metrics.first import hit_rate, hit_rate_from_counts
 from quantjax.metrics.gain import acg, acg_from_counts, ndcg, ndcg_from_counts
 from quantjax.metrics.identifiers import metric_id
-from quantjax.metrics.measures import Measure, mean_average_precision
+from quantjax.metrics.measures import Measure
 from quantjax.metrics.ranking import (
     Bounds,
     average_precision,
@@ -55,10 +56,11 @@ __all__ = [
     "average_precision_bounds",
     "average_precision_from_counts",
     "chance",
+    "conventions",
     "hit_rate",
     "hit_rate_from_counts",
-    "mean_average_precision",
     "mean_average_precision_as",
+    "measures",
     "metric_id",
     "ndcg",
     "ndcg_from_counts",

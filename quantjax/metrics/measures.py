@@ -1,4 +1,10 @@
-"""What to measure, as a value: a function of counts, and all that names the number it gives."""
+"""What to measure, as a value: a metric with its options set, and all that names its number.
+
+`evaluate` takes any of these; a measure of one's own is a `Measure` with a function of counts.
+
+>>> average_precision(top_k=5000).id(distance="aqd", num_items=54_000)
+'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
+"""
 
 import functools
 from collections.abc import Callable
@@ -6,30 +12,41 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.metrics import checks, identifiers
+from quantjax.metrics import (
+    at_k,
+    at_r,
+    checks,
+    curves,
+    first,
+    gain,
+    identifiers,
+    ranking,
+    reciprocal,
+    weighted,
+)
 from quantjax.metrics.harmonic import Array
-from quantjax.metrics.ranking import average_precision_from_counts
 
 
 class Measure(NamedTuple):
-    """One metric with its options set; `evaluate` takes any of these.
+    """One metric with its options set; its mean over queries is a number with an id.
 
     Attributes:
       name: What the id begins with, "map" for one.
       of: `(counts, *, ties) -> [Q]`; counts are [Q, levels, 2] items and relevant items, or
         [Q, levels, G] items of each grade.
-      top_k: The cut, or None for the whole ranking.
       settings: What else the id says, each "key=value".
+      top_k: The cut, None for the whole ranking, or "no" where none can be set.
       graded: Whether counts come by grade.
-      ranks: Whether it looks at ranks; a set of items by distance has no ties.
+      ranked: Whether it looks at ranks; a set of items within a distance has no ties, and needs
+        integer distances.
     """
 
     name: str
     of: Callable[..., Array]
-    top_k: int | None = None
     settings: tuple[str, ...] = ()
+    top_k: int | str | None = "no"
     graded: bool = False
-    ranks: bool = True
+    ranked: bool = True
 
     def id(self, *, distance: str, num_items: int, ties: str = "expected") -> str:
         """Names the number.
@@ -48,12 +65,8 @@ class Measure(NamedTuple):
         """
         identifiers.check_choice("distance", distance, identifiers.DISTANCES)
         identifiers.check_choice("ties", ties, identifiers.TIES)
-        head = self.name
-        if self.ranks:
-            cut = "all" if self.top_k is None else str(self.top_k)
-            clipped = self.top_k is not None and self.top_k > num_items
-            head = f"{head}@all({cut})" if clipped else f"{head}@{cut}"
-        tied = (f"ties={ties}",) if self.ranks else ()
+        tied = (f"ties={ties}",) if self.ranked else ()
+        head = self.name + self._cut(num_items)
         return "|".join((head, *tied, *self.settings, "zero=0", f"dist={distance}"))
 
     def chance(self, totals: np.ndarray) -> np.ndarray:
@@ -65,27 +78,110 @@ class Measure(NamedTuple):
         Returns:
           The chance level of every query, [Q] float64; NaN for a set, whose size chance has not.
         """
-        if not self.ranks:
+        if not self.ranked:
             return np.full(len(totals), np.nan)
         return np.asarray(self.of(totals[:, None], ties="expected"))
 
+    def _cut(self, num_items):
+        if self.top_k == "no":
+            return ""
+        if self.top_k is None:
+            return "@all"
+        return f"@all({self.top_k})" if self.top_k > num_items else f"@{self.top_k}"
 
-def mean_average_precision(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
-    """Measures average precision, see `metrics.average_precision`.
 
-    >>> mean_average_precision(top_k=5000).id(distance="aqd", num_items=54_000)
-    'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
+def average_precision(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
+    """Returns mean average precision, map@K, see `metrics.average_precision`.
 
     Args:
-      top_k: The cut; None ranks the whole database.
+      top_k: The cut, here and below; None ranks the whole database.
       denominator: "hits", "capped" or "all".
 
-    Returns:
-      The measure.
-
     Raises:
-      ValueError: if an option is unknown.
+      ValueError: if an option is unknown, here and below.
     """
     checks.check_options(top_k, denominator, "expected")
-    of = functools.partial(average_precision_from_counts, top_k=top_k, denominator=denominator)
-    return Measure("map", of, top_k, (f"den={denominator}",))
+    of = functools.partial(
+        ranking.average_precision_from_counts, top_k=top_k, denominator=denominator
+    )
+    return Measure("map", of, (f"den={denominator}",), top_k)
+
+
+def precision(*, top_k: int | None) -> Measure:
+    """Returns mean precision, p@K, see `metrics.precision`."""
+    return _cut_at("p", at_k.precision_from_counts, top_k)
+
+
+def recall(*, top_k: int | None) -> Measure:
+    """Returns the mean share of relevant items found, r@K, see `metrics.recall`."""
+    return _cut_at("r", at_k.recall_from_counts, top_k)
+
+
+def hit_rate(*, top_k: int | None) -> Measure:
+    """Returns what metric learning calls Recall@K, hit@K, see `metrics.hit_rate`."""
+    return _cut_at("hit", first.hit_rate_from_counts, top_k)
+
+
+def reciprocal_rank(*, top_k: int | None = None) -> Measure:
+    """Returns mean reciprocal rank, mrr@K, see `metrics.reciprocal_rank`."""
+    return _cut_at("mrr", reciprocal.reciprocal_rank_from_counts, top_k)
+
+
+def r_precision() -> Measure:
+    """Returns mean R-precision, see `metrics.r_precision`."""
+    return Measure("rprec", at_r.r_precision_from_counts)
+
+
+def average_precision_at_r() -> Measure:
+    """Returns MAP@R of metric learning, map@R, see `metrics.average_precision_at_r`."""
+    return Measure("map@R", at_r.average_precision_at_r_from_counts)
+
+
+def ndcg(*, top_k: int | None = None) -> Measure:
+    """Returns mean NDCG of the numbers of shared labels, ndcg@K, see `metrics.ndcg`."""
+    return _cut_at("ndcg", gain.ndcg_from_counts, top_k, graded=True)
+
+
+def acg(*, top_k: int | None) -> Measure:
+    """Returns the mean number of shared labels, acg@K, see `metrics.acg`."""
+    return _cut_at("acg", gain.acg_from_counts, top_k, graded=True)
+
+
+def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
+    """Returns mean weighted average precision, wap@K, see `metrics.wap`.
+
+    Args:
+      top_k: The cut.
+      denominator: "hits", "capped" or "all".
+    """
+    checks.check_options(top_k, denominator, "expected")
+    of = functools.partial(weighted.wap_from_counts, top_k=top_k, denominator=denominator)
+    return Measure("wap", of, (f"den={denominator}",), top_k, graded=True)
+
+
+def precision_within_radius(*, radius: int) -> Measure:
+    """Returns mean precision of Hamming balls, p<=r; an empty ball counts as 0.
+
+    Args:
+      radius: Bits that may differ, here and below.
+    """
+    return _within("p", radius, lambda ball: ball.value, ("empty=0",))
+
+
+def empty_balls(*, radius: int) -> Measure:
+    """Returns the share of queries without an item in their Hamming ball, empty<=r."""
+    return _within("empty", radius, lambda ball: 1.0 * ball.empty, ())
+
+
+def _cut_at(name, of, top_k, *, graded=False):
+    checks.check_options(top_k, "all", "expected")
+    return Measure(name, functools.partial(of, top_k=top_k), (), top_k, graded)
+
+
+def _within(name, radius, part, settings):
+    def of(counts, *, ties):
+        del ties
+        return part(curves.precision_within_radius_from_counts(counts, radius=radius))
+
+    of(np.zeros((0, 1, 2), np.int64), ties="expected")  # checks the radius
+    return Measure(f"{name}<={radius}", of, settings, ranked=False)

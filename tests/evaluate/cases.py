@@ -75,17 +75,26 @@ def shared_labels(label_kind):
 
 def by_definition(codec_name, label_kind, **options):
     """AP of each query [Q] with all distances at once: worst, expected, best."""
+    counts = all_counts(codec_name, label_kind, num_grades=2)
+    return [
+        metrics.average_precision_from_counts(counts, ties=ties, **options)
+        for ties in ("worst", "expected", "best")
+    ]
+
+
+@functools.cache
+def all_counts(codec_name, label_kind, *, num_grades):
+    """Items (or items of each grade, for more than two) and relevant items by distance."""
     codec, distance = codecs()[codec_name]
     queries, database = embeddings()
     codes = codec.encode(jnp.asarray(database))
     asked = codec.decode(codec.encode(queries)) if distance == "sqd" else queries
     distances = np.asarray(codec.distances(jnp.asarray(asked), codes))
-    counts = np.zeros((Q, N, 2), int)
-    for query, relevant in enumerate(shared_labels(label_kind) > 0):
+    counts = np.zeros((Q, N, num_grades), int)
+    grades = np.minimum(shared_labels(label_kind), num_grades - 1)
+    for query, grade in enumerate(grades):
         _, level = np.unique(distances[query], return_inverse=True)
-        np.add.at(counts[query, :, 0], level, 1)
-        np.add.at(counts[query, :, 1], level, relevant)
-    return [
-        metrics.average_precision_from_counts(counts, ties=ties, **options)
-        for ties in ("worst", "expected", "best")
-    ]
+        if distance == "hamming":
+            level = distances[query]
+        np.add.at(counts[query], (level, grade), 1)
+    return np.stack([counts.sum(-1), counts[..., 1]], axis=-1) if num_grades == 2 else counts

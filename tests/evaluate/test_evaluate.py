@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, metrics, parallel
+from quantjax import evaluate, parallel
 from quantjax.evaluate import evaluation
+from quantjax.metrics import measures
 from quantjax.quantizers import ProductCodec
 from tests.evaluate import cases
 from tests.evaluate.cases import N, Q, codecs, embeddings, labels, measured
@@ -19,8 +20,8 @@ CUTS = [(None, "all"), (20, "hits"), (20, "capped"), (20, "all")]
 @pytest.mark.parametrize("label_kind", ["class ids", "one-hot", "multi-hot"])
 @pytest.mark.parametrize("codec_name", codecs())
 def test_value_and_bounds_equal_the_metric_on_all_distances(codec_name, label_kind):
-    measures = [metrics.mean_average_precision(top_k=k, denominator=den) for k, den in CUTS]
-    results = measured(codec_name, label_kind, measures=measures)
+    asked = [measures.average_precision(top_k=k, denominator=den) for k, den in CUTS]
+    results = measured(codec_name, label_kind, measures=asked)
     for number, (top_k, denominator) in zip(results.numbers, CUTS, strict=True):
         worst, expected, best = cases.by_definition(
             codec_name, label_kind, top_k=top_k, denominator=denominator
@@ -35,6 +36,55 @@ def test_value_and_bounds_equal_the_metric_on_all_distances(codec_name, label_ki
         )
     if codec_name != "float":
         assert results.numbers[0].worst < results.value < results.numbers[0].best
+
+
+MEASURES = {
+    "p@7|ties=expected|zero=0": (measures.precision(top_k=7), False),
+    "r@20|ties=expected|zero=0": (measures.recall(top_k=20), False),
+    "hit@1|ties=expected|zero=0": (measures.hit_rate(top_k=1), False),
+    "mrr@all|ties=expected|zero=0": (measures.reciprocal_rank(), False),
+    "rprec|ties=expected|zero=0": (measures.r_precision(), False),
+    "map@R|ties=expected|zero=0": (measures.average_precision_at_r(), False),
+    "ndcg@10|ties=expected|zero=0": (measures.ndcg(top_k=10), True),
+    "acg@10|ties=expected|zero=0": (measures.acg(top_k=10), True),
+    "wap@all|ties=expected|den=capped|zero=0": (measures.wap(), True),
+    "wap@9|ties=expected|den=hits|zero=0": (measures.wap(top_k=9, denominator="hits"), True),
+}
+
+
+@pytest.mark.parametrize("codec_name", ["product ip", "binary"])
+def test_every_measure_is_its_metric_on_all_distances(codec_name):
+    asked = [measure for measure, _ in MEASURES.values()]
+    results = measured(codec_name, "multi-hot", measures=asked)
+    distance = codecs()[codec_name][1]
+    assert list(results.per_query) == [f"{head}|dist={distance}" for head in MEASURES]
+    for number, (measure, graded) in zip(results.numbers, MEASURES.values(), strict=True):
+        counts = cases.all_counts(codec_name, "multi-hot", num_grades=1 + cases.L if graded else 2)
+        assert measure.graded == graded
+        bounds = [measure.of(counts, ties=ties) for ties in ("worst", "expected", "best")]
+        np.testing.assert_allclose(results.per_query[number.metric], bounds[1], atol=1e-10)
+        due = [values.mean() for values in bounds]
+        assert [number.worst, number.value, number.best] == pytest.approx(due, abs=1e-10)
+        assert number.low < number.value < number.high
+        assert number.chance > 0
+    several = measured(codec_name, "multi-hot", measures=[asked[3], asked[6]])
+    assert several.numbers == (results.numbers[3], results.numbers[6])
+
+
+def test_balls_are_sets_of_items_within_a_hamming_distance():
+    asked = measures.precision_within_radius(radius=1), measures.empty_balls(radius=0)
+    results = measured("binary", "class ids", measures=asked)
+    counts = cases.all_counts("binary", "class ids", num_grades=2)
+    inside = counts[:, :2].sum(axis=1)
+    due = inside[:, 1] / np.maximum(inside[:, 0], 1)
+    np.testing.assert_allclose(results.per_query["p<=1|empty=0|zero=0|dist=hamming"], due)
+    empty = results.per_query["empty<=0|zero=0|dist=hamming"]
+    np.testing.assert_array_equal(empty, counts[:, 0, 0] == 0)
+    number = results.numbers[0]
+    assert number.worst == number.value == number.best
+    assert "chance" not in results.rows()[0]
+    with pytest.raises(ValueError, match="p<=1 is of a set within a Hamming distance, not of ip"):
+        measured("product ip", measures=asked)
 
 
 def ignoring_the_run(results):
@@ -156,11 +206,11 @@ def test_what_is_stored_is_described(codec_name):
 
 
 def test_a_cut_beyond_the_database_is_none_and_the_id_says_so():
-    whole = measured("binary", measures=[metrics.mean_average_precision()])
-    beyond = measured("binary", measures=[metrics.mean_average_precision(top_k=5000)])
+    whole = measured("binary", measures=[measures.average_precision()])
+    beyond = measured("binary", measures=[measures.average_precision(top_k=5000)])
     assert beyond.metric == "map@all(5000)|ties=expected|den=capped|zero=0|dist=hamming"
     assert beyond.value == whole.value
-    at = measured("binary", measures=[metrics.mean_average_precision(top_k=N)])
+    at = measured("binary", measures=[measures.average_precision(top_k=N)])
     assert at.metric.startswith(f"map@{N}|")
 
 

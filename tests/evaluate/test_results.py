@@ -5,13 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from quantjax import evaluate, metrics
+from quantjax import evaluate
+from quantjax.metrics import measures
 from tests.evaluate.cases import N, Q, measured
 
 
 def test_different_ids_are_not_compared():
     whole = measured("binary")
-    cut = measured("binary", measures=[metrics.mean_average_precision(top_k=20)])
+    cut = measured("binary", measures=[measures.average_precision(top_k=20)])
     with pytest.raises(ValueError, match=r"different quantities: b has map@20.*not map@all"):
         evaluate.compare(whole, cut)
     with pytest.raises(ValueError, match=r"a has map@all.*not map@20"):
@@ -64,8 +65,8 @@ def test_resampling_is_blind_to_the_order_of_queries(rng):
 
 
 def test_rows_are_plain_json_without_single_queries():
-    measures = [metrics.mean_average_precision(top_k=k) for k in (None, 10)]
-    results = measured("binary", measures=measures)
+    asked = [measures.average_precision(top_k=k) for k in (None, 10)]
+    results = measured("binary", measures=asked)
     rows = json.loads(json.dumps(results.rows()))
     assert [row["metric"] for row in rows] == [number.metric for number in results.numbers]
     for row, number in zip(rows, results.numbers, strict=True):
