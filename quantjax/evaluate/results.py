@@ -105,10 +105,14 @@ class Results(NamedTuple):
         lines += [
             f"{number.metric:<{width}}  {number.value:.4f}  ties {number.worst:.4f} to "
             f"{number.best:.4f}  95 % {number.low:.4f} to {number.high:.4f}  "
-            f"chance {number.chance:.4f}  shuffled {number.shuffled:.4f}"
+            f"chance {_or_dash(number.chance)}  shuffled {_or_dash(number.shuffled)}"
             for number in self.numbers
         ]
         return "\n".join(lines)
+
+
+def _or_dash(value):
+    return "-" if np.isnan(value) else f"{value:.4f}"
 
 
 class Comparison(NamedTuple):
