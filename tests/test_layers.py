@@ -31,7 +31,9 @@ MAY_IMPORT = {
         "methods", "parallel", "checkpoint", "optimizers", "data", "embedding", "records",
         "interruption",
     },
-    "evaluate": {"methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel"},
+    "evaluate": {
+        "methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel", "records",
+    },
     "console": set(),
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",

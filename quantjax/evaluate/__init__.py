@@ -2,6 +2,7 @@
 
 from quantjax.evaluate.bootstrap import interval, resampled_means
 from quantjax.evaluate.evaluation import encode, evaluate
+from quantjax.evaluate.files import read_results, write_results
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
 from quantjax.evaluate.method import Retrieval, evaluate_method
 from quantjax.evaluate.ranked import ranked_counts
@@ -26,6 +27,8 @@ __all__ = [
     "interval",
     "items_and_relevant",
     "ranked_counts",
+    "read_results",
     "relevance",
     "resampled_means",
+    "write_results",
 ]

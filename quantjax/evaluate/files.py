@@ -1,0 +1,77 @@
+"""Results on disk: rows for people in results.json, values of single queries beside them."""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from quantjax import records
+from quantjax.evaluate.results import Number, Results
+
+_ROWS, _QUERIES = "results.json", "per_query.npz"
+
+
+def write_results(
+    folder: str | pathlib.Path, results: Sequence[Results], about: dict[str, Any]
+) -> None:
+    """Writes results.json, a list of rows, and per_query.npz, a vector for each row in its order.
+
+    Args:
+      folder: It exists.
+      results: In the order of the rows.
+      about: What each row says besides (JSON), such as the protocol.
+    """
+    folder = pathlib.Path(folder)
+    rows = [{**row, **about} for result in results for row in result.rows()]
+    values = [values for result in results for values in result.per_query.values()]
+    scratch = folder / f".{_QUERIES}.tmp"
+    with scratch.open("wb") as file:
+        np.savez(file, *values)
+    os.replace(scratch, folder / _QUERIES)
+    records.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
+
+
+def read_results(folder: str | pathlib.Path) -> list[Results]:
+    """Reads what a run has left, to compare it with another run's.
+
+    Args:
+      folder: The run's workdir.
+
+    Returns:
+      The results; their `seconds`, which are not written, are NaN.
+
+    Raises:
+      FileNotFoundError: if there are no results.
+      ValueError: if the files are damaged or not of one run.
+    """
+    folder = pathlib.Path(folder)
+    for name in (_ROWS, _QUERIES):
+        if not (folder / name).exists():
+            raise FileNotFoundError(f"{folder} has no {name}; has the run come to its end?")
+    try:
+        rows = json.loads((folder / _ROWS).read_text())
+        with np.load(folder / _QUERIES, allow_pickle=False) as arrays:
+            values = [arrays[f"arr_{i}"] for i in range(len(rows))]
+        results: dict[tuple[str, str], Results] = {}
+        for row, per_query in zip(rows, values, strict=True):
+            if per_query.shape != (row["num_queries"],):
+                raise ValueError(f"row {row['name']} has values of {per_query.shape} queries")
+            key = row["name"], row["distance"]
+            results[key] = _with_row(results.get(key), row, per_query)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise ValueError(f"{folder} holds no results that belong together: {error}") from None
+    return list(results.values())
+
+
+def _with_row(results, row, per_query):
+    number = Number(**{field: row.get(field, np.nan) for field in Number._fields})
+    if results is None:
+        known = {field: row[field] for field in Results._fields if field in row}
+        results = Results(**known, numbers=(), per_query={}, seconds=np.nan)
+    return results._replace(
+        numbers=(*results.numbers, number),
+        per_query={**results.per_query, number.metric: per_query},
+    )

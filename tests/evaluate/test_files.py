@@ -1,0 +1,55 @@
+"""What is read is what was written, and damaged files say so."""
+
+import json
+
+import numpy as np
+import pytest
+
+from quantjax import evaluate
+from quantjax.metrics import measures
+from tests.evaluate.cases import measured
+
+
+@pytest.fixture
+def folder(tmp_path):
+    asked = [measures.average_precision(), measures.empty_balls(radius=0)]
+    results = [measured("binary", measures=asked), measured("float", name="plain")]
+    evaluate.write_results(tmp_path, results, {"seed": 3})
+    return tmp_path
+
+
+def test_results_come_back_whole(folder):
+    asked = [measures.average_precision(), measures.empty_balls(radius=0)]
+    due = [measured("binary", measures=asked), measured("float", name="plain")]
+    for got, want in zip(evaluate.read_results(folder), due, strict=True):
+        assert str(got) == str(want)
+        assert got.per_query.keys() == want.per_query.keys()
+        for metric, values in want.per_query.items():
+            np.testing.assert_array_equal(got.per_query[metric], values)
+        assert np.isnan(got.seconds)
+        assert evaluate.compare(got, want).difference == 0
+        plain = {"numbers": (), "per_query": {}, "seconds": 0}
+        assert got._replace(**plain) == want._replace(**plain)
+    assert all(row["seed"] == 3 for row in json.loads((folder / "results.json").read_text()))
+    assert {path.name for path in folder.iterdir()} == {"results.json", "per_query.npz"}
+
+
+def test_an_unfinished_run_has_none(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no results.json; has the run come to its end\?"):
+        evaluate.read_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda folder: (folder / "results.json").write_text("[{"),
+        lambda folder: (folder / "results.json").write_text("[{}]"),
+        lambda folder: (folder / "per_query.npz").write_bytes(b"PK"),
+        lambda folder: np.savez(folder / "per_query.npz", *[np.zeros(3)] * 3),
+        lambda folder: np.savez(folder / "per_query.npz", *[np.array([{}] * 70, object)] * 3),
+    ],
+)
+def test_damaged_files_are_refused(folder, damage):
+    damage(folder)
+    with pytest.raises(ValueError, match="holds no results that belong together"):
+        evaluate.read_results(folder)
