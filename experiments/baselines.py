@@ -6,24 +6,34 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from quantjax import embedding, evaluate, train
-from quantjax.quantizers import ProductCodec, packing, product
+from experiments.classifier import fit_classifier
+from quantjax import console, embedding, evaluate, train
+from quantjax.data import class_counts
+from quantjax.quantizers import ClassCodec, ProductCodec, packing, product
 
 
 def baselines(
-    experiment: train.Experiment, config: ConfigDict, mesh: Mesh
+    experiment: train.Experiment, config: ConfigDict, mesh: Mesh, trained: train.TrainState
 ) -> list[evaluate.Results]:
-    """Measures k-means product quantization of raw pixels, and of the untrained network.
+    """Measures product quantization of pixels and of the untrained network, and the class-id code.
+
+    The last is left out, saying so, where training images have no label or several.
 
     Args:
       experiment: Gives split, method and preprocessing.
       config: Its `bits`, `num_codewords` and `seed`.
       mesh: From `parallel.data_mesh`.
+      trained: What `train.fit` ended with.
 
     Returns:
-      Two results, asymmetric distance.
+      Three results, asymmetric distance, or two.
     """
-    return [pixels(experiment, config), untrained(experiment, mesh)]
+    found = [pixels(experiment, config), untrained(experiment, mesh)]
+    splits = experiment.splits
+    if (class_counts.num_labels(splits.source.labels[splits.train]) == 1).all():
+        return [*found, class_id_code(experiment, mesh, trained)]
+    console.say("class-id code: left out, it is of training images with one label each")
+    return found
 
 
 def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results:
@@ -76,24 +86,71 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
     fitted = train.refresh(experiment, start, epoch=0, mesh=mesh)
     method, splits = experiment.method, experiment.splits
     codec = method.codec(fitted.params, fitted.state)
-
-    def embedded(side, rows):
-        return embedding.embed(
-            side,
-            fitted.params,
-            fitted.state,
-            splits.source,
-            rows,
-            preprocess=experiment.preprocess,
-            mesh=mesh,
-        )
-
     return evaluate.evaluate(
         codec,
-        embedded(method.embed_query, splits.query),
-        evaluate.encode(codec, embedded(method.embed, splits.database)),
+        _embedded(experiment, mesh, fitted, method.embed_query, splits.query),
+        evaluate.encode(codec, _embedded(experiment, mesh, fitted, method.embed, splits.database)),
         splits.source.labels[splits.query],
         splits.source.labels[splits.database],
         name="untrained network",
         distance="aqd",
+    )
+
+
+def class_id_code(
+    experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
+) -> evaluate.Results:
+    """Measures the code that is a class number: what a classifier says of the trained embedding.
+
+    Logistic regression on the embeddings of the training images knows the C classes that these
+    have, so the code has ceil(log2 C) bits. A query ranks the classes by how likely each is. Where
+    the database is of those classes a hash has to beat this code to be worth its bits; where it is
+    of others, this is what a classifier in disguise would get.
+
+    Args:
+      experiment: Gives split, method and preprocessing; training images have one label each.
+      mesh: From `parallel.data_mesh`.
+      trained: What `train.fit` ended with.
+
+    Returns:
+      One result: -log of the class's probability, asymmetric.
+
+    Reference:
+      Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
+      1609.06753.
+    """
+    method, splits = experiment.method, experiment.splits
+    labels = splits.source.labels
+    known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
+    classifier = fit_classifier(
+        _embedded(experiment, mesh, trained, method.embed, splits.train),
+        class_ids,
+        num_classes=len(known),
+    )
+
+    def scores(side, rows):
+        x = _embedded(experiment, mesh, trained, side, rows)
+        return np.asarray(classifier.scores(jnp.asarray(x)))
+
+    codec = ClassCodec(len(known))
+    return evaluate.evaluate(
+        codec,
+        scores(method.embed_query, splits.query),
+        evaluate.encode(codec, scores(method.embed, splits.database)),
+        labels[splits.query],
+        labels[splits.database],
+        name="class-id code",
+        distance="aqd",
+    )
+
+
+def _embedded(experiment, mesh, state, side, rows):
+    return embedding.embed(
+        side,
+        state.params,
+        state.state,
+        experiment.splits.source,
+        rows,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
     )

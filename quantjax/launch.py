@@ -17,8 +17,8 @@ from quantjax import console, data, evaluate, index, parallel, records, train
 
 _DOCUMENTED = (ValueError, FileNotFoundError, ModuleNotFoundError, records.NonFiniteError)
 
-Baselines = Callable[[train.Experiment, ConfigDict, Any], list[evaluate.Results]]
-"""`(experiment, config, mesh) -> results` on the same split."""
+Baselines = Callable[[train.Experiment, ConfigDict, Any, train.TrainState], list[evaluate.Results]]
+"""`(experiment, config, mesh, trained) -> results` on the same split; `trained` ended training."""
 
 
 def main(
@@ -108,7 +108,7 @@ def run(
         audited=audited,
     )
     index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
-    results = [*retrieval.results, *baselines(experiment, config, mesh)]
+    results = [*retrieval.results, *baselines(experiment, config, mesh, result.state)]
     same = {
         "experiment": experiment.name,
         "protocol": experiment.splits.name,

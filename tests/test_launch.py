@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_dict
 
 from experiments.baselines import baselines
-from quantjax import index, launch
+from quantjax import data, index, launch
 from tests import toy
 
 
@@ -58,6 +58,7 @@ def test_results_say_what_they_are(finished):
         ("dqn validation", "aqd"),
         ("pq on pixels", "aqd"),
         ("untrained network", "aqd"),
+        ("class-id code", "aqd"),
     ]
     for row in rows:
         assert row["metric"].startswith("map@all|ties=expected|den=capped|zero=0|dist=")
@@ -67,8 +68,8 @@ def test_results_say_what_they_are(finished):
         assert row["low"] < row["value"] < row["high"]
         assert row["audit"]["rows"] == {"train": 256, "validation": 16, "query": 32, "database": 80}
         assert row["audit"]["shared_images"]["query in database"] == 0
-    assert [row["bits"] for row in rows] == [8, 8, 256, 8, 8, 8]
-    assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1]
+    assert [row["bits"] for row in rows] == [8, 8, 256, 8, 8, 8, 2]
+    assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1, 1]
 
 
 def test_baselines_follow_their_bits_and_split(finished, tmp_path):
@@ -84,6 +85,34 @@ def test_baselines_follow_their_bits_and_split(finished, tmp_path):
         assert fewer[name]["bits"] == 4
         assert fewer[name]["value"] != rows[name]["value"]
         assert rows[name]["chance"] < rows[name]["value"] < rows["dqn"]["value"]
+
+
+def test_the_class_id_code_is_of_what_was_trained(finished, tmp_path):
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    rows, early = (
+        {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
+        for folder in (finished, tmp_path / "toy")
+    )
+    assert early["class-id code"]["value"] < rows["class-id code"]["value"]
+    assert early["untrained network"]["value"] == rows["untrained network"]["value"]
+    assert rows["class-id code"]["distinct_codes"] == 4
+    assert rows["class-id code"]["value"] > rows["pq on pixels"]["value"]
+
+
+def several_labels(config):
+    experiment = build(config)
+    splits = experiment.splits
+    image = splits.source[np.arange(len(splits.source))]["image"]
+    label = splits.source.labels.copy()
+    label[splits.train[:3], :2] = 1
+    return experiment._replace(splits=splits._replace(source=data.from_arrays(image, label)))
+
+
+def test_images_of_several_labels_have_no_class_id_code(tmp_path, capsys):
+    run(tmp_path / "toy", "--config.num_epochs=1", build=several_labels)
+    assert "class-id code: left out" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "toy" / "results.json").read_text())
+    assert [row["name"] for row in rows][-2:] == ["pq on pixels", "untrained network"]
 
 
 def test_a_second_start_trains_nothing_and_says_the_same(finished, capsys):
