@@ -6,20 +6,17 @@ form counts. Values are compared too: with ties in the order of an unstable sort
 between our bounds.
 """
 
-import argparse
 import functools
 import multiprocessing
 import pathlib
-import platform
 from collections.abc import Callable, Iterator
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
 from experiments.benchmarks import evaluators
-from experiments.benchmarks.timing import Timing, side_by_side
+from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import evaluate, metrics
 from quantjax.quantizers import ProductCodec
 
@@ -29,17 +26,7 @@ _CLASSES = 10
 
 def main() -> None:
     """Runs the cases that are asked for, all by default, and prints a line each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=[], help=f"of {', '.join(CASES)}")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each case is timed")
-    arguments = parser.parse_args()
-    print(
-        f"{platform.processor() or platform.machine()}, {jax.devices()[0]}, jax {jax.__version__}, "
-        f"numpy {np.__version__}"
-    )
-    for name in arguments.cases or CASES:
-        for line in CASES[name](arguments.seconds):
-            print(line, flush=True)
+    run_cases(__doc__, CASES, peers=evaluators.describe())
 
 
 def hamming(seconds: float) -> Iterator[Timing]:

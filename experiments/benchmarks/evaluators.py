@@ -4,11 +4,18 @@ Each takes a few queries of the case and returns average precision of those that
 distances are part of the work, as they are of ours.
 """
 
+import importlib.metadata
 from collections.abc import Callable
 
 import numpy as np
 
 Loop = Callable[[], np.ndarray]
+
+
+def describe() -> str:
+    """Returns the versions of the packages that are compared with."""
+    packages = ("torch", "torchmetrics")
+    return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
 
 def deephash_pytorch(

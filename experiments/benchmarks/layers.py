@@ -5,9 +5,7 @@ form: eager and compiled, einsum and batched matmul, and both cores. What a bar 
 beforehand, and a miss is printed as one.
 """
 
-import argparse
 import functools
-import platform
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import peers
-from experiments.benchmarks.timing import Timing, side_by_side
+from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import losses
 from quantjax.quantizers import kmeans, product
 
@@ -26,17 +24,7 @@ _CODEWORDS = 256
 
 def main() -> None:
     """Runs the cases that are asked for, all by default, and prints a line each."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("cases", nargs="*", default=[], help=f"of {', '.join(CASES)}")
-    parser.add_argument("--seconds", type=float, default=4.0, help="how long each case is timed")
-    arguments = parser.parse_args()
-    print(
-        f"{platform.processor() or platform.machine()}, {jax.devices()[0]}, jax {jax.__version__}"
-    )
-    print(peers.describe())
-    for name in arguments.cases or CASES:
-        for timing in CASES[name](arguments.seconds):
-            print(timing, flush=True)
+    run_cases(__doc__, CASES, peers=peers.describe())
 
 
 def quantization_layer(seconds: float) -> Iterator[Timing]:

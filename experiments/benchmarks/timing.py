@@ -1,11 +1,41 @@
 """Side-by-side timing: ours and the peer's in turns, in one process, minima over repetitions."""
 
+import argparse
+import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 _CALLS = 5  # in a row, while they fit in a turn
 _TURN = 0.25  # seconds
+
+
+def run_cases(
+    about: str | None, cases: Mapping[str, Callable[[float], Iterable[object]]], *, peers: str
+) -> None:
+    """Runs the cases that the command line asks for, all by default, and prints a line each.
+
+    Args:
+      about: What `--help` says.
+      cases: By name, from seconds to lines; each is run when its lines are asked for.
+      peers: Versions of what is compared with.
+    """
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("cases", nargs="*", default=[], help=f"of {', '.join(cases)}")
+    parser.add_argument("--seconds", type=float, default=4.0, help="how long each case is timed")
+    arguments = parser.parse_args()
+    for name in arguments.cases:
+        if name not in cases:
+            parser.error(f"no case {name}; there are {', '.join(cases)}")
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {jax.devices()[0]}, jax {jax.__version__}, numpy {np.__version__}")
+    print(peers)
+    for name in arguments.cases or cases:
+        for line in cases[name](arguments.seconds):
+            print(line, flush=True)
 
 
 class Timing(NamedTuple):
