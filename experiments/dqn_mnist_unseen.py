@@ -1,7 +1,11 @@
 """DQN on the digits of `dqn_mnist`, retrieving among classes that it was never trained on.
 
-python -m experiments.dqn_mnist_unseen
+    python -m experiments.dqn_mnist_unseen
 
+It took 34 s on two busy cores and gave mAP .6122 (AQD, whole database) at commit cc8e259, where the
+class-id code got .5964, k-means product quantization of pixels .7346, and chance is .3367. Over
+draws 0 to 4 of the classes the means are .5510, .4746 and .6603: pixels beat DQN in every draw.
+Nothing was chosen here; all numbers are those of `dqn_mnist`.
 """
 
 from ml_collections import ConfigDict
