@@ -116,8 +116,7 @@ def run(
         "seed": config.seed,
         "audit": audited._asdict(),
     }
-    rows = [{**row, **same} for result in results for row in result.rows()]
-    records.write_whole(workdir / "results.json", json.dumps(rows, indent=2) + "\n")
+    evaluate.write_results(workdir, results, same)
     console.table(results)
     console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return None

@@ -9,7 +9,7 @@ import pytest
 from ml_collections import config_dict
 
 from experiments.baselines import baselines
-from quantjax import data, index, launch
+from quantjax import data, evaluate, index, launch
 from tests import toy
 
 
@@ -40,7 +40,7 @@ def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in finished.iterdir()}
     assert names >= {
         "config.json", "metrics.jsonl", "checkpoints", "codes.safetensors", "codes.json",
-        "results.json",
+        "results.json", "per_query.npz",
     }  # fmt: skip
     config = json.loads((finished / "config.json").read_text())
     assert config["experiment"] == "toy"
@@ -70,6 +70,17 @@ def test_results_say_what_they_are(finished):
         assert row["audit"]["shared_images"]["query in database"] == 0
     assert [row["bits"] for row in rows] == [8, 8, 256, 8, 8, 8, 2]
     assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1, 1]
+
+
+def test_two_runs_can_be_compared_query_by_query(finished, tmp_path):
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    longer, shorter = (
+        {(r.name, r.distance): r for r in evaluate.read_results(folder)}["dqn", "aqd"]
+        for folder in (finished, tmp_path / "toy")
+    )
+    found = evaluate.compare(longer, shorter)
+    assert found.difference == pytest.approx(longer.value - shorter.value, abs=1e-12)
+    assert found.low < found.difference < found.high
 
 
 def test_baselines_follow_their_bits_and_split(finished, tmp_path):
