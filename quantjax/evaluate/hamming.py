@@ -5,7 +5,9 @@ storage, nor tiles, nor the number of devices can move what is computed from the
 """
 
 import functools
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import jax.numpy as jnp
@@ -103,23 +105,22 @@ def hamming_counts(
     words, patterns = jax.device_put((words, patterns), NamedSharding(mesh, _BY_ITEM))
     asked = _as_words(query_codes)
     compiled = _counter(mesh, num_bits + 1, num_grades)
-    pending = []
-    for start in range(0, len(asked), _QUERIES):
-        rows = slice(start, start + _QUERIES)
+    # A device's programs take turns on a thread, and one of them keeps but a core busy. Programs
+    # that gather from several devices must be started in one order, and so by one thread.
+    workers = 1 if mesh.size > 1 else os.cpu_count() or 1
+    num_queries = min(_QUERIES, -(-len(asked) // workers))
+
+    def count(start):
+        rows = slice(start, start + num_queries)
         # Padded items have a pattern of their own, the last, and a grade that is dropped.
         grades = np.minimum(labels.grades(rows), num_grades - 1)
         grades = np.pad(grades, ((0, 0), (0, 1)), constant_values=num_grades)
-        short = min(_QUERIES, len(asked)) - len(grades)
-        counts = compiled(
-            np.pad(asked[rows], ((0, short), (0, 0))),
-            np.pad(grades, ((0, short), (0, 0))),
-            words,
-            patterns,
-        )
-        pending.append((counts, len(grades)))
-        if len(pending) > 1:
-            yield _fetch(*pending.pop(0))
-    yield from (_fetch(*counts) for counts in pending)
+        short = ((0, num_queries - len(grades)), (0, 0))
+        counts = compiled(np.pad(asked[rows], short), np.pad(grades, short), words, patterns)
+        return np.asarray(counts)[: len(grades)].swapaxes(1, 2).astype(np.int64)
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(count, range(0, len(asked), num_queries))
 
 
 @functools.lru_cache(maxsize=32)
@@ -174,10 +175,6 @@ def _in_tiles(codes, labels, num_devices, tile):
 def _as_words(codes):
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
     return np.ascontiguousarray(padded).view(np.uint32)
-
-
-def _fetch(counts, num_queries):
-    return np.asarray(counts)[:num_queries].swapaxes(1, 2).astype(np.int64)
 
 
 def _check(query_codes, database_codes, labels, num_bits):

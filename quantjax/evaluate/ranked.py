@@ -147,7 +147,9 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     for grade, values in enumerate(by_grade, start=1):
         counts[1::2, grade] = np.diff(np.searchsorted(values, levels, side="right"), prepend=0)
     begins = np.searchsorted(ranking, levels, side="left")
-    ends = np.searchsorted(ranking, levels, side="right")
+    ends = begins + counts[1::2, 1:].sum(axis=1)
+    tied = np.flatnonzero(ranking[np.minimum(ends, len(ranking) - 1)] == levels)
+    ends[tied] = np.searchsorted(ranking, levels[tied], side="right")
     counts[1::2, 0] = ends - begins - counts[1::2, 1:].sum(axis=1)
     counts[::2, 0] = np.append(begins, len(ranking)) - np.append(0, ends)
     return counts

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+
 from quantjax.metrics import cut
 from quantjax.metrics.harmonic import Array, ramp_over_ranks
 from quantjax.metrics.levels import Levels
@@ -87,7 +89,6 @@ def expected_block(levels: Levels, inside: Array) -> Array:
     share = levels.relevant / xp.maximum(levels.items, 1)
     step = xp.maximum(levels.relevant - 1, 0) / xp.maximum(levels.items - 1, 1)
     first = levels.relevant_before + 1
-    inside = xp.where(levels.relevant > 0, inside, 0)  # which NumPy then need not sum
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
 
 
@@ -128,8 +129,23 @@ def worst_block(levels: Levels, inside: Array) -> Array:
     return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
 
 
+def _of_relevant(block):
+    """Leaves out, on the host, what sums to nothing: most levels of a ranking, often."""
+
+    def compressed(levels: Levels, inside: Array) -> Array:
+        if not isinstance(inside, np.ndarray):
+            return block(levels, inside)
+        *parts, inside = np.broadcast_arrays(*levels, inside)
+        some = (parts[1] > 0) & (inside > 0)
+        sums = np.zeros(inside.shape)
+        sums[some] = block(Levels(*(part[some] for part in parts)), inside[some])
+        return sums
+
+    return compressed
+
+
 TIE_ORDERS = {
-    "expected": TieOrder(expected_hits, expected_block, cut.expectation),
-    "best": TieOrder(most_hits, best_block, cut.maximum),
-    "worst": TieOrder(fewest_hits, worst_block, cut.minimum),
+    "expected": TieOrder(expected_hits, _of_relevant(expected_block), cut.expectation),
+    "best": TieOrder(most_hits, _of_relevant(best_block), cut.maximum),
+    "worst": TieOrder(fewest_hits, _of_relevant(worst_block), cut.minimum),
 }
