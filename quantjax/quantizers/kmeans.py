@@ -220,9 +220,10 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
       counts: Rows of each cluster, [K].
 
     Returns:
-      Centroids [K, d]; unchanged when no cluster is empty.
+      Centroids [K, d] float32, whose parts in a thousand bfloat16 would round away; unchanged when
+      no cluster is empty.
     """
-    centroids, counts = jnp.asarray(centroids), jnp.asarray(counts)
+    centroids, counts = jnp.asarray(centroids, jnp.float32), jnp.asarray(counts)
     empty = counts == 0
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
     splits = empty & (counts[donors] >= 2)

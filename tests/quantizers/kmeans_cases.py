@@ -142,6 +142,5 @@ CASES = (
         oracle=oracles.repair_empty,
         arguments=(_CENTROIDS, ("K", counts)),
         result="Kd",
-        dtypes="centroids",
     ),
 )
