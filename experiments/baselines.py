@@ -69,6 +69,7 @@ def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results
         labels[splits.database],
         name="pq on pixels",
         distance="aqd",
+        task=evaluate.task_of(splits),
     )
 
 
@@ -94,6 +95,7 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
         splits.source.labels[splits.database],
         name="untrained network",
         distance="aqd",
+        task=evaluate.task_of(splits),
     )
 
 
@@ -141,6 +143,7 @@ def class_id_code(
         labels[splits.database],
         name="class-id code",
         distance="aqd",
+        task=evaluate.task_of(splits),
     )
 
 

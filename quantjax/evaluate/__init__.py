@@ -1,10 +1,14 @@
 """From embeddings and codes to numbers that nobody can dispute."""
 
-from quantjax.evaluate.bootstrap import interval, resampled_means
+from quantjax.evaluate.bootstrap import (
+    mean_interval,
+    randomization_p_value,
+    resampled_means,
+)
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.files import read_results, write_results
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
-from quantjax.evaluate.method import Retrieval, evaluate_method
+from quantjax.evaluate.method import Retrieval, evaluate_method, task_of
 from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Comparison, Number, Results, compare
@@ -24,11 +28,13 @@ __all__ = [
     "evaluate_method",
     "hamming_average_precision",
     "hamming_counts",
-    "interval",
     "items_and_relevant",
+    "mean_interval",
+    "randomization_p_value",
     "ranked_counts",
     "read_results",
     "relevance",
     "resampled_means",
+    "task_of",
     "write_results",
 ]

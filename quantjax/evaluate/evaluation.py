@@ -1,7 +1,6 @@
 """From embeddings and codes to numbers, streamed in tiles and exact in ties."""
 
 import functools
-import hashlib
 import importlib.metadata
 import time
 from collections.abc import Iterator, Sequence
@@ -12,7 +11,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import metrics
-from quantjax.evaluate.bootstrap import interval, resampled_means
+from quantjax.evaluate import checks
+from quantjax.evaluate.bootstrap import mean_interval
 from quantjax.evaluate.hamming import hamming_counts
 from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
@@ -33,9 +33,14 @@ def encode(codec: Codec, x: np.ndarray) -> np.ndarray:
 
     Returns:
       Codes [N, num_bytes] uint8 on the host.
+
+    Raises:
+      ValueError: if x are no real embeddings, or hold NaN (with the row).
     """
+    x = checks.as_embeddings("x", x)
     tiles = [_encoded(codec, x[i : i + _ITEMS]) for i in range(0, len(x), _ITEMS)]
-    return np.concatenate([np.asarray(tile) for tile in tiles])
+    codes = [np.zeros((0, codec.num_bytes), np.uint8), *(np.asarray(tile) for tile in tiles)]
+    return np.concatenate(codes)
 
 
 def evaluate(
@@ -50,12 +55,15 @@ def evaluate(
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     mesh: Mesh | None = None,
     tile: int | None = None,
+    task: str = "",
 ) -> Results:
     """Measures the retrieval of queries in a coded database.
 
-    Memory beside the codes is constant in the number of items, and no value depends on their order,
-    on tiles or on the number of devices: Hamming distances are counted, real ones are measured once
-    for all items of equal code.
+    No value depends on the order of the items, on tiles or on the number of devices: Hamming
+    distances are counted; real ones are computed in one shape, and once for all items of equal
+    code. (Two codes that are equally far but for rounding in float32 are not a tie.) Memory beside
+    the codes is that of one query's distances to all distinct codes, or of some more where that is
+    little.
 
     Args:
       codec: Measures the distances.
@@ -69,6 +77,8 @@ def evaluate(
       measures: What to measure, from `metrics`.
       mesh: From `parallel.data_mesh`, to share the work out; the default device when None.
       tile: Items of a device's tile; chosen when None.
+      task: What identifies queries and items beyond their labels, such as a split's digest; results
+        of different tasks are not compared.
 
     Returns:
       Numbers with bounds, intervals and controls.
@@ -78,9 +88,12 @@ def evaluate(
         (with its query), or the distance is none of the codec's.
     """
     began = time.perf_counter()
-    codes, queries = np.asarray(codes), np.asarray(queries)
+    checks.check_distance(codec, distance)
+    checks.check_work(mesh, tile)
+    codes, queries = np.asarray(codes), checks.as_embeddings("queries", queries)
     labels = relevance(query_labels, database_labels)
-    _check(codec, queries, codes, labels, distance, measures)
+    checks.check_codes(codec, codes, queries, labels)
+    measures = checks.as_measures(measures, codec, labels)
     if distance == "sqd":
         queries = np.asarray(_quantized(codec, queries))
     count = functools.partial(
@@ -115,11 +128,13 @@ def evaluate(
         zero_queries=int(np.sum(totals[:, 1:].sum(axis=1) == 0)),
         distinct_codes=len(distinct.items),
         code_entropy=distinct.entropy,
-        queries_digest=hashlib.sha256(labels.digest()).hexdigest()[:16],
+        metric_of_codec=codec.metric,
+        task_digest=labels.digest(task),
         seconds=round(time.perf_counter() - began, 3),
         device=_device(mesh),
         versions={
-            package: importlib.metadata.version(package) for package in ("quantjax", "jax", "numpy")
+            package: importlib.metadata.version(package)
+            for package in ("quantjax", "jax", "jaxlib", "numpy")
         },
     )
 
@@ -161,7 +176,7 @@ def _number(metric, measure, bounds, control, totals):
     expected = bounds["expected"]
     items, relevant = totals.sum(axis=1), totals[:, 1:].sum(axis=1)
     chance = measure.chance(totals if measure.graded else np.stack([items, relevant], axis=1))
-    low, high = interval(resampled_means(expected))
+    low, high = mean_interval(expected)
     return Number(
         metric=metric,
         value=float(expected.mean()),
@@ -195,29 +210,3 @@ def _quantized(codec, x):
 def _device(mesh):
     devices = jax.devices()[:1] if mesh is None else mesh.devices.ravel()
     return f"{len(devices)} x {devices[0].device_kind}"
-
-
-def _check(codec, queries, codes, labels, distance, measures):
-    if not measures:
-        raise ValueError("there is nothing to measure: measures is empty")
-    kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd", "float")
-    if distance not in kinds:
-        due = " or ".join(map(repr, kinds))
-        raise ValueError(f"distance must be {due} for a codec of {codec.metric}, got {distance!r}")
-    for measure in measures:
-        if not measure.ranked and codec.metric != "hamming":
-            raise ValueError(
-                f"{measure.name} is of a set within a Hamming distance, not of {codec.metric}"
-            )
-    if len(codes) == 0 or len(queries) == 0:
-        raise ValueError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
-    if codes.shape[1:] != (codec.num_bytes,) or codes.dtype != np.uint8:
-        raise ValueError(
-            f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
-        )
-    for what, rows, patterns in (
-        ("query_labels", queries, labels.queries),
-        ("database_labels", codes, labels.database),
-    ):
-        if len(patterns) != len(rows):
-            raise ValueError(f"{what} must be of {len(rows)} items, got {len(patterns)}")

@@ -21,11 +21,18 @@ def write_results(
 
     Args:
       folder: It exists.
-      results: In the order of the rows.
+      results: In the order of the rows; a row's "result" is the number of its result.
       about: What each row says besides (JSON), such as the protocol.
+
+    Raises:
+      ValueError: if `about` has a key that rows have.
     """
     folder = pathlib.Path(folder)
-    rows = [{**row, **about} for result in results for row in result.rows()]
+    rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
+    taken = {key for row in rows for key in row} & about.keys()
+    if taken:
+        raise ValueError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
+    rows = [{**row, **about} for row in rows]
     values = [values for result in results for values in result.per_query.values()]
     scratch = folder / f".{_QUERIES}.tmp"
     with scratch.open("wb") as file:
@@ -55,12 +62,11 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
         rows = json.loads((folder / _ROWS).read_text())
         with np.load(folder / _QUERIES, allow_pickle=False) as arrays:
             values = [arrays[f"arr_{i}"] for i in range(len(rows))]
-        results: dict[tuple[str, str], Results] = {}
+        results: dict[int, Results] = {}
         for row, per_query in zip(rows, values, strict=True):
             if per_query.shape != (row["num_queries"],):
                 raise ValueError(f"row {row['name']} has values of {per_query.shape} queries")
-            key = row["name"], row["distance"]
-            results[key] = _with_row(results.get(key), row, per_query)
+            results[row["result"]] = _with_row(results.get(row["result"]), row, per_query)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ValueError(f"{folder} holds no results that belong together: {error}") from None
     return list(results.values())

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax import metrics, parallel
+from quantjax.evaluate.checks import check_work
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
 
@@ -100,6 +101,7 @@ def hamming_counts(
     query_codes, database_codes = np.asarray(query_codes), np.asarray(database_codes)
     num_bits = _check(query_codes, database_codes, labels, num_bits)
     num_grades = labels.num_grades if num_grades is None else num_grades
+    check_work(mesh, tile)
     mesh = parallel.data_mesh(jax.devices()[:1]) if mesh is None else mesh
     words, patterns = _in_tiles(database_codes, labels, mesh.size, tile)
     words, patterns = jax.device_put((words, patterns), NamedSharding(mesh, _BY_ITEM))
@@ -179,12 +181,14 @@ def _as_words(codes):
 
 def _check(query_codes, database_codes, labels, num_bits):
     for name, codes in (("query_codes", query_codes), ("database_codes", database_codes)):
-        if codes.ndim != 2 or codes.dtype != np.uint8 or len(codes) == 0:
+        if codes.ndim != 2 or codes.dtype != np.uint8 or codes.size == 0:
             raise ValueError(
-                f"{name} must be packed codes [N, bytes] uint8 of one item at least, "
+                f"{name} must be packed codes [N, bytes] uint8 of one item and byte at least, "
                 f"got {codes.dtype} {codes.shape}"
             )
     num_bits = 8 * query_codes.shape[1] if num_bits is None else num_bits
+    if not isinstance(num_bits, (int, np.integer)) or num_bits < 1:
+        raise ValueError(f"num_bits must be an integer of at least 1, got {num_bits!r}")
     for codes in (query_codes, database_codes):
         packing.check_codes(codes, -(-num_bits // 8))
     if num_bits % 8 and max(query_codes[:, -1].max(), database_codes[:, -1].max()) >> num_bits % 8:

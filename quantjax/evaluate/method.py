@@ -15,6 +15,11 @@ from quantjax.methods.base import Batch, Method
 from quantjax.quantizers import Codec, FloatCodec, product
 
 
+def task_of(splits: Splits, asked: str = "query") -> str:
+    """Names what results must share to be compared: the split, and which of its lists asks."""
+    return f"{asked} of {splits.digest}"
+
+
 class Retrieval(NamedTuple):
     """A method, measured.
 
@@ -64,6 +69,10 @@ def evaluate_method(
       ValueError: if the codebooks do not exist yet, or the audit refuses the split.
     """
     audited = audit(splits) if audited is None else audited
+    if audited.digest != splits.digest:
+        raise ValueError(
+            f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
+        )
     codec = method.codec(params, state)
 
     def embedded(side, rows):
@@ -76,7 +85,7 @@ def evaluate_method(
     codes = encode(codec, database)
     labels = splits.source.labels
 
-    def measured(codec, queries, codes, asked, held, name, distance):
+    def measured(codec, queries, codes, asked, held, name, distance, task="query"):
         return evaluate(
             codec,
             queries,
@@ -87,6 +96,7 @@ def evaluate_method(
             distance=distance,
             measures=measures,
             mesh=mesh,
+            task=task_of(splits, task),
         )
 
     sides = splits.query, splits.database
@@ -104,5 +114,7 @@ def evaluate_method(
         else:
             held = encode(codec, embedded(method.embed, searched))
         sides = splits.validation, searched
-        results.append(measured(codec, asked, held, *sides, f"{name} validation", kinds[0]))
+        results.append(
+            measured(codec, asked, held, *sides, f"{name} validation", kinds[0], "validation")
+        )
     return Retrieval(results, codec, codes, audited)

@@ -19,9 +19,12 @@ from quantjax.evaluate.relevance import Relevance
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
 
+# Distances are computed in one shape, whatever the number of devices and queries: compiled products
+# of another shape add up in another order, and equal distances come out unequal.
+_ITEMS = 1 << 14  # distinct codes of a device's tile
 _QUERIES = 64
-_DISTANCES = 1 << 24  # that are held at once: for a database that is larger, fewer queries
-_ITEMS = 1 << 16  # distinct codes of a tile
+_DISTANCES = 1 << 24  # that are held at once: of larger databases, for fewer queries
+_COUNTS = 1 << 20  # that are held at once, in cache: of larger databases, of fewer queries
 
 
 class _Cells(NamedTuple):
@@ -57,7 +60,7 @@ def ranked_counts(
       labels: Of both sides.
       num_grades: G; higher grades count as G - 1.
       mesh: The devices that compute distances; the default device when None.
-      tile: Distinct codes of a tile; chosen when None.
+      tile: Distinct codes of a device's tile, at most 16,384, which is the default.
 
     Yields:
       Counts [q, levels, G] int64 of the next queries. Neighbouring levels without a relevant item
@@ -70,22 +73,36 @@ def ranked_counts(
     distinct = distinct_codes(codes)
     cells = _cells(distinct, labels)
     stored = np.ascontiguousarray(codes[distinct.first])
-    num_queries = max(1, min(_QUERIES, len(queries), _DISTANCES // len(stored)))
-    distances_of = _measurer(codec, stored, mesh, _ITEMS if tile is None else tile)
-    with ThreadPoolExecutor() as pool:
-        pending = distances_of(queries[:num_queries], num_queries)
+    num_queries = _num_queries(len(stored))
+    distances_of = _measurer(codec, stored, mesh, num_queries, min(tile or _ITEMS, _ITEMS))
+    count = functools.partial(_count_levels, cells, distinct.items, num_grades=num_grades)
+    at_once = max(1, _COUNTS // (len(stored) * num_grades))
+
+    def rows_of_queries():
+        pending = distances_of(queries[:num_queries])
         for start in range(0, len(queries), num_queries):
-            behind = start + num_queries
-            tiles = pending
+            tiles, behind = pending, start + num_queries
             if behind < len(queries):  # computed while the host sorts
-                pending = distances_of(queries[behind : behind + num_queries], num_queries)
-            distances = np.concatenate([np.asarray(tile) for tile in tiles], axis=1)
-            grades = labels.grades(slice(start, behind))
-            distances = distances[: len(grades), : len(stored)]
+                pending = distances_of(queries[behind : behind + num_queries])
+            grades = np.minimum(labels.grades(slice(start, behind)), num_grades - 1)
+            distances = _joined(tiles, len(grades), len(stored))
             _refuse_nan(distances, start)
-            grades = np.minimum(grades, num_grades - 1)
-            count = functools.partial(_count_levels, cells, distinct.items, num_grades=num_grades)
-            yield _stack(list(pool.map(count, distances, grades)))
+            for row in range(0, len(grades), at_once):
+                yield distances[row : row + at_once], grades[row : row + at_once]
+
+    with ThreadPoolExecutor() as pool:
+        # Sorted while the caller is busy with those before.
+        counted = (pool.map(count, *rows) for rows in rows_of_queries())
+        yield from (_stack(list(rows)) for rows in _one_ahead(counted))
+
+
+def _one_ahead(items):
+    """Yields items, each once the next one has been made."""
+    previous = next(items)
+    for item in items:
+        yield previous
+        previous = item
+    yield previous
 
 
 def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
@@ -96,22 +113,40 @@ def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
     return _Cells(code, items, np.searchsorted(pattern, np.arange(len(labels.patterns) + 1)))
 
 
-def _measurer(codec, stored, mesh, tile):
-    """Returns (queries, padded number of them) -> distances [q, T] of each tile, on devices."""
-    tile = -(-min(tile, len(stored)) // mesh.size) * mesh.size
-    codec = jax.device_put(codec, parallel.replicated(mesh))
+def _num_queries(num_codes):
+    """Returns a power of two that follows from the database alone."""
+    most = max(1, _DISTANCES // num_codes)
+    return min(_QUERIES, 1 << (most.bit_length() - 1))
 
-    def distances_of(queries, num_queries):
+
+def _measurer(codec, stored, mesh, num_queries, tile):
+    """Returns queries -> pairs of distances [num_queries, devices _ITEMS] and how many are real."""
+    codec = jax.device_put(codec, parallel.replicated(mesh))
+    by_device, per_call = (mesh.size, tile, stored.shape[1]), mesh.size * tile
+
+    def distances_of(queries):
         queries = np.pad(queries, ((0, num_queries - len(queries)), (0, 0)))
         queries = jax.device_put(queries, parallel.replicated(mesh))
         tiles = []
-        for start in range(0, len(stored), tile):
-            codes = stored[start : start + tile]
-            codes = np.pad(codes, ((0, tile - len(codes)), (0, 0)))
-            tiles.append(_distances(codec, queries, jax.device_put(codes, parallel.by_rows(mesh))))
+        for start in range(0, len(stored), per_call):
+            codes = stored[start : start + per_call]
+            codes = np.pad(codes, ((0, per_call - len(codes)), (0, 0))).reshape(by_device)
+            codes = np.pad(codes, ((0, 0), (0, _ITEMS - tile), (0, 0)))
+            codes = codes.reshape(mesh.size * _ITEMS, -1)
+            codes = jax.device_put(codes, parallel.by_rows(mesh))
+            tiles.append((_distances(codec, queries, codes), tile))
         return tiles
 
     return distances_of
+
+
+def _joined(tiles, num_queries, num_codes):
+    """From what devices hold to distances [q, U]."""
+    parts = [
+        np.asarray(distances)[:num_queries].reshape(num_queries, -1, _ITEMS)[..., :real]
+        for distances, real in tiles
+    ]
+    return np.concatenate([part.reshape(num_queries, -1) for part in parts], axis=1)[:, :num_codes]
 
 
 @jax.jit
@@ -141,11 +176,15 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
         chosen = _ranges(cells.edges, np.flatnonzero(grades == grade))
         values = np.sort(_repeat(distances[cells.code[chosen]], cells.items[chosen]))
         by_grade.append(values)
-    relevant = np.sort(np.concatenate(by_grade)) if num_grades > 2 else by_grade[0]
-    levels = relevant[np.append(True, relevant[1:] != relevant[:-1])] if len(relevant) else relevant
+    relevant = by_grade[0] if num_grades == 2 else np.sort(np.concatenate(by_grade))
+    ends = np.flatnonzero(np.append(relevant[1:] != relevant[:-1], len(relevant) > 0))
+    levels = relevant[ends]
     counts = np.zeros((2 * len(levels) + 1, num_grades), np.int64)
-    for grade, values in enumerate(by_grade, start=1):
-        counts[1::2, grade] = np.diff(np.searchsorted(values, levels, side="right"), prepend=0)
+    if num_grades == 2:
+        counts[1::2, 1] = np.diff(ends, prepend=-1)
+    else:
+        for grade, values in enumerate(by_grade, start=1):
+            counts[1::2, grade] = np.diff(np.searchsorted(values, levels, side="right"), prepend=0)
     begins = np.searchsorted(ranking, levels, side="left")
     ends = begins + counts[1::2, 1:].sum(axis=1)
     tied = np.flatnonzero(ranking[np.minimum(ends, len(ranking) - 1)] == levels)

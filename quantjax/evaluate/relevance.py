@@ -5,6 +5,7 @@ as classes in a single-label set, and not for items.
 """
 
 import functools
+import hashlib
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +46,18 @@ class Relevance(NamedTuple):
         labels = [side.sum(axis=1).max(initial=0) for side in (self.queries, self.patterns)]
         return 1 + max(1, int(min(labels)))
 
-    def digest(self) -> bytes:
-        """Returns what identifies the queries' labels, in their order."""
-        queries = self.queries if self.queries.ndim == 1 else self.queries.astype(np.uint8)
-        return repr(queries.shape).encode() + np.ascontiguousarray(queries).tobytes()
+    def digest(self, task: str) -> str:
+        """Returns 16 hex digits of the queries' labels in order and the items' in any order.
+
+        Args:
+          task: What else identifies queries and items.
+        """
+        items = np.bincount(self.database, minlength=len(self.patterns))
+        digest = hashlib.sha256(task.encode())
+        for part in (self.queries, self.patterns, items):
+            digest.update(f"{part.dtype} {part.shape} ".encode())
+            digest.update(np.ascontiguousarray(part).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def items_and_relevant(counts: np.ndarray) -> np.ndarray:
@@ -87,6 +96,8 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
             f"query_labels have {queries.shape[1]} classes, database_labels {database.shape[1]}: "
             f"shapes {queries.shape} and {database.shape}"
         )
+    if queries.ndim == 2 and all((side.sum(axis=1) == 1).all() for side in (queries, database)):
+        queries, database = queries.argmax(axis=1), database.argmax(axis=1)  # one-hot
     if queries.ndim == 1:
         return Relevance(queries, *_distinct_ids(database))
     packed = np.packbits(database, axis=1)
@@ -106,15 +117,20 @@ def _distinct_ids(ids):
 
 def _checked(name, labels):
     """Returns class ids [N] int64 or labels [N, L] bool."""
-    labels = np.asarray(labels)
     due = "class ids [N], or zeros and ones [N, L]"
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        raise ValueError(f"{name} must be {due}, got rows of several lengths") from None
     if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
         raise ValueError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
     if labels.ndim == 1:
         if labels.dtype.kind not in "iu":
             raise ValueError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
-        if labels.size and labels.min() < 0:
-            raise ValueError(f"{name} must be class ids of 0 or more, got {labels.min()}")
+        if labels.size and not 0 <= labels.min() <= labels.max() < 2**63:
+            raise ValueError(
+                f"{name} must be class ids from 0 to 2^63 - 1, got {labels.min()} to {labels.max()}"
+            )
         return labels.astype(np.int64)
     if labels.shape[1] < 2:
         raise ValueError(

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.evaluate.bootstrap import interval, resampled_means
+from quantjax.evaluate.bootstrap import mean_interval, randomization_p_value
 
 
 class Number(NamedTuple):
@@ -15,7 +15,7 @@ class Number(NamedTuple):
       value: Expected over the orders of ties.
       worst: With the order of ties that is worst for each query.
       best: With the best.
-      low: Lower end of the 95 % bootstrap interval of `value` over queries.
+      low: Lower end of the 95 % bootstrap interval of `value` over queries; NaN for one query.
       high: Upper end.
       chance: What a random ranking is expected to get; NaN for a metric of a set.
       shuffled: What the same distances get once the database's labels are shuffled, over up to 256
@@ -49,7 +49,9 @@ class Results(NamedTuple):
       distinct_codes: Different codes among the database's items.
       code_entropy: Entropy of the code of a random item, in bits; log2 of the number of items is
         the most.
-      queries_digest: Of the queries' labels in their order; equal for runs that can be paired.
+      metric_of_codec: What its distances are: "l2", "ip", "cosine", "hamming" or a codec's own.
+      task_digest: Of the queries in their order and the items in any, as far as labels and `task`
+        tell; only results of one task are compared.
       seconds: Wall time.
       device: What computed distances.
       versions: Of quantjax, jax and numpy.
@@ -66,7 +68,8 @@ class Results(NamedTuple):
     zero_queries: int
     distinct_codes: int
     code_entropy: float
-    queries_digest: str
+    metric_of_codec: str
+    task_digest: str
     seconds: float
     device: str
     versions: dict[str, str]
@@ -123,7 +126,8 @@ class Comparison(NamedTuple):
       difference: Mean over queries of a's value minus b's.
       low: Lower end of its 95 % paired bootstrap interval.
       high: Upper end.
-      p_value: Twice the share of resamples on the other side of zero, at most 1.
+      p_value: Share of random exchanges of a and b, query by query, that differ by as much or more
+        (a two-sided randomization test).
       num_queries: Queries.
     """
 
@@ -156,12 +160,14 @@ def compare(
       The difference with its interval.
 
     Raises:
-      ValueError: if the ids differ, or the queries do.
+      ValueError: if the ids differ, or the queries or the database do.
 
     Reference:
       Smucker et al., A Comparison of Statistical Significance Tests for Information Retrieval
-      Evaluation, CIKM 2007.
+      Evaluation, CIKM 2007 (the randomization test).
     """
+    if num_resamples < 1:
+        raise ValueError(f"num_resamples must be 1 or more, got {num_resamples}")
     metric = a.metric if metric is None else metric
     for side, results in (("a", a), ("b", b)):
         if metric not in results.per_query:
@@ -170,23 +176,25 @@ def compare(
                 f"numbers of different ids are different quantities: {side} has {known}, "
                 f"not {metric}"
             )
-    if a.queries_digest != b.queries_digest:
-        raise ValueError(
-            "a paired comparison needs the same queries in the same order, got labels with digests "
-            f"{a.queries_digest} and {b.queries_digest}"
-        )
     if a.num_database != b.num_database:
         raise ValueError(
             f"results must be of one database, got {a.num_database} and {b.num_database} items"
         )
+    if a.task_digest != b.task_digest:
+        raise ValueError(
+            "a paired comparison needs the same queries in the same order and the same database, "
+            f"got tasks of digest {a.task_digest} and {b.task_digest}"
+        )
     differences = a.per_query[metric] - b.per_query[metric]
-    means = resampled_means(differences, num_resamples=num_resamples, seed=seed)
-    tail = min(np.mean(means <= 0), np.mean(means >= 0))
+    # Of either sign the same draws, so that exchanging a and b changes the signs and nothing else.
+    sign = -1.0 if differences.sum() < 0 else 1.0
+    ends = mean_interval(sign * differences, num_resamples=num_resamples, seed=seed)
+    low, high = sorted(sign * end for end in ends)
     return Comparison(
         metric=metric,
         difference=float(differences.mean()),
-        low=interval(means)[0],
-        high=interval(means)[1],
-        p_value=float(min(1.0, 2 * tail)),
+        low=low,
+        high=high,
+        p_value=randomization_p_value(differences, num_resamples=num_resamples, seed=seed),
         num_queries=len(differences),
     )

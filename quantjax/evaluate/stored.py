@@ -22,7 +22,7 @@ class DistinctCodes(NamedTuple):
     def entropy(self) -> float:
         """Bits that a code tells of its item, from 0 (all equal) to log2 N (all different)."""
         share = self.items / self.items.sum()
-        return float(np.maximum(0.0, -np.sum(share * np.log2(share))))
+        return float(np.sum(share * np.log2(1 / share)))
 
 
 def distinct_codes(codes: np.ndarray) -> DistinctCodes:

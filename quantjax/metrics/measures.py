@@ -26,6 +26,8 @@ from quantjax.metrics import (
 )
 from quantjax.metrics.harmonic import Array
 
+_ZERO = "zero=0"  # what a query without a relevant item counts as
+
 
 class Measure(NamedTuple):
     """One metric with its options set; its mean over queries is a number with an id.
@@ -67,7 +69,7 @@ class Measure(NamedTuple):
         identifiers.check_choice("ties", ties, identifiers.TIES)
         tied = (f"ties={ties}",) if self.ranked else ()
         head = self.name + self._cut(num_items)
-        return "|".join((head, *tied, *self.settings, "zero=0", f"dist={distance}"))
+        return "|".join((head, *tied, *self.settings, f"dist={distance}"))
 
     def chance(self, totals: np.ndarray) -> np.ndarray:
         """Computes what a random ranking is expected to get.
@@ -104,7 +106,7 @@ def average_precision(*, top_k: int | None = None, denominator: str = "capped") 
     of = functools.partial(
         ranking.average_precision_from_counts, top_k=top_k, denominator=denominator
     )
-    return Measure("map", of, (f"den={denominator}",), top_k)
+    return Measure("map", of, (f"den={denominator}", _ZERO), top_k)
 
 
 def precision(*, top_k: int | None) -> Measure:
@@ -129,12 +131,12 @@ def reciprocal_rank(*, top_k: int | None = None) -> Measure:
 
 def r_precision() -> Measure:
     """Returns mean R-precision, see `metrics.r_precision`."""
-    return Measure("rprec", at_r.r_precision_from_counts)
+    return Measure("rprec", at_r.r_precision_from_counts, (_ZERO,))
 
 
 def average_precision_at_r() -> Measure:
     """Returns MAP@R of metric learning, map@R, see `metrics.average_precision_at_r`."""
-    return Measure("map@R", at_r.average_precision_at_r_from_counts)
+    return Measure("map@R", at_r.average_precision_at_r_from_counts, (_ZERO,))
 
 
 def ndcg(*, top_k: int | None = None) -> Measure:
@@ -156,7 +158,7 @@ def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
     """
     checks.check_options(top_k, denominator, "expected")
     of = functools.partial(weighted.wap_from_counts, top_k=top_k, denominator=denominator)
-    return Measure("wap", of, (f"den={denominator}",), top_k, graded=True)
+    return Measure("wap", of, (f"den={denominator}", _ZERO), top_k, graded=True)
 
 
 def precision_within_radius(*, radius: int) -> Measure:
@@ -165,7 +167,7 @@ def precision_within_radius(*, radius: int) -> Measure:
     Args:
       radius: Bits that may differ, here and below.
     """
-    return _within("p", radius, lambda ball: ball.value, ("empty=0",))
+    return _within("p", radius, lambda ball: ball.value, ("empty=0", _ZERO))
 
 
 def empty_balls(*, radius: int) -> Measure:
@@ -175,7 +177,7 @@ def empty_balls(*, radius: int) -> Measure:
 
 def _cut_at(name, of, top_k, *, graded=False):
     checks.check_options(top_k, "all", "expected")
-    return Measure(name, functools.partial(of, top_k=top_k), (), top_k, graded)
+    return Measure(name, functools.partial(of, top_k=top_k), (_ZERO,), top_k, graded)
 
 
 def _within(name, radius, part, settings):

@@ -136,10 +136,10 @@ def _of_relevant(block):
         if not isinstance(inside, np.ndarray):
             return block(levels, inside)
         *parts, inside = np.broadcast_arrays(*levels, inside)
-        some = (parts[1] > 0) & (inside > 0)
-        sums = np.zeros(inside.shape)
-        sums[some] = block(Levels(*(part[some] for part in parts)), inside[some])
-        return sums
+        some = np.flatnonzero((parts[1] > 0) & (inside > 0))
+        sums = np.zeros(inside.size)
+        sums[some] = block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some])
+        return sums.reshape(inside.shape)
 
     return compressed
 

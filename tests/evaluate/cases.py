@@ -48,11 +48,13 @@ def labels() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def measured(codec_name="product ip", label_kind="multi-hot", *, rows=None, **options):
-    """`evaluate` on one of the cases; the database's rows in the order given."""
+def measured(codec_name="product ip", label_kind="multi-hot", *, rows=None, moved=False, **options):
+    """`evaluate` on one of the cases; the database's rows in the order given, or one relabelled."""
     codec, distance = codecs()[codec_name]
     queries, database = embeddings()
     query_labels, database_labels = labels()[label_kind]
+    if moved:
+        database_labels = np.append((database_labels[:1] + 1) % L, database_labels[1:], axis=0)
     rows = np.arange(N) if rows is None else rows
     codes = evaluate.encode(codec, database)[rows]
     return evaluate.evaluate(

@@ -10,7 +10,7 @@ import pytest
 from quantjax import evaluate, parallel
 from quantjax.evaluate import evaluation
 from quantjax.metrics import measures
-from quantjax.quantizers import ProductCodec
+from quantjax.quantizers import FloatCodec, ProductCodec
 from tests.evaluate import cases
 from tests.evaluate.cases import N, Q, codecs, embeddings, labels, measured
 
@@ -78,7 +78,7 @@ def test_balls_are_sets_of_items_within_a_hamming_distance():
     inside = counts[:, :2].sum(axis=1)
     due = inside[:, 1] / np.maximum(inside[:, 0], 1)
     np.testing.assert_allclose(results.per_query["p<=1|empty=0|zero=0|dist=hamming"], due)
-    empty = results.per_query["empty<=0|zero=0|dist=hamming"]
+    empty = results.per_query["empty<=0|dist=hamming"]
     np.testing.assert_array_equal(empty, counts[:, 0, 0] == 0)
     number = results.numbers[0]
     assert number.worst == number.value == number.best
@@ -202,7 +202,8 @@ def test_what_is_stored_is_described(codec_name):
     assert (results.bits, results.num_bytes) == (codec.bits, codec.num_bytes)
     assert (results.num_queries, results.num_database) == (Q, N)
     assert results.seconds > 0
-    assert set(results.versions) == {"quantjax", "jax", "numpy"}
+    assert set(results.versions) == {"quantjax", "jax", "jaxlib", "numpy"}
+    assert results.metric_of_codec == codec.metric
 
 
 def test_a_cut_beyond_the_database_is_none_and_the_id_says_so():
@@ -235,7 +236,11 @@ def test_labels_are_never_written_to():
         (lambda q, c, ql, dl: (q[:0], c, ql[:0], dl), "nothing to search: 0 queries, 301 items"),
         (lambda q, c, ql, dl: (q, c[:, :0], ql, dl), r"uint8 of shape \[N, 1\], got .*\(301, 0\)"),
         (lambda q, c, ql, dl: (q, c.astype(int), ql, dl), r"uint8 of shape \[N, 1\], got int64"),
-        (lambda q, c, ql, dl: (q * _nan_in(66), c, ql, dl), "query 66 hold NaN"),
+        (lambda q, c, ql, dl: (q * _nan_in(66), c, ql, dl), r"queries .* NaN in row 66 \(1 of 70"),
+        (lambda q, c, ql, dl: (q[0], c, ql, dl), r"queries must be real embeddings .*float32 \(6,"),
+        (lambda q, c, ql, dl: (q + 1j, c, ql, dl), "queries must be real embeddings .*complex"),
+        (lambda q, c, ql, dl: (None, c, ql, dl), "queries must be real embeddings .*object"),
+        (lambda q, c, ql, dl: (q, None, ql, dl), r"codes must be uint8 .*got object \(\)"),
     ],
 )
 def test_input_that_does_not_fit_is_refused(change, message):
@@ -251,16 +256,91 @@ def _nan_in(row):
 
 
 @pytest.mark.parametrize(
-    ("codec_name", "distance"), [("binary", "aqd"), ("product l2", "hamming"), ("float", "adc")]
+    ("codec_name", "distance"),
+    [
+        ("binary", "aqd"),
+        ("product l2", "hamming"),
+        ("float", "adc"),
+        ("float", "aqd"),
+        ("product l2", "float"),
+    ],
 )
 def test_a_distance_that_is_not_the_codecs_is_refused(codec_name, distance):
     with pytest.raises(ValueError, match=f"distance must be .*got '{distance}'"):
         measured(codec_name, distance=distance)
 
 
-def test_nothing_to_measure_is_refused():
-    with pytest.raises(ValueError, match="measures is empty"):
-        measured(measures=())
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"measures": ()}, "measures is empty"),
+        ({"measures": ["map"]}, "measures must be of metrics.measures, got 'map'"),
+        ({"measures": [measures.wap()] * 2}, "measures must differ, got one twice"),
+        ({"tile": 0}, "tile must be a number of items of at least 1, or None, got 0"),
+        ({"tile": 2.5}, "tile must be"),
+        ({"mesh": jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])}, "one axis 'data'"),
+    ],
+)
+@pytest.mark.parametrize("codec_name", ["binary", "product ip"])
+def test_work_that_cannot_be_is_refused(codec_name, options, message):
+    with pytest.raises(ValueError, match=message):
+        measured(codec_name, **options)
+
+
+def test_one_measure_needs_no_list():
+    alone = measured("binary", measures=measures.r_precision())
+    assert alone.numbers == measured("binary", measures=iter([measures.r_precision()])).numbers
+
+
+def test_more_shared_labels_than_grades_are_refused():
+    codec, distance = codecs()["binary"]
+    everything = np.ones((3, 70))
+    x = embeddings()[0][:3]
+    arguments = (codec, x, evaluate.encode(codec, x), everything, everything)
+    options = {"name": "many", "distance": distance}
+    with pytest.raises(ValueError, match=r"ndcg tells up to 63 shared labels apart.*share 70"):
+        evaluate.evaluate(*arguments, **options, measures=[measures.ndcg()])
+    assert evaluate.evaluate(*arguments, **options).value == 1
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+def test_equal_float_distances_stay_equal_on_any_mesh_and_in_any_batch(rng, metric):
+    # Signs as floats, as saturated networks give: many ties in exact arithmetic, in float32 a
+    # matter of the order of sums, which must not follow mesh, tile or batch.
+    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 1250)]
+    x, database = (np.float32(0.1) * side.astype(np.float32) for side in sides)
+    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 1250)
+    codec = FloatCodec(48, metric=metric)
+    codes = evaluate.encode(codec, database)
+
+    def run(rows=slice(None), **options):
+        return evaluate.evaluate(
+            codec, x[rows], codes, ids[0][rows], ids[1], name="signs", distance="float", **options
+        )
+
+    due = run()
+    for options in ({"mesh": parallel.data_mesh()}, {"tile": 100}, {"tile": 7}):
+        assert run(**options).numbers == due.numbers
+    alone = run(slice(7, 8))
+    np.testing.assert_array_equal(alone.per_query[alone.metric], due.per_query[due.metric][7:8])
+
+
+def test_nan_is_refused_before_a_code_hides_it():
+    x = embeddings()[0] * _nan_in(3)
+    for name in ("binary", "product l2", "float"):
+        with pytest.raises(ValueError, match=r"x must be numbers, got NaN in row 3 \(1 of 70 rows"):
+            evaluate.encode(codecs()[name][0], x)
+    codec, distance = codecs()["binary"]
+    ids = np.zeros(Q, int)
+    codes = evaluate.encode(codec, embeddings()[0])
+    with pytest.raises(ValueError, match="queries must be numbers, got NaN in row 3"):
+        evaluate.evaluate(codec, x, codes, ids, ids, name="nan", distance=distance)
+
+
+def test_no_embeddings_are_no_codes():
+    codec, _ = codecs()["product l2"]
+    assert evaluate.encode(codec, np.zeros((0, cases.D))).shape == (0, 1)
+    assert evaluate.encode(codec, [[0.0] * cases.D]).dtype == np.uint8
 
 
 def test_encoding_in_tiles_equals_encoding_at_once(monkeypatch):

@@ -34,6 +34,18 @@ def test_results_come_back_whole(folder):
     assert {path.name for path in folder.iterdir()} == {"results.json", "per_query.npz"}
 
 
+def test_results_of_one_name_stay_apart(tmp_path):
+    due = [measured("product l2"), measured("product ip")]
+    evaluate.write_results(tmp_path, due, {})
+    got = evaluate.read_results(tmp_path)
+    assert [each.numbers for each in got] == [each.numbers for each in due]
+
+
+def test_rows_keep_their_own_keys(tmp_path):
+    with pytest.raises(ValueError, match="about must not have the keys of rows, got name, value"):
+        evaluate.write_results(tmp_path, [measured("binary")], {"value": 1.0, "name": "mine"})
+
+
 def test_an_unfinished_run_has_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no results.json; has the run come to its end\?"):
         evaluate.read_results(tmp_path)

@@ -47,9 +47,13 @@ def test_patterns_are_the_distinct_rows(rng):
 
 def test_the_digest_tells_queries_apart(rng):
     ids = rng.integers(0, 5, 20)
-    digests = [relevance(side, ids).digest() for side in (ids, ids[::-1], ids[:-1], np.eye(5)[ids])]
-    assert len(set(digests)) == 4
-    assert relevance(ids, ids[:3]).digest() == digests[0]
+    sides = (ids, ids[::-1], ids[:-1], np.eye(6)[ids] + np.eye(6)[5])
+    digests = [relevance(side, ids).digest("") for side in sides[:3]]
+    digests += [relevance(sides[3], np.eye(6)[ids]).digest(""), relevance(ids, ids[:3]).digest("")]
+    digests += [relevance(ids, ids).digest("another split")]
+    assert len(set(digests)) == 6
+    assert relevance(ids, ids[::-1]).digest("") == digests[0]  # items have no order
+    assert relevance(np.eye(5)[ids], np.eye(5)[ids]).digest("") == digests[0]
 
 
 @pytest.mark.parametrize(
@@ -58,7 +62,9 @@ def test_the_digest_tells_queries_apart(rng):
         (np.zeros((2, 3, 1)), np.zeros(4, int), r"query_labels must be class ids .*\(2, 3, 1\)"),
         (np.zeros(2), np.zeros(4, int), r"query_labels must be class ids .*float64 \(2,\)"),
         (np.zeros(2, int), np.array(["a"]), r"database_labels must be class ids .*<U1 \(1,\)"),
-        (np.zeros(2, int), -np.ones(4, int), "database_labels must be class ids of 0 or more"),
+        (np.zeros(2, int), -np.ones(4, int), "database_labels must be class ids from 0 to"),
+        (np.zeros(2, int), np.full(4, 2**63, np.uint64), r"from 0 to 2\^63 - 1, got 9223372"),
+        ([[1, 0], [1]], np.zeros(4, int), "query_labels must be .*rows of several lengths"),
         (np.zeros((2, 3)), np.full((4, 3), 2), r"database_labels .* other values in shape \(4, 3"),
         (np.full((2, 3), np.nan), np.zeros((4, 3)), "query_labels .* other values"),
         (np.zeros((2, 1)), np.zeros(4, int), r"pass query_labels\[:, 0\]"),

@@ -23,8 +23,13 @@ def test_different_ids_are_not_compared():
 
 def test_different_queries_or_databases_are_not_compared():
     a = measured("product l2")
+    other = measured("product l2", "class ids")
     with pytest.raises(ValueError, match="the same queries in the same order"):
-        evaluate.compare(a, measured("product l2", "class ids"))
+        evaluate.compare(a, other)
+    with pytest.raises(ValueError, match="and the same database, got tasks of digest"):
+        evaluate.compare(other, measured("product l2", "class ids", moved=True))
+    with pytest.raises(ValueError, match="got tasks of digest"):
+        evaluate.compare(a, measured("product l2", task="another split"))
     with pytest.raises(ValueError, match="one database, got 301 and 100 items"):
         evaluate.compare(a, measured("product l2", rows=np.arange(100)))
 
@@ -40,18 +45,41 @@ def test_the_comparison_is_of_query_against_query(rng):
     found = evaluate.compare(better, with_values(base, values))
     assert found.difference == pytest.approx(0.01, abs=1e-3)
     assert 0 < found.low < found.difference < found.high  # although the values span all of 0..1
-    assert found.p_value == 0
+    assert found.p_value == 1 / 10_001  # no exchange of signs does as well
     assert (found.metric, found.num_queries) == (base.metric, Q)
     back = evaluate.compare(with_values(base, values), better)
-    assert back.difference == -found.difference
+    assert (back.difference, back.low, back.high) == (-found.difference, -found.high, -found.low)
+    assert back.p_value == found.p_value
     same = evaluate.compare(base, base)
     assert same == (base.metric, 0, 0, 0, 1, Q)
+    with pytest.raises(ValueError, match="num_resamples must be 1 or more, got 0"):
+        evaluate.compare(base, base, num_resamples=0)
+
+
+def test_the_same_labels_in_another_form_are_the_same_task():
+    ids, one_hot = (measured("product l2", kind) for kind in ("class ids", "one-hot"))
+    assert evaluate.compare(ids, one_hot).difference == 0
+    assert ids.numbers == one_hot.numbers
+
+
+def test_p_values_of_equal_methods_are_uniform(rng):
+    values = [evaluate.randomization_p_value(rng.normal(size=12)) for _ in range(300)]
+    for level in (0.1, 0.5, 0.9):
+        assert np.mean(np.array(values) <= level) == pytest.approx(level, abs=0.08)
+
+
+def test_few_queries_prove_nothing():
+    # All 2, all 4, ... choices of signs: one of each two, and of each 2^(Q - 1), is as far from 0.
+    assert evaluate.randomization_p_value(np.array([0.3])) == 1
+    assert evaluate.randomization_p_value(np.array([0.3, 0.2])) == pytest.approx(0.5, abs=0.02)
+    assert evaluate.randomization_p_value(np.full(5, 0.1)) == pytest.approx(2 / 32, abs=0.01)
+    assert np.isnan(evaluate.mean_interval(np.array([0.3]))).all()
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say(rng):
     covered = 0
     for _ in range(300):
-        low, high = evaluate.interval(evaluate.resampled_means(rng.beta(2, 5, 60)))
+        low, high = evaluate.mean_interval(rng.beta(2, 5, 60))
         covered += low <= 2 / 7 <= high
     assert 0.90 < covered / 300 < 0.98
 
