@@ -13,6 +13,7 @@ PAIRS = (
     "validation in train",
     "validation in validation_database",
 )
+TOGETHER = ("train in database", "validation in database")
 LISTS = ("train", "validation", "query", "database")
 ROWS = {
     "train": np.arange(0, 10),
@@ -49,11 +50,27 @@ def test_a_clean_split_yields_zeros():
     assert (found.name, found.digest) == ("toy", splits.digest)
     assert found.label_shape == [40, 3]
     assert found.rows == {"train": 10, "validation": 4, "query": 6, "database": 20}
-    assert found.shared_rows == found.shared_images == zeros(PAIRS)
+    assert found.shared_images == zeros(PAIRS)
+    assert found.shared_rows == zeros(PAIRS + TOGETHER)
     assert found.repeated_images == found.unlabelled == zeros(LISTS)
     assert found.labels_per_row == {name: {"min": 1, "mean": 1.0, "max": 1} for name in LISTS}
     assert found.absent_classes == {"train": [], "query": [], "database": []}
     assert found.zero_queries == {"query": 0, "validation": 0}
+
+
+def test_queries_that_validation_searches_are_found():
+    rows = ROWS | {"database": np.arange(20, 36)}
+    splits = splits_of(rows=rows)._replace(validation_searches=np.array([14, 36, 37]))
+    with pytest.raises(ValueError, match="1 of 6 query rows are in validation_database too"):
+        audit(splits)
+    found = audit(splits, allow_query_overlap=True)
+    assert found.shared_rows["query in validation_database"] == 1
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, float("nan")])
+def test_a_share_of_equal_images_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="max_equal_images must be a share from 0 to 1"):
+        audit(splits_of(), max_equal_images=share)
 
 
 def test_the_outcome_is_json():
@@ -77,7 +94,7 @@ def test_planted_equal_images_of_two_lists_are_counted(first, second, pair):
     splits = splits_of(equal=[(a[1], b[2]), (b[3], b[2]), (a[2], b[0])])
     found = audit(splits, max_equal_images=1)
     assert found.shared_images == zeros(PAIRS) | {pair: 2}
-    assert found.shared_rows == zeros(PAIRS)
+    assert found.shared_rows == zeros(PAIRS + TOGETHER)
     assert found.repeated_images == zeros(LISTS) | {second: 1}
 
 
@@ -94,7 +111,7 @@ def test_planted_shared_rows_are_counted_and_are_no_duplicates():
     rows = ROWS | {"query": np.array([0, 1, 10, 20, 21, 22, 19])}
     splits = splits_of(rows=rows, allow_query_overlap=True)
     found = audit(splits, allow_query_overlap=True)
-    assert found.shared_rows == zeros(PAIRS) | {
+    assert found.shared_rows == zeros(PAIRS + TOGETHER) | {
         "query in train": 2,
         "query in validation": 1,
         "query in database": 3,
@@ -112,7 +129,7 @@ def test_a_shared_row_with_a_duplicate_beside_it_counts_as_both():
         audit(splits, allow_query_overlap=True)
 
 
-def test_training_rows_in_the_database_are_read_once_and_are_no_finding():
+def test_training_rows_in_the_database_are_read_once_and_counted():
     asked = []
 
     class Counting:
@@ -129,6 +146,8 @@ def test_training_rows_in_the_database_are_read_once_and_are_no_finding():
     rows = ROWS | {"database": np.concatenate([np.arange(14), np.arange(20, 35)])}
     found = audit(make_splits(Counting(), **rows), batch_size=7)
     assert found.shared_images == zeros(PAIRS)
+    together = {"train in database": 10, "validation in database": 4}
+    assert found.shared_rows == zeros(PAIRS) | together
     assert asked == list(range(35))
 
 
@@ -322,7 +341,8 @@ def read_once():
 @pytest.mark.parametrize(("reader", "protocol"), REAL)
 def test_real_protocols_share_and_repeat_no_image(data_dir, read_once, reader, protocol):
     found = audit(protocol(read_once(reader, data_dir)), max_equal_images=0)
-    assert found.shared_rows == found.shared_images == zeros(PAIRS)
+    assert found.shared_images == zeros(PAIRS)
+    assert {pair: found.shared_rows[pair] for pair in PAIRS} == zeros(PAIRS)
     assert found.repeated_images == found.unlabelled == zeros(LISTS)
     assert found.absent_classes == {"train": [], "query": [], "database": []}
     assert found.zero_queries == {"query": 0, "validation": 0}
