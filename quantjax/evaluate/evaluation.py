@@ -186,6 +186,7 @@ def _number(metric, measure, bounds, control, totals):
         high=high,
         chance=float(chance.mean()),
         shuffled=float(control["expected"].mean()),
+        zeros=int(np.sum(expected == 0)),
     )
 
 

@@ -20,6 +20,7 @@ class Number(NamedTuple):
       chance: What a random ranking is expected to get; NaN for a metric of a set.
       shuffled: What the same distances get once the database's labels are shuffled, over up to 256
         of the queries: about chance, unless the evaluation itself is at fault. NaN if not measured.
+      zeros: Queries whose value is 0, as without a hit inside the cut; all are in the mean.
     """
 
     metric: str
@@ -30,6 +31,7 @@ class Number(NamedTuple):
     high: float
     chance: float
     shuffled: float
+    zeros: int
 
 
 class Results(NamedTuple):

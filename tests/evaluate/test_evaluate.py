@@ -67,6 +67,7 @@ def test_every_measure_is_its_metric_on_all_distances(codec_name):
         assert [number.worst, number.value, number.best] == pytest.approx(due, abs=1e-10)
         assert number.low < number.value < number.high
         assert number.chance > 0
+        assert number.zeros == np.sum(bounds[1] == 0)
     several = measured(codec_name, "multi-hot", measures=[asked[3], asked[6]])
     assert several.numbers == (results.numbers[3], results.numbers[6])
 
@@ -93,31 +94,41 @@ def ignoring_the_run(results):
     return numbers, {key: values.tolist() for key, values in results.per_query.items()}
 
 
+EVERYTHING = [measures.average_precision(), *(measure for measure, _ in MEASURES.values())]
+
+
+def assert_equal_numbers(got, due):
+    assert list(got.per_query) == list(due.per_query)
+    for metric, values in due.per_query.items():
+        np.testing.assert_allclose(got.per_query[metric], values, rtol=0, atol=1e-6)
+    for one, other in zip(got.numbers, due.numbers, strict=True):
+        assert one == pytest.approx(other, abs=1e-6)
+
+
 @pytest.mark.parametrize("codec_name", codecs())
 def test_storage_order_leaves_every_bit(codec_name, rng):
-    both = [measured(codec_name, rows=rows) for rows in (np.arange(N), rng.permutation(N))]
-    assert ignoring_the_run(both[0]) == ignoring_the_run(both[1])
+    due, got = (
+        measured(codec_name, rows=rows, measures=EVERYTHING)
+        for rows in (np.arange(N), rng.permutation(N))
+    )
+    assert ignoring_the_run(got) == ignoring_the_run(due)
 
 
 @pytest.mark.parametrize("codec_name", ["binary", "product ip"])
 @pytest.mark.parametrize("tile", [1, 7, 64, N, 10 * N])
 def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
-    due, got = measured(codec_name), measured(codec_name, tile=tile)
-    np.testing.assert_allclose(
-        got.per_query[got.metric], due.per_query[due.metric], rtol=0, atol=1e-6
-    )
-    assert got.numbers[0] == pytest.approx(due.numbers[0], abs=1e-6)
+    due = measured(codec_name, measures=EVERYTHING)
+    assert_equal_numbers(measured(codec_name, measures=EVERYTHING, tile=tile), due)
 
 
 @pytest.mark.parametrize("codec_name", codecs())
 @pytest.mark.parametrize("num_devices", [2, 8])
 def test_any_number_of_devices_gives_the_same_numbers(codec_name, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
-    due, got = measured(codec_name), measured(codec_name, mesh=mesh)
+    due = measured(codec_name, measures=EVERYTHING)
+    got = measured(codec_name, measures=EVERYTHING, mesh=mesh)
     assert got.device.startswith(f"{num_devices} x ")
-    np.testing.assert_allclose(
-        got.per_query[got.metric], due.per_query[due.metric], rtol=0, atol=1e-6
-    )
+    assert_equal_numbers(got, due)
     if codec_name == "binary":
         assert ignoring_the_run(got) == ignoring_the_run(due)
 
@@ -186,6 +197,8 @@ def test_queries_without_relevant_items_count_as_zero():
     without = query_ids != 0
     results, others = run(slice(None)), run(without)
     assert results.zero_queries == int(np.sum(~without)) > 0
+    assert results.numbers[0].zeros == results.zero_queries
+    assert others.numbers[0].zeros == others.zero_queries == 0
     assert np.all(results.per_query[results.metric][~without] == 0)
     assert results.value == pytest.approx(others.value * without.mean(), abs=1e-12)
 
