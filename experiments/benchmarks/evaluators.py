@@ -4,6 +4,7 @@ Each takes a few queries of the case and returns average precision of those that
 distances are part of the work, as they are of ours.
 """
 
+import importlib
 import importlib.metadata
 from collections.abc import Callable
 
@@ -92,9 +93,8 @@ def torchmetrics(
     Returns:
       The loop.
     """
-    import torch
-    from torchmetrics.functional.retrieval import retrieval_average_precision
-
+    torch = importlib.import_module("torch")
+    retrieval = importlib.import_module("torchmetrics.functional.retrieval")
     asked, held = torch.from_numpy(query_bits), torch.from_numpy(bits)
     asked_ids, held_ids = torch.from_numpy(query_ids), torch.from_numpy(ids)
 
@@ -102,7 +102,7 @@ def torchmetrics(
         values = []
         for code, label in zip(asked, asked_ids, strict=True):
             scores = 0.5 * (bits.shape[1] + held @ code)
-            values.append(float(retrieval_average_precision(scores, held_ids == label)))
+            values.append(float(retrieval.retrieval_average_precision(scores, held_ids == label)))
         return np.array(values)
 
     return loop
@@ -130,8 +130,7 @@ def spq(
     Returns:
       The loop.
     """
-    import torch
-
+    torch = importlib.import_module("torch")
     books, parts = torch.from_numpy(codebooks), torch.from_numpy(assignments.astype(np.int64))
     num_books, num_words, width = codebooks.shape
     asked = torch.from_numpy(queries).reshape(-1, num_books, width)
