@@ -21,7 +21,8 @@ from quantjax.quantizers import Codec
 
 # Distances are computed in one shape, whatever the number of devices and queries: compiled products
 # of another shape add up in another order, and equal distances come out unequal.
-_ITEMS = 1 << 14  # distinct codes of a device's tile
+_ITEMS = 1 << 14  # distinct codes of a device's tile, the most
+_BYTES = 1 << 25  # of those codes, the most
 _QUERIES = 64
 _DISTANCES = 1 << 24  # that are held at once: of larger databases, for fewer queries
 _COUNTS = 1 << 20  # that are held at once, in cache: of larger databases, of fewer queries
@@ -60,7 +61,7 @@ def ranked_counts(
       labels: Of both sides.
       num_grades: G; higher grades count as G - 1.
       mesh: The devices that compute distances; the default device when None.
-      tile: Distinct codes of a device's tile, at most 16,384, which is the default.
+      tile: Distinct codes of a device's tile; at most 16,384 of 32 MB, which is the default.
 
     Yields:
       Counts [q, levels, G] int64 of the next queries. Neighbouring levels without a relevant item
@@ -73,8 +74,9 @@ def ranked_counts(
     distinct = distinct_codes(codes)
     cells = _cells(distinct, labels)
     stored = np.ascontiguousarray(codes[distinct.first])
-    num_queries = _num_queries(len(stored))
-    distances_of = _measurer(codec, stored, mesh, num_queries, min(tile or _ITEMS, _ITEMS))
+    num_queries = _power_of_two(min(_QUERIES, _DISTANCES // len(stored)))
+    num_items = _power_of_two(min(_ITEMS, _BYTES // codec.num_bytes))
+    distances_of = _measurer(codec, stored, mesh, (num_queries, num_items), tile)
     count = functools.partial(_count_levels, cells, distinct.items, num_grades=num_grades)
     at_once = max(1, _COUNTS // (len(stored) * num_grades))
 
@@ -85,7 +87,7 @@ def ranked_counts(
             if behind < len(queries):  # computed while the host sorts
                 pending = distances_of(queries[behind : behind + num_queries])
             grades = np.minimum(labels.grades(slice(start, behind)), num_grades - 1)
-            distances = _joined(tiles, len(grades), len(stored))
+            distances = _joined(tiles, len(grades), num_items)[:, : len(stored)]
             _refuse_nan(distances, start)
             for row in range(0, len(grades), at_once):
                 yield distances[row : row + at_once], grades[row : row + at_once]
@@ -113,14 +115,14 @@ def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
     return _Cells(code, items, np.searchsorted(pattern, np.arange(len(labels.patterns) + 1)))
 
 
-def _num_queries(num_codes):
-    """Returns a power of two that follows from the database alone."""
-    most = max(1, _DISTANCES // num_codes)
-    return min(_QUERIES, 1 << (most.bit_length() - 1))
+def _power_of_two(most):
+    return 1 << (max(1, most).bit_length() - 1)
 
 
-def _measurer(codec, stored, mesh, num_queries, tile):
-    """Returns queries -> pairs of distances [num_queries, devices _ITEMS] and how many are real."""
+def _measurer(codec, stored, mesh, shape, tile):
+    """Returns queries -> pairs of distances, of `shape` on each device, and how many are real."""
+    num_queries, num_items = shape
+    tile = min(tile or num_items, num_items)
     codec = jax.device_put(codec, parallel.replicated(mesh))
     by_device, per_call = (mesh.size, tile, stored.shape[1]), mesh.size * tile
 
@@ -131,8 +133,8 @@ def _measurer(codec, stored, mesh, num_queries, tile):
         for start in range(0, len(stored), per_call):
             codes = stored[start : start + per_call]
             codes = np.pad(codes, ((0, per_call - len(codes)), (0, 0))).reshape(by_device)
-            codes = np.pad(codes, ((0, 0), (0, _ITEMS - tile), (0, 0)))
-            codes = codes.reshape(mesh.size * _ITEMS, -1)
+            codes = np.pad(codes, ((0, 0), (0, num_items - tile), (0, 0)))
+            codes = codes.reshape(mesh.size * num_items, -1)
             codes = jax.device_put(codes, parallel.by_rows(mesh))
             tiles.append((_distances(codec, queries, codes), tile))
         return tiles
@@ -140,13 +142,13 @@ def _measurer(codec, stored, mesh, num_queries, tile):
     return distances_of
 
 
-def _joined(tiles, num_queries, num_codes):
-    """From what devices hold to distances [q, U]."""
+def _joined(tiles, num_queries, num_items):
+    """From what devices hold, `num_items` each, to distances [q, U], and some behind."""
     parts = [
-        np.asarray(distances)[:num_queries].reshape(num_queries, -1, _ITEMS)[..., :real]
+        np.asarray(distances)[:num_queries].reshape(num_queries, -1, num_items)[..., :real]
         for distances, real in tiles
     ]
-    return np.concatenate([part.reshape(num_queries, -1) for part in parts], axis=1)[:, :num_codes]
+    return np.concatenate([part.reshape(num_queries, -1) for part in parts], axis=1)
 
 
 @jax.jit
