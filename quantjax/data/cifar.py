@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.data import restricted_pickle
 from quantjax.data.locate import locate
 from quantjax.data.sources import ArraySource, from_arrays
+from quantjax.pickles import restricted_pickle
 
 CLASSES = (
     "airplane",

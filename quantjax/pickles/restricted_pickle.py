@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from quantjax.data.pickled_arrays import NUMPY, Global, Pending
+from quantjax.pickles.pickled_arrays import NUMPY, Global, Pending
 
 # Decoded bytes per byte of file. An honest array costs at most 2: its decoded text, then itself.
 _MAX_GROWTH = 4
@@ -112,7 +112,7 @@ def _update(target: Any, items: list) -> None:
 def _find_global(machine: _Machine, name: str) -> Global:
     if name not in machine.allowed:
         raise ValueError(
-            f"refused global {name[:80]!r}, only numpy arrays and plain containers are allowed"
+            f"refused global {name[:80]!r}, only arrays and plain containers are allowed"
         )
     return Global(name)
 

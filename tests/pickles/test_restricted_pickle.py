@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from quantjax.data.restricted_pickle import load
+from quantjax.pickles.restricted_pickle import load
 
 # {"data": uint8 [[0, 1, 2], [128, 255, 97]], "labels": [1, 2]} as Python 2 and old numpy wrote it.
 PYTHON_2 = (
