@@ -95,6 +95,21 @@ def two_views(seed, rows=5, dimensions=4):
     return [np.float32(rng.normal(size=(rows, dimensions))) for _ in range(4)]
 
 
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_cross_quantized_made_by_hand(temperature):
+    # Of x_0, x_1, z_0, z_1 the directions are (1, 0), (0, 1), (0, 1), (0.8, 0.6).
+    x, z = np.array([[1.0, 0], [0, 2]], np.float32), np.array([[0, 3.0], [4, 3]], np.float32)
+    power = {cosine: math.exp(cosine / temperature) for cosine in (0.6, 0.8, 1.0)}
+    x_0 = math.log(1 + 1 + power[0.8])  # x_1, z_0, z_1; the positive has cosine 0
+    z_0 = math.log(1 + power[1.0] + power[0.6])  # x_0, x_1, z_1; 0
+    x_1 = math.log(1 + power[1.0] + power[0.6]) - 0.6 / temperature  # x_0, z_0, z_1
+    z_1 = math.log(power[0.8] + 2 * power[0.6]) - 0.6 / temperature  # x_0, x_1, z_0
+    got = losses.cross_quantized(x, z, x, z, np.arange(2), temperature=temperature)
+    np.testing.assert_allclose(got, [(x_0 + z_0) / 2, (x_1 + z_1) / 2], rtol=1e-5)
+    got = losses.cross_quantized(x[1:], z[1:], x, z, np.array([1]), temperature=temperature)
+    np.testing.assert_allclose(got, [(x_1 + z_1) / 2], rtol=1e-5)
+
+
 def test_cross_quantized_is_the_public_codes_objective():
     # CE over {Xa, Zb} plus CE over {Xb, Za}, each the mean of 2N rows whose positive is N further.
     x_a, x_b, z_a, z_b = two_views(0)
@@ -119,6 +134,17 @@ def test_a_part_of_the_rows_has_the_values_of_the_whole(function):
     rows = [3, 1]
     part = function(first[rows], second[rows], first, second, np.array(rows))
     np.testing.assert_allclose(part, np.asarray(whole)[rows], rtol=1e-5)
+
+
+def test_cibhash_contrast_made_by_hand():
+    # Codes (1, 1), (1, -1) of the first view and (-1, 1), (1, -1) of the second.
+    first = np.array([[0.0, 2.0], [3.0, -0.1]], np.float32)
+    second = np.array([[-1.0, 0.5], [2.0, -5.0]], np.float32)
+    got = losses.cibhash(first, second, first, second, np.arange(2), temperature=0.5, weight=0.0)
+    # Cosines 0, 0, 0 there and 0, -1, -1 back; then 0, -1, 1 both ways.
+    row_0 = (math.log(3) + math.log(1 + 2 * math.exp(-2))) / 2
+    row_1 = math.log(1 + math.exp(-2) + math.exp(2)) - 2
+    np.testing.assert_allclose(got, [row_0, row_1], rtol=1e-5)
 
 
 def test_cibhash_contrasts_signs():

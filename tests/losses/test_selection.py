@@ -213,6 +213,19 @@ def test_group_hard_takes_items_of_several_labels():
     assert as_set(got) == {(0, 1, 2), (1, 0, 2)}
 
 
+@pytest.mark.parametrize(
+    ("margin", "due"),
+    [(-2.0, set()), (-1.0, {(3, 2, 1)}), (0.0, {(1, 0, 3), (3, 2, 1)})],
+)
+def test_group_hard_made_by_hand(margin, due):
+    # d_an - d_ap: of 0 and 1 to 2 and 3 it is 8, 1.25; of 1 and 0, 3, -0.75; of 2 and 3 to 0 and 1,
+    # 6.75, 1.75; of 3 and 2, 0, -2.
+    x = np.array([[0.0], [1.0], [3.0], [1.5]], np.float32)
+    label = np.array([[1, 0], [1, 0], [0, 1], [0, 1]])
+    got = selection.group_hard(jax.random.key(0), x, label, num_groups=1, margin=margin)
+    assert as_set(got) == due
+
+
 SQUARE = np.ones((3, 4), bool)
 
 
