@@ -36,6 +36,34 @@ def test_decode_and_distances_made_by_hand():
         np.testing.assert_allclose(got, due, rtol=1e-6, atol=1e-6)
 
 
+def test_block_diagonal_made_by_hand():
+    got = additive.block_diagonal(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]))
+    np.testing.assert_array_equal(got, [[[1, 0], [2, 0]], [[0, 3], [0, 4]]])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_icm_encode_made_by_hand(seed):
+    books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
+    x = jnp.array([[0.9], [7.5], [4.8], [4.8]])
+    # 8 becomes 1 and 1 becomes 8, in whatever order; 4.8 is 3.8 away from 1 and 3.2 from 8, but no
+    # single codeword betters 1.
+    start = jnp.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+    got = additive.icm_encode(jax.random.key(seed), books, x, start, num_sweeps=2)
+    np.testing.assert_array_equal(got, [[0, 1], [1, 0], [0, 1], [1, 0]])
+
+
+def test_ridge_update_made_by_hand():
+    books, x = jnp.full((1, 3, 1), 7.0), jnp.array([[2.0], [4.0], [9.0]])
+    assignments = jnp.array([[0], [0], [2]])
+    for ridge, due in ((1.0, [6 / 3, 7, 9 / 2]), (4.0, [6 / 6, 7, 9 / 5])):
+        got = additive.ridge_update(books, x, assignments, ridge=ridge)
+        np.testing.assert_allclose(got[0, :, 0], due, rtol=1e-5)
+    # 3 a + b + c = 5 + 9, a + 2 b = 5, a + 2 c = 9.
+    books, x = jnp.full((2, 2, 1), 7.0), jnp.array([[5.0], [9.0]])
+    got = additive.ridge_update(books, x, jnp.array([[0, 0], [0, 1]]), ridge=1.0)
+    np.testing.assert_allclose(got[..., 0], [[3.5, 7], [0.75, 2.75]], rtol=1e-5)
+
+
 def test_block_diagonal_codebooks_are_product_quantization():
     wide = additive.block_diagonal(PRODUCT)
     assert wide.shape == (M, K, D)

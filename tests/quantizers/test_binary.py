@@ -60,6 +60,12 @@ def test_median_sign_over_eight_devices_equals_one():
     np.testing.assert_array_equal(gathered, due)
 
 
+def test_median_thresholds_made_by_hand():
+    x = jnp.array([[5.0, 1.0], [7.0, -3.0], [6.0, 0.0], [9.0, 2.0]])
+    np.testing.assert_array_equal(binary.median_thresholds(x), [6.5, 0.5])
+    np.testing.assert_array_equal(binary.median_thresholds(x, jnp.arange(4) < 3), [6, 0])
+
+
 def test_thresholds_encode_the_batch_as_median_sign_does():
     thresholds = jax.jit(binary.median_thresholds)(X + 7)
     np.testing.assert_allclose(thresholds, np.median(np.float64(X) + 7, axis=0), rtol=1e-6)
@@ -79,6 +85,19 @@ def test_pack_made_by_hand():
         [[1.0, -1, 1, 1, -1, -1, -1, -1, 1, 1], [-0.5, 0, -0.0, -2, 3, -1, -1, -1, -1, 9]]
     )
     np.testing.assert_array_equal(binary.pack(signs), [[0b1101, 0b11], [0b10110, 0b10]])
+
+
+def test_unpack_made_by_hand():
+    packed = jnp.array([[0b1101, 0b11], [0b10110, 0b10]], jnp.uint8)
+    due = [[1, -1, 1, 1, -1, -1, -1, -1, 1, 1], [-1, 1, 1, -1, 1, -1, -1, -1, -1, 1]]
+    np.testing.assert_array_equal(binary.unpack(packed, 10), due)
+
+
+def test_hamming_distances_made_by_hand():
+    queries = jnp.array([[0b101, 0b11], [0xFF, 0]], jnp.uint8)
+    database = jnp.array([[0b110, 0], [0xFF, 0xFF], [0b101, 0b11]], jnp.uint8)
+    due = [[2 + 2, 6 + 6, 0], [6 + 0, 0 + 8, 6 + 2]]
+    np.testing.assert_array_equal(binary.hamming_distances(queries, database), due)
 
 
 @pytest.mark.parametrize("num_bits", [1, 7, 8, 12, 13])

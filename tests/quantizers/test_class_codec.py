@@ -39,6 +39,16 @@ def test_the_largest_score_is_packed_lowest_bit_first(num_classes):
     np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
 
 
+def test_codes_and_distances_made_by_hand():
+    # Probabilities 1/8, 3/8, 4/8.
+    codec, x = ClassCodec(3), jnp.log(jnp.array([[1.0, 3.0, 4.0], [5.0, 1.0, 4.0]]))
+    codes = codec.encode(x)
+    np.testing.assert_array_equal(codes, [[2], [0]])
+    np.testing.assert_array_equal(codec.class_ids(codes), [2, 0])
+    np.testing.assert_array_equal(codec.decode(codes), [[0, 0, 128], [128, 0, 0]])
+    np.testing.assert_allclose(codec.distances(x[:1], codes), np.log([[2, 8]]), rtol=1e-5)
+
+
 def test_the_first_of_equal_scores_counts():
     np.testing.assert_array_equal(
         ClassCodec(3).encode(jnp.array([[1.0, 2, 2], [0, 0, 0]])), [[1], [0]]

@@ -43,6 +43,54 @@ def binary_codec(num_bits=WIDTH - 2):
     return BinaryCodec(num_bits, offset=fit.mean + 0.3, projection=fit.projection)
 
 
+def test_product_codec_made_by_hand():
+    books = jnp.array([[[0.0, 0.0], [3.0, 4.0]], [[1.0, -1.0], [0.0, 2.0]]])
+    x, query = jnp.array([[1.0, 1, 0, 1], [2, 2, 1, 0]]), jnp.array([[1.0, 2, 2, 0]])
+    halves = jnp.array([2, 3, 0, 1])  # changes the places of the two
+    for codec, order in (
+        (ProductCodec(books), jnp.arange(4)),
+        (ProductCodec(books, jnp.eye(4)[halves]), halves),
+    ):
+        codes = codec.encode(x[:, order])
+        np.testing.assert_array_equal(codes, [[0b10], [0b01]])
+        np.testing.assert_array_equal(codec.assignments(codes), [[0, 1], [1, 0]])
+        due = np.array([[0, 0, 0, 2], [3, 4, 1, -1]])[:, order]
+        np.testing.assert_array_equal(codec.decode(codes), due)
+        np.testing.assert_array_equal(codec.distances(query[:, order], codes), [[13, 10]])
+
+
+def test_residual_codec_made_by_hand():
+    books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
+    x, query = jnp.array([[0.9], [7.5], [4.8]]), jnp.array([[3.0]])
+    for codec, last in ((ResidualCodec(books), 0b10), (ResidualCodec(books, "ip", 2), 0b01)):
+        codes = codec.encode(x)
+        np.testing.assert_array_equal(codes, [[0b10], [0b01], [last]])
+        np.testing.assert_array_equal(codec.assignments(codes)[:2], [[0, 1], [1, 0]])
+        np.testing.assert_array_equal(codec.decode(codes)[:2], [[1], [8]])
+        due = {"l2": [[4, 25]], "ip": [[-3, -24]]}[codec.metric]
+        np.testing.assert_array_equal(codec.distances(query, codes[:2]), due)
+
+
+def test_binary_codec_made_by_hand():
+    codec = BinaryCodec(2, jnp.array([1.0, 0.0]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
+    codes = codec.encode(jnp.array([[3.0, -1.0], [0.0, 5.0], [1.0, 0.0]]))
+    # Behind offset and exchange: (-1, 2), (5, -1), (0, 0).
+    np.testing.assert_array_equal(codes, [[0b10], [0b01], [0b11]])
+    np.testing.assert_array_equal(codec.decode(codes), [[2, -1], [0, 1], [2, 1]])
+    np.testing.assert_array_equal(codec.distances(jnp.array([[9.0, -9.0]]), codes), [[0, 2, 1]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "due"), [("l2", [[40, 25]]), ("ip", [[5, 0]]), ("cosine", [[1 + 5**-0.5, 1]])]
+)
+def test_float_codec_made_by_hand(metric, due):
+    codec, x = FloatCodec(2, metric), jnp.array([[1.0, -2.0], [0.0, 0.0]])
+    codes = codec.encode(x)
+    np.testing.assert_array_equal(codes, [[0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0], [0] * 8])
+    np.testing.assert_array_equal(codec.decode(codes), x)
+    np.testing.assert_allclose(codec.distances(jnp.array([[3.0, 4.0]]), codes), due, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("num_codebooks", "num_codewords", "bits", "num_bytes"),
     [(3, 16, 12, 2), (6, 256, 48, 6), (1, 2, 1, 1), (3, 8, 9, 2), (2, 32, 10, 2), (2, 16, 8, 1)],

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,43 @@ def soft_draw(codebooks, x, noise, temperature):
     slices = x.reshape(len(x), M, 1, WIDTH)
     gaps = jnp.sum((slices - codebooks) ** 2, axis=-1).transpose(1, 0, 2)
     return jax.nn.softmax((noise - gaps) / temperature, axis=-1)
+
+
+# Squared distances 0, 1 and 1, 4; less than the noise by 0, -log 3 and 0, log 4, up to a constant.
+HAND_BOOKS, HAND_X = jnp.array([[[0.0], [1.0]], [[2.0], [5.0]]]), jnp.array([[0.0, 3.0]])
+HAND_NOISE = jnp.array([[[0.0, 1 + math.log(3)]], [[math.log(4), 3.0]]])
+
+
+@pytest.fixture
+def noise_by_hand(monkeypatch):
+    monkeypatch.setattr(jax.random, "gumbel", lambda key, shape: HAND_NOISE.reshape(shape))
+
+
+@pytest.mark.usefixtures("noise_by_hand")
+@pytest.mark.parametrize(
+    ("temperature", "due"),
+    [
+        (1.0, [[[1 / 4, 3 / 4]], [[4 / 5, 1 / 5]]]),
+        (0.5, [[[1 / 10, 9 / 10]], [[16 / 17, 1 / 17]]]),
+    ],
+)
+def test_weights_made_by_hand(temperature, due):
+    got = gumbel.gumbel_assign(KEY, HAND_BOOKS, HAND_X, temperature=temperature)
+    np.testing.assert_allclose(got, due, rtol=1e-5)
+
+
+@pytest.mark.usefixtures("noise_by_hand")
+def test_quantize_made_by_hand():
+    def first(books, x):
+        quantized = gumbel.gumbel_quantize(KEY, books, x, temperature=1.0)
+        return quantized[0, 0], quantized
+
+    (of_books, of_x), value = jax.grad(first, argnums=(0, 1), has_aux=True)(HAND_BOOKS, HAND_X)
+    np.testing.assert_array_equal(value, [[1, 2]])
+    # The weight of the drawn codeword 1 rises by 3/16 for each unit that codeword 0 is farther off:
+    # 2 for each of x, 0 of codeword 0 and -2 of codeword 1, whose own row adds 1.
+    np.testing.assert_allclose(of_x, [[3 / 8, 0]], rtol=1e-5)
+    np.testing.assert_allclose(of_books, [[[0], [1 - 3 / 8]], [[0], [0]]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])

@@ -27,6 +27,19 @@ def counts(x, centroids):
     return np.bincount(np.argmin(np.sum(gaps**2, axis=-1), axis=-1), minlength=len(centroids))
 
 
+def test_squared_distances_made_by_hand():
+    # ||c||^2 is 9 and 2; <x, c> is 3, 1 and 0, -1 and 0, 0.
+    x = jnp.array([[1.0, 2.0], [0.0, -1.0], [0.0, 0.0]])
+    centroids, due = jnp.array([[3.0, 0.0], [-1.0, 1.0]]), [[3, 0], [9, 4], [9, 2]]
+    np.testing.assert_array_equal(kmeans.squared_distances(x, centroids), due)
+    np.testing.assert_array_equal(kmeans.distances_by_centroid(x, centroids), np.transpose(due))
+
+
+def test_nearest_made_by_hand():
+    distances = jnp.array([[1.0, 5.0, 2.0, jnp.nan], [3.0, 5.0, -1.0, 0.0], [1.0, 4.0, 7.0, 0.0]])
+    np.testing.assert_array_equal(kmeans.nearest(distances), [0, 2, 1, 2])
+
+
 def test_squared_distances_lack_only_the_rows_own_constant(rng):
     x, centroids = rng.normal(size=(48, 3)), rng.normal(size=(5, 3))
     due = np.sum((x[:, None] - centroids) ** 2, axis=-1) - np.sum(x**2, axis=-1, keepdims=True)
@@ -94,6 +107,14 @@ def test_plus_plus_of_a_long_table_draws_from_all_over_it(rng):
     assert len(np.unique(chosen[:, :, 0])) > 100
 
 
+@pytest.mark.parametrize(("num_rows", "due"), [(4, [1, 3, 4, 5]), (8, [1, 1, 3, 3, 4, 4, 5, 5])])
+def test_spread_rows_made_by_hand(num_rows, due):
+    # With as many parts as rows that count, or twice as many, nothing is left to chance.
+    mask = jnp.array([False, True, False, True, True, True])
+    got = kmeans.spread_rows(jax.random.key(0), mask, num_rows=num_rows)
+    np.testing.assert_array_equal(got, due)
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.01])
 def test_spread_rows_takes_one_of_each_part(rng, share):
     mask = rng.random(6000) < share
@@ -102,6 +123,14 @@ def test_spread_rows_takes_one_of_each_part(rng, share):
     assert np.all(np.diff(rows) >= 0)
     ranks = np.searchsorted(np.flatnonzero(mask), rows) / mask.sum()
     np.testing.assert_allclose(ranks, (np.arange(128) + 0.5) / 128, atol=0.6 / 128 + 1 / mask.sum())
+
+
+def test_draw_row_made_by_hand():
+    # Of 4 in all, row 0 has what is below 1, row 2 what is below 3.
+    fractions, due = jnp.array([0.0, 0.2, 0.25, 0.7, 0.75, 0.99]), [0, 0, 2, 2, 3, 3]
+    draw = jax.vmap(kmeans.draw_row, in_axes=(None, 0))
+    np.testing.assert_array_equal(draw(jnp.array([1.0, 0.0, 2.0, 1.0]), fractions), due)
+    np.testing.assert_array_equal(draw(jnp.zeros(4), fractions), [3] * 6)
 
 
 def test_draw_never_lands_on_a_row_without_weight(rng):
@@ -115,6 +144,23 @@ def test_draw_never_lands_on_a_row_without_weight(rng):
     fractions = np.float32([*inside, *np.nextafter(inside, np.float32(1)), 0, 1 - 2e-7])
     rows = jax.jit(jax.vmap(kmeans.draw_row, in_axes=(None, 0)))(weight, fractions)
     assert np.all(weight[rows] > 0)
+
+
+@pytest.mark.parametrize(
+    ("start", "num_iterations", "due"),
+    [
+        ([0, 2], 0, [0, 2]),
+        ([0, 2], 1, [0, 8]),  # {0}, {2, 10, 12}
+        ([0, 2], 2, [1, 11]),  # {0, 2}, {10, 12}
+        ([0, 99], 1, [6, 99]),
+        # 6 and 6, pushed by 1e-3 cos(1) of it, down and up.
+        ([0, 99], 2, [1, 11]),
+    ],
+)
+def test_lloyd_made_by_hand(start, num_iterations, due):
+    x, mask = np.float32([[0], [2], [10], [12], [1000]]), np.arange(5) < 4
+    got = lloyd(np.float32(start)[:, None], x, mask, num_iterations)
+    np.testing.assert_allclose(got[:, 0], due, rtol=1e-6)
 
 
 def lloyd_by_hand(centroids, x, num_iterations):

@@ -29,6 +29,13 @@ def test_pack_made_by_hand():
     np.testing.assert_array_equal(packing.pack(jnp.array([[0x3, 0xA]]), 4), [[0xA3]])
 
 
+def test_unpack_made_by_hand():
+    codes = jnp.array([[0b10011101, 0b00000011]], jnp.uint8)
+    np.testing.assert_array_equal(packing.unpack(codes, 3, 4), [[0b101, 0b011, 0b110, 0b001]])
+    codes = jnp.array([[0xA3]], jnp.uint8)
+    np.testing.assert_array_equal(packing.unpack(codes, 4, 2), [[0x3, 0xA]])
+
+
 @pytest.mark.parametrize(
     "codes", [np.zeros((4, 3), np.uint8), np.zeros((4, 2), np.int32), np.zeros(2, np.uint8)]
 )

@@ -53,6 +53,43 @@ def test_decode_puts_codewords_side_by_side():
     np.testing.assert_array_equal(got, [[1, 2, 7, 8], [3, 4, 5, 6], [3, 4, 7, 8]])
 
 
+HAND_BOOKS = jnp.array([[[0.0, 0.0], [3.0, 4.0]], [[1.0, -1.0], [0.0, 2.0]]])
+HAND_QUERIES = jnp.array([[1.0, 2.0, 2.0, 0.0], [0.0, 0.0, 0.0, 0.0]])
+
+
+def test_encode_made_by_hand():
+    # Squared distances 2, 13 and 5, 1 of the first row; 8, 5 and 1, 5 of the second.
+    x = jnp.array([[1.0, 1.0, 0.0, 1.0], [2.0, 2.0, 1.0, 0.0]])
+    np.testing.assert_array_equal(product.encode(HAND_BOOKS, x), [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "due"),
+    [
+        ("l2", [[[5, 8], [2, 8]], [[0, 25], [2, 4]]]),
+        ("ip", [[[0, -11], [-2, 0]], [[0, 0], [0, 0]]]),
+    ],
+)
+def test_lookup_tables_made_by_hand(metric, due):
+    got = product.lookup_tables(HAND_BOOKS, HAND_QUERIES, metric=metric)
+    np.testing.assert_array_equal(got, due)
+
+
+@pytest.mark.parametrize(
+    ("metric", "due"),
+    [
+        ("l2", [[13, 10, 16], [4, 27, 29]]),
+        ("ip", [[0, -13, -11], [0, 0, 0]]),
+        # The query is 3 long, the items 2, the root of 27 and that of 29.
+        ("cosine", [[1, 1 - 13 / (3 * 27**0.5), 1 - 11 / (3 * 29**0.5)], [1, 1, 1]]),
+    ],
+)
+def test_distances_made_by_hand(metric, due):
+    assignments = jnp.array([[0, 1], [1, 0], [1, 1]])  # (0, 0, 0, 2), (3, 4, 1, -1), (3, 4, 0, 2)
+    got = product.distances(HAND_BOOKS, HAND_QUERIES, assignments, metric=metric)
+    np.testing.assert_allclose(got, due, rtol=1e-6)
+
+
 @pytest.mark.parametrize("metric", product.METRICS)
 def test_distances_equal_brute_force(metric):
     books, queries = BOOKS.at[:, 0].set(0), X[:QUERIES].at[0].set(0)  # a zero vector on both sides

@@ -31,6 +31,34 @@ def by_rows_of(books):
     return [sorted(book.tolist()) for book in np.asarray(books)]
 
 
+HAND_X = jnp.array([[0.0, 30.0], [2.0, -2.0], [10.0, 34.0], [12.0, -4.0], [1e3, 1e3]])
+HAND_MASK = jnp.arange(5) < 4
+
+
+@pytest.mark.parametrize(
+    ("num_iterations", "due"),
+    [
+        (0, [[0, 2], [30, 34]]),
+        # {0}, {2, 10, 12}; {30, -2, -4}, {34}
+        (1, [[0, 8], [8, 34]]),
+        # {0, 2}, {10, 12}; {-2, -4}, {30, 34}
+        (2, [[1, 11], [-3, 32]]),
+        (3, [[1, 11], [-3, 32]]),
+    ],
+)
+def test_refine_codebooks_made_by_hand(num_iterations, due):
+    start = jnp.array([[[0.0], [2.0]], [[30.0], [34.0]]])
+    got = product.refine_codebooks(start, HAND_X, num_iterations, HAND_MASK)
+    np.testing.assert_allclose(got[..., 0], due, rtol=1e-6)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fit_codebooks_made_by_hand(seed):
+    # These four rows end in the same two pairs from whichever two of them it starts.
+    got = FIT(jax.random.key(seed), HAND_X, num_codewords=2, mask=HAND_MASK)
+    np.testing.assert_allclose(np.sort(got[..., 0]), [[1, 11], [-3, 32]], rtol=1e-6)
+
+
 def test_fit_codebooks_finds_planted_clusters():
     x, points = planted()
     books = fit(jax.random.key(0), x)

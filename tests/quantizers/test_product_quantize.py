@@ -1,4 +1,5 @@
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,46 @@ def soft_codewords(codebooks, x, books, temperature):
 def hard_codewords(codebooks, x):
     one_hot = np.eye(K, dtype=np.float32)[oracles.encode(codebooks, x)]
     return jnp.concatenate([one_hot[:, m] @ codebooks[m] for m in range(M)], axis=1)
+
+
+@pytest.mark.parametrize("base", [2, 3])
+def test_soft_assign_made_by_hand(base):
+    # Squared distances 0, 1 and 1, 4: at T = 1 / log(b) one more is a weight b times less.
+    books = jnp.array([[[0.0], [1.0]], [[2.0], [5.0]]])
+    got = product.soft_assign(books, jnp.array([[0.0, 3.0]]), temperature=1 / math.log(base))
+    far = base**3
+    due = [[[base / (base + 1), 1 / (base + 1)]], [[far / (far + 1), 1 / (far + 1)]]]
+    np.testing.assert_allclose(got, due, rtol=1e-5)
+
+
+# The first slice is at squared distances 0.25 and 2.25 from its codewords, the second next to 7.
+HAND_BOOKS, HAND_X = jnp.array([[[1.0], [3.0]], [[5.0], [7.0]]]), jnp.array([[1.5, 6.5]])
+
+
+def test_quantize_made_by_hand():
+    def first(books, x):
+        quantized = product.quantize(books, x, temperature=2 / math.log(3))
+        return quantized[0, 0], quantized
+
+    (of_books, of_x), value = jax.grad(first, argnums=(0, 1), has_aux=True)(HAND_BOOKS, HAND_X)
+    np.testing.assert_array_equal(value, [[1, 7]])
+    # Weights 3/4 and 1/4. The value would rise by 3 - 1 for each unit of the second weight, which
+    # rises by w (1 - w) / T = 3 log(3) / 32 for each unit that the first distance exceeds the other
+    # by: 2 (x - 1) - 2 (x - 3) = 4 of x, 2 (1 - x) = -1 and -2 (3 - x) = -3 of the codewords.
+    rate = 2 * 3 * math.log(3) / 32
+    np.testing.assert_allclose(of_x, [[4 * rate, 0]], rtol=1e-5)
+    np.testing.assert_allclose(of_books, [[[1 - rate], [-3 * rate]], [[0], [0]]], rtol=1e-5)
+
+
+def test_quantize_identity_made_by_hand():
+    def weighed(books, x):
+        quantized = product.quantize_identity(books, x)
+        return 3 * quantized[0, 0] - quantized[0, 1], quantized
+
+    (of_books, of_x), value = jax.grad(weighed, argnums=(0, 1), has_aux=True)(HAND_BOOKS, HAND_X)
+    np.testing.assert_array_equal(value, [[1, 7]])
+    np.testing.assert_array_equal(of_x, [[3, -1]])
+    np.testing.assert_array_equal(of_books, [[[3], [0]], [[0], [-1]]])
 
 
 @pytest.mark.parametrize("temperature", [0.3, 2.0])

@@ -56,6 +56,16 @@ def test_a_tie_goes_to_the_lowest_number():
     )
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_fit_codebooks_made_by_hand(seed):
+    # {0, 4}, {100, 106} leave -2, 2, -3, 3, from whichever rows it starts.
+    x = jnp.array([[0.0], [4.0], [100.0], [106.0], [1e3]])
+    got = residual.fit_codebooks(
+        jax.random.key(seed), x, num_codebooks=2, num_codewords=2, mask=jnp.arange(5) < 4
+    )
+    np.testing.assert_allclose(np.sort(got[..., 0]), [[2, 103], [-2.5, 2.5]], rtol=1e-5)
+
+
 def test_fit_finds_planted_sums():
     rng = np.random.default_rng(3)
     coarse, fine = 100 * rng.normal(size=(4, D)), rng.normal(size=(4, D))

@@ -82,6 +82,19 @@ def test_rows_of_no_variance_keep_the_rotation_finite():
         assert jnp.all(jnp.isfinite(fit.codebooks))
 
 
+@pytest.mark.parametrize("num_iterations", [0, 3])
+def test_opq_made_by_hand(num_iterations):
+    # +-2 of (1, 1) and +-1 of (1, -1), each times the root of 2 along its axis: two bits say all.
+    x = jnp.array([[3.0, 1.0], [1.0, 3.0], [-1.0, -3.0], [-3.0, -1.0]])
+    fit = rotation.opq(
+        jax.random.key(0), x, num_codebooks=2, num_codewords=2, num_iterations=num_iterations
+    )
+    np.testing.assert_allclose(np.abs(fit.rotation), np.full((2, 2), 0.5**0.5), rtol=1e-5)
+    np.testing.assert_array_equal(np.prod(np.sign(fit.rotation), axis=0), [1, -1])
+    due = 2**0.5 * np.array([[-2, 2], [-1, 1]])
+    np.testing.assert_allclose(np.sort(fit.codebooks[..., 0]), due, rtol=1e-5)
+
+
 def test_no_turn_of_opq_raises_the_distortion():
     along = [distortion(X, *opq(jax.random.key(0), X, num_iterations=n)) for n in (0, 1, 2, 5, 20)]
     assert all(after < before * (1 + 1e-6) for before, after in itertools.pairwise(along))
@@ -118,6 +131,19 @@ def test_opq_beats_product_quantization_on_correlated_rows():
 def itq_error(x, fit):
     projected = (np.float64(x) - np.float64(fit.mean)) @ np.float64(fit.projection)
     return np.mean(np.sum((projected - np.where(projected >= 0, 1, -1)) ** 2, axis=1))
+
+
+def test_itq_made_by_hand():
+    # The corners of a square, on end: an eighth of a turn makes them (+-1, +-1).
+    x = 2**0.5 * jnp.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]) + jnp.array([5, -1])
+    fit = rotation.itq(jax.random.key(0), x, num_bits=2)
+    np.testing.assert_allclose(fit.mean, [5, -1], rtol=1e-6)
+    np.testing.assert_allclose(np.abs((x - fit.mean) @ fit.projection), np.ones((4, 2)), atol=1e-5)
+    np.testing.assert_allclose(np.abs(fit.projection), np.full((2, 2), 0.5**0.5), atol=1e-5)
+    # Variances 2 and 1/2: one bit follows the first axis.
+    x = jnp.array([[7.0, -1.0], [3.0, -1.0], [5.0, 0.0], [5.0, -2.0]])
+    fit = rotation.itq(jax.random.key(0), x, num_bits=1)
+    np.testing.assert_allclose(np.abs(fit.projection), [[1], [0]], atol=1e-5)
 
 
 @pytest.mark.parametrize("num_bits", [3, 8])
