@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 
 from quantjax import quantizers
 from tests.quantizers import case as cases
@@ -48,6 +49,8 @@ every_case = each_of(CASES)
 short_cases = [case for case in CASES if "R" not in "".join(axes_of(case))]
 every_short_case = each_of(short_cases)
 every_trained_case = each_of([case for case in CASES if case.trained])
+# A straight-through function's gradient is not its own derivative: `surrogate` says whose it is.
+every_smooth_case = each_of([case for case in CASES if case.trained and case.surrogate is None])
 every_checked_case = each_of([case for case in CASES if case.refused != ()])
 
 
@@ -58,7 +61,7 @@ def public_names():
             own = getattr(member, "__module__", "").endswith(f"quantizers.{module.name}")
             if name.startswith("_") or not own:
                 continue
-            if inspect.isfunction(member):
+            if callable(member) and not inspect.isclass(member):  # jitted ones, too
                 yield f"{module.name}.{name}"
             elif inspect.isclass(member) and hasattr(member, "encode"):
                 methods = inspect.getmembers(member, inspect.isfunction)
@@ -121,6 +124,21 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
                 ends.append(np.sum(np.asarray(differentiable(*moved, **options)) * weights))
             quotient = (ends[0] - ends[1]) / (2 * step)
             assert np.sum(got * direction) == pytest.approx(quotient, rel=2e-4, abs=1e-4)
+
+
+@every_smooth_case
+def test_gradient_passes_check_grads(case):
+    arguments = cast(case, cases.draw(case, seed=3))
+    for options in case.settings:
+
+        def of_trained(*trained, options=options):
+            full = list(arguments)
+            for position, x in zip(case.trained, trained, strict=True):
+                full[position] = x
+            return case.function(*full, **options)
+
+        trained = [arguments[position] for position in case.trained]
+        check_grads(jax.jit(of_trained), trained, order=1, atol=2e-2, rtol=2e-2)
 
 
 def zero_row(x, axes):

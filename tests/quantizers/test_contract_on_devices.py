@@ -23,6 +23,9 @@ every_case_of_rows = each_of(
     [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
 )
 every_case_of_local_rows = each_of([case for case in CASES if case.local])
+every_case_of_the_batch = each_of(
+    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))} and not case.local]
+)
 
 
 def axes_cut(case):
@@ -91,3 +94,41 @@ def test_pmap_over_rows_equals_one_device(case):
     due = alone(case.name, 0, seed=0)
     got = jax.tree.map(lambda one, other: one.reshape(other.shape), got, due)
     assert_equal_runs(case, got, due, arguments)
+
+
+@every_case_of_the_batch
+def test_pmap_with_gathered_rows_equals_one_device(case):
+    """What needs all rows has the value and gradient of one device on each, once it has them."""
+    arguments = cases.draw(case, seed=0)
+    given, axes = cast(case, arguments), axes_cut(case)
+    gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
+
+    def of_gathered(*parts):
+        full = [
+            part if axis is None else gather(part, axis=axis)
+            for part, axis in zip(parts, axes, strict=True)
+        ]
+        return case.function(*full, **case.settings[0])
+
+    def on_each_device(parts):
+        gradients, leaves = with_gradients(case, of_gathered)(*parts)
+        # Every device's loss is that of the batch, and their mean is what is to be differentiated:
+        # a part of the rows has the gradients of all devices, what each has whole its own.
+        return [
+            jax.lax.pmean(gradient, "data") if axes[position] is None else gradient / devices.COUNT
+            for gradient, position in zip(gradients, case.trained, strict=True)
+        ], leaves
+
+    eight = jax.pmap(
+        on_each_device,
+        axis_name="data",
+        in_axes=(axes,),
+        out_axes=([axes[position] for position in case.trained], 0),
+    )
+    parts = [devices.folded(np.asarray(x), axis) for x, axis in zip(given, axes, strict=True)]
+    gradients, leaves = jax.device_get(eight(parts))
+    due = alone(case.name, 0, seed=0)
+    gradients = jax.tree.map(lambda one, other: one.reshape(other.shape), gradients, due[0])
+    for device in range(devices.COUNT):
+        got = gradients, [leaf[device] for leaf in leaves]
+        assert_equal_runs(case, got, due, arguments)
