@@ -1,7 +1,7 @@
 """Sources of images, frozen splits, samplers and augmentation."""
 
 from quantjax.data.audit import Audit, audit
-from quantjax.data.batches import Sampler, padded, shuffled
+from quantjax.data.batches import Sampler, class_balanced, padded, shuffled
 from quantjax.data.benchmarks import (
     coco,
     imagenet_100,
@@ -48,6 +48,7 @@ __all__ = [
     "cifar10_i_with_train",
     "cifar10_ii",
     "cifar10_unseen",
+    "class_balanced",
     "coco",
     "fashion_mnist",
     "fashion_mnist_i",

@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from quantjax.data.class_counts import class_ids
+
 Sampler = Callable[[int, int], np.ndarray]
 """(seed, epoch) -> positions in train, int64 [steps, B] or [steps, B, V]."""
 
@@ -33,6 +35,61 @@ def shuffled(num_rows: int, batch_size: int) -> Sampler:
     def sampler(seed: int, epoch: int) -> np.ndarray:
         order = np.random.default_rng((seed, epoch)).permutation(num_rows)
         return order[: num_steps * batch_size].reshape(num_steps, batch_size).astype(np.int64)
+
+    return sampler
+
+
+def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_class: int) -> Sampler:
+    """Returns a sampler whose batches hold P classes and K images of each, as triplets need.
+
+    Every epoch each class's images are shuffled and cut into groups of K. A batch is one group of
+    each of the P classes with most groups left, until fewer than P have any. So an image is visited
+    at most once an epoch, and which ones are left out changes with the epoch.
+
+    Args:
+      labels: Of the training rows: one-hot [N, L], or class ids [N].
+      classes_per_batch: P, 2 or more, or there are no negatives.
+      images_per_class: K, 2 or more, or there are no positives; B = P K.
+
+    Returns:
+      The sampler; a batch's rows stand class by class.
+
+    Raises:
+      ValueError: if P or K is below 2, there are fewer than P classes, a class has fewer than K
+        images, or a row has not one label.
+    """
+    sizes = {"classes_per_batch": classes_per_batch, "images_per_class": images_per_class}
+    for (name, size), lack in zip(sizes.items(), ("negatives", "positives"), strict=True):
+        if size < 2:
+            raise ValueError(f"{name} must be 2 or more, got {size}: a batch would have no {lack}")
+    names, members, counts = np.unique(class_ids(labels), return_inverse=True, return_counts=True)
+    if len(names) < classes_per_batch:
+        raise ValueError(
+            f"classes_per_batch must be at most the {len(names)} classes of the training rows, "
+            f"got {classes_per_batch}"
+        )
+    if counts.min() < images_per_class:
+        raise ValueError(
+            f"images_per_class must be at most the {counts.min()} training images of class "
+            f"{names[counts.argmin()]}, got {images_per_class}"
+        )
+    rows_of = [np.flatnonzero(members == place) for place in range(len(names))]
+    num_groups = counts // images_per_class
+
+    def sampler(seed: int, epoch: int) -> np.ndarray:
+        rng = np.random.default_rng((seed, epoch))
+        groups = [
+            rng.permutation(rows)[: number * images_per_class].reshape(number, images_per_class)
+            for rows, number in zip(rows_of, num_groups, strict=True)
+        ]
+        left = num_groups.copy()
+        batches = []
+        while np.count_nonzero(left) >= classes_per_batch:
+            # The classes with most left, equals at random: no other order makes more batches.
+            chosen = np.lexsort((rng.random(len(left)), -left))[:classes_per_batch]
+            left[chosen] -= 1
+            batches.append(np.concatenate([groups[place][left[place]] for place in chosen]))
+        return rng.permutation(np.stack(batches)).astype(np.int64)
 
     return sampler
 
