@@ -1,0 +1,218 @@
+"""Reads what `torch.save` wrote, without torch; nothing in a file can run, whoever wrote it.
+
+The pickle goes through `quantjax.pickles`; tensors and their storages are all that it may name. A
+tensor is built once its storage is there, as a view of the file's bytes.
+"""
+
+import io
+import math
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.pickles import restricted_pickle
+from quantjax.pickles.pickled_arrays import Global
+
+LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+ZIP_MAGIC = b"PK\x03\x04"
+
+_STORAGES = {
+    "DoubleStorage": np.dtype("<f8"),
+    "FloatStorage": np.dtype("<f4"),
+    "HalfStorage": np.dtype("<f2"),
+    "BFloat16Storage": np.dtype(jnp.bfloat16),
+    "LongStorage": np.dtype("<i8"),
+    "IntStorage": np.dtype("<i4"),
+    "ShortStorage": np.dtype("<i2"),
+    "CharStorage": np.dtype("i1"),
+    "ByteStorage": np.dtype("u1"),
+    "BoolStorage": np.dtype("?"),
+}
+_DAMAGED_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    NotImplementedError,
+    RuntimeError,
+    OSError,
+    EOFError,
+)
+
+
+class Storage(NamedTuple):
+    """A flat run of values that tensors view; `size` of them from `start`, out of `total`."""
+
+    key: str
+    dtype: np.dtype
+    total: int
+    start: int
+    size: int
+
+
+class Tensor(NamedTuple):
+    """A view of a storage, in values: not bytes."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+def _is_count(*numbers: Any) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)
+
+
+def _storage(identity: Any) -> Storage:
+    """Takes ("storage", its class, key, device, number of values[, view]) for a storage."""
+    if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
+        raise ValueError("refused a persistent id that is no storage")
+    _, kind, key, _, total, *view = identity
+    dtype = _STORAGES.get(kind.name.removeprefix("torch ")) if type(kind) is Global else None
+    if dtype is None or type(key) is not str or not _is_count(total):
+        raise ValueError("a storage must have a class, a key and a number of values")
+    _, start, size = view[0] if view and view[0] is not None else ("", 0, total)
+    if not _is_count(start, size) or start + size > total:
+        raise ValueError(f"a part of storage {key[:40]!r} goes beyond its {total} values")
+    return Storage(key, dtype, total, start, size)
+
+
+def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
+    """Stands in for torch._utils._rebuild_tensor_v2: checks a view before anything is read."""
+    if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
+        raise ValueError("a tensor must have a storage, a shape and strides")
+    if not _is_count(offset, *shape, *strides) or not len(shape) == len(strides) <= 8:
+        raise ValueError("shape and strides of a tensor must be up to 8 whole numbers, 0 or more")
+    count = math.prod(shape)
+    last = offset + sum((axis - 1) * stride for axis, stride in zip(shape, strides, strict=True))
+    # Equal strides of 0 would make a tensor of any size from one value.
+    if count > storage.size or (count and last >= storage.size) or max(shape, default=0) > 2**40:
+        raise ValueError(f"a tensor {list(shape)} goes beyond its storage of {storage.size} values")
+    return Tensor(storage, offset, shape, strides)
+
+
+def _parameter(tensor: Tensor, *_: Any) -> Tensor:
+    """Stands in for torch._utils._rebuild_parameter."""
+    if type(tensor) is not Tensor:
+        raise ValueError("a parameter must have a tensor")
+    return tensor
+
+
+def _ordered_dict(pairs: Any = ()) -> dict:
+    """Stands in for collections.OrderedDict, empty or, of Python 2, of [key, value] pairs."""
+    if not all(type(pair) in (list, tuple) and type(pair[0]) is str for pair in pairs):
+        raise ValueError("an ordered dict must have pairs of text and value")
+    return dict(pairs)
+
+
+_ALLOWED: Mapping[str, Callable[..., Any] | None] = {
+    "collections OrderedDict": _ordered_dict,
+    "torch._utils _rebuild_tensor": _tensor,
+    "torch._utils _rebuild_tensor_v2": _tensor,
+    "torch._utils _rebuild_parameter": _parameter,
+    **{f"torch {name}": None for name in _STORAGES},
+}
+
+
+def view(tensor: Tensor, content: Mapping[str, bytes]) -> np.ndarray:
+    """Returns a tensor as a read-only view of its storage's bytes, `content[key]`."""
+    storage = tensor.storage
+    if storage.key not in content:
+        raise ValueError(f"the file has no storage {storage.key[:40]!r}")
+    data, width = content[storage.key], storage.dtype.itemsize
+    if len(data) != storage.total * width:
+        raise ValueError(
+            f"storage {storage.key[:40]!r} takes {storage.total * width} bytes, got {len(data)}"
+        )
+    if not math.prod(tensor.shape):
+        return np.zeros(tensor.shape, storage.dtype)
+    return np.ndarray(
+        tensor.shape,
+        storage.dtype,
+        data,
+        offset=(storage.start + tensor.offset) * width,
+        strides=tuple(stride * width for stride in tensor.strides),
+    )
+
+
+def read_zip(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
+    """Returns the object in a zip file of torch 1.6 or later, and its storages by key.
+
+    Raises:
+      ValueError: if the archive is truncated, damaged or not torch's, or its pickle refused.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
+            # Members may overlap, or be compressed, and then outgrow the file: torch's do neither.
+            if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
+                raise ValueError("torch does not compress, this archive is compressed")
+            if sum(info.file_size for info in members.values()) > len(data):
+                raise ValueError("its members are larger than the archive")
+            content = {key: archive.read(info) for key, info in members.items()}
+    except _DAMAGED_ZIP as error:
+        reason = str(error)[:200] or type(error).__name__
+        raise ValueError(
+            f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
+        ) from error
+    if "data.pkl" not in content:
+        raise ValueError(f"{name} is a zip archive, but torch.save did not write it: no data.pkl")
+    if content.get("byteorder", b"little") != b"little":
+        raise ValueError(f"{name} was written on a big-endian machine, which is not supported")
+    value = _load(io.BytesIO(content["data.pkl"]), name)
+    return value, {
+        key.removeprefix("data/"): part for key, part in content.items() if key.startswith("data/")
+    }
+
+
+def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
+    """Returns the object in a file of torch before 1.6, and its storages by key.
+
+    Five pickles (a magic number, the protocol, the machine, the object, the storages' keys), then
+    each storage: its number of values in eight bytes, its values.
+
+    Raises:
+      ValueError: if the file is truncated, damaged or not torch's, or its pickle refused.
+    """
+    stream, storages = io.BytesIO(data), {}
+    _load(stream, name)
+    protocol, machine = _load(stream, name), _load(stream, name)
+    if protocol != 1001 or type(machine) is not dict or machine.get("little_endian") is not True:
+        raise ValueError(f"{name} is no file of protocol 1001 by a little-endian machine")
+    value = _load(stream, name, storages)
+    keys = _load(stream, name)
+    if type(keys) is not list or not all(type(key) is str and key in storages for key in keys):
+        raise ValueError(f"cannot read {name}: its storages are not those that its tensors have")
+    content = {}
+    for key in keys:
+        total = int.from_bytes(stream.read(8), "little")
+        storage = storages[key]
+        size = storage.total * storage.dtype.itemsize
+        content[key] = stream.read(size)
+        if total != storage.total or len(content[key]) != size:
+            raise ValueError(
+                f"cannot read {name}: storage {key[:40]!r} takes {size} bytes, got "
+                f"{len(content[key])}; the file is truncated or damaged, fetch it anew"
+            )
+    return value, content
+
+
+def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = None) -> Any:
+    def persistent_load(identity):
+        storage = _storage(identity)
+        if storages is not None:
+            first = storages.setdefault(storage.key, storage)
+            if (first.dtype, first.total) != (storage.dtype, storage.total):
+                raise ValueError(f"storage {storage.key[:40]!r} has two sizes")
+        return storage
+
+    return restricted_pickle.load(
+        stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load
+    )

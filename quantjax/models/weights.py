@@ -1,0 +1,196 @@
+"""Weights from files of other libraries, put into a network's params and net_state."""
+
+import fnmatch
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError, deserialize
+
+from quantjax.models import torch_files
+
+_SAFETENSORS = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype(jnp.bfloat16),
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+_SHOWN = 3
+
+
+class Source(NamedTuple):
+    """Where a target's values come from, and what makes their layout the target's."""
+
+    name: str
+    layout: Callable[[np.ndarray], np.ndarray]
+
+
+Names = Mapping[str, str | Source | None] | Callable[[str], str | Source | None]
+
+
+def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """Returns the tensors of a safetensors or PyTorch file by name; torch is not needed.
+
+    What is in the file decides how it is read, not its suffix. A PyTorch file (of any version)
+    holds a state dict, itself or under "state_dict" or "model". Its pickle cannot run anything:
+    tensors and plain containers are all it may name. Tensors of a PyTorch file are read-only views,
+    and share memory where the file's do.
+
+    Args:
+      path: The file.
+
+    Raises:
+      OSError: if the file cannot be opened.
+      ValueError: if it is truncated, damaged, of another kind, or holds anything but tensors.
+    """
+    path = Path(path)
+    data = path.read_bytes()
+    if data.startswith(torch_files.ZIP_MAGIC):
+        return _state_dict(*torch_files.read_zip(data, str(path)), str(path))
+    if data.startswith(torch_files.LEGACY_MAGIC):
+        return _state_dict(*torch_files.read_legacy(data, str(path)), str(path))
+    if data[8:9] == b"{":
+        return _safetensors(data, str(path))
+    raise ValueError(
+        f"{path} is neither a safetensors file nor one that torch.save wrote; save the weights "
+        "anew as safetensors"
+    )
+
+
+def load(
+    params: Any,
+    net_state: Any,
+    tensors: Mapping[str, np.ndarray],
+    names: Names,
+    *,
+    unused: tuple[str, ...] = (),
+) -> tuple[Any, Any]:
+    """Returns params and net_state with their values taken from tensors.
+
+    Targets are named by their path, such as "layers/0/convolution/kernel". A source given by name
+    alone is in PyTorch's layout: kernels [out, in, ...] become [..., in, out], all else stays.
+
+    Args:
+      params: Params of a `Network`, for their structure, shapes and types.
+      net_state: Its state, likewise.
+      tensors: Values by name, as `read` returns them.
+      names: Target path -> name of the tensor, `Source(name, layout)`, or None to keep the value
+        that is there; a function or a dict. A path that a dict lacks is an error.
+      unused: Patterns (of `fnmatch`) of tensors that may be left over.
+
+    Raises:
+      ValueError: if a target has no tensor, or one of another shape or kind, or a tensor is left
+        over; the first few of each are listed.
+    """
+    targets = {path: leaf for tree in (params, net_state) for path, leaf in _by_path(tree).items()}
+    sources = {path: _source(path, names) for path in targets}
+    if isinstance(names, Mapping) and (strangers := sorted(set(names) - set(targets))):
+        raise ValueError(f"names has {strangers[0]!r}, which is no target")
+    missing, misfit = [], []
+    values = dict(targets)
+    for path, source in sources.items():
+        if source is None:
+            continue
+        if source.name not in tensors:
+            missing.append(f"{path} (from {source.name!r})")
+            continue
+        try:
+            values[path] = _converted(source.layout(tensors[source.name]), targets[path])
+        except ValueError as error:
+            misfit.append(f"{path} (from {source.name!r}) {error}")
+    used = {source.name for source in sources.values() if source is not None}
+    left = [
+        repr(name)
+        for name in tensors
+        if name not in used and not any(fnmatch.fnmatchcase(name, each) for each in unused)
+    ]
+    _refuse_misfits({"missing": missing, "of another shape or kind": misfit, "unexpected": left})
+    return tuple(
+        jax.tree.unflatten(jax.tree.structure(tree), [values[path] for path in _by_path(tree)])
+        for tree in (params, net_state)
+    )
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _source(path: str, names: Names) -> Source | None:
+    if isinstance(names, Mapping) and path not in names:
+        raise ValueError(f"names has no entry for {path!r}; give None to keep its value")
+    source = names[path] if isinstance(names, Mapping) else names(path)
+    if isinstance(source, str):
+        return Source(source, _from_torch if path.split("/")[-1] == "kernel" else np.asarray)
+    return source
+
+
+def _from_torch(tensor: np.ndarray) -> np.ndarray:
+    return tensor.transpose((*range(2, tensor.ndim), *range(min(tensor.ndim, 2))[::-1]))
+
+
+def _converted(value: np.ndarray, target: jax.Array) -> jax.Array:
+    if value.shape != target.shape:
+        raise ValueError(f"has shape {value.shape}, due is {target.shape}")
+    if jnp.issubdtype(value.dtype, jnp.floating) != jnp.issubdtype(target.dtype, jnp.floating):
+        raise ValueError(f"has type {value.dtype}, due is {target.dtype}")
+    return jnp.array(value, target.dtype)
+
+
+def _refuse_misfits(groups: Mapping[str, list[str]]) -> None:
+    parts = [
+        f"{len(group)} {kind}: {', '.join(group[:_SHOWN])}{', ...' if len(group) > _SHOWN else ''}"
+        for kind, group in groups.items()
+        if group
+    ]
+    if parts:
+        raise ValueError(f"the weights are not of this network; {'; '.join(parts)}")
+
+
+def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str, np.ndarray]:
+    for key in ("state_dict", "model"):
+        if isinstance(value, dict) and isinstance(value.get(key), dict):
+            value = value[key]
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} holds no state dict, but {type(value).__name__}")
+    tensors = {}
+    for key, tensor in value.items():
+        if type(key) is not str or type(tensor) is not torch_files.Tensor:
+            raise ValueError(
+                f"{name} holds {type(tensor).__name__} under {str(key)[:80]!r}, not a tensor; due "
+                "is a state dict, itself or under 'state_dict' or 'model'"
+            )
+        try:
+            tensors[key] = torch_files.view(tensor, content)
+        except ValueError as error:
+            raise ValueError(f"cannot read {name}: {error}; fetch it anew") from error
+    return tensors
+
+
+def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
+    try:
+        entries = deserialize(data)
+    except SafetensorError as error:
+        raise ValueError(
+            f"cannot read {name}: {error}; the file is truncated or damaged, fetch it anew"
+        ) from error
+    strange = sorted({entry["dtype"] for _, entry in entries} - set(_SAFETENSORS))
+    if strange:
+        raise ValueError(f"{name} holds tensors of {strange[0]}, which is not supported")
+    return {
+        key: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+        for key, entry in entries
+    }
