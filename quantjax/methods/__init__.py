@@ -2,5 +2,16 @@
 
 from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, Refresh
 from quantjax.methods.dqn import dqn, dqn_ste
+from quantjax.methods.triplet_quantization import triplet_quantization
 
-__all__ = ["Batch", "Collectives", "Context", "Method", "Phase", "Refresh", "dqn", "dqn_ste"]
+__all__ = [
+    "Batch",
+    "Collectives",
+    "Context",
+    "Method",
+    "Phase",
+    "Refresh",
+    "dqn",
+    "dqn_ste",
+    "triplet_quantization",
+]
