@@ -1,5 +1,7 @@
 """What every method promises, whatever its paper: one row per method in `toy.METHODS`."""
 
+import signal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,13 +86,31 @@ def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
     assert values[0] == pytest.approx(values[1], abs=0.005)
 
 
-@every_method
-def test_no_weight_of_quantization_trains_other_parameters(make, mesh):
+@pytest.mark.parametrize(
+    ("name", "weight"), [(name, weight) for name in toy.WEIGHTS for weight in toy.WEIGHTS[name]]
+)
+def test_a_weight_of_zero_trains_other_parameters(name, weight, mesh):
     with_weight, without = (
-        train.fit(toy.experiment(make(quantization_weight=weight), num_epochs=4), mesh=mesh).state
-        for weight in (0.05, 0.0)
+        train.fit(toy.experiment(toy.METHODS[name](**{weight: w}), num_epochs=4), mesh=mesh).state
+        for w in (0.05, 0.0)
     )
-    assert largest_gap(with_weight.params["net"], without.params["net"]) > 1e-4
+    assert largest_gap(with_weight.params, without.params) > 1e-4
+
+
+@every_method
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(make, mesh, tmp_path):
+    experiment = toy.experiment(make(), num_epochs=4)
+    whole = train.fit(experiment, mesh=mesh)
+
+    def stop(record):
+        if record["step"] == 10:
+            signal.raise_signal(signal.SIGTERM)
+
+    stopped = train.fit(experiment, workdir=tmp_path, mesh=mesh, callbacks=[stop], log_every=1)
+    assert stopped.signal == signal.SIGTERM
+    assert int(stopped.state.step) < int(whole.state.step) == 16
+    resumed = train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    assert largest_gap(whole.state, resumed.state) == 0
 
 
 @with_codebooks
@@ -104,19 +124,23 @@ def test_codec_before_codebooks_exist_raises(make, mesh):
 @every_method
 def test_entries_a_phase_does_not_train_stay_bit_equal(make, mesh):
     method = make()
-    phase = method.phases[0]
-    for kept in phase.trains:
-        others = tuple(name for name in phase.trains if name != kept)
-        frozen = method._replace(phases=(phase._replace(trains=others),), refresh=None)
-        if not others:
-            continue
-        experiment = toy.experiment(frozen, optimizers=toy.experiment(method).optimizers)
-        start = train.initialize(experiment, mesh)
-        before = jax.tree.map(np.asarray, start.params)
-        end = train.fit(experiment._replace(num_epochs=1), mesh=mesh).state
-        assert largest_gap(before[kept], end.params[kept]) == 0
-        if "net" in others:
-            assert largest_gap(before["net"], end.params["net"]) > 0
+    optimizers = toy.experiment(method).optimizers
+    for phase in method.phases:
+        fewer = [set(phase.trains) - {name} for name in phase.trains if len(phase.trains) > 1]
+        for trained in [set(phase.trains), *fewer]:
+            alone = method._replace(
+                phases=(phase._replace(trains=tuple(sorted(trained))),),
+                phase_at=lambda epoch: 0,
+                refresh=None,
+            )
+            experiment = toy.experiment(alone, optimizers=optimizers, num_epochs=1)
+            start = train.initialize(experiment, mesh)
+            before = jax.tree.map(np.asarray, start.params)
+            after = train.fit(experiment, mesh=mesh).state.params
+            for name in before:
+                moved = largest_gap(before[name], after[name])
+                # Codebooks that were never fitted are not trained either.
+                assert moved == 0 if name not in trained else moved > 0 or name == "codebooks"
 
 
 def test_dqn_quantizes_only_once_codebooks_exist(mesh):

@@ -62,16 +62,49 @@ def triplet_quantization(**options) -> methods.Method:
     return method._replace(phases=(phase._replace(loss=gentle),))
 
 
-METHODS = {"dqn": dqn, "dqn_ste": dqn_ste, "triplet_quantization": triplet_quantization}
+def adsq(**options) -> methods.Method:
+    numbers = {
+        "bits": 8,
+        "label_epochs": 2,
+        "likelihood_weight": 1.0,
+        "difference_weight": 1.0,
+        "quantization_weight": 0.1,
+        "balance_weight": 0.05,
+        "label_code_weight": 1.0,
+    }
+    label_network = models.mlp((CLASSES,), hidden=(32, 32), dim=8)
+    return methods.adsq(label_network, network(), **{**numbers, **options})
+
+
+METHODS = {
+    "dqn": dqn,
+    "dqn_ste": dqn_ste,
+    "triplet_quantization": triplet_quantization,
+    "adsq": adsq,
+}
 """Every method at toy size; a new one is tested by adding a row."""
 
 WITH_CODEBOOKS = {"dqn": dqn, "dqn_ste": dqn_ste}
 """Those whose codec does not exist before a refresh, and that take sizes of codebooks."""
 
+WEIGHTS = {
+    "dqn": ("quantization_weight",),
+    "dqn_ste": ("quantization_weight",),
+    "triplet_quantization": ("quantization_weight",),
+    "adsq": (
+        "likelihood_weight",
+        "difference_weight",
+        "quantization_weight",
+        "balance_weight",
+        "label_code_weight",
+    ),
+}
+"""The weights in the loss of each."""
+
 
 def experiment(method: methods.Method, **changes) -> train.Experiment:
     """An experiment on the toy set: 4 steps an epoch."""
-    entries = ("net", "codebooks") if len(method.phases[0].trains) > 1 else ("net",)
+    entries = {name for phase in method.phases for name in phase.trains}
     base = train.Experiment(
         name="toy",
         method=method,

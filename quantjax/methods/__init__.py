@@ -1,5 +1,6 @@
 """Methods: each paper as a NamedTuple of pure functions."""
 
+from quantjax.methods.adsq import adsq
 from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, Refresh
 from quantjax.methods.dqn import dqn, dqn_ste
 from quantjax.methods.triplet_quantization import triplet_quantization
@@ -11,6 +12,7 @@ __all__ = [
     "Method",
     "Phase",
     "Refresh",
+    "adsq",
     "dqn",
     "dqn_ste",
     "triplet_quantization",

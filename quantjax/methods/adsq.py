@@ -1,0 +1,274 @@
+"""Asymmetric Deep Semantic Quantization: a network of labels guides two networks of images.
+
+Attested (abstract, and a survey's table of methods): three streams, a LabelNet of three dense
+layers on label vectors and two image networks of one architecture with different weights; a
+likelihood loss and a difference loss on pairs, a quantization loss, bit balance; LabelNet first,
+then alternating optimization; sign codes, no codebooks.
+
+Reconstruction (the full text could not be read): every equation and weight, the closed form of
+the codes, what follows what in the alternation, and which network answers at search. Nothing here
+is to be printed beside the paper's numbers as if it were the paper's.
+
+Reference:
+  Yang, Raymond, Sun, Long, Asymmetric Deep Semantic Quantization for Image Retrieval, IEEE Access
+  2019, arXiv 1903.12493.
+"""
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax import labels, losses
+from quantjax.methods.base import Method, Phase, Refresh
+from quantjax.models.base import Network
+from quantjax.quantizers import BinaryCodec, binary
+
+Choice = Callable[[jax.Array, jax.Array], jax.Array]
+"""Two arrays [N, D] -> [N, D]: `first`, `second` or `both`."""
+
+
+def first(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Returns the first of two."""
+    del other
+    return one
+
+
+def second(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Returns the second of two."""
+    del one
+    return other
+
+
+def both(one: jax.Array, other: jax.Array) -> jax.Array:
+    """Adds the two, so that the sign of a bit is that of the surer network."""
+    return one + other
+
+
+def closed_form_codes(
+    label_features: jax.Array, u: jax.Array, v: jax.Array, *, label_weight: float
+) -> jax.Array:
+    """Returns the codes nearest to all three streams at once.
+
+    B = sgn(c F + U + V) = argmin over {-1, 1} of c ||F - B||^2 + ||U - B||^2 + ||V - B||^2. A
+    reconstruction: that codes have a closed form is attested by "alternating optimization" alone.
+
+    Args:
+      label_features: F, [N, D].
+      u: Embeddings of the first image network, [N, D].
+      v: Embeddings of the second, [N, D].
+      label_weight: c.
+
+    Returns:
+      Signs [N, D]; sgn(0) = +1.
+    """
+    return binary.sign(label_weight * label_features + u + v)
+
+
+def check_labels(label: np.ndarray) -> None:
+    """Refuses label vectors that name no class; LabelNet has nothing to learn from them.
+
+    A jitted step cannot look into its labels, so an experiment calls this on its training rows.
+
+    Args:
+      label: Multi-hot labels of the training rows, [N, L].
+
+    Raises:
+      ValueError: naming the first row without a class, or the shape if it is not [N, L].
+    """
+    if label.ndim != 2:
+        raise ValueError(f"label must be multi-hot of shape [N, L], got {label.shape}")
+    empty = np.flatnonzero(~np.any(np.asarray(label) > 0, axis=1))
+    if len(empty):
+        raise ValueError(
+            f"training row {empty[0]} has no class ({len(empty)} of {len(label)} rows have none); "
+            "leave such rows out of the split"
+        )
+
+
+def adsq(
+    label_network: Network,
+    image_network: Network,
+    *,
+    bits: int,
+    label_epochs: int,
+    likelihood_weight: float,
+    difference_weight: float,
+    quantization_weight: float,
+    balance_weight: float,
+    label_code_weight: float,
+    streams: tuple[str, str] = ("first", "second"),
+    guide: Choice = first,
+    query: Choice = both,
+    database: Choice = both,
+) -> Method:
+    """Builds the method: LabelNet alone, then the two image networks by turns, an epoch each.
+
+    LabelNet, F = tanh(g(Y)), minimises over a batch
+      J1 = l mean NLL(F F^T / 2) + q mean ||F - sgn F||^2 + r sum_k (mean_i F_ik)^2.
+    An image network, U = tanh(f(X)), with V, F and the codes B of all N training rows held fixed,
+    minimises over B x N pairs
+      J2 = d mean (s - <u, v> / bits)^2 + l mean NLL(U F^T / 2) + q mean ||U - B||^2
+           + r sum_k (mean_i U_ik)^2,
+    and the other one the same with U and V exchanged. Before each of these epochs B =
+    `closed_form_codes`, and F, U and V are computed anew, so that what is fixed is exact. All of
+    this is reconstruction; the shape and the names of the terms are attested, see the module.
+    Means over pairs and rows in place of the reconstruction's sums make weights independent of
+    batch and data set, and LabelNet shares q and r with the image networks.
+
+    Ablations. No LabelNet: label_epochs = 0, label_code_weight = 0, guide = `second`. Shared
+    weights: streams = ("first", "first"). No balance, no quantization, likelihood alone,
+    difference alone: the other weights 0.
+
+    Args:
+      label_network: Multi-hot labels [B, L] float32 -> [B, bits]; the method applies tanh. The
+        paper's has three dense layers.
+      image_network: Images -> [B, bits]; the method applies tanh. Both image networks are this
+        one, initialised with keys of their own.
+      bits: Length of a code.
+      label_epochs: Epochs that train LabelNet before the image networks begin.
+      likelihood_weight: l.
+      difference_weight: d.
+      quantization_weight: q.
+      balance_weight: r.
+      label_code_weight: c, LabelNet's say in the codes.
+      streams: Entries of params that hold the two image networks; one name twice is one network.
+      guide: Of F and the other network's embeddings, what the likelihood compares with.
+      query: Of u and v, what encodes a query; `first` and `database=second` is asymmetric.
+      database: Of u and v, what encodes an item of the database.
+
+    Returns:
+      The method; params {"label_net", *streams}, state {"nets", "embeddings", "codes", "label",
+      "present"}, all but "nets" tables of the training rows.
+
+    Raises:
+      ValueError: if bits or label_epochs are not possible, or a stream is called "label_net".
+    """
+    if bits < 1 or label_epochs < 0:
+        raise ValueError(
+            f"bits must be 1 or more and label_epochs 0 or more, got {bits} and {label_epochs}"
+        )
+    if "label_net" in streams:
+        raise ValueError(f"streams must have names other than label_net, got {streams}")
+    networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
+    embed = functools.partial(_embed, networks)
+    weights = {
+        "likelihood": likelihood_weight,
+        "difference": difference_weight,
+        "quantization_error": quantization_weight,
+        "imbalance": balance_weight,
+    }
+
+    def image_phase(name, trained, fixed):
+        loss = functools.partial(_image_loss, embed, weights, guide, trained, fixed)
+        return Phase(name, loss, (trained,))
+
+    def update(key, params, state, rows, mask):
+        del key
+        found = rows["embeddings"]
+        of_images = (found[name] for name in streams)
+        codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
+        label = rows["label"].astype(state["label"].dtype)
+        tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
+        return params, {**state, **tables}
+
+    def embed_by(choice):
+        def embed_images(params, state, batch):
+            nets = state["nets"]
+            return choice(*(embed(name, params, nets, batch, train=False)[0] for name in streams))
+
+        return embed_images
+
+    return Method(
+        init=functools.partial(_init, networks, bits),
+        phases=(
+            Phase("labels", functools.partial(_label_loss, embed, weights), ("label_net",)),
+            image_phase("first", *streams),
+            image_phase("second", *reversed(streams)),
+        ),
+        phase_at=lambda epoch: 0 if epoch < label_epochs else 1 + (epoch - label_epochs) % 2,
+        embed=embed_by(database),
+        embed_query=embed_by(query),
+        codec=lambda params, state: BinaryCodec(bits),
+        refresh=Refresh(
+            collect=functools.partial(_collect, embed),
+            update=update,
+            every=1,
+            start=label_epochs,
+            at_end=True,
+        ),
+    )
+
+
+def _init(networks, bits, key, batch, num_rows):
+    params, nets = {}, {}
+    for number, (name, network) in enumerate(networks.items()):
+        key_of_one = jax.random.fold_in(key, number)
+        params[name], nets[name] = network.init(key_of_one, _inputs(name, batch))
+    state = {
+        "nets": nets,
+        "embeddings": {name: jnp.zeros((num_rows, bits)) for name in networks},
+        "codes": jnp.zeros((num_rows, bits)),
+        "label": jnp.zeros((num_rows, batch["label"].shape[1]), batch["label"].dtype),
+        "present": jnp.zeros(num_rows, bool),
+    }
+    return params, state
+
+
+def _inputs(name, batch):
+    return batch["label"].astype(jnp.float32) if name == "label_net" else batch["image"]
+
+
+def _embed(networks, name, params, nets, batch, **options):
+    x = _inputs(name, batch)
+    output, net_state = networks[name].apply(params[name], nets[name], x, **options)
+    return jnp.tanh(output), net_state
+
+
+def _label_loss(embed, weights, params, state, batch, context):
+    nets = state["nets"]
+    f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
+    everyone = context.gather(f)
+    similar = labels.share_label(batch["label"], context.gather(batch["label"]))
+    terms = {
+        "likelihood": jnp.mean(losses.pairwise_likelihood(f, everyone, similar)),
+        "quantization_error": jnp.mean(losses.sign_error(f)),
+        "imbalance": jnp.sum(losses.bit_balance(everyone)),
+    }
+    return _total(weights, terms), ({**state, "nets": {**nets, "label_net": net_state}}, terms)
+
+
+def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, context):
+    nets = state["nets"]
+    u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
+    v = state["embeddings"][fixed]
+    features = guide(state["embeddings"]["label_net"], v)
+    similar = labels.share_label(batch["label"], state["label"])
+    mean = functools.partial(_mean_over, state["present"])
+    terms = {
+        "likelihood": mean(losses.pairwise_likelihood(u, features, similar)),
+        "difference": mean(losses.pairwise_inner_product(u, v, similar)),
+        "quantization_error": jnp.mean(
+            losses.quantization_error(u, state["codes"][batch["index"]])
+        ),
+        "imbalance": jnp.sum(losses.bit_balance(context.gather(u))),
+    }
+    return _total(weights, terms), ({**state, "nets": {**nets, trained: net_state}}, terms)
+
+
+def _collect(embed, params, state, batch):
+    nets = state["nets"]
+    found = {name: embed(name, params, nets, batch, train=False)[0] for name in nets}
+    return {"embeddings": found, "label": batch["label"]}
+
+
+def _total(weights, terms):
+    return sum(weights[name] * value for name, value in terms.items())
+
+
+def _mean_over(present, pairs):
+    # Tables are padded beyond the training rows.
+    total = jnp.sum(jnp.where(present, pairs, 0))
+    return total / (len(pairs) * jnp.maximum(jnp.sum(present), 1))
