@@ -74,18 +74,19 @@ def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results
 
 
 def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
-    """Measures the method as it was initialised, its codebooks fitted by k-means.
+    """Measures the method as it was initialised, its refresh run once if it has one.
 
     Args:
       experiment: Its network is initialised from its seed.
       mesh: From `parallel.data_mesh`.
 
     Returns:
-      One result: the method's own metric, asymmetric.
+      One result: the method's own metric, asymmetric, or the Hamming distance of its codes.
     """
-    start = train.initialize(experiment, mesh)
-    fitted = train.refresh(experiment, start, epoch=0, mesh=mesh)
     method, splits = experiment.method, experiment.splits
+    fitted = train.initialize(experiment, mesh)
+    if method.refresh is not None:
+        fitted = train.refresh(experiment, fitted, epoch=0, mesh=mesh)
     codec = method.codec(fitted.params, fitted.state)
     return evaluate.evaluate(
         codec,
@@ -94,7 +95,7 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
         splits.source.labels[splits.query],
         splits.source.labels[splits.database],
         name="untrained network",
-        distance="aqd",
+        distance="hamming" if codec.metric == "hamming" else "aqd",
         task=evaluate.task_of(splits),
     )
 
