@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.quantizers import kmeans, product
+from quantjax.quantizers.lengths import root
 
 
 def block_diagonal(codebooks: jax.Array) -> jax.Array:
@@ -85,8 +86,8 @@ def distances(
         squares = jnp.sum(jnp.square(queries), axis=-1, keepdims=True)
         squares = squares + squared_norms(books, assignments)
         return jnp.maximum(squares - 2 * _inner_products(books, queries, assignments), 0)
-    lengths = _root(squared_norms(books, assignments))
-    lengths = _root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * lengths
+    lengths = root(squared_norms(books, assignments))
+    lengths = root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * lengths
     products = _inner_products(books, queries, assignments)
     return 1 - products / jnp.where(lengths > 0, lengths, 1)
 
@@ -227,8 +228,3 @@ def _inner_products(books, queries, assignments):
     for m in range(1, books.shape[0]):
         total = total + tables[m][:, assignments[:, m]]
     return total
-
-
-def _root(squares):
-    # The derivative of a square root at zero is infinite; that of a zero vector's length is 0 here.
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.quantizers import additive, binary, packing, product, residual
+from quantjax.quantizers.lengths import root
 
 
 class Codec(Protocol):
@@ -264,7 +265,8 @@ class FloatCodec:
             return -inner
         if self.metric == "l2":
             return jnp.maximum(squares[0] + squares[1] - 2 * inner, 0)
-        lengths = jnp.sqrt(squares[0]) * jnp.sqrt(squares[1])  # their product leaves float32
+        # Roots first: the product of the squares leaves float32.
+        lengths = root(squares[0]) * root(squares[1])
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
 
 

@@ -23,7 +23,11 @@ def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
     Returns:
       ||c_k||^2 - 2 <x_i, c_k>, [N, K] float32.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_centroids(x, centroids)
     x, centroids = x.astype(jnp.float32), centroids.astype(jnp.float32)
     # Accelerators multiply float32 in fewer bits unless told otherwise, and codes would follow.
     product = jnp.matmul(x, centroids.T, precision=jax.lax.Precision.HIGHEST)
@@ -39,7 +43,11 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
     Returns:
       Centroid numbers [N] int32.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_centroids(x, centroids)
     return over_tiles(lambda rows: nearest(distances_by_centroid(rows, centroids)), x)
 
 
@@ -52,7 +60,11 @@ def distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
     Returns:
       ||c_k||^2 - 2 <x_i, c_k>, [K, N] float32.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_centroids(x, centroids)
     x, centroids = jnp.asarray(x, jnp.float32), jnp.asarray(centroids, jnp.float32)
     product = jnp.matmul(centroids, x.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.sum(jnp.square(centroids), axis=-1)[:, None] - 2 * product
@@ -68,7 +80,11 @@ def nearest(distances: jax.Array) -> jax.Array:
 
     Returns:
       Row numbers [N] int32; K - 1 in a column of NaN.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_axes("distances", distances, "[K, N]")
     last = distances.shape[0] - 1
     narrow = jnp.uint8 if last < 256 else jnp.int32  # four times the numbers in a register
     numbers = jnp.arange(last + 1, dtype=narrow)[:, None]
@@ -122,10 +138,15 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     Returns:
       Centroids [K, d] float32, each a copy of a row.
 
+    Raises:
+      ValueError: if the shapes do not agree.
+
     Reference:
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
     x, mask = jnp.asarray(x), jnp.asarray(mask)
+    _check_axes("x", x, "[N, d]")
+    _check_length("mask", mask, len(x))
     if len(x) > _CANDIDATES * num_centroids:
         key, spread = jax.random.split(key)
         rows = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
@@ -156,7 +177,11 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
 
     Returns:
       Row numbers [num_rows] int32, ascending.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_axes("mask", mask, "[N]")
     through = jnp.cumsum(mask, dtype=jnp.int32)
     parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,))
     ranks = jnp.minimum(jnp.int32(parts * (through[-1] / num_rows)), through[-1] - 1)
@@ -172,7 +197,11 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
 
     Returns:
       Row number, int32; never that of a row without weight while another has some.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_axes("weight", weight, "[N]")
     # A parallel sum in float32 is not monotone, and rows without weight would hold slivers of it.
     cumulative = jnp.where(weight > 0, jnp.cumsum(weight), 0)
     behind = cumulative > u * jnp.max(cumulative)
@@ -191,9 +220,14 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     Returns:
       Centroids [K, d] float32.
 
+    Raises:
+      ValueError: if the shapes do not agree.
+
     Reference:
       Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
     """
+    _check_centroids(x, centroids)
+    _check_length("mask", mask, len(x))
     x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(mask, jnp.float32)
 
     def step(_, carry):
@@ -222,7 +256,12 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     Returns:
       Centroids [K, d] float32, whose parts in a thousand bfloat16 would round away; unchanged when
       no cluster is empty.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    _check_axes("centroids", centroids, "[K, d]")
+    _check_length("counts", counts, len(centroids))
     centroids, counts = jnp.asarray(centroids, jnp.float32), jnp.asarray(counts)
     empty = counts == 0
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
@@ -233,3 +272,23 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     shift = jnp.where(somewhere, centroids, 1e-6)[donors] * apart  # zero has no parts to move by
     pushed = jnp.zeros_like(centroids).at[donors].add(jnp.where(splits[:, None], shift, 0))
     return jnp.where(splits[:, None], centroids[donors] + shift, centroids - pushed)
+
+
+def _check_centroids(x, centroids):
+    _check_axes("x", x, "[N, d]")
+    _check_axes("centroids", centroids, "[K, d]")
+    if centroids.shape[1] != x.shape[1]:
+        raise ValueError(
+            f"centroids must have shape [K, {x.shape[1]}] for x of shape {x.shape}, "
+            f"got {centroids.shape}"
+        )
+
+
+def _check_axes(name, array, axes):
+    if array.ndim != axes.count(",") + 1:
+        raise ValueError(f"{name} must have shape {axes}, got {array.shape}")
+
+
+def _check_length(name, array, length):
+    if array.shape != (length,):
+        raise ValueError(f"{name} must have shape ({length},), got {array.shape}")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.quantizers import kmeans
+from quantjax.quantizers.lengths import root
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -201,8 +202,8 @@ def distances(
     products = _look_up(-_products(slices, books), assignments)
     if metric == "ip":
         return products
-    norms = _root(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
-    lengths = _root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * norms
+    norms = root(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
+    lengths = root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * norms
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
 
 
@@ -376,8 +377,3 @@ def _check_assignments(codebooks, assignments):
         raise ValueError(
             f"assignments must have shape [N, {codebooks.shape[0]}], got {assignments.shape}"
         )
-
-
-def _root(squares):
-    # The derivative of a square root at zero is infinite; that of a zero vector's length is 0 here.
-    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)

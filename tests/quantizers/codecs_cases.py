@@ -188,5 +188,6 @@ CASES = (
         lambda queries, codes, *, metric: FloatCodec(SIZES["D"], metric).distances(queries, codes),
         oracle=lambda queries, codes, metric: _measured(queries, _floats(codes), metric),
         arguments=(QUERIES, _FLOATS),
+        trained=(0,),
     ),
 )

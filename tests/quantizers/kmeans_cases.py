@@ -1,7 +1,5 @@
 """Rows of the contract test for `quantjax.quantizers.kmeans`."""
 
-import functools
-
 import jax
 import numpy as np
 
@@ -44,10 +42,8 @@ def _plus_plus_of_some(seed, x, mask):
 
 _POINTS, _CENTROIDS = ("Nd", normal), ("Kd", normal)
 
-# k-means is called by checked functions and checks nothing itself.
-_unchecked = functools.partial(Case, refused=())
 CASES = (
-    _unchecked(
+    Case(
         "kmeans.squared_distances",
         kmeans.squared_distances,
         oracle=_squared_distances,
@@ -56,7 +52,7 @@ CASES = (
         trained=(0, 1),
         local="N",
     ),
-    _unchecked(
+    Case(
         "kmeans.distances_by_centroid",
         kmeans.distances_by_centroid,
         oracle=lambda x, centroids: np.transpose(_squared_distances(x, centroids)),
@@ -65,7 +61,7 @@ CASES = (
         trained=(0, 1),
         local="N",
     ),
-    _unchecked(
+    Case(
         "kmeans.nearest",
         kmeans.nearest,
         oracle=lambda distances: np.argmin(distances, axis=0),
@@ -75,7 +71,7 @@ CASES = (
         local="N",
     ),
     *(
-        _unchecked(
+        Case(
             name,
             kmeans.assign,
             oracle=lambda x, centroids: oracles.encode(centroids[None], x)[:, 0],
@@ -91,7 +87,7 @@ CASES = (
             ("kmeans.assign (in tiles)", "R", "s32"),
         )
     ),
-    _unchecked(
+    Case(
         "kmeans.plus_plus",
         _plus_plus,
         oracle=lambda seed, x, mask: oracles.plus_plus_of_key(jax.random.key(seed), x, mask, K),
@@ -99,7 +95,7 @@ CASES = (
         gathers="f32",
         result="Kd",
     ),
-    _unchecked(
+    Case(
         "kmeans.plus_plus (of some rows)",
         _plus_plus,
         oracle=_plus_plus_of_some,
@@ -107,7 +103,7 @@ CASES = (
         gathers="s32",
         result="Kd",
     ),
-    _unchecked(
+    Case(
         "kmeans.spread_rows",
         lambda seed, mask: kmeans.spread_rows(jax.random.key(seed), mask, num_rows=SIZES["B"]),
         oracle=lambda seed, mask: _spread(jax.random.key(seed), mask, SIZES["B"]),
@@ -116,7 +112,7 @@ CASES = (
         result="B",
         dtypes="int32",
     ),
-    _unchecked(
+    Case(
         "kmeans.draw_row",
         kmeans.draw_row,
         oracle=oracles.draw_row,
@@ -125,7 +121,7 @@ CASES = (
         result="",
         dtypes="int32",
     ),
-    _unchecked(
+    Case(
         "kmeans.lloyd",
         lambda centroids, x, mask, *, num_iterations: kmeans.lloyd(
             centroids, x, mask=mask, num_iterations=num_iterations
@@ -136,7 +132,7 @@ CASES = (
         settings=({"num_iterations": 1}, {"num_iterations": 3}),
         open_at_ties=True,
     ),
-    _unchecked(
+    Case(
         "kmeans.repair_empty",
         kmeans.repair_empty,
         oracle=oracles.repair_empty,

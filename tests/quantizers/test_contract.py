@@ -34,6 +34,7 @@ from tests.quantizers.runs import (
 
 NO_ROWS = {
     "Codec": "a protocol: its five implementations have rows",
+    "lengths.root": "of any shape: every row of cosine distances, at zero vectors, too",
     "kmeans.over_tiles": "applies a function: the rows in tiles run through it",
     "product.check_metric": "refuses and returns nothing: test_product.py",
     "product.check_codebooks": "refuses and returns nothing: every product row's wrong shapes",
