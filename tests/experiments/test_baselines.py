@@ -3,8 +3,9 @@
 import jax
 import numpy as np
 import pytest
+from ml_collections import config_dict
 
-from experiments.baselines import class_id_code
+from experiments.baselines import baselines, class_id_code
 from experiments.classifier import fit_classifier
 from quantjax import data, parallel, train
 from tests import toy
@@ -74,3 +75,21 @@ def test_the_class_id_code_knows_the_seen_classes_alone(trained):
     assert trained["seen"].value > 0.95
     assert trained["unseen"].value < 0.8
     assert trained["unseen"].value > trained["unseen"].numbers[0].chance - 0.05
+
+
+@pytest.mark.parametrize(
+    ("make", "bits", "distance"),
+    [(toy.dqn, 8, "aqd"), (toy.triplet_quantization, 8, "hamming")],
+    ids=["codebooks", "signs"],
+)
+def test_the_untrained_network_gets_the_codes_of_its_method(make, bits, distance):
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    experiment = toy.experiment(make(), num_epochs=0)
+    trained = train.initialize(experiment, mesh)
+    config = config_dict.create(bits=bits, num_codewords=16, seed=0)
+    found = {found.name: found for found in baselines(experiment, config, mesh, trained)}
+    assert list(found) == ["pq on pixels", "untrained network", "class-id code"]
+    untrained = found["untrained network"]
+    assert (untrained.bits, untrained.distance) == (bits, distance)
+    assert untrained.numbers[0].chance < untrained.value < 0.7
+    assert found["pq on pixels"].bits == bits
