@@ -2,7 +2,8 @@
 
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.convnet import convnet
+from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.mlp import mlp
 from quantjax.models.resnet import resnet
 
-__all__ = ["Network", "convnet", "from_nnx", "mlp", "resnet"]
+__all__ = ["Network", "convnet", "efficientnet_lite0", "from_nnx", "mlp", "resnet"]

@@ -133,8 +133,8 @@ def test_tensors_left_over_must_be_named_as_unused(parts):
 
 
 def test_names_must_be_those_of_the_targets(parts):
+    names = {path: source for path, source in NAMES.items() if path != "convolution/bias"}
     with pytest.raises(ValueError, match="names has no entry for 'convolution/bias'"):
-        names = {path: source for path, source in NAMES.items() if path != "convolution/bias"}
         weights.load(*parts, TENSORS, names)
     with pytest.raises(ValueError, match="names has 'head/kernel', which is no target"):
         weights.load(*parts, TENSORS, NAMES | {"head/kernel": None})
