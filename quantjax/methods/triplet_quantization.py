@@ -1,10 +1,11 @@
 """Triplet quantization loss: binary codes that keep the order of the real embeddings.
 
-What is attested: a quantization loss measured on triplets, in place of ||f - sgn f||^2, which asks
-that the order of retrieval survive quantization; a triplet loss as FaceNet's; codes that are signs.
-The paper's formulas, margins, weights, layer sizes and mining were not found. Everything else here
-is a reconstruction: the three readings of the loss (`quantjax.losses.triplet`), one sum L_tri +
-lambda L_TQ, tanh, embeddings of length 1 under L_tri, semi-hard triplets that both terms share.
+What is attested: a quantization loss measured on triplets, in place of ||f - sgn f||^2, so that the
+order of retrieval survives quantization; binary codes, whose bits are signs. The paper's formulas,
+margins, weights, layer sizes and mining were not found. Everything else here is a reconstruction:
+the three readings of the loss (`quantjax.losses.triplet`), the sum L_tri + lambda L_TQ, the triplet
+loss in FaceNet's form (the paper cites it) on embeddings of length 1, semi-hard triplets that both
+terms share, and Hamming distance.
 
 Reference:
   Zhou, Huang, Zhang, Wang, Deep Hashing with Triplet Quantization Loss, VCIP 2017.
@@ -67,19 +68,20 @@ def triplet_quantization(
     quantization: Quantization | None = None,
     quantization_weight: float = 1.0,
     select: Select = selection.semi_hard,
+    activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
 ) -> Method:
     """Builds L = L_tri + lambda L_TQ over the network's weights; codes are signs.
 
     L_tri is the mean of [m + ||a - p||^2 - ||a - n||^2]_+ over the chosen triplets of the batch,
-    with a, p and n the embeddings f at length 1, f = tanh of the network's output. L_TQ is the mean
-    of `quantization` of f itself on the same triplets. Both are 0 where no triplet is chosen: train
-    on batches of several images of several classes (`data.class_balanced`). Queries become signs
-    too, and Hamming distance ranks; the embedding without codes is f, compared by its angle.
+    with a, p and n the embeddings f at length 1. L_TQ is the mean of `quantization` of f itself, on
+    the same triplets if it is of triplets. These are 0 where no triplet is chosen: train on batches
+    of several images of several classes (`data.class_balanced`). Queries become signs too, and
+    Hamming distance ranks; the embedding without codes is f, compared by its angle.
 
     All defaults are of the reconstruction, none the paper's.
 
     Args:
-      network: Images -> [B, bits]; the method applies tanh.
+      network: Images -> [B, bits]; the method applies the activation.
       bits: B, the length of a code and width of the embedding.
       margin: m, in units of the squared distance of embeddings of length 1, which is 4 at most.
       quantization: L_TQ, by `on_triplets` or `on_rows`; None is the first reading, the triplet
@@ -87,6 +89,8 @@ def triplet_quantization(
       quantization_weight: lambda.
       select: `(distances, positive, negative, *, margin) -> Triplets`, on squared distances of
         embeddings of length 1.
+      activation: From the network's output to f: tanh, or the identity. Where tanh saturates, f is
+        all but a code already, and there is little left to quantize.
 
     Returns:
       The method; params {"net"}, state {"nets"}.
@@ -112,7 +116,7 @@ def triplet_quantization(
         )
         if output.shape[1:] != (bits,):
             raise ValueError(f"the network must return [B, {bits}], got {output.shape}")
-        return jnp.tanh(output), net_state
+        return activation(output), net_state
 
     def loss(params, state, batch, context):
         x, net_state = forward(params, state, batch, train=True, key=context.key)

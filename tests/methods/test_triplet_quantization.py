@@ -160,6 +160,17 @@ def test_the_codec_takes_signs_of_what_embed_returns(rng):
         np.testing.assert_array_equal(codec.decode(codec.encode(x)), signs(batch["image"]))
 
 
+def test_the_activation_makes_the_embedding(rng):
+    batch = a_batch(rng, [0, 1, 0, 1])
+    wide, flat = (
+        methods.triplet_quantization(PLAIN, bits=BITS, activation=activation)
+        for activation in (lambda x: x, jnp.tanh)
+    )
+    params, state = wide.init(jax.random.key(0), batch, 1024)
+    np.testing.assert_array_equal(wide.embed(params, state, batch), batch["image"])
+    assert loss_of(wide, batch)[0] != loss_of(flat, batch)[0]
+
+
 def test_what_does_not_fit_the_bits_is_refused(rng):
     with pytest.raises(ValueError, match="bits must be 1 or more, got 0"):
         methods.triplet_quantization(PLAIN, bits=0)
