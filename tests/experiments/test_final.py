@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from experiments import dqn_mnist, dqn_ste_mnist
+from experiments import dqn_mnist, dqn_ste_mnist, triplet_quantization_mnist
 
 
-@pytest.mark.parametrize("module", [dqn_mnist, dqn_ste_mnist])
+@pytest.mark.parametrize("module", [dqn_mnist, dqn_ste_mnist, triplet_quantization_mnist])
 def test_final_trains_on_the_validation_rows_too(module):
     config = module.get_config()
     carved = module.build(config).splits
