@@ -1,9 +1,19 @@
 """Networks behind two pure functions."""
 
+from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.mlp import mlp
 from quantjax.models.resnet import resnet
 
-__all__ = ["Network", "convnet", "efficientnet_lite0", "from_nnx", "mlp", "resnet"]
+__all__ = [
+    "Network",
+    "alexnet_caffe",
+    "alexnet_torchvision",
+    "convnet",
+    "efficientnet_lite0",
+    "from_nnx",
+    "mlp",
+    "resnet",
+]

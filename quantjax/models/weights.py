@@ -124,6 +124,26 @@ def load(
     )
 
 
+def after_flattening(height: int, width: int) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns the layout of a dense layer behind flattened maps.
+
+    PyTorch flattens [C, H, W] and holds [out, C H W]; we flatten [H, W, C] and hold [H W C, out].
+
+    Args:
+      height: H of the maps.
+      width: W of the maps.
+
+    Returns:
+      The layout of a `Source`. It raises ValueError where H W does not divide the inputs.
+    """
+
+    def layout(tensor):
+        maps = tensor.reshape(len(tensor), -1, height, width)
+        return maps.transpose(2, 3, 1, 0).reshape(-1, len(tensor))
+
+    return layout
+
+
 def _by_path(tree: Any) -> dict[str, Any]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}

@@ -36,13 +36,6 @@ TENSORS = {
     "fc.weight": RNG.normal(size=(6, 16)).astype(np.float32),
     "fc.bias": RNG.normal(size=6).astype(np.float32),
 }
-
-
-def after_flattening(height, width):
-    """The layout of a dense layer behind [C, H, W], which we flatten as [H, W, C]."""
-    return lambda x: x.reshape(len(x), -1, height, width).transpose(2, 3, 1, 0).reshape(-1, len(x))
-
-
 NAMES = {
     "convolution/kernel": "conv.weight",
     "convolution/bias": "conv.bias",
@@ -50,7 +43,7 @@ NAMES = {
     "norm/bias": "norm.bias",
     "norm/mean": "norm.running_mean",
     "norm/var": "norm.running_var",
-    "dense/kernel": weights.Source("fc.weight", after_flattening(2, 2)),
+    "dense/kernel": weights.Source("fc.weight", weights.after_flattening(2, 2)),
     "dense/bias": "fc.bias",
     "bottleneck/kernel": None,
     "bottleneck/bias": None,

@@ -1,0 +1,241 @@
+"""AlexNet, the backbone of the field's first decade: Caffe's, and the one of torchvision."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from quantjax.models.base import Network, from_nnx
+from quantjax.models.weights import Source, after_flattening
+
+FEATURES = 4096
+_LEAVES = {"kernel": "weight", "bias": "bias"}
+
+
+class Convolution(NamedTuple):
+    """One row of the table; `after` maps the rectified maps [B, H, W, C]."""
+
+    channels: int
+    size: int
+    strides: int
+    padding: int
+    groups: int
+    after: Callable[[jax.Array], jax.Array]
+
+
+def local_response_norm(x: jax.Array) -> jax.Array:
+    """Divides each value by those of the five channels around it, at the same pixel.
+
+    y_c = x_c / (1 + 1e-4 / 5 sum_{|j - c| <= 2} x_j^2)^0.75
+    """
+    window = (*(1,) * (x.ndim - 1), 5)
+    padding = [(0, 0)] * (x.ndim - 1) + [(2, 2)]
+    squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, padding)
+    return x * (1 + 1e-4 / 5 * squares) ** -0.75
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Returns maxima of 3x3 pixels at every second pixel; none reaches over the border."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2))
+
+
+def _normalized_pool(x):
+    return max_pool(local_response_norm(x))
+
+
+def _keep(x):
+    return x
+
+
+CAFFE = (
+    Convolution(96, 11, 4, 0, 1, _normalized_pool),
+    Convolution(256, 5, 1, 2, 2, _normalized_pool),
+    Convolution(384, 3, 1, 1, 1, _keep),
+    Convolution(384, 3, 1, 1, 2, _keep),
+    Convolution(256, 3, 1, 1, 2, max_pool),
+)
+TORCHVISION = (
+    Convolution(64, 11, 4, 2, 1, max_pool),
+    Convolution(192, 5, 1, 2, 1, max_pool),
+    Convolution(384, 3, 1, 1, 1, _keep),
+    Convolution(256, 3, 1, 1, 1, _keep),
+    Convolution(256, 3, 1, 1, 1, max_pool),
+)
+
+
+class AlexNet(nnx.Module):
+    """Convolutions, two dense layers with dropout behind them, maybe a linear `bottleneck`."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        table: tuple[Convolution, ...],
+        hidden: int,
+        dim: int | None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.input_shape = input_shape
+        self.after = tuple(row.after for row in table)
+        self.convolutions = nnx.List()
+        depth = input_shape[2]
+        for row in table:
+            self.convolutions.append(
+                nnx.Conv(
+                    depth,
+                    row.channels,
+                    (row.size, row.size),
+                    strides=row.strides,
+                    padding=row.padding,
+                    feature_group_count=row.groups,
+                    rngs=rngs,
+                )
+            )
+            depth = row.channels
+        height, width = map_shape(input_shape, table)
+        self.dense = nnx.List(
+            [
+                nnx.Linear(height * width * depth, hidden, rngs=rngs),
+                nnx.Linear(hidden, hidden, rngs=rngs),
+            ]
+        )
+        self.dropout = nnx.Dropout(0.5)
+        self.bottleneck = None if dim is None else nnx.Linear(hidden, dim, rngs=rngs)
+
+    def __call__(self, x, *, train, rngs=None):
+        """Maps [B, H, W, C] to [B, dim], or to the last dense layer without a bottleneck."""
+        if x.shape[1:] != self.input_shape:
+            raise ValueError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
+        for convolution, after in zip(self.convolutions, self.after, strict=True):
+            x = after(nnx.relu(convolution(x)))
+        x = jnp.reshape(x, (x.shape[0], -1))
+        for layer in self.dense:
+            x = self.dropout(nnx.relu(layer(x)), deterministic=not train, rngs=rngs)
+        return x if self.bottleneck is None else self.bottleneck(x)
+
+
+def map_shape(input_shape: tuple[int, int, int], table: tuple[Convolution, ...]) -> tuple[int, int]:
+    """Returns (height, width) of the maps that are flattened.
+
+    Raises:
+      ValueError: if the images are so small that nothing is left of them.
+    """
+    height, width, _ = input_shape
+    for row in table:
+        height, width = (
+            (size + 2 * row.padding - row.size) // row.strides + 1 for size in (height, width)
+        )
+        if min(height, width) > 0:
+            maps = jax.ShapeDtypeStruct((1, height, width, row.channels), jnp.float32)
+            _, height, width, _ = jax.eval_shape(row.after, maps).shape
+        if min(height, width) < 1:
+            raise ValueError(f"images of shape {input_shape} are too small for these convolutions")
+    return height, width
+
+
+def alexnet_caffe(
+    input_shape: tuple[int, int, int] = (227, 227, 3), *, dim: int | None = None
+) -> Network:
+    """Builds Caffe's bvlc_alexnet: grouped convolutions, local response normalisation.
+
+    Its maxima do not reach over the border; Caffe's do at sizes other than 227x227.
+
+    Args:
+      input_shape: (H, W, C) of the images, which come through `caffe_images` for Caffe's weights.
+      dim: D, the width of a linear `bottleneck` behind the second dense layer; None for that
+        layer's 4096 features.
+
+    Returns:
+      The network: [B, H, W, C] float32 -> [B, dim], or [B, 4096]. It needs a key for dropout in
+      training, and has no batch statistics. Its `apply` raises ValueError for images of another
+      shape.
+
+    Raises:
+      ValueError: if the images are too small, or dim not positive.
+
+    Reference:
+      Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural Networks, NIPS 2012.
+    """
+    return _network(input_shape, CAFFE, dim)
+
+
+def alexnet_torchvision(
+    input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
+) -> Network:
+    """Builds torchvision's AlexNet: one tower, fewer channels, no normalisation.
+
+    torchvision pools other sizes of maps to 6x6, which we do not; and its dropout stands before
+    the dense layers, ours, as the paper's, behind them.
+
+    Args:
+      input_shape: (H, W, C) of the images, which come through `torchvision_images` for
+        torchvision's weights.
+      dim: As `alexnet_caffe`'s.
+
+    Returns:
+      The network, as `alexnet_caffe`'s.
+
+    Raises:
+      ValueError: as `alexnet_caffe` does.
+
+    Reference:
+      Krizhevsky, One weird trick for parallelizing convolutional neural networks, arXiv:1404.5997.
+    """
+    return _network(input_shape, TORCHVISION, dim)
+
+
+def _network(input_shape, table, dim):
+    if len(input_shape) != 3:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    if dim is not None and dim < 1:
+        raise ValueError(f"dim must be positive, or None for the features, got {dim}")
+    map_shape(input_shape, table)
+    return from_nnx(functools.partial(AlexNet, tuple(input_shape), table, FEATURES, dim))
+
+
+def caffe_images(images: jax.Array) -> jax.Array:
+    """Returns RGB images [..., 3] of 0 to 255 as BGR without ImageNet's mean, as Caffe has them."""
+    return jnp.asarray(images, jnp.float32)[..., ::-1] - jnp.asarray([104.0, 117.0, 123.0])
+
+
+def torchvision_images(images: jax.Array) -> jax.Array:
+    """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
+    mean, deviation = jnp.asarray([0.485, 0.456, 0.406]), jnp.asarray([0.229, 0.224, 0.225])
+    return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
+
+
+def caffe_names(height: int, width: int) -> Callable[[str], str | Source | None]:
+    """Returns names for `weights.load` of Caffe's layers, conv1 to fc7; fc8 is left over.
+
+    Args:
+      height: Height of the maps that are flattened, 6 for images of 227x227; see `map_shape`.
+      width: Their width.
+    """
+    return functools.partial(
+        _name, [f"conv{i}" for i in range(1, 6)], ["fc6", "fc7"], after_flattening(height, width)
+    )
+
+
+def torchvision_names(height: int, width: int) -> Callable[[str], str | Source | None]:
+    """Returns names for `weights.load` of torchvision's layers; classifier.6 is left over.
+
+    Args:
+      height: Height of the maps that are flattened, 6 for images of 224x224; see `map_shape`.
+      width: Their width.
+    """
+    features = [f"features.{i}" for i in (0, 3, 6, 8, 10)]
+    classifier = ["classifier.1", "classifier.4"]
+    return functools.partial(_name, features, classifier, after_flattening(height, width))
+
+
+def _name(convolutions, dense, flattened, path):
+    kind, *number, leaf = path.split("/")
+    if kind == "bottleneck":
+        return None
+    name = (convolutions if kind == "convolutions" else dense)[int(number[0])]
+    name = f"{name}.{_LEAVES[leaf]}"
+    return Source(name, flattened) if path == "dense/0/kernel" else name
