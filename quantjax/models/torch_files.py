@@ -213,6 +213,11 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
                 raise ValueError(f"storage {storage.key[:40]!r} has two sizes")
         return storage
 
-    return restricted_pickle.load(
-        stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load
-    )
+    try:
+        return restricted_pickle.load(
+            stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load
+        )
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; if it holds a whole module, save the module's state_dict() alone"
+        ) from error
