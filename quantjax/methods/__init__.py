@@ -2,6 +2,7 @@
 
 from quantjax.methods.adsq import adsq
 from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, Refresh
+from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste
 from quantjax.methods.triplet_quantization import triplet_quantization
 
@@ -13,6 +14,7 @@ __all__ = [
     "Phase",
     "Refresh",
     "adsq",
+    "deepquan",
     "dqn",
     "dqn_ste",
     "triplet_quantization",

@@ -1,0 +1,245 @@
+"""DeepQuan: an unsupervised autoencoder whose embedding is product quantized.
+
+Attested (abstract, and a review of the paper): a fully connected autoencoder with a decoder
+symmetric to its encoder, a loss that preserves the manifold by reconstruction, a weighted triplet
+loss on the embedding against trivial solutions, product quantization of it, and alternating
+optimization of network, codebooks and codes.
+
+Reconstruction (the full text could not be read): every equation and weight, how triplets and their
+weights come about without labels, the start by reconstruction alone, the distance at search.
+Nothing here is to be printed beside the paper's numbers as if it were the paper's.
+
+Reference:
+  Chen, Cheung, Wang, Learning Deep Unsupervised Binary Codes for Image Retrieval, IJCAI 2018.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from quantjax import losses
+from quantjax.losses.vectors import squared_distances, widen
+from quantjax.methods.base import Batch, Method, Phase, Refresh
+from quantjax.models.base import Network
+from quantjax.quantizers import ProductCodec, packing, product
+
+Weigh = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""`(squared distances of inputs [B, N], ranks [B, N]) -> weights of (a, p) and of (a, n)`, [B, N]
+each; a triplet's weight is the product of the two. Rank 1 is the nearest neighbour."""
+
+
+def heat_kernel(
+    squared: jax.Array, ranks: jax.Array, *, width: float
+) -> tuple[jax.Array, jax.Array]:
+    """Weighs a triplet by exp(-||x_a - x_p||^2 / t^2) (1 - exp(-||x_a - x_n||^2 / t^2)).
+
+    Args:
+      squared: Squared distances of inputs, [B, N].
+      ranks: Not used.
+      width: t, such as the mean distance to a neighbour.
+
+    Returns:
+      Weights as positive and as negative, [B, N] each.
+    """
+    del ranks
+    heat = jnp.exp(-squared / width**2)
+    return heat, 1 - heat
+
+
+def by_rank(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weighs a triplet by 1 / log2(1 + rank of the positive)."""
+    return 1 / jnp.log2(1.0 + jnp.maximum(ranks, 1)), jnp.ones_like(squared)
+
+
+def equal(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Weighs all triplets alike: the ablation."""
+    del ranks
+    return jnp.ones_like(squared), jnp.ones_like(squared)
+
+
+def images(batch: Batch) -> jax.Array:
+    """Returns the batch's images as rows [B, H W C]."""
+    return batch["image"].reshape(len(batch["image"]), -1)
+
+
+def weighted_triplets(
+    distances: jax.Array, weights: tuple[jax.Array, jax.Array], ranks: jax.Array, *, margin: float
+) -> tuple[jax.Array, jax.Array]:
+    """Sums the weighted hinge of all triplets (a, p, n) of a batch, p a neighbour of a, n none.
+
+    sum over (a, p, n) of w_ap w_an [m + D_ap - D_an]_+.
+
+    Args:
+      distances: D, squared distances of embeddings, [B, N].
+      weights: Of a pair as (a, p) and as (a, n), [B, N] each.
+      ranks: 1 for the nearest neighbour, 0 for no neighbour, -1 for the anchor itself, [B, N].
+      margin: m, in units of D.
+
+    Returns:
+      The sum and the number of triplets, both scalars.
+    """
+    positive, negative = ranks > 0, ranks == 0
+    hinges = jax.nn.relu(margin + distances[:, :, None] - distances[:, None, :])
+    of_positive = jnp.where(positive, weights[0], 0)
+    of_negative = jnp.where(negative, weights[1], 0)
+    total = jnp.einsum("bp,bpn,bn->", of_positive, hinges, of_negative)
+    return total, jnp.sum(positive.sum(1, dtype=jnp.float32) * negative.sum(1))
+
+
+def deepquan(
+    encoder: Network,
+    decoder: Network,
+    *,
+    dim: int,
+    num_codebooks: int,
+    num_codewords: int = 256,
+    pretrain_epochs: int,
+    reconstruction_weight: float,
+    triplet_weight: float,
+    quantization_weight: float,
+    margin: float,
+    weigh: Weigh,
+    inputs: Callable[[Batch], jax.Array] = images,
+    refit_every: int = 1,
+    num_iterations: int = 5,
+    metric: str = "l2",
+) -> Method:
+    """Builds the method: the autoencoder alone, then network and codebooks by turns.
+
+    J = g mean ||x - g(f(x))||^2 + alpha mean_T w_apn [m + ||z_a - z_p||^2 - ||z_a - z_n||^2]_+
+        + beta mean ||z - C h||^2
+    with z = f(x), C and h held constant; T is all triplets of a batch whose p is among the
+    neighbours of a in input space and whose n is not. Codebooks are k-means' at first, then
+    refined by Lloyd iterations, which are the closed forms of C and h by turns. All of this is
+    reconstruction; the names of the terms are attested, see the module.
+
+    Batches need a column "neighbours", [B, k] positions in the training set, nearest first, as
+    `data.nearest_neighbours` finds them; labels are not looked at.
+
+    Ablations: triplet_weight = 0, weigh = `equal`, reconstruction_weight = 0 (and pretrain_epochs
+    = 0), quantization_weight = 0 for the two-step form.
+
+    Args:
+      encoder: f, inputs [B, F] -> [B, dim].
+      decoder: g, [B, dim] -> [B, F].
+      dim: Width of z.
+      num_codebooks: M; it must divide dim.
+      num_codewords: K, a power of two up to 256; bits = M log2 K.
+      pretrain_epochs: Epochs of reconstruction alone; k-means follows.
+      reconstruction_weight: g.
+      triplet_weight: alpha.
+      quantization_weight: beta.
+      margin: m, in units of squared distance of z.
+      weigh: w: `heat_kernel` with its width, `by_rank` or `equal`.
+      inputs: What of a batch is encoded, [B, F].
+      refit_every: Epochs between two refits of the codebooks.
+      num_iterations: Lloyd iterations of a refit.
+      metric: "l2", "ip" or "cosine", the codec's distance.
+
+    Returns:
+      The method; params {"encoder", "decoder"}, state {"nets", "codebooks", "fitted"}.
+
+    Raises:
+      ValueError: if M does not divide dim, or K or the metric is not allowed.
+    """
+    product.check_metric(metric)
+    packing.bits_per_codeword(num_codewords)
+    if num_codebooks < 1 or dim % num_codebooks:
+        raise ValueError(
+            f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
+            "codebooks"
+        )
+    sizes = {"num_codebooks": num_codebooks, "num_codewords": num_codewords}
+    weights = {
+        "reconstruction": reconstruction_weight,
+        "triplets": triplet_weight,
+        "quantization_error": quantization_weight,
+    }
+
+    def init(key, batch, num_rows):
+        del num_rows
+        keys = jax.random.split(key)
+        x = inputs(batch)
+        encoder_params, encoder_state = encoder.init(keys[0], x)
+        z, _ = encoder.apply(encoder_params, encoder_state, x, train=False)
+        decoder_params, decoder_state = decoder.init(keys[1], z)
+        state = {
+            "nets": {"encoder": encoder_state, "decoder": decoder_state},
+            "codebooks": jnp.zeros((num_codebooks, num_codewords, dim // num_codebooks)),
+            "fitted": jnp.asarray(False),
+        }
+        return {"encoder": encoder_params, "decoder": decoder_params}, state
+
+    def reconstruct(params, state, batch, context):
+        x, nets, keys = inputs(batch), state["nets"], jax.random.split(context.key)
+        z, of_encoder = encoder.apply(
+            params["encoder"], nets["encoder"], x, train=True, key=keys[0]
+        )
+        again, of_decoder = decoder.apply(
+            params["decoder"], nets["decoder"], z, train=True, key=keys[1]
+        )
+        error = jnp.mean(losses.quantization_error(x, again))
+        return x, z, error, {**state, "nets": {"encoder": of_encoder, "decoder": of_decoder}}
+
+    def pretraining(params, state, batch, context):
+        _, _, error, state = reconstruct(params, state, batch, context)
+        return reconstruction_weight * error, (state, {"reconstruction": error})
+
+    def joint(params, state, batch, context):
+        x, z, error, state = reconstruct(params, state, batch, context)
+        codebooks = state["codebooks"]
+        quantized = product.decode(codebooks, product.encode(codebooks, z))
+        distortion = losses.quantization_error(z, jax.lax.stop_gradient(quantized))
+        terms = {
+            "reconstruction": error,
+            "triplets": _mean_triplet(x, z, batch, context, weigh, margin),
+            "quantization_error": jnp.where(state["fitted"], jnp.mean(distortion), 0.0),
+        }
+        return sum(weights[name] * value for name, value in terms.items()), (state, terms)
+
+    def embed(params, state, batch):
+        nets = state["nets"]
+        return encoder.apply(params["encoder"], nets["encoder"], inputs(batch), train=False)[0]
+
+    def update(key, params, state, rows, mask):
+        codebooks = jax.lax.cond(
+            state["fitted"],
+            lambda: product.refine_codebooks(state["codebooks"], rows, num_iterations, mask),
+            lambda: product.fit_codebooks(key, rows, mask=mask, **sizes),
+        )
+        return params, {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
+
+    def codec(params, state):
+        if not state["fitted"]:
+            raise ValueError(
+                f"codebooks do not exist before epoch {pretrain_epochs} or the end of training; "
+                "train longer or refresh first"
+            )
+        return ProductCodec(state["codebooks"], metric=metric)
+
+    trains = ("encoder", "decoder")
+    return Method(
+        init=init,
+        phases=(Phase("reconstruction", pretraining, trains), Phase("joint", joint, trains)),
+        phase_at=lambda epoch: int(epoch >= pretrain_epochs),
+        embed=embed,
+        embed_query=embed,
+        codec=codec,
+        refresh=Refresh(
+            embed, update, refit_every, pretrain_epochs, at_end=True, min_rows=num_codewords
+        ),
+    )
+
+
+def _mean_triplet(x, z, batch, context, weigh, margin):
+    index = context.gather(batch["index"])
+    at = batch["neighbours"][:, :, None] == index  # [b, k, B]
+    ranks = jnp.where(jnp.any(at, axis=1), 1 + jnp.argmax(at, axis=1), 0)
+    ranks = jnp.where(batch["index"][:, None] == index, -1, ranks)
+    x, z = widen(x), widen(z)
+    weights = weigh(squared_distances(x, context.gather(x)), ranks)
+    distances = squared_distances(z, context.gather(z))
+    total, number = weighted_triplets(distances, weights, ranks, margin=margin)
+    # Devices hold different numbers of triplets; the mean over all of them is due.
+    return total / jnp.maximum(context.mean(number), 1e-6)

@@ -1,0 +1,37 @@
+"""Nearest neighbours against a loop, their order in ties, and what is refused."""
+
+import numpy as np
+import pytest
+
+from quantjax import data
+
+
+@pytest.mark.parametrize(("num_rows", "k"), [(40, 3), (1100, 7)])
+def test_neighbours_equal_brute_force(num_rows, k, rng):
+    x = rng.normal(size=(num_rows, 5))
+    found = data.nearest_neighbours(x, num_neighbours=k)
+    for row in range(0, num_rows, 37):
+        distances = np.sqrt(np.sum((x - x[row]) ** 2, axis=1))
+        distances[row] = np.inf
+        order = np.argsort(distances)[:k]
+        np.testing.assert_array_equal(found.rows[row], order)
+        np.testing.assert_allclose(found.distances[row], distances[order], atol=1e-9)
+
+
+def test_a_row_is_not_its_own_neighbour_and_ties_go_to_the_lower_row():
+    found = data.nearest_neighbours(np.array([[0], [1], [2], [1]]), num_neighbours=2)
+    np.testing.assert_array_equal(found.rows, [[1, 3], [3, 0], [1, 3], [1, 0]])
+    np.testing.assert_array_equal(found.distances, [[1, 1], [0, 1], [1, 1], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "k", "message"),
+    [
+        ((4, 2), 4, "num_neighbours must be between 1 and 3, got 4"),
+        ((4, 2), 0, "num_neighbours must be between 1 and 3, got 0"),
+        ((4, 2, 1), 1, r"x must have shape \[N, F\], got \(4, 2, 1\)"),
+    ],
+)
+def test_what_has_no_neighbours_is_refused(shape, k, message):
+    with pytest.raises(ValueError, match=message):
+        data.nearest_neighbours(np.zeros(shape), num_neighbours=k)
