@@ -1,6 +1,9 @@
 """ADSQ, reconstructed, on the digits of `dqn_mnist`.
 
-python -m experiments.adsq_mnist
+    python -m experiments.adsq_mnist
+
+It took 61 s of processor time and gave mAP .9742 (Hamming, whole database; .9617 were all ties in
+the worst order) at commit 976a27b; k-means product quantization of pixels gave .4486.
 """
 
 from collections.abc import Callable

@@ -1,6 +1,12 @@
 """What each part of ADSQ, reconstructed, is worth on the digits of `adsq_mnist`.
 
-python -m experiments.adsq_mnist_ablations
+    python -m experiments.adsq_mnist_ablations
+
+Mean average precision at commit 976a27b, seed 0, whole database: all parts .9742, without LabelNet
+.9629, shared weights .9742, without balance .9676, without quantization .9578, likelihood alone
+.9710, difference alone .9586. Of the whole, the first network alone gave .9694, asking the second
+.9728, asking both .9727. One seed, and 95 % intervals over queries of .01 to either side. Shared
+weights train their one network for twice the epochs.
 """
 
 import functools
