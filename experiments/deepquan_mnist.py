@@ -1,6 +1,10 @@
 """DeepQuan, reconstructed, on the digits of `dqn_mnist`, whose labels it does not see.
 
-python -m experiments.deepquan_mnist
+    python -m experiments.deepquan_mnist
+
+It took 32 s on two cores and gave mAP .4583 (AQD, whole database) at commit e46801e; k-means
+product quantization of pixels gave .4486, which is inside the interval of .4418 to .4770. With
+--config.triplet_weight=0.0 it gave .4029, with --config.reconstruction_weight=0.0 .4528. One seed.
 """
 
 import functools
