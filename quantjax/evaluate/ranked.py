@@ -171,7 +171,6 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     All distances are sorted, and those of the relevant items; where the latter stand among the
     former says all. Values alone sort several times as fast as values with their places.
     """
-    distances = distances + np.float32(0)  # -0 becomes 0
     ranking = np.sort(_repeat(distances, items))
     by_grade = []
     for grade in range(1, num_grades):
