@@ -6,7 +6,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import evaluate, metrics
+from quantjax.metrics import measures
 from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, ProductCodec, ResidualCodec
+
+MEASURES = {
+    "p@7|ties=expected|zero=0": (measures.precision(top_k=7), False),
+    "r@20|ties=expected|zero=0": (measures.recall(top_k=20), False),
+    "hit@1|ties=expected|zero=0": (measures.hit_rate(top_k=1), False),
+    "mrr@all|ties=expected|zero=0": (measures.reciprocal_rank(), False),
+    "rprec|ties=expected|zero=0": (measures.r_precision(), False),
+    "map@R|ties=expected|zero=0": (measures.average_precision_at_r(), False),
+    "ndcg@10|ties=expected|zero=0": (measures.ndcg(top_k=10), True),
+    "acg@10|ties=expected|zero=0": (measures.acg(top_k=10), True),
+    "wap@all|ties=expected|den=capped|zero=0": (measures.wap(), True),
+    "wap@9|ties=expected|den=hits|zero=0": (measures.wap(top_k=9, denominator="hits"), True),
+}
+"""Measures by the head of their id, and whether they are of grades."""
 
 Q, N, D, L = 70, 301, 6, 3  # more queries than a tile holds; items that no tile divides
 

@@ -1,4 +1,4 @@
-"""Numbers from codes: against the definition, and unmoved by storage, tiles and devices."""
+"""Numbers from codes: against the definition, and what is refused."""
 
 import dataclasses
 
@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, parallel
+from quantjax import evaluate
 from quantjax.evaluate import evaluation
 from quantjax.metrics import measures
-from quantjax.quantizers import FloatCodec, ProductCodec
+from quantjax.quantizers import ProductCodec
 from tests.evaluate import cases
 from tests.evaluate.cases import N, Q, codecs, embeddings, labels, measured
 
@@ -38,27 +38,13 @@ def test_value_and_bounds_equal_the_metric_on_all_distances(codec_name, label_ki
         assert results.numbers[0].worst < results.value < results.numbers[0].best
 
 
-MEASURES = {
-    "p@7|ties=expected|zero=0": (measures.precision(top_k=7), False),
-    "r@20|ties=expected|zero=0": (measures.recall(top_k=20), False),
-    "hit@1|ties=expected|zero=0": (measures.hit_rate(top_k=1), False),
-    "mrr@all|ties=expected|zero=0": (measures.reciprocal_rank(), False),
-    "rprec|ties=expected|zero=0": (measures.r_precision(), False),
-    "map@R|ties=expected|zero=0": (measures.average_precision_at_r(), False),
-    "ndcg@10|ties=expected|zero=0": (measures.ndcg(top_k=10), True),
-    "acg@10|ties=expected|zero=0": (measures.acg(top_k=10), True),
-    "wap@all|ties=expected|den=capped|zero=0": (measures.wap(), True),
-    "wap@9|ties=expected|den=hits|zero=0": (measures.wap(top_k=9, denominator="hits"), True),
-}
-
-
 @pytest.mark.parametrize("codec_name", ["product ip", "binary"])
 def test_every_measure_is_its_metric_on_all_distances(codec_name):
-    asked = [measure for measure, _ in MEASURES.values()]
+    asked = [measure for measure, _ in cases.MEASURES.values()]
     results = measured(codec_name, "multi-hot", measures=asked)
     distance = codecs()[codec_name][1]
-    assert list(results.per_query) == [f"{head}|dist={distance}" for head in MEASURES]
-    for number, (measure, graded) in zip(results.numbers, MEASURES.values(), strict=True):
+    assert list(results.per_query) == [f"{head}|dist={distance}" for head in cases.MEASURES]
+    for number, (measure, graded) in zip(results.numbers, cases.MEASURES.values(), strict=True):
         counts = cases.all_counts(codec_name, "multi-hot", num_grades=1 + cases.L if graded else 2)
         assert measure.graded == graded
         bounds = [measure.of(counts, ties=ties) for ties in ("worst", "expected", "best")]
@@ -86,70 +72,6 @@ def test_balls_are_sets_of_items_within_a_hamming_distance():
     assert "chance" not in results.rows()[0]
     with pytest.raises(ValueError, match="p<=1 is of a set within a Hamming distance, not of ip"):
         measured("product ip", measures=asked)
-
-
-def ignoring_the_run(results):
-    """Results without what differs between two runs of one computation."""
-    numbers = results._replace(per_query={}, seconds=0.0, device="")
-    return numbers, {key: values.tolist() for key, values in results.per_query.items()}
-
-
-EVERYTHING = [measures.average_precision(), *(measure for measure, _ in MEASURES.values())]
-
-
-def assert_equal_numbers(got, due):
-    assert list(got.per_query) == list(due.per_query)
-    for metric, values in due.per_query.items():
-        np.testing.assert_allclose(got.per_query[metric], values, rtol=0, atol=1e-6)
-    for one, other in zip(got.numbers, due.numbers, strict=True):
-        assert one == pytest.approx(other, abs=1e-6)
-
-
-@pytest.mark.parametrize("codec_name", codecs())
-def test_storage_order_leaves_every_bit(codec_name, rng):
-    due, got = (
-        measured(codec_name, rows=rows, measures=EVERYTHING)
-        for rows in (np.arange(N), rng.permutation(N))
-    )
-    assert ignoring_the_run(got) == ignoring_the_run(due)
-
-
-@pytest.mark.parametrize("codec_name", ["binary", "product ip"])
-@pytest.mark.parametrize("tile", [1, 7, 64, N, 10 * N])
-def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
-    due = measured(codec_name, measures=EVERYTHING)
-    assert_equal_numbers(measured(codec_name, measures=EVERYTHING, tile=tile), due)
-
-
-@pytest.mark.parametrize("codec_name", codecs())
-@pytest.mark.parametrize("num_devices", [2, 8])
-def test_any_number_of_devices_gives_the_same_numbers(codec_name, num_devices):
-    mesh = parallel.data_mesh(jax.devices()[:num_devices])
-    due = measured(codec_name, measures=EVERYTHING)
-    got = measured(codec_name, measures=EVERYTHING, mesh=mesh)
-    assert got.device.startswith(f"{num_devices} x ")
-    assert_equal_numbers(got, due)
-    if codec_name == "binary":
-        assert ignoring_the_run(got) == ignoring_the_run(due)
-
-
-def test_queries_in_another_tile_get_the_same_value():
-    codec, distance = codecs()["product ip"]
-    queries, database = embeddings()
-    asked, held = labels()["multi-hot"]
-    rows = np.array([0, 63, 64, 69])
-    some = evaluate.evaluate(
-        codec,
-        queries[rows],
-        evaluate.encode(codec, database),
-        asked[rows],
-        held,
-        name="toy",
-        distance=distance,
-    )
-    whole = measured("product ip")
-    due = whole.per_query[some.metric][rows]
-    np.testing.assert_allclose(some.per_query[some.metric], due, rtol=0, atol=1e-12)
 
 
 def test_symmetric_distance_quantizes_the_queries():
@@ -314,28 +236,6 @@ def test_more_shared_labels_than_grades_are_refused():
     with pytest.raises(ValueError, match=r"ndcg tells up to 63 shared labels apart.*share 70"):
         evaluate.evaluate(*arguments, **options, measures=[measures.ndcg()])
     assert evaluate.evaluate(*arguments, **options).value == 1
-
-
-@pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-def test_equal_float_distances_stay_equal_on_any_mesh_and_in_any_batch(rng, metric):
-    # Signs as floats, as saturated networks give: many ties in exact arithmetic, in float32 a
-    # matter of the order of sums, which must not follow mesh, tile or batch.
-    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 1250)]
-    x, database = (np.float32(0.1) * side.astype(np.float32) for side in sides)
-    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 1250)
-    codec = FloatCodec(48, metric=metric)
-    codes = evaluate.encode(codec, database)
-
-    def run(rows=slice(None), **options):
-        return evaluate.evaluate(
-            codec, x[rows], codes, ids[0][rows], ids[1], name="signs", distance="float", **options
-        )
-
-    due = run()
-    for options in ({"mesh": parallel.data_mesh()}, {"tile": 100}, {"tile": 7}):
-        assert run(**options).numbers == due.numbers
-    alone = run(slice(7, 8))
-    np.testing.assert_array_equal(alone.per_query[alone.metric], due.per_query[due.metric][7:8])
 
 
 def test_nan_is_refused_before_a_code_hides_it():
