@@ -69,8 +69,8 @@ def test_paths_may_hold_spaces_numbers_and_foreign_letters(tmp_path):
 
 
 def test_place_maps_paths_before_they_are_compared(tmp_path):
-    files = lists(tmp_path, train="/home/x/a.jpg 1\n", query="/home/x/b.jpg 0\n")
-    listing = read_lists(files, place=lambda path: path.removeprefix("/home/x/"))
+    files = lists(tmp_path, train="/elsewhere/a.jpg 1\n", query="/elsewhere/b.jpg 0\n")
+    listing = read_lists(files, place=lambda path: path.removeprefix("/elsewhere/"))
     assert listing.paths == ("a.jpg", "b.jpg")
 
 

@@ -159,16 +159,16 @@ def test_links_are_followed(root, files, tmp_path):
 
 
 def test_lists_of_another_machine_are_placed_by_name(root, files):
-    files["train"].write_text("/home/x/photos/a.jpg 0 1\n./old/b.jpg 1 1\nc.jpg 1 0\n")
+    files["train"].write_text("/elsewhere/photos/a.jpg 0 1\n./old/b.jpg 1 1\nc.jpg 1 0\n")
     splits = file_lists(root, **files, place=by_name(root))
     assert names_of(splits, splits.train) == ["a.jpg", "b.jpg", "c.jpg"]
     assert splits.digest == file_lists(root, **files, place=by_name(root)).digest
-    with pytest.raises(ValueError, match=r"line 1: path '/home/x/photos/a.jpg' is absolute"):
+    with pytest.raises(ValueError, match=r"line 1: path '/elsewhere/photos/a.jpg' is absolute"):
         file_lists(root, **files)
 
 
 def test_by_name_says_what_it_does_not_find_and_what_it_finds_twice(root, files):
-    files["query"].write_text("/home/x/g.jpg 1 0")
+    files["query"].write_text("/elsewhere/g.jpg 1 0")
     with pytest.raises(FileNotFoundError, match=r"1 of 6 photos are missing in .*, such as g.jpg"):
         file_lists(root, **files, place=by_name(root))
     files["query"].write_text("f.jpg 1 0")

@@ -68,7 +68,7 @@ def test_the_draw_is_pinned_and_the_same_for_both_years(of_2014, tmp_path):
 
 
 def test_lists_are_taken_before_annotations(of_2014):
-    photos = [f"/home/x/coco/val2014/COCO_val2014_{n:012d}.jpg" for n in range(110, 120)]
+    photos = [f"/elsewhere/coco/val2014/COCO_val2014_{n:012d}.jpg" for n in range(110, 120)]
     labels = [[n % 2, 1, 0] for n in range(10)]
     write_list(of_2014 / "test.txt", photos[:3], labels[:3])
     write_list(of_2014 / "database.txt", photos[3:], labels[3:])

@@ -9,7 +9,7 @@ from tests.data.photo_files import write_list, write_photo
 pytest.importorskip("PIL")
 
 TINY = Counts(photos=None, classes=3, query=2, train=4, database=9)
-THERE = "/home/somebody/imagenet"
+THERE = "/elsewhere/imagenet"
 
 
 @pytest.fixture
