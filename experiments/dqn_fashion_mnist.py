@@ -44,7 +44,7 @@ def build(config: ConfigDict) -> train.Experiment:
       What `train.fit` runs.
     """
     splits = dqn.splits(config, data.fashion_mnist_i(data.fashion_mnist(config.data_dir)))
-    network = models.resnet(
+    network = models.patch_resnet(
         (28, 28, 1), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=config.dim
     )
     optimizer = dqn.optimizer(config, len(splits.train), weight_decay=config.weight_decay)

@@ -5,7 +5,7 @@ from quantjax.models.base import Network, from_nnx
 from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.mlp import mlp
-from quantjax.models.resnet import resnet
+from quantjax.models.patch_resnet import patch_resnet
 
 __all__ = [
     "Network",
@@ -15,5 +15,5 @@ __all__ = [
     "efficientnet_lite0",
     "from_nnx",
     "mlp",
-    "resnet",
+    "patch_resnet",
 ]

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 
 from quantjax import models
-from quantjax.models.resnet import space_to_depth
+from quantjax.models.patch_resnet import space_to_depth
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 2)), jnp.float32)
 
 
 def build(patch=2, channels=(3, 5), num_blocks=(1, 0), dim=4):
-    return models.resnet((8, 12, 2), patch=patch, channels=channels, num_blocks=num_blocks, dim=dim)
+    return models.patch_resnet(
+        (8, 12, 2), patch=patch, channels=channels, num_blocks=num_blocks, dim=dim
+    )
 
 
 def convolve(x, kernel, strides):
@@ -38,7 +40,7 @@ def rectified(x, params, state, train, strides=1):
 
 
 @pytest.mark.parametrize("train", [True, False])
-def test_resnet_is_patches_convolutions_and_residuals(train):
+def test_patch_resnet_is_patches_convolutions_and_residuals(train):
     network = build()
     params, state = network.init(jax.random.key(0), X)
     key = jax.random.key(1)

@@ -37,7 +37,7 @@ class _Residual(nnx.Module):
         return x + self.second(self.first(x, train=train), train=train)
 
 
-class ResNet(nnx.Module):
+class PatchResNet(nnx.Module):
     """Patches, stages of convolutions, the mean over all pixels, and a linear `bottleneck`."""
 
     def __init__(
@@ -81,7 +81,7 @@ def space_to_depth(x, patch: int):
     )
 
 
-def resnet(
+def patch_resnet(
     input_shape: tuple[int, int, int],
     *,
     patch: int,
@@ -119,6 +119,6 @@ def resnet(
         )
     return from_nnx(
         functools.partial(
-            ResNet, tuple(input_shape), patch, tuple(channels), tuple(num_blocks), dim
+            PatchResNet, tuple(input_shape), patch, tuple(channels), tuple(num_blocks), dim
         )
     )
