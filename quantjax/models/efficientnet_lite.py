@@ -11,6 +11,7 @@ from flax import nnx
 
 from quantjax.models import weights
 from quantjax.models.base import Network, from_nnx
+from quantjax.models.depthwise import DepthwiseConv
 
 FEATURES = 1280
 _STEM = 32
@@ -48,16 +49,21 @@ class _Convolution(nnx.Module):
     """A convolution without bias, padded as TensorFlow's "SAME", and batch normalisation."""
 
     def __init__(self, depth, channels, size=1, *, strides=1, groups=1, rngs):
-        self.convolution = nnx.Conv(
-            depth,
-            channels,
-            (size, size),
-            strides=strides,
-            feature_group_count=groups,
-            use_bias=False,
-            kernel_init=nnx.initializers.variance_scaling(2.0, "fan_out", "normal"),
-            rngs=rngs,
-        )
+        init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+        if groups > 1:
+            self.convolution = DepthwiseConv(
+                channels, size, strides=strides, kernel_init=init, rngs=rngs
+            )
+        else:
+            self.convolution = nnx.Conv(
+                depth,
+                channels,
+                (size, size),
+                strides=strides,
+                use_bias=False,
+                kernel_init=init,
+                rngs=rngs,
+            )
         self.norm = nnx.BatchNorm(channels, momentum=0.99, epsilon=1e-3, rngs=rngs)
 
     def __call__(self, x, *, train):
