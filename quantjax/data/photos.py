@@ -1,6 +1,7 @@
 """Photos on disk: decoded when they are asked for, upright, as RGB of one size."""
 
 import dataclasses
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from quantjax.data.sources import check_rows
+from quantjax.data.sources import batch_label, check_rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,16 +32,17 @@ def _pillow() -> tuple[ModuleType, ModuleType]:
     return Image, ImageOps
 
 
-def unreadable(path: Path, reason: object) -> ValueError:
+def unreadable(name: object, reason: object) -> ValueError:
     """Returns the error for a photo that cannot be used, and why."""
-    return ValueError(f"cannot read photo {path}: {reason}; replace it or take it away")
+    return ValueError(f"cannot read photo {name}: {reason}; replace it or take it away")
 
 
-def _mixed(
-    path: Path, size: tuple[int, ...], other: Path, other_size: tuple[int, ...]
+def mixed(
+    name: object, size: tuple[int, ...], other: object, other_size: tuple[int, ...]
 ) -> ValueError:
+    """Returns the error for two photos whose heights and widths differ."""
     return ValueError(
-        f"photos must have one size, got {path} of {size[0]} x {size[1]} and {other} "
+        f"photos must have one size, got {name} of {size[0]} x {size[1]} and {other} "
         f"of {other_size[0]} x {other_size[1]} (height x width); pass size= to resize and crop"
     )
 
@@ -52,38 +54,74 @@ def _check_header(image: "Image.Image", limit: int | None) -> None:
         raise ValueError(f"pixels of mode {image.mode} are not 8 bits a channel, convert them")
 
 
-def _header_size(path: Path) -> tuple[int, int]:
-    """Returns (height, width) as the photo is seen, without decoding it."""
+def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
+    """Returns (height, width) as the photo is seen, without decoding it.
+
+    Raises:
+      ValueError: if it is unreadable.
+    """
     image_module, _ = _pillow()
     try:
-        with image_module.open(path, formats=_FORMATS) as image:
+        with image_module.open(file, formats=_FORMATS) as image:
             _check_header(image, image_module.MAX_IMAGE_PIXELS)
             # Pillow would decode the whole of a PNG to look for a late Exif chunk.
             look = image.format != "PNG" or "exif" in image.info
             turned = look and image.getexif().get(_ORIENTATION) in _TURNED
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise unreadable(path, error) from error
+        raise unreadable(name, error) from error
 
 
-def _decode(path: Path, size: int | None) -> np.ndarray:
-    """Returns a photo, upright, [H, W, 3] uint8; its central square at `size` pixels if given."""
+def central_square(image: "Image.Image", size: int) -> "Image.Image":
+    """Returns the shorter side at `size` pixels, and of the longer side as much, of its middle."""
+    image_module, _ = _pillow()
+    side = min(image.size)
+    left, top = (image.width - side) / 2, (image.height - side) / 2
+    square = (left, top, left + side, top + side)
+    return image.resize((size, size), image_module.Resampling.BILINEAR, box=square)
+
+
+def decode(
+    file: Path | io.BytesIO, name: object, *, size: int | None, mode: str = "RGB"
+) -> np.ndarray:
+    """Returns a photo, upright; its central square at `size` pixels if that is given.
+
+    Args:
+      file: Where the photo is, or its bytes.
+      name: What an error calls it.
+      size: Height and width in pixels, or None for the photo as it is.
+      mode: "RGB", or "L" for grey.
+
+    Returns:
+      Pixels, [H, W, 3] or [H, W, 1] uint8.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      ValueError: if it is unreadable, not 8 bits a channel, or a decompression bomb.
+    """
     image_module, operations = _pillow()
     try:
-        with image_module.open(path, formats=_FORMATS) as image:
+        with image_module.open(file, formats=_FORMATS) as image:
             _check_header(image, image_module.MAX_IMAGE_PIXELS)
             operations.exif_transpose(image, in_place=True)
             if "transparency" in image.info:
                 image = image.convert("RGBA")
             image = image.convert("RGB")
+            if mode != "RGB":
+                image = image.convert(mode)
             if size is not None:
-                side = min(image.size)
-                left, top = (image.width - side) / 2, (image.height - side) / 2
-                square = (left, top, left + side, top + side)
-                image = image.resize((size, size), image_module.Resampling.BILINEAR, box=square)
-            return np.asarray(image, np.uint8)
+                image = central_square(image, size)
+            return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise unreadable(path, error) from error
+        raise unreadable(name, error) from error
+
+
+def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
+    """Returns photos [n, H, W, C]; raises ValueError, with two names, where sizes differ."""
+    for name, photo in zip(names, photos, strict=True):
+        if photo.shape != photos[0].shape:
+            raise mixed(names[0], photos[0].shape, name, photo.shape)
+    return np.stack(photos)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,15 +146,9 @@ class Photos:
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
-        photos = [_decode(self.paths[row], self.size) for row in rows.ravel()]
-        for row, photo in zip(rows.ravel(), photos, strict=True):
-            if photo.shape != photos[0].shape:
-                first = self.paths[rows.flat[0]]
-                raise _mixed(first, photos[0].shape, self.paths[row], photo.shape)
-        image = np.stack(photos)
-        label = self.labels[rows]
-        if self.labels.ndim == 1:
-            label = (label[..., None] == np.arange(len(self.classes))).astype(np.uint8)
+        paths = [self.paths[row] for row in rows.ravel()]
+        image = stacked([decode(path, path, size=self.size) for path in paths], paths)
+        label = batch_label(self.labels, rows, len(self.classes))
         return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
 
 
@@ -128,11 +160,16 @@ def check_size(paths: Sequence[Path], size: int | None) -> None:
       ValueError: if sizes are mixed, a photo is unreadable, or the size is below 1.
     """
     _pillow()
+    check_side(size)
     if size is not None:
-        if size < 1:
-            raise ValueError(f"size must be 1 pixel or more, got {size}")
         return
-    first = _header_size(paths[0])
+    first = header_size(paths[0], paths[0])
     for path in paths[1:]:
-        if (other := _header_size(path)) != first:
-            raise _mixed(paths[0], first, path, other)
+        if (other := header_size(path, path)) != first:
+            raise mixed(paths[0], first, path, other)
+
+
+def check_side(size: int | None) -> None:
+    """Raises ValueError if the size is below 1."""
+    if size is not None and size < 1:
+        raise ValueError(f"size must be 1 pixel or more, got {size}")

@@ -48,6 +48,23 @@ def check_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
     return rows
 
 
+def batch_label(labels: np.ndarray, rows: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns the labels of rows, multi-hot whichever kind a source's labels are.
+
+    Args:
+      labels: Multi-hot [N, L] uint8, or class ids [N].
+      rows: Rows, [B] or of more axes.
+      num_classes: L.
+
+    Returns:
+      Labels [B, L] uint8.
+    """
+    label = labels[rows]
+    if labels.ndim == 1:
+        label = (label[..., None] == np.arange(num_classes)).astype(np.uint8)
+    return label
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
     """Columns held in memory, each [N, ...]; made by `from_arrays`."""
