@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, parallel, train
+from quantjax import evaluate, methods, parallel, train
 from tests import toy
 
 every_method = pytest.mark.parametrize("make", toy.METHODS.values(), ids=toy.METHODS.keys())
@@ -141,6 +141,19 @@ def test_entries_a_phase_does_not_train_stay_bit_equal(make, mesh):
                 moved = largest_gap(before[name], after[name])
                 # Codebooks that were never fitted are not trained either.
                 assert moved == 0 if name not in trained else moved > 0 or name == "codebooks"
+
+
+@every_method
+def test_a_method_of_features_looks_at_no_image(make, mesh):
+    def last_state(image):
+        experiment = toy.experiment(make(inputs=methods.features), num_epochs=3)
+        replaced = experiment._replace(
+            augment=lambda key, batch: {**batch, "image": 0 * batch["image"] + image},
+            preprocess=lambda batch: {**batch, "image": 0 * batch["image"] + image},
+        )
+        return train.fit(replaced, mesh=mesh).state
+
+    assert largest_gap(last_state(0), last_state(1)) == 0
 
 
 def test_dqn_quantizes_only_once_codebooks_exist(mesh):

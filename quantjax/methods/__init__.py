@@ -1,7 +1,17 @@
 """Methods: each paper as a NamedTuple of pure functions."""
 
 from quantjax.methods.adsq import adsq
-from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, Refresh
+from quantjax.methods.base import (
+    Batch,
+    Collectives,
+    Context,
+    Inputs,
+    Method,
+    Phase,
+    Refresh,
+    features,
+    images,
+)
 from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste
 from quantjax.methods.triplet_quantization import triplet_quantization
@@ -10,6 +20,7 @@ __all__ = [
     "Batch",
     "Collectives",
     "Context",
+    "Inputs",
     "Method",
     "Phase",
     "Refresh",
@@ -17,5 +28,7 @@ __all__ = [
     "deepquan",
     "dqn",
     "dqn_ste",
+    "features",
+    "images",
     "triplet_quantization",
 ]

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import labels, losses
-from quantjax.methods.base import Method, Phase, Refresh
+from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec, binary
 
@@ -103,6 +103,7 @@ def adsq(
     guide: Choice = first,
     query: Choice = both,
     database: Choice = both,
+    inputs: Inputs = images,
 ) -> Method:
     """Builds the method: LabelNet alone, then the two image networks by turns, an epoch each.
 
@@ -125,7 +126,7 @@ def adsq(
     Args:
       label_network: Multi-hot labels [B, L] float32 -> [B, bits]; the method applies tanh. The
         paper's has three dense layers.
-      image_network: Images -> [B, bits]; the method applies tanh. Both image networks are this
+      image_network: Inputs -> [B, bits]; the method applies tanh. Both image networks are this
         one, initialised with keys of their own.
       bits: Length of a code.
       label_epochs: Epochs that train LabelNet before the image networks begin.
@@ -138,6 +139,7 @@ def adsq(
       guide: Of F and the other network's embeddings, what the likelihood compares with.
       query: Of u and v, what encodes a query; `first` and `database=second` is asymmetric.
       database: Of u and v, what encodes an item of the database.
+      inputs: What of a batch the image networks see: `images` or `features`.
 
     Returns:
       The method; params {"label_net", *streams}, state {"nets", "embeddings", "codes", "label",
@@ -153,7 +155,8 @@ def adsq(
     if "label_net" in streams:
         raise ValueError(f"streams must have names other than label_net, got {streams}")
     networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
-    embed = functools.partial(_embed, networks)
+    inputs_of = {"label_net": _label_vectors, **dict.fromkeys(streams, inputs)}
+    embed = functools.partial(_embed, networks, inputs_of)
     weights = {
         "likelihood": likelihood_weight,
         "difference": difference_weight,
@@ -182,7 +185,7 @@ def adsq(
         return embed_images
 
     return Method(
-        init=functools.partial(_init, networks, bits),
+        init=functools.partial(_init, networks, inputs_of, bits),
         phases=(
             Phase("labels", functools.partial(_label_loss, embed, weights), ("label_net",)),
             image_phase("first", *streams),
@@ -202,11 +205,11 @@ def adsq(
     )
 
 
-def _init(networks, bits, key, batch, num_rows):
+def _init(networks, inputs_of, bits, key, batch, num_rows):
     params, nets = {}, {}
     for number, (name, network) in enumerate(networks.items()):
         key_of_one = jax.random.fold_in(key, number)
-        params[name], nets[name] = network.init(key_of_one, _inputs(name, batch))
+        params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
     state = {
         "nets": nets,
         "embeddings": {name: jnp.zeros((num_rows, bits)) for name in networks},
@@ -217,12 +220,12 @@ def _init(networks, bits, key, batch, num_rows):
     return params, state
 
 
-def _inputs(name, batch):
-    return batch["label"].astype(jnp.float32) if name == "label_net" else batch["image"]
+def _label_vectors(batch):
+    return batch["label"].astype(jnp.float32)
 
 
-def _embed(networks, name, params, nets, batch, **options):
-    x = _inputs(name, batch)
+def _embed(networks, inputs_of, name, params, nets, batch, **options):
+    x = inputs_of[name](batch)
     output, net_state = networks[name].apply(params[name], nets[name], x, **options)
     return jnp.tanh(output), net_state
 

@@ -10,6 +10,19 @@ Batch = dict[str, jax.Array]
 """Arrays of B rows: image [B, H, W, C], label [B, L] multi-hot, index [B], mask [B]; views are
 one more axis, [B, V, ...]."""
 
+Inputs = Callable[[Batch], jax.Array]
+"""What of a batch the network sees: `images`, `features`, or a function of the user's."""
+
+
+def images(batch: Batch) -> jax.Array:
+    """Returns the batch's images, [B, H, W, C]."""
+    return batch["image"]
+
+
+def features(batch: Batch) -> jax.Array:
+    """Returns the batch's column "feature", [B, F]."""
+    return batch["feature"]
+
 
 class Collectives(NamedTuple):
     """What a step says to the other devices.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from quantjax import losses
 from quantjax.losses.vectors import squared_distances, widen
-from quantjax.methods.base import Batch, Method, Phase, Refresh
+from quantjax.methods.base import Batch, Inputs, Method, Phase, Refresh
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, packing, product
 
@@ -58,7 +58,7 @@ def equal(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jnp.ones_like(squared), jnp.ones_like(squared)
 
 
-def images(batch: Batch) -> jax.Array:
+def flat_images(batch: Batch) -> jax.Array:
     """Returns the batch's images as rows [B, H W C]."""
     return batch["image"].reshape(len(batch["image"]), -1)
 
@@ -100,7 +100,7 @@ def deepquan(
     quantization_weight: float,
     margin: float,
     weigh: Weigh,
-    inputs: Callable[[Batch], jax.Array] = images,
+    inputs: Inputs = flat_images,
     refit_every: int = 1,
     num_iterations: int = 5,
     metric: str = "l2",

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import labels, losses
-from quantjax.methods.base import Method, Phase, Refresh
+from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, packing, product
 
@@ -83,6 +83,7 @@ def dqn(
     metric: str = "ip",
     refit: Refit = restart,
     refit_every: int = 2,
+    inputs: Inputs = images,
 ) -> Method:
     """Builds the paper's method: L + lambda Q over network weights, k-means for the codebooks.
 
@@ -92,7 +93,7 @@ def dqn(
     the real query and the reconstruction, as that code does; "l2" is the paper's text.
 
     Args:
-      network: Images -> [B, dim]; the method applies the bottleneck's tanh.
+      network: Inputs -> [B, dim]; the method applies the bottleneck's tanh.
       dim: R, the embedding's width.
       num_codebooks: M; it must divide dim.
       num_codewords: K, a power of two up to 256; bits = M log2 K.
@@ -101,6 +102,7 @@ def dqn(
       metric: "ip" or "l2" or "cosine", the codec's distance.
       refit: `restart` or `warm_start`.
       refit_every: Epochs between two refits.
+      inputs: What of a batch the network sees: `images` or `features`.
 
     Returns:
       The method; params {"net"}, state {"nets", "codebooks", "fitted"}.
@@ -112,12 +114,12 @@ def dqn(
 
     def init(key, batch, num_rows):
         del num_rows
-        params, net_state = network.init(key, batch["image"])
+        params, net_state = network.init(key, inputs(batch))
         state = {"nets": {"net": net_state}, "codebooks": jnp.zeros(shape), "fitted": False}
         return {"net": params}, jax.tree.map(jnp.asarray, state)
 
     def loss(params, state, batch, context):
-        z, similar, nets = _forward(network, params, state, batch, context)
+        z, similar, nets = _forward(network, inputs, params, state, batch, context)
         pair = jnp.mean(pair_loss(z, context.gather(z), similar))
         codebooks = state["codebooks"]
         quantized = product.decode(codebooks, product.encode(codebooks, z))
@@ -131,10 +133,11 @@ def dqn(
 
     return _method(
         network,
+        inputs,
         init,
         Phase("joint", loss, ("net",)),
         Refresh(
-            collect=functools.partial(_embed, network),
+            collect=functools.partial(_embed, network, inputs),
             update=update,
             every=refit_every,
             start=refit_every,
@@ -157,6 +160,7 @@ def dqn_ste(
     pair_loss: PairLoss = losses.pairwise_cosine,
     metric: str = "ip",
     start: int = 1,
+    inputs: Inputs = images,
 ) -> Method:
     """Builds DQN with codebooks that the loss itself trains.
 
@@ -165,7 +169,7 @@ def dqn_ste(
     quantization error, both through `product.quantize`. This is not in the paper.
 
     Args:
-      network: Images -> [B, dim]; the method applies the bottleneck's tanh.
+      network: Inputs -> [B, dim]; the method applies the bottleneck's tanh.
       dim: R, the embedding's width.
       num_codebooks: M; it must divide dim.
       num_codewords: K, a power of two up to 256; bits = M log2 K.
@@ -174,6 +178,7 @@ def dqn_ste(
       pair_loss: A two-sided pair loss.
       metric: "ip" or "l2" or "cosine", the codec's distance.
       start: Epoch that begins with k-means.
+      inputs: What of a batch the network sees: `images` or `features`.
 
     Returns:
       The method; params {"net", "codebooks"}, state {"nets", "fitted"}.
@@ -185,12 +190,12 @@ def dqn_ste(
 
     def init(key, batch, num_rows):
         del num_rows
-        params, net_state = network.init(key, batch["image"])
+        params, net_state = network.init(key, inputs(batch))
         state = {"nets": {"net": net_state}, "fitted": jnp.asarray(False)}
         return {"net": params, "codebooks": jnp.zeros(shape)}, state
 
     def loss(params, state, batch, context):
-        z, similar, nets = _forward(network, params, state, batch, context)
+        z, similar, nets = _forward(network, inputs, params, state, batch, context)
         quantized = product.quantize(params["codebooks"], z, temperature=temperature)
         pair = jnp.mean(pair_loss(z, context.gather(z), similar))
         asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
@@ -210,10 +215,11 @@ def dqn_ste(
 
     return _method(
         network,
+        inputs,
         init,
         Phase("joint", loss, ("net", "codebooks")),
         Refresh(
-            collect=functools.partial(_embed, network),
+            collect=functools.partial(_embed, network, inputs),
             update=update,
             every=None,
             start=start,
@@ -226,7 +232,7 @@ def dqn_ste(
     )
 
 
-def _method(network, init, phase, refresh, codebooks_of, metric):
+def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
     def codec(params, state):
         codebooks, fitted = codebooks_of(params, state)
         if not fitted:
@@ -236,20 +242,20 @@ def _method(network, init, phase, refresh, codebooks_of, metric):
             )
         return ProductCodec(codebooks, metric=metric)
 
-    embed = functools.partial(_embed, network)
+    embed = functools.partial(_embed, network, inputs)
     return Method(init, (phase,), lambda epoch: 0, embed, embed, codec, refresh)
 
 
-def _forward(network, params, state, batch, context):
+def _forward(network, inputs, params, state, batch, context):
     output, net_state = network.apply(
-        params["net"], state["nets"]["net"], batch["image"], train=True, key=context.key
+        params["net"], state["nets"]["net"], inputs(batch), train=True, key=context.key
     )
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     return jnp.tanh(output), similar, {"net": net_state}
 
 
-def _embed(network, params, state, batch):
-    output, _ = network.apply(params["net"], state["nets"]["net"], batch["image"], train=False)
+def _embed(network, inputs, params, state, batch):
+    output, _ = network.apply(params["net"], state["nets"]["net"], inputs(batch), train=False)
     return jnp.tanh(output)
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from quantjax import labels, losses
 from quantjax.losses import selection
 from quantjax.losses.vectors import squared_distances, unit, widen
-from quantjax.methods.base import Method, Phase
+from quantjax.methods.base import Inputs, Method, Phase, images
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec
 
@@ -69,6 +69,7 @@ def triplet_quantization(
     quantization_weight: float = 1.0,
     select: Select = selection.semi_hard,
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
+    inputs: Inputs = images,
 ) -> Method:
     """Builds L = L_tri + lambda L_TQ over the network's weights; codes are signs.
 
@@ -81,7 +82,7 @@ def triplet_quantization(
     All defaults are of the reconstruction, none the paper's.
 
     Args:
-      network: Images -> [B, bits]; the method applies the activation.
+      network: Inputs -> [B, bits]; the method applies the activation.
       bits: B, the length of a code and width of the embedding.
       margin: m, in units of the squared distance of embeddings of length 1, which is 4 at most.
       quantization: L_TQ, by `on_triplets` or `on_rows`; None is the first reading, the triplet
@@ -91,6 +92,7 @@ def triplet_quantization(
         embeddings of length 1.
       activation: From the network's output to f: tanh, or the identity. Where tanh saturates, f is
         all but a code already, and there is little left to quantize.
+      inputs: What of a batch the network sees: `images` or `features`.
 
     Returns:
       The method; params {"net"}, state {"nets"}.
@@ -107,12 +109,12 @@ def triplet_quantization(
 
     def init(key, batch, num_rows):
         del num_rows
-        params, net_state = network.init(key, batch["image"])
+        params, net_state = network.init(key, inputs(batch))
         return {"net": params}, {"nets": {"net": net_state}}
 
     def forward(params, state, batch, **options):
         output, net_state = network.apply(
-            params["net"], state["nets"]["net"], batch["image"], **options
+            params["net"], state["nets"]["net"], inputs(batch), **options
         )
         if output.shape[1:] != (bits,):
             raise ValueError(f"the network must return [B, {bits}], got {output.shape}")

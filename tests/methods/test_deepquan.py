@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax import embedding, parallel, train
-from quantjax.methods.deepquan import by_rank, equal, heat_kernel, images, weighted_triplets
+from quantjax.methods.deepquan import by_rank, equal, flat_images, heat_kernel, weighted_triplets
 from tests import toy
 
 
@@ -115,4 +115,4 @@ def test_reconstruction_comes_first_and_codebooks_follow(mesh):
 
 
 def test_images_are_flattened_for_a_perceptron():
-    assert images({"image": jnp.zeros((3, 4, 5, 2))}).shape == (3, 40)
+    assert flat_images({"image": jnp.zeros((3, 4, 5, 2))}).shape == (3, 40)
