@@ -2,18 +2,23 @@
 
 from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
 from quantjax.models.base import Network, from_nnx
+from quantjax.models.cifar_resnet import cifar_resnet18
 from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.mlp import mlp
 from quantjax.models.patch_resnet import patch_resnet
+from quantjax.models.resnet import resnet18, resnet50
 
 __all__ = [
     "Network",
     "alexnet_caffe",
     "alexnet_torchvision",
+    "cifar_resnet18",
     "convnet",
     "efficientnet_lite0",
     "from_nnx",
     "mlp",
     "patch_resnet",
+    "resnet18",
+    "resnet50",
 ]

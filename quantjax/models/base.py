@@ -70,6 +70,20 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     return Network(init, apply)
 
 
+def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
+    """Refuses what is no batch of inputs of one shape, before a layer says so in its own terms.
+
+    Args:
+      x: Inputs, due is [B, *input_shape].
+      input_shape: Shape of one.
+
+    Raises:
+      ValueError: if they are of another shape.
+    """
+    if x.shape[1:] != input_shape:
+        raise ValueError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
+
+
 def _filled(nnx, abstract, values):
     part = jax.tree.map(lambda leaf: leaf, abstract)
     nnx.replace_by_pure_dict(part, _with_keys_of(nnx.to_pure_dict(abstract), values))

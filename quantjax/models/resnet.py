@@ -1,0 +1,247 @@
+"""ResNet-18 and ResNet-50 in torchvision's form, whose published weights fit them."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from quantjax.models.base import Network, check_inputs, from_nnx
+
+_WIDTHS = (64, 128, 256, 512)
+_HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_PARTS = {"convolution": "conv", "norm": "bn"}
+_IN_SHORTCUT = {"convolution": "0", "norm": "1"}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+# What torchvision's files hold besides: the classifier, and counts of batches.
+UNUSED = ("fc.*", "*.num_batches_tracked")
+
+
+class Kernel(NamedTuple):
+    """A convolution's side, stride and channels; it is padded by half its side, rounded down."""
+
+    size: int
+    strides: int
+    channels: int
+
+
+class Stem(NamedTuple):
+    """The first convolution; `after` maps its rectified maps [B, H, W, C]."""
+
+    kernel: Kernel
+    after: Callable[[jax.Array], jax.Array]
+
+
+Block = Callable[[int, int], tuple[Kernel, ...]]
+
+
+def basic_block(width: int, strides: int) -> tuple[Kernel, ...]:
+    """Returns the two convolutions of a block of ResNet-18."""
+    return Kernel(3, strides, width), Kernel(3, 1, width)
+
+
+def bottleneck_block(width: int, strides: int) -> tuple[Kernel, ...]:
+    """Returns the three convolutions of a block of ResNet-50; v1.5 strides in the 3x3."""
+    return Kernel(1, 1, width), Kernel(3, strides, width), Kernel(1, 1, 4 * width)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """Returns maxima of 3x3 pixels around every second pixel; beyond the border is nothing."""
+    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+class _Convolution(nnx.Module):
+    """A convolution without bias, and batch normalisation."""
+
+    def __init__(self, depth: int, kernel: Kernel, *, rngs: nnx.Rngs):
+        self.convolution = nnx.Conv(
+            depth,
+            kernel.channels,
+            (kernel.size, kernel.size),
+            strides=kernel.strides,
+            padding=kernel.size // 2,
+            use_bias=False,
+            kernel_init=_HE,
+            rngs=rngs,
+        )
+        self.norm = nnx.BatchNorm(kernel.channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        x = self.convolution(x)
+        kept = self.norm.momentum * self.norm.var[...]
+        y = self.norm(x, use_running_average=not train)
+        if train:
+            # PyTorch averages the unbiased variance, flax the biased; of one value only the latter.
+            count = x.size // x.shape[-1]
+            self.norm.var[...] = kept + (self.norm.var[...] - kept) * count / max(count - 1, 1)
+        return y
+
+
+class _Residual(nnx.Module):
+    """Convolutions, added to what they were given, or to a 1x1 convolution of it: `shortcut`."""
+
+    def __init__(self, depth: int, kernels: tuple[Kernel, ...], *, rngs: nnx.Rngs):
+        depths = (depth, *(kernel.channels for kernel in kernels))
+        self.layers = nnx.List(
+            _Convolution(depth, kernel, rngs=rngs)
+            for depth, kernel in zip(depths, kernels, strict=False)
+        )
+        whole = Kernel(1, max(kernel.strides for kernel in kernels), depths[-1])
+        self.shortcut = None if whole == (1, 1, depth) else _Convolution(depth, whole, rngs=rngs)
+
+    def __call__(self, x, *, train):
+        y = x
+        for layer in self.layers[:-1]:
+            y = nnx.relu(layer(y, train=train))
+        y = self.layers[-1](y, train=train)
+        return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x, train=train)))
+
+
+class ResNet(nnx.Module):
+    """A stem, four stages of residuals, the mean over all pixels, maybe a linear `bottleneck`."""
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        stem: Stem,
+        block: Block,
+        num_blocks: tuple[int, ...],
+        dim: int | None,
+        *,
+        rngs: nnx.Rngs,
+    ):
+        self.input_shape = input_shape
+        self.stem = _Convolution(input_shape[2], stem.kernel, rngs=rngs)
+        self.after_stem = stem.after
+        self.stages = nnx.List()
+        depth = stem.kernel.channels
+        for stage, (width, count) in enumerate(zip(_WIDTHS, num_blocks, strict=True)):
+            blocks = nnx.List()
+            for number in range(count):
+                kernels = block(width, 2 if stage and number == 0 else 1)
+                blocks.append(_Residual(depth, kernels, rngs=rngs))
+                depth = kernels[-1].channels
+            self.stages.append(blocks)
+        self.bottleneck = None if dim is None else nnx.Linear(depth, dim, rngs=rngs)
+
+    def __call__(self, x, *, train, rngs=None):
+        """Maps [B, H, W, C] to [B, dim], or to the mean over all pixels without a bottleneck."""
+        del rngs
+        check_inputs(x, self.input_shape)
+        x = self.after_stem(nnx.relu(self.stem(x, train=train)))
+        for blocks in self.stages:
+            for block in blocks:
+                x = block(x, train=train)
+        x = jnp.mean(x, axis=(1, 2))
+        return x if self.bottleneck is None else self.bottleneck(x)
+
+
+STEM = Stem(Kernel(7, 2, 64), max_pool)
+
+
+def resnet18(
+    input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
+) -> Network:
+    """Builds ResNet-18, as torchvision has it.
+
+    Args:
+      input_shape: (H, W, C) of the images, which come through `normalize` for torchvision's
+        weights; these are of 224x224x3, and fit any size.
+      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+
+    Returns:
+      The network: [B, H, W, C] float32 -> [B, dim], or [B, 512]. Its net_state holds batch
+      statistics. Its `apply` raises ValueError for images of another shape.
+
+    Raises:
+      ValueError: if input_shape is not three positive sizes, or dim not positive.
+
+    Reference:
+      He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385.
+    """
+    return build(input_shape, STEM, basic_block, (2, 2, 2, 2), dim)
+
+
+def resnet50(
+    input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
+) -> Network:
+    """Builds ResNet-50, as torchvision has it: "v1.5".
+
+    A block that halves the maps does so in its 3x3 convolution; the paper's does in its first 1x1,
+    which then leaves three of four pixels unread.
+
+    Args:
+      input_shape: As `resnet18`'s.
+      dim: As `resnet18`'s.
+
+    Returns:
+      The network, as `resnet18`'s, but its features are [B, 2048].
+
+    Raises:
+      ValueError: as `resnet18` does.
+
+    Reference:
+      He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385.
+    """
+    return build(input_shape, STEM, bottleneck_block, (3, 4, 6, 3), dim)
+
+
+def build(
+    input_shape: tuple[int, int, int],
+    stem: Stem,
+    block: Block,
+    num_blocks: tuple[int, ...],
+    dim: int | None,
+) -> Network:
+    """Builds a network of this family.
+
+    Args:
+      input_shape: (H, W, C) of the images.
+      stem: What stands before the four stages.
+      block: (width, strides) -> convolutions of a block; 64 is the first stage's width, and each
+        later one doubles it.
+      num_blocks: Blocks of each of the four stages.
+      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+
+    Raises:
+      ValueError: if input_shape is not three positive sizes, or dim not positive.
+    """
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+    if dim is not None and dim < 1:
+        raise ValueError(f"dim must be positive, or None for the features, got {dim}")
+    return from_nnx(functools.partial(ResNet, tuple(input_shape), stem, block, num_blocks, dim))
+
+
+def normalize(images: jax.Array) -> jax.Array:
+    """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
+    mean, deviation = jnp.asarray([0.485, 0.456, 0.406]), jnp.asarray([0.229, 0.224, 0.225])
+    return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
+
+
+def names(path: str) -> str | None:
+    """Returns torchvision's name of a target of `weights.load`; None for the bottleneck's.
+
+    Raises:
+      ValueError: if the target is none of this family of networks.
+    """
+    match path.split("/"):
+        case ["bottleneck", _]:
+            return None
+        case ["stem", part, leaf]:
+            return f"{_PARTS[part]}1.{_LEAVES[leaf]}"
+        case ["stages", stage, block, "layers", number, part, leaf]:
+            layer = f"{_PARTS[part]}{int(number) + 1}"
+        case ["stages", stage, block, "shortcut", part, leaf]:
+            layer = f"downsample.{_IN_SHORTCUT[part]}"
+        case _:
+            raise ValueError(f"{path!r} is no target of a ResNet; names are of another network")
+    return f"layer{int(stage) + 1}.{block}.{layer}.{_LEAVES[leaf]}"
