@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_inputs, from_nnx
 from quantjax.models.weights import Source, after_flattening
 
 FEATURES = 4096
@@ -108,8 +108,7 @@ class AlexNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps [B, H, W, C] to [B, dim], or to the last dense layer without a bottleneck."""
-        if x.shape[1:] != self.input_shape:
-            raise ValueError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
+        check_inputs(x, self.input_shape)
         for convolution, after in zip(self.convolutions, self.after, strict=True):
             x = after(nnx.relu(convolution(x)))
         x = jnp.reshape(x, (x.shape[0], -1))

@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_inputs, from_nnx
 
 _HE = nnx.initializers.he_normal()
 
@@ -23,6 +23,7 @@ class ConvNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        self.input_shape = input_shape
         height, width, depth = input_shape
         self.convolutions = nnx.List()
         for out, size in zip(channels, kernel_sizes, strict=True):
@@ -36,6 +37,7 @@ class ConvNet(nnx.Module):
     def __call__(self, x, *, train, rngs=None):
         """Maps [B, H, W, C] to [B, dim]."""
         del train, rngs
+        check_inputs(x, self.input_shape)
         for convolution in self.convolutions:
             x = nnx.relu(convolution(x))
         x = nnx.relu(self.dense(jnp.reshape(x, (x.shape[0], -1))))
@@ -61,6 +63,7 @@ def convnet(
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim]. It has no batch statistics and no dropout.
+      Its `apply` raises ValueError for images of another shape.
 
     Raises:
       ValueError: if there is not one kernel size for every convolution.
@@ -71,5 +74,7 @@ def convnet(
             f"{kernel_sizes}"
         )
     return from_nnx(
-        functools.partial(ConvNet, input_shape, tuple(channels), tuple(kernel_sizes), hidden, dim)
+        functools.partial(
+            ConvNet, tuple(input_shape), tuple(channels), tuple(kernel_sizes), hidden, dim
+        )
     )

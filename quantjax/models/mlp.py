@@ -6,20 +6,24 @@ import math
 
 from flax import nnx
 
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_inputs, from_nnx
 
 
 class Mlp(nnx.Module):
     """Dense layers with ReLU between them; the last one is called `bottleneck`."""
 
-    def __init__(self, in_features: int, hidden: tuple[int, ...], dim: int, *, rngs: nnx.Rngs):
-        widths = (in_features, *hidden)
+    def __init__(
+        self, input_shape: tuple[int, ...], hidden: tuple[int, ...], dim: int, *, rngs: nnx.Rngs
+    ):
+        self.input_shape = input_shape
+        widths = (math.prod(input_shape), *hidden)
         self.layers = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
         self.bottleneck = nnx.Linear(widths[-1], dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, ...] with prod(...) = in_features to [B, dim]."""
+        """Maps [B, *input_shape] to [B, dim]."""
         del train, rngs
+        check_inputs(x, self.input_shape)
         x = x.reshape(x.shape[0], -1)
         for layer in self.layers:
             x = nnx.relu(layer(x))
@@ -35,6 +39,7 @@ def mlp(input_shape: tuple[int, ...], *, hidden: tuple[int, ...], dim: int) -> N
       dim: D, the width of the embedding.
 
     Returns:
-      The network: [B, *input_shape] float32 -> [B, dim].
+      The network: [B, *input_shape] float32 -> [B, dim]. Its `apply` raises ValueError for inputs
+      of another shape.
     """
-    return from_nnx(functools.partial(Mlp, math.prod(input_shape), tuple(hidden), dim))
+    return from_nnx(functools.partial(Mlp, tuple(input_shape), tuple(hidden), dim))

@@ -8,7 +8,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_inputs, from_nnx
 
 _HE = nnx.initializers.he_normal()
 
@@ -50,6 +50,7 @@ class PatchResNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
+        self.input_shape = input_shape
         self.patch = patch
         self.layers = nnx.List()
         depth = input_shape[2] * patch**2
@@ -64,6 +65,7 @@ class PatchResNet(nnx.Module):
     def __call__(self, x, *, train, rngs=None):
         """Maps [B, H, W, C] to [B, dim]."""
         del rngs
+        check_inputs(x, self.input_shape)
         x = space_to_depth(x, self.patch)
         for layer in self.layers:
             x = layer(x, train=train)
@@ -103,6 +105,7 @@ def patch_resnet(
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim]. Its net_state holds batch statistics.
+      Its `apply` raises ValueError for images of another shape.
 
     Raises:
       ValueError: if patch does not divide height and width, or there is not one number of blocks
