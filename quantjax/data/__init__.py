@@ -33,6 +33,7 @@ from quantjax.data.protocols import (
     with_train,
 )
 from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "Sampler",
     "Source",
     "Splits",
+    "TfdsSource",
     "audit",
     "by_name",
     "cifar10",
@@ -58,6 +60,7 @@ __all__ = [
     "file_lists",
     "final",
     "from_arrays",
+    "from_tfds",
     "image_folder",
     "imagenet_100",
     "in_shop",

@@ -72,13 +72,21 @@ def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
         raise unreadable(name, error) from error
 
 
-def central_square(image: "Image.Image", size: int) -> "Image.Image":
+def _central_square(image: "Image.Image", size: int) -> "Image.Image":
     """Returns the shorter side at `size` pixels, and of the longer side as much, of its middle."""
     image_module, _ = _pillow()
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     square = (left, top, left + side, top + side)
     return image.resize((size, size), image_module.Resampling.BILINEAR, box=square)
+
+
+def resized(image: np.ndarray, size: int) -> np.ndarray:
+    """Returns the central square of pixels [H, W, C] uint8 at `size` pixels; C is 1 or 3."""
+    image_module, _ = _pillow()
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    square = _central_square(image_module.fromarray(pixels), size)
+    return np.asarray(square).reshape(size, size, -1)
 
 
 def decode(
@@ -110,7 +118,7 @@ def decode(
             if mode != "RGB":
                 image = image.convert(mode)
             if size is not None:
-                image = central_square(image, size)
+                image = _central_square(image, size)
             return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
     except Exception as error:  # decoders of damaged files raise nearly anything
         raise unreadable(name, error) from error

@@ -1,0 +1,211 @@
+"""Images of sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+
+import dataclasses
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quantjax.data import photos
+from quantjax.data.sources import batch_label, check_rows
+from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
+
+_BATCH = 256  # records in memory while labels are read
+_TABLE = 1 << 30  # bytes of multi-hot labels above which class ids stay such
+_MODES = {1: "L", 3: "RGB"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TfdsSource:
+    """A source of images decoded when they are asked for; made by `from_tfds`.
+
+    Attributes:
+      records: Of all splits, one after another.
+      labels: Multi-hot labels [N, L] uint8, or class ids [N] int64 where an image has one class and
+        the former would take more than 1 GiB; a batch's "label" is multi-hot either way.
+      classes: Names of the L classes.
+      size: Height and width in pixels, or None for images as they are.
+      image: Key of the images.
+      num_channels: 3, or 1 for grey.
+    """
+
+    records: Records
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    size: int | None
+    image: str
+    num_channels: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        rows = check_rows(rows, len(self))
+        names = [self.records.name_of(row) for row in rows.ravel()]
+        stored = [_inside(record, self.image) for record in self.records.read(rows.ravel())]
+        decoded = [self._decode(each, name) for each, name in zip(stored, names, strict=True)]
+        image = photos.stacked(decoded, names)
+        label = batch_label(self.labels, rows, len(self.classes))
+        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+
+    def _decode(self, stored: bytes | np.ndarray, name: str) -> np.ndarray:
+        if isinstance(stored, bytes):
+            mode = _MODES[self.num_channels]
+            return photos.decode(io.BytesIO(stored), name, size=self.size, mode=mode)
+        return stored if self.size is None else photos.resized(stored, self.size)
+
+
+def from_tfds(
+    name: str,
+    *,
+    split: str | Sequence[str],
+    data_dir: str | Path | None = None,
+    size: int | None = None,
+    image: str = "image",
+    label: str = "label",
+) -> TfdsSource:
+    """Returns a set that TFDS has prepared, its splits one after another; downloads nothing.
+
+    Every record is read once for its label; an image is decoded when its row is asked for, as by
+    `image_folder`: upright, as RGB, or as grey where the set says that it has one channel.
+    TensorFlow is not needed, except that many sets are prepared with it.
+
+    Rows are in TFDS's own order: a protocol drawn from them has the digest that it has on another
+    reader's rows, and other images in its lists.
+
+    Args:
+      name: NAME or NAME/CONFIG, either with :VERSION or not, as TFDS writes them.
+      split: "train", or several, whose rows follow each other; "train[:80%]" is a part of one.
+      data_dir: Where the set is prepared; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      size: Height and width in pixels, see `image_folder`; None takes images of one size as they
+        are.
+      image: Key of the images, an `Image` or a `Tensor` [H, W, C] of 8 bits, C 1 or 3; "a/b" is
+        the key b of what is under a.
+      label: Key of a `ClassLabel` or of a sequence of them, such as "objects/label"; what a
+        sequence repeats counts once.
+
+    Raises:
+      ModuleNotFoundError: if tensorflow-datasets, or Pillow, is not installed.
+      FileNotFoundError: if the set is not prepared, or not for random access; it shows a command.
+      ValueError: if there is no such set, split or key, a key has another kind of feature, a label
+        is none of the classes, or (here or when rows are asked for) sizes are mixed or an image is
+        unreadable.
+    """
+    photos.check_side(size)
+    import_tfds()
+    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    folder = folder.expanduser().absolute()
+    builder = find_builder(name, folder)
+    shape = _image_shape(builder.info, image)
+    classes, several = _classes(builder.info, label)
+    splits = (split,) if isinstance(split, str) else tuple(split)
+    records = open_records(builder, splits, folder)
+    look_at_sizes = size is None and None in shape
+    ids = _read_labels(records, label, image=image if look_at_sizes else None)
+    labels = _table(records, ids, len(classes), several=several)
+    return TfdsSource(records, labels, classes, size, image, shape[-1])
+
+
+def _inside(record: Mapping[str, Any], key: str) -> Any:
+    """Returns what a record has under a key, "a/b" being b of what is under a."""
+    value: Any = record
+    for part in key.split("/"):
+        value = value[part]
+    return value
+
+
+def _feature(info: Any, argument: str, key: str) -> tuple[Any, int]:
+    """Returns the feature under a key, and the number of sequences around it."""
+    tfds = import_tfds()
+    feature, sequences = info.features, 0
+    for part in (*key.split("/"), None):
+        while type(feature) is tfds.features.Sequence:  # not its subclasses, which are more
+            feature, sequences = feature.feature, sequences + 1
+        if part is None:
+            break
+        if not isinstance(feature, tfds.features.FeaturesDict) or part not in feature:
+            raise ValueError(
+                f"{argument} must be a key of {info.full_name}, which has "
+                f"{', '.join(info.features)}, got {key}"
+            )
+        feature = feature[part]
+    return feature, sequences
+
+
+def _kind(feature: Any, sequences: int) -> str:
+    return "a sequence of " * sequences + " ".join(repr(feature).split())
+
+
+def _image_shape(info: Any, key: str) -> tuple[int | None, int | None, int]:
+    """Returns height and width, None where they vary, and the number of channels."""
+    tfds = import_tfds()
+    feature, sequences = _feature(info, "image", key)
+    kinds = (tfds.features.Image, tfds.features.Tensor)
+    shape = feature.shape if isinstance(feature, kinds) else ()
+    if sequences or len(shape) != 3 or shape[-1] not in _MODES or feature.np_dtype != np.uint8:
+        raise ValueError(
+            "image must be the key of an image of 8 bits and 1 or 3 channels, "
+            f"{info.full_name} has {_kind(feature, sequences)} under {key}"
+        )
+    return shape
+
+
+def _classes(info: Any, key: str) -> tuple[tuple[str, ...], bool]:
+    """Returns the names of the classes, and whether an image may have several."""
+    tfds = import_tfds()
+    feature, sequences = _feature(info, "label", key)
+    if not isinstance(feature, tfds.features.ClassLabel) or sequences > 1 or not feature.names:
+        raise ValueError(
+            "label must be the key of a ClassLabel, or of a sequence of them, "
+            f"{info.full_name} has {_kind(feature, sequences)} under {key}"
+        )
+    return tuple(feature.names), sequences == 1
+
+
+def _read_labels(records: Records, label: str, *, image: str | None) -> list[np.ndarray]:
+    """Returns the class ids of each record; where images are named, checks that sizes agree."""
+    num_rows, ids = int(records.starts[-1]), []
+    first: tuple[str, tuple[int, ...]] | None = None
+    for start in range(0, num_rows, _BATCH):
+        rows = np.arange(start, min(start + _BATCH, num_rows))
+        for row, record in zip(rows, records.read(rows), strict=True):
+            ids.append(np.asarray(_inside(record, label), np.int64).reshape(-1))
+            if image is not None:
+                name = records.name_of(row)
+                shape = _shape(_inside(record, image), name)
+                first = first or (name, shape)
+                if shape != first[1]:
+                    raise photos.mixed(*first, name, shape)
+    return ids
+
+
+def _shape(stored: bytes | np.ndarray, name: str) -> tuple[int, ...]:
+    if isinstance(stored, bytes):
+        return photos.header_size(io.BytesIO(stored), name)
+    return stored.shape[:2]
+
+
+def _table(
+    records: Records, ids: Sequence[np.ndarray], num_classes: int, *, several: bool
+) -> np.ndarray:
+    """Returns multi-hot labels [N, L] uint8, or class ids [N] of a table that would be too large.
+
+    Raises:
+      ValueError: if an id is none of a class; -1 is TFDS's for an image without a label.
+    """
+    class_ids = np.concatenate(ids)
+    rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
+    wrong = np.flatnonzero((class_ids < 0) | (class_ids >= num_classes))
+    if wrong.size:
+        raise ValueError(
+            f"label {class_ids[wrong[0]]} of {records.name_of(rows[wrong[0]])} is none of "
+            f"its {num_classes} classes; leave out a split without labels"
+        )
+    if not several and len(ids) * num_classes > _TABLE:
+        return class_ids
+    table = np.zeros((len(ids), num_classes), np.uint8)
+    table[rows, class_ids] = 1
+    return table
