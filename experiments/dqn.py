@@ -1,13 +1,78 @@
-"""What the experiments with DQN share: optimizer, method and wiring from a config."""
+"""DQN as an experiment: its numbers, its ablations, and its wiring on any task."""
 
-from collections.abc import Callable
+from typing import Any
 
 import optax
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
-from quantjax import data, methods, models, optimizers, train
-from quantjax.data import augment, protocols
+from experiments.task import Task, wire
+from quantjax import losses, methods, optimizers, train
+from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "two_step": {"quantization_weight": 0.0},
+    "inner_product": {"pair_loss": "inner_product"},
+}
+"""The paper's DQN2 and DQNip. Without quantization is the row "dqn float" of every run."""
+
+
+def get_config(**numbers: Any) -> ConfigDict:
+    """Returns the numbers of an experiment with DQN, lambda and the refits being the paper's.
+
+    Args:
+      **numbers: Others than these, and further ones.
+    """
+    config = config_dict.create(
+        seed=0,
+        final=False,
+        bits=32,
+        num_codewords=256,
+        num_codebooks=config_dict.placeholder(int),
+        dim=48,
+        metric="ip",
+        pair_loss="cosine",
+        quantization_weight=1e-4,
+        refit_every=2,
+    )
+    with config.unlocked():
+        config.update(numbers)
+    return config
+
+
+def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
+    """Wires DQN on a task.
+
+    Args:
+      config: From `get_config`, with num_epochs, batch_size, learning_rate and maybe weight_decay.
+      name: The experiment's name.
+      task: What it learns from.
+
+    Raises:
+      ValueError: see `num_codebooks` and `pair_loss`.
+    """
+    optimizer_of = {"net": optimizer(config, len(task.splits.train))}
+    return wire(config, name, task, method(config, task), optimizer_of)
+
+
+def method(config: ConfigDict, task: Task) -> methods.Method:
+    """Returns the paper's method.
+
+    Args:
+      config: From `get_config`.
+      task: Its network and inputs.
+    """
+    return methods.dqn(
+        task.network(config.dim),
+        dim=config.dim,
+        num_codebooks=num_codebooks(config),
+        num_codewords=config.num_codewords,
+        quantization_weight=config.quantization_weight,
+        pair_loss=pair_loss(config),
+        refit_every=config.refit_every,
+        metric=config.metric,
+        inputs=task.inputs,
+    )
 
 
 def num_codebooks(config: ConfigDict) -> int:
@@ -28,36 +93,47 @@ def num_codebooks(config: ConfigDict) -> int:
     return due
 
 
-def method(config: ConfigDict, network: models.Network) -> methods.Method:
-    """Returns the paper's method.
+def pair_loss(config: ConfigDict) -> PairLoss:
+    """Returns the pairwise loss that the config names.
 
     Args:
-      config: Its bits, num_codewords, num_codebooks, dim, quantization_weight, refit_every and
-        metric.
-      network: Images -> [B, dim].
+      config: Its pair_loss.
+
+    Raises:
+      ValueError: if it is neither "cosine" nor "inner_product".
     """
-    return methods.dqn(
-        network,
-        dim=config.dim,
-        num_codebooks=num_codebooks(config),
-        num_codewords=config.num_codewords,
-        quantization_weight=config.quantization_weight,
-        refit_every=config.refit_every,
-        metric=config.metric,
-    )
+    known = {
+        "cosine": losses.pairwise_cosine,
+        "inner_product": losses.pairwise_inner_product,
+    }
+    return named("pair_loss", config.pair_loss, known)
 
 
-def optimizer(
-    config: ConfigDict, num_train: int, *, weight_decay: float = 0.0
-) -> optax.GradientTransformation:
+def named(key: str, word: str, known: dict[str, Any]) -> Any:
+    """Returns what a word of a config stands for.
+
+    Args:
+      key: Of the config.
+      word: Its value.
+      known: What each word stands for.
+
+    Raises:
+      ValueError: if it is not known.
+    """
+    if word not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}, got {word!r}")
+    return known[word]
+
+
+def optimizer(config: ConfigDict, num_train: int) -> optax.GradientTransformation:
     """Returns the paper's momentum SGD: the bottleneck at ten times the rate, biases at twice.
 
     The rate falls to a fifth after 70 % and again after 90 % of the run.
 
     Args:
-      config: Its num_epochs, batch_size and learning_rate.
+      config: Its num_epochs, batch_size and learning_rate, and weight_decay, the factor of the L2
+        penalty's gradient; the paper has none.
       num_train: Number of training images.
-      weight_decay: Factor of the L2 penalty's gradient; the paper has none.
     """
     steps = config.num_epochs * (num_train // config.batch_size)
     staircase = optax.piecewise_constant_schedule(
@@ -65,56 +141,6 @@ def optimizer(
     )
     return optimizers.momentum_sgd(
         staircase,
-        weight_decay=weight_decay,
+        weight_decay=config.get("weight_decay", 0.0),
         factors=(("bottleneck/.*", 10.0), (".*bias", 2.0)),
-    )
-
-
-def splits(config: ConfigDict, carved: protocols.Splits) -> protocols.Splits:
-    """Returns the split to train on.
-
-    Args:
-      config: Its final: False to choose on validation rows, True to train on them as well once all
-        is chosen.
-      carved: The protocol, with its validation part.
-    """
-    return protocols.final(carved) if config.final else carved
-
-
-def wire(
-    config: ConfigDict,
-    name: str,
-    method: methods.Method,
-    optimizer_of: dict[str, optax.GradientTransformation],
-    splits: protocols.Splits,
-    *,
-    distort: augment.Transform,
-    prepare: Callable[[augment.Batch], augment.Batch],
-) -> train.Experiment:
-    """Puts a method on images.
-
-    Args:
-      config: Its seed, num_epochs and batch_size.
-      name: The experiment's name.
-      method: What is trained.
-      optimizer_of: Optimizer of each entry of the method's params.
-      splits: The images.
-      distort: What happens to images in training, ahead of `prepare`.
-      prepare: What happens to all batches.
-
-    Returns:
-      What `train.fit` runs.
-    """
-    change = augment.on_images(distort)
-    return train.Experiment(
-        name=name,
-        method=method,
-        splits=splits,
-        sampler=data.shuffled(len(splits.train), config.batch_size),
-        augment=lambda key, batch: prepare(change(key, batch)),
-        preprocess=prepare,
-        optimizers=optimizer_of,
-        num_epochs=config.num_epochs,
-        batch_size=config.batch_size,
-        seed=config.seed,
     )

@@ -10,22 +10,16 @@ from ml_collections import ConfigDict, config_dict
 
 from experiments import dqn
 from experiments.baselines import baselines
+from experiments.task import carved, of_images
 from quantjax import data, launch, models, train
 from quantjax.data import augment
+
+ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
-    return config_dict.create(
-        seed=0,
-        final=False,
-        bits=32,
-        num_codewords=256,
-        num_codebooks=config_dict.placeholder(int),
-        dim=48,
-        metric="ip",
-        quantization_weight=1e-4,
-        refit_every=2,
+    return dqn.get_config(
         num_epochs=100,
         batch_size=128,
         learning_rate=0.4,
@@ -43,17 +37,11 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    splits = dqn.splits(config, data.cifar10_i(data.cifar10(config.data_dir)))
-    network = models.patch_resnet(
-        (32, 32, 3), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=config.dim
-    )
-    optimizer = dqn.optimizer(config, len(splits.train), weight_decay=config.weight_decay)
-    return dqn.wire(
-        config,
-        "dqn_cifar10",
-        dqn.method(config, network),
-        {"net": optimizer},
-        splits,
+    task = of_images(
+        carved(config, data.cifar10_i(data.cifar10(config.data_dir))),
+        lambda dim: models.patch_resnet(
+            (32, 32, 3), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=dim
+        ),
         distort=augment.compose(
             augment.random_crop(padding=4),
             augment.random_flip(),
@@ -61,6 +49,7 @@ def build(config: ConfigDict) -> train.Experiment:
         ),
         prepare=augment.normalize(mean=(0.49, 0.48, 0.45), std=(0.25, 0.24, 0.26)),
     )
+    return dqn.build(config, "dqn_cifar10", task)
 
 
 if __name__ == "__main__":

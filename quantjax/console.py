@@ -88,6 +88,40 @@ def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
         yield report
 
 
+@contextlib.contextmanager
+def counter(what: str) -> Generator[Callable[[int, int], None]]:
+    """Shows how much of something is done, a bar on a terminal and a line now and then elsewhere.
+
+    Args:
+      what: What is counted.
+
+    Yields:
+      `(done, total) -> None`.
+    """
+    console = _console()
+    if console.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=console) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+        return
+    last = -_LINES_APART
+
+    def report(done, total):
+        nonlocal last
+        if done == total or time.monotonic() - last >= _LINES_APART:
+            last = time.monotonic()
+            say(f"{what}: {done}/{total}")
+
+    yield report
+
+
 def table(results: list[Any]) -> None:
     """Prints results as a table.
 

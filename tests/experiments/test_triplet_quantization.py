@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import triplet_quantization as wiring
 from experiments import triplet_quantization_mnist as experiment
 from quantjax import losses
 from quantjax.losses.selection import Triplets
@@ -37,7 +38,7 @@ def test_a_word_is_a_loss(word, expected, rng):
     x = jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
     places = jnp.arange(4)
     chosen = Triplets(places, (places + 1) % 4, (places + 2) % 4, places < 3)
-    values, mask = experiment.quantization(config_with(quantization=word, margin=0.8))(x, x, chosen)
+    values, mask = wiring.quantization(config_with(quantization=word, margin=0.8))(x, x, chosen)
     rows = x, x[chosen.positives], x[chosen.negatives]
     np.testing.assert_allclose(values, expected(*rows), rtol=1e-6)
     assert mask.all() == (word == "sign_error")
@@ -45,8 +46,8 @@ def test_a_word_is_a_loss(word, expected, rng):
 
 def test_a_word_is_an_activation():
     x = jnp.array([-2.0, 3.0])
-    np.testing.assert_array_equal(experiment.activation(config_with())(x), x)
-    found = experiment.activation(config_with(activation="tanh"))(x)
+    np.testing.assert_array_equal(wiring.activation(config_with())(x), x)
+    found = wiring.activation(config_with(activation="tanh"))(x)
     np.testing.assert_array_equal(found, jnp.tanh(x))
 
 

@@ -1,0 +1,119 @@
+"""ADSQ, reconstructed, as an experiment: its numbers, its ablations, and its wiring on any task."""
+
+from typing import Any
+
+import optax
+from ml_collections import ConfigDict, config_dict
+
+from experiments.dqn import named
+from experiments.task import Task, wire
+from quantjax import methods, models, train
+from quantjax.methods.adsq import both, check_labels, first, second
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_labelnet": {"label_epochs": 0, "label_code_weight": 0.0, "guide": "second"},
+    "shared_weights": {"shared_weights": True},
+    "no_balance": {"balance_weight": 0.0},
+    "no_quantization": {"quantization_weight": 0.0},
+    "likelihood_alone": {"difference_weight": 0.0},
+    "difference_alone": {"likelihood_weight": 0.0},
+}
+"""What each leaves out. Shared weights train their one network for twice the epochs."""
+
+
+def get_config(**numbers: Any) -> ConfigDict:
+    """Returns the numbers of an experiment with ADSQ.
+
+    The paper's were not to be found: all are our choice. num_codewords is that of the product
+    quantization beside it.
+
+    Args:
+      **numbers: Others than these, and further ones.
+    """
+    config = config_dict.create(
+        seed=0,
+        final=False,
+        bits=32,
+        num_codewords=256,
+        label_hidden=(256, 128),
+        label_epochs=10,
+        likelihood_weight=1.0,
+        difference_weight=1.0,
+        quantization_weight=0.05,
+        balance_weight=0.05,
+        label_code_weight=1.0,
+        guide="labels",
+        shared_weights=False,
+        query="both",
+        database="both",
+    )
+    with config.unlocked():
+        config.update(numbers)
+    return config
+
+
+def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
+    """Wires ADSQ on a task.
+
+    Args:
+      config: From `get_config`, with num_epochs, batch_size and learning_rate.
+      name: The experiment's name.
+      task: What it learns from.
+
+    Raises:
+      ValueError: if a training image has no class, or a word of the config is unknown.
+    """
+    built = method(config, task)
+    entries = {each for phase in built.phases for each in phase.trains}
+    num_train = len(task.splits.train)
+    optimizer_of = {each: optimizer(config, built, each, num_train) for each in entries}
+    return wire(config, name, task, built, optimizer_of)
+
+
+def method(config: ConfigDict, task: Task) -> methods.Method:
+    """Returns the method.
+
+    Args:
+      config: From `get_config`. `guide` is "labels" or "second", which the likelihood compares
+        with; `query` and `database` are "first", "second" or "both", the networks that encode.
+      task: Its network and inputs.
+
+    Raises:
+      ValueError: if a training image has no class, or a word is another one.
+    """
+    label = task.splits.source.labels[task.splits.train]
+    check_labels(label)
+    sides = {"first": first, "second": second, "both": both}
+    return methods.adsq(
+        models.mlp(label.shape[1:], hidden=tuple(config.label_hidden), dim=config.bits),
+        task.network(config.bits),
+        bits=config.bits,
+        label_epochs=config.label_epochs,
+        likelihood_weight=config.likelihood_weight,
+        difference_weight=config.difference_weight,
+        quantization_weight=config.quantization_weight,
+        balance_weight=config.balance_weight,
+        label_code_weight=config.label_code_weight,
+        streams=("first", "first") if config.shared_weights else ("first", "second"),
+        guide=named("guide", config.guide, {"labels": first, "second": second}),
+        query=named("query", config.query, sides),
+        database=named("database", config.database, sides),
+        inputs=task.inputs,
+    )
+
+
+def optimizer(
+    config: ConfigDict, method: methods.Method, name: str, num_train: int
+) -> optax.GradientTransformation:
+    """Returns Adam whose rate falls by a cosine over the epochs that train one entry.
+
+    Args:
+      config: Its num_epochs, batch_size and learning_rate.
+      method: Its phases say which epochs those are.
+      name: The entry of params.
+      num_train: Number of training images.
+    """
+    phases = [method.phases[method.phase_at(epoch)] for epoch in range(config.num_epochs)]
+    epochs = sum(name in phase.trains for phase in phases)
+    steps = max(epochs * (num_train // config.batch_size), 1)
+    return optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))

