@@ -36,13 +36,20 @@ class Records(NamedTuple):
         return f"{self.name} {self.splits[part]}[{row - self.starts[part]}]"
 
     def read(self, rows: np.ndarray) -> list[Mapping[str, Any]]:
-        """Returns the records of rows [n], asking each split once."""
+        """Returns the records of rows [n], asking each split once.
+
+        Raises:
+          ValueError: if a file of the set is missing or damaged.
+        """
         parts = np.searchsorted(self.starts, rows, side="right") - 1
         records: dict[int, Mapping[str, Any]] = {}
         for part in np.unique(parts):
             places = np.flatnonzero(parts == part)
             numbers = (rows[places] - self.starts[part]).tolist()
-            found = self.parts[part].__getitems__(numbers)
+            try:
+                found = self.parts[part].__getitems__(numbers)
+            except Exception as error:  # of a C++ library, on damaged files
+                raise _damaged(self.name, self.splits[part], error) from error
             records.update(zip(places.tolist(), found, strict=True))
         return [records[place] for place in range(len(rows))]
 
@@ -86,19 +93,21 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
 
     Raises:
       FileNotFoundError: if the set is not prepared, or not for random access.
-      ValueError: if it has no such split, or the splits have no row.
+      ValueError: if it has no such split, the splits have no row, or a file is damaged.
     """
-    decoders = _skips(builder.info.features)
-    parts = []
+    name, decoders = builder.info.full_name, _skips(builder.info.features)
+    parts, lengths = [], []
     for split in splits:
         try:
             parts.append(builder.as_data_source(split=split, decoders=decoders))
+            lengths.append(len(parts[-1]))
         except (NotImplementedError, KeyError, ValueError) as error:
             raise _why_not(builder, split, folder) from error
-    if not any(map(len, parts)):
+        except (RuntimeError, TypeError) as error:
+            raise _damaged(name, split, error) from error
+    if not any(lengths):
         raise _no_rows(builder, splits)
-    starts = np.cumsum([0, *map(len, parts)])
-    return Records(builder.info.full_name, tuple(splits), tuple(parts), starts)
+    return Records(name, tuple(splits), tuple(parts), np.cumsum([0, *lengths]))
 
 
 def _skips(features: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,7 +136,8 @@ def _why_not(builder: Any, split: str, folder: Path) -> Exception:
         came = ", ".join(sorted(each.value for each in formats))
         return FileNotFoundError(
             f"{name} is prepared in {folder} as {came}, which has no random access; prepare it in "
-            f"another folder: {_command(builder, folder / 'array_record')}"
+            "another folder, a set of your own after an import of its code: "
+            f"{_command(builder, folder / 'array_record')}"
         )
     return _no_rows(builder, split)
 
@@ -136,6 +146,12 @@ def _no_rows(builder: Any, split: str | Sequence[str]) -> ValueError:
     has = ", ".join(f"{key} ({each.num_examples:,})" for key, each in builder.info.splits.items())
     return ValueError(
         f"split must name rows of {builder.info.full_name}, which has {has}, got {split!r}"
+    )
+
+
+def _damaged(name: str, split: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"cannot read {split} of {name}: {error}; delete what is prepared, and prepare it anew"
     )
 
 

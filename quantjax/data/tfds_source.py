@@ -91,8 +91,8 @@ def from_tfds(
       ModuleNotFoundError: if tensorflow-datasets, or Pillow, is not installed.
       FileNotFoundError: if the set is not prepared, or not for random access; it shows a command.
       ValueError: if there is no such set, split or key, a key has another kind of feature, a label
-        is none of the classes, or (here or when rows are asked for) sizes are mixed or an image is
-        unreadable.
+        is none of the classes, or (here or when rows are asked for) sizes are mixed, or an image or
+        a file of the set is unreadable.
     """
     photos.check_side(size)
     import_tfds()

@@ -213,6 +213,30 @@ def test_a_set_without_random_access_shows_a_command(sets, tmp_path):
     assert len(from_tfds(NAME, split="train", data_dir=tmp_path / "array_record")) == 24
 
 
+@pytest.mark.parametrize("keep", [None, 0, 100, 65_536])
+def test_a_damaged_file_is_named_with_its_split(sets, tmp_path, keep):
+    sets.prepare(tmp_path)
+    (path,) = (tmp_path / NAME / "1.0.0").glob("*train.array_record*")
+    content = path.read_bytes()
+    path.unlink()
+    if keep is not None:
+        path.write_bytes(content[:keep])
+    assert len(from_tfds(NAME, split="test", data_dir=tmp_path)) == 9
+    with pytest.raises(ValueError, match=r"^cannot read train of tiny_things/1\.0\.0: .* anew$"):
+        from_tfds(NAME, split=["test", "train"], data_dir=tmp_path)
+
+
+def test_a_file_that_is_damaged_later_is_named(sets, tmp_path):
+    sets.prepare(tmp_path)
+    source = from_tfds(NAME, split="train", data_dir=tmp_path)
+    (path,) = (tmp_path / NAME / "1.0.0").glob("*train.array_record*")
+    with path.open("r+b") as file:
+        file.seek(300)
+        file.write(b"x" * 50)
+    with pytest.raises(ValueError, match=r"cannot read train of tiny_things/1\.0\.0: .*; delete"):
+        source[np.arange(24)]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
