@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
         learning_rate=0.03,
         weight_decay=5e-4,
         hidden=(512,),
-        dropout=0.3,
+        dropout=0.0,
         image_size=224,
         features_dir="runs/features",
         data_dir=config_dict.placeholder(str),

@@ -1,0 +1,28 @@
+"""PQ, OPQ, ITQ, LSH and class-id codes of features of the clothing photos.
+
+python -m experiments.ledger run codes_clothing_features
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import feature_codes, pretrained
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the codes."""
+    return feature_codes.get_config(
+        hidden=(512,),
+        dropout=0.0,
+        image_size=224,
+        features_dir="runs/features",
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def measure(config: ConfigDict) -> feature_codes.Measured:
+    """Fits and measures all codes.
+
+    Args:
+      config: From `get_config`.
+    """
+    return feature_codes.measure(config, pretrained.clothing(config))

@@ -1,0 +1,24 @@
+"""PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
+
+python -m experiments.ledger run codes_fashion_mnist
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import fashion_mnist, feature_codes
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the codes."""
+    return feature_codes.get_config(
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def measure(config: ConfigDict) -> feature_codes.Measured:
+    """Fits and measures all codes.
+
+    Args:
+      config: From `get_config`.
+    """
+    return feature_codes.measure(config, fashion_mnist.pixels(config))

@@ -1,0 +1,166 @@
+"""Codes of features as they are, no network trained: what a method on these has to beat."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict, config_dict
+
+from experiments.classifier import fit_classifier
+from experiments.task import Task
+from quantjax import data, evaluate
+from quantjax.data import class_counts
+from quantjax.quantizers import (
+    BinaryCodec,
+    ClassCodec,
+    Codec,
+    FloatCodec,
+    ProductCodec,
+    packing,
+    product,
+    rotation,
+)
+
+_TURNS = 25  # of OPQ, as many as k-means has iterations
+
+
+class Measured(NamedTuple):
+    """What was measured, and on what.
+
+    Attributes:
+      splits: The split.
+      audited: What its audit found.
+      results: A result for each code.
+    """
+
+    splits: data.Splits
+    audited: data.Audit
+    results: list[evaluate.Results]
+
+
+def get_config(**numbers: Any) -> ConfigDict:
+    """Returns the numbers of codes without training.
+
+    Args:
+      **numbers: Others than these, and further ones.
+    """
+    config = config_dict.create(seed=0, final=False, bits=32, num_codewords=256)
+    with config.unlocked():
+        config.update(numbers)
+    return config
+
+
+def measure(config: ConfigDict, task: Task) -> Measured:
+    """Measures features as they are, and codes of them fitted to the training rows.
+
+    PQ and OPQ by asymmetric squared Euclid, ITQ and LSH by Hamming distance, the class-id code by
+    the probabilities of a logistic regression, whose ceil(log2 C) bits are its own.
+
+    Args:
+      config: From `get_config`.
+      task: Its column "feature".
+
+    Returns:
+      Results "features", "pq", "opq", "itq", "lsh", "class-id code".
+    """
+    splits = task.splits
+    audited = data.audit(splits)
+    x = {
+        name: splits.source[rows]["feature"]
+        for name, rows in (
+            ("train", splits.train), ("query", splits.query), ("database", splits.database)
+        )
+    }  # fmt: skip
+    fitted = {name: fit(config, x["train"]) for name, fit in CODES.items()}
+    results = [
+        _measured(splits, name, codec, _padded(x["query"], dim), _padded(x["database"], dim))
+        for name, (codec, dim) in fitted.items()
+    ]
+    return Measured(splits, audited, [*results, _class_id_code(splits, x)])
+
+
+def plain(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Returns no code at all: features compared by squared Euclid."""
+    del config
+    return FloatCodec(x.shape[1], metric="l2"), x.shape[1]
+
+
+def pq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Returns k-means product quantization, and the width that M divides."""
+    num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
+    dim = -(-x.shape[1] // num_codebooks) * num_codebooks
+    codebooks = _fit_codebooks(
+        jax.random.key(config.seed),
+        jnp.asarray(_padded(x, dim)),
+        num_codebooks=num_codebooks,
+        num_codewords=config.num_codewords,
+    )
+    return ProductCodec(codebooks, metric="l2"), dim
+
+
+def opq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Returns product quantization under the rotation that suits it best, and the width."""
+    num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
+    dim = -(-x.shape[1] // num_codebooks) * num_codebooks
+    fitted = _opq(
+        jax.random.key(config.seed),
+        jnp.asarray(_padded(x, dim)),
+        num_codebooks=num_codebooks,
+        num_codewords=config.num_codewords,
+        num_iterations=_TURNS,
+    )
+    return ProductCodec(fitted.codebooks, rotation=fitted.rotation, metric="l2"), dim
+
+
+def itq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Returns signs of rotated principal components."""
+    fitted = _itq(jax.random.key(config.seed), jnp.asarray(x), num_bits=config.bits)
+    return BinaryCodec(config.bits, fitted.mean, fitted.projection), x.shape[1]
+
+
+def lsh(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Returns signs of random orthogonal projections of centred features."""
+    axes = rotation.random_rotation(jax.random.key(config.seed), x.shape[1])[:, : config.bits]
+    return BinaryCodec(config.bits, jnp.mean(jnp.asarray(x), axis=0), axes), x.shape[1]
+
+
+CODES = {"features": plain, "pq": pq, "opq": opq, "itq": itq, "lsh": lsh}
+"""What is fitted to the training rows without labels: (config, x [N, F]) -> (codec, width)."""
+
+_fit_codebooks = jax.jit(product.fit_codebooks, static_argnames=("num_codebooks", "num_codewords"))
+_opq = jax.jit(rotation.opq, static_argnames=("num_codebooks", "num_codewords", "num_iterations"))
+_itq = jax.jit(rotation.itq, static_argnames="num_bits")
+
+
+def _measured(splits, name, codec, queries, database):
+    distance = {"hamming": "hamming"}.get(codec.metric, "aqd")
+    labels = splits.source.labels
+    return evaluate.evaluate(
+        codec,
+        queries,
+        evaluate.encode(codec, database),
+        labels[splits.query],
+        labels[splits.database],
+        name=name,
+        distance="float" if isinstance(codec, FloatCodec) else distance,
+        task=evaluate.task_of(splits),
+    )
+
+
+def _class_id_code(splits, x):
+    labels = splits.source.labels
+    known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
+    classifier = fit_classifier(x["train"], class_ids, num_classes=len(known))
+    scores = jax.jit(classifier.scores)
+    return _measured(
+        splits,
+        "class-id code",
+        ClassCodec(len(known)),
+        np.asarray(scores(x["query"])),
+        np.asarray(scores(x["database"])),
+    )
+
+
+def _padded(x, dim):
+    return np.pad(x, ((0, 0), (0, dim - x.shape[1])))

@@ -1,0 +1,198 @@
+"""README's tables of results, rendered from the ledger's files."""
+
+import json
+import pathlib
+from typing import Any
+
+from experiments import hypotheses
+
+_BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
+_BITS = (16, 32, 48)
+
+_DATA = {
+    "cifar10_features": "CIFAR-10 (JPEG), protocol `i`, features of EfficientNet-Lite0",
+    "cifar10_finetuned": "CIFAR-10 (JPEG), protocol `i`, EfficientNet-Lite0 fine-tuned",
+    "cifar10": "CIFAR-10 (JPEG), protocol `i`, from scratch",
+    "fashion_mnist": "Fashion-MNIST, protocol `i`",
+    "clothing_features": "Clothing photos, test asks train, features of EfficientNet-Lite0",
+    "mnist": "Digits, `mnist5k`",
+}
+"""Endings of file names, in the order of the tables."""
+
+_METHODS = {
+    "dqn": "DQN",
+    "dqn_ste": "DQN, codebooks trained",
+    "adsq": "ADSQ (reconstruction)",
+    "triplet_quantization": "triplet quantization (reconstruction)",
+    "deepquan": "DeepQuan (reconstruction), no labels",
+}
+_CODES = {
+    "features": "no code",
+    "pq": "PQ, no labels",
+    "opq": "OPQ, no labels",
+    "itq": "ITQ, no labels",
+    "lsh": "LSH, no labels",
+    "class-id code": "class-id code",
+}
+_PAPER = {
+    ("dqn", "cifar10_features"): {32: 0.564, 48: 0.580},
+    ("dqn", "cifar10_finetuned"): {32: 0.564, 48: 0.580},
+    ("dqn", "cifar10"): {32: 0.564, 48: 0.580},
+}
+"""Attested numbers: of CIFAR-10, AlexNet fine-tuned, 5,000 training images."""
+
+
+def update(readme: pathlib.Path, results: pathlib.Path, *, check: bool = False) -> None:
+    """Puts the tables between README's marks.
+
+    Args:
+      readme: It holds both marks.
+      results: Folder of the ledger's files.
+      check: Whether to write nothing, and raise if the tables are others.
+
+    Raises:
+      ValueError: if a mark is missing or, when checking, the tables are others.
+    """
+    text = readme.read_text()
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{readme.name} must have the lines {_BEGIN} and {_END}")
+    due = f"{before}{_BEGIN}\n{render(results)}{_END}{after}"
+    if check and due != text:
+        raise ValueError(
+            f"{readme.name} has other tables than the ledger's files; run "
+            "python -m experiments.ledger table"
+        )
+    if due != text:
+        readme.write_text(due)
+
+
+def render(results: pathlib.Path) -> str:
+    """Returns all tables.
+
+    Args:
+      results: Folder of the ledger's files.
+    """
+    files = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    parts = [_verdicts(results)]
+    for data, title in _DATA.items():
+        of_data = [file for file in files if _split(file["name"])[1] == data]
+        main = [file for file in of_data if "." not in file["name"]]
+        ablations = [file for file in of_data if "." in file["name"]]
+        if main:
+            parts.append(_main_table(title, data, main))
+        if ablations:
+            parts.append(_ablation_table(title, main, ablations))
+    return "\n".join(part for part in parts if part)
+
+
+def _split(name):
+    """Returns method and data of an entry's name."""
+    file = name.partition(".")[0]
+    data = max((each for each in _DATA if file.endswith(f"_{each}")), key=len, default="")
+    return file.removesuffix(f"_{data}"), data
+
+
+def _verdicts(results):
+    lines = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
+    for each in hypotheses.HYPOTHESES:
+        try:
+            values = hypotheses.values_of(results, each.arms)
+            found, verdict = each.decide(values)
+        except (FileNotFoundError, KeyError, ValueError):
+            found, verdict = "", "not run"
+        lines.append(f"| {each.claim} | {found} | {verdict} |")
+    return "\n".join(lines) + "\n"
+
+
+def _main_table(title, data, files):
+    head = " | ".join(f"{bits} bits" for bits in _BITS)
+    lines = [
+        f"**{title}**\n",
+        f"| method | {head} | real, 32 | paper, 32 | time | commit |",
+        f"|---|{'---|' * len(_BITS)}---|---|---|---|",
+    ]
+    order = list(_METHODS)
+    files = sorted(files, key=lambda file: _rank(_split(file["name"])[0], order))
+    for file in files:
+        method = _split(file["name"])[0]
+        if method == "codes":
+            lines += _code_lines(file)
+            continue
+        cells = [_cell(file, bits, "codes") for bits in _BITS]
+        paper = _PAPER.get((method, data), {}).get(32, "")
+        lines.append(
+            f"| {_METHODS[method]} | {' | '.join(cells)} | {_cell(file, 32, 'codes float')} "
+            f"| {paper} | {_seconds(file)} | {_commits(file)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _code_lines(file):
+    lines = []
+    for name, label in _CODES.items():
+        cells = [_cell(file, bits, name) for bits in _BITS]
+        if name in ("features", "class-id code"):
+            label = f"{label}, {_bits_of(file, name)} bits"
+            cells = ["", _cell(file, 32, name), ""]
+        lines.append(f"| {label} | {' | '.join(cells)} | | | | {_commits(file)} |")
+    return lines
+
+
+def _ablation_table(title, main, ablations):
+    lines = [
+        f"**{title}: what is left out, 32 bits**\n",
+        "| variant | codes | real | seeds | commit |",
+        "|---|---|---|---|---|",
+    ]
+    order = list(_METHODS)
+    whole = {file["name"]: file for file in main}
+    ablated = {file["name"].partition(".")[0] for file in ablations}
+    files = [whole[name] for name in ablated & whole.keys()] + ablations
+    files.sort(key=lambda file: (_rank(_split(file["name"])[0], order), file["name"]))
+    for file in files:
+        method, _, variant = file["name"].partition(".")
+        words = variant.replace("_", " ") or "whole"
+        label = f"{_METHODS[_split(method)[0]]}: {words}"
+        seeds = sum(run["bits"] == 32 and "failed" not in run for run in file["runs"])
+        lines.append(
+            f"| {label} | {_cell(file, 32, 'codes')} | {_cell(file, 32, 'codes float')} | {seeds} "
+            f"| {_commits(file)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _rank(method, order):
+    return order.index(method) if method in order else len(order)
+
+
+def _cell(file, bits, name):
+    """Returns mean and half-width of a row: of asymmetric or Hamming distance, or of none."""
+    rows = [
+        row
+        for row in file["summary"]
+        if row["bits"] == bits and row["name"] == name and row["distance"] != "sqd"
+    ]
+    failed = [run for run in file["runs"] if run["bits"] == bits and "failed" in run]
+    if not rows:
+        return f"failed: {failed[0]['failed']}" if failed else ""
+    (row,) = rows
+    width = "" if row["half_width"] is None else f" ± {row['half_width']:.3f}"
+    return f"{row['mean']:.3f}{width}" + (f" ({len(failed)} failed)" if failed else "")
+
+
+def _bits_of(file, name) -> Any:
+    (bits,) = {
+        row["bits"] for run in file["runs"] for row in run.get("rows", []) if row["name"] == name
+    }
+    return bits
+
+
+def _seconds(file):
+    seconds = [run["seconds"] for run in file["runs"] if run["bits"] == 32 and "seconds" in run]
+    return f"{min(seconds):.0f} s" if seconds else ""
+
+
+def _commits(file):
+    return ", ".join(sorted({run["commit"] for run in file["runs"]}))
