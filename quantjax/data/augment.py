@@ -7,6 +7,9 @@ by `normalize`, which is the last thing before the network.
 
     distort = compose(random_crop(padding=4), random_flip())
     augment = on_images(distort)                   # (key, batch) -> batch
+
+`flips` and `ten_crop` are no random transforms: they make views of each image for `preprocess`,
+over which embeddings are averaged.
 """
 
 import math
@@ -93,6 +96,62 @@ def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[B
             f"mean and std must be equally long and std positive, got {mean} and {std}"
         )
     return lambda batch: {**batch, "image": standardize(batch["image"], mean=mean, std=std)}
+
+
+def flips() -> Callable[[Batch], Batch]:
+    """Returns what makes two views of each image, itself and its mirror image, left to right.
+
+    Returns:
+      `batch -> batch`, with "image" [B, H, W, C] replaced by views [B, 2, H, W, C] and every other
+      column as it came.
+    """
+
+    def views(batch):
+        images = batch["image"]
+        _check_images(images)
+        return {**batch, "image": jnp.stack([images, images[:, :, ::-1]], axis=1)}
+
+    return views
+
+
+def ten_crop(size: tuple[int, int]) -> Callable[[Batch], Batch]:
+    """Returns what makes ten views of each image: four corners, the centre, and their mirrors.
+
+    Views 0 to 4 are cut out top left, top right, bottom left, bottom right and in the centre, where
+    an odd margin is smaller above and on the left; view i + 5 is view i mirrored left to right.
+
+    Args:
+      size: Height and width of a view, h and w.
+
+    Returns:
+      `batch -> batch`, with "image" [B, H, W, C] replaced by views [B, 10, h, w, C] and every other
+      column as it came.
+
+    Raises:
+      ValueError: if a side is not positive; when run, if it is longer than the image's.
+
+    Reference:
+      Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural
+      Networks, NIPS 2012.
+    """
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be a positive height and width, got {size}")
+
+    def views(batch):
+        images = batch["image"]
+        _check_images(images)
+        down, right = images.shape[1] - height, images.shape[2] - width
+        if down < 0 or right < 0:
+            raise ValueError(
+                f"size must fit into images of {images.shape[1]} x {images.shape[2]} pixels, "
+                f"got {size}"
+            )
+        corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
+        crops = jnp.stack([images[:, y : y + height, x : x + width] for y, x in corners], axis=1)
+        return {**batch, "image": jnp.concatenate([crops, crops[..., ::-1, :]], axis=1)}
+
+    return views
 
 
 def random_flip() -> Transform:
