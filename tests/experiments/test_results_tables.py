@@ -1,0 +1,70 @@
+"""Tables say what the ledger's files say, and README has those that are due."""
+
+import json
+import pathlib
+
+import pytest
+
+from experiments import hypotheses, ledger, results_tables
+
+README = pathlib.Path(__file__).parents[2] / "README.md"
+
+
+def summary(bits, name, mean, half_width, distance="aqd"):
+    return {
+        "bits": bits, "name": name, "distance": distance, "metric": "map", "mean": mean,
+        "half_width": half_width, "seeds": 1 if half_width is None else 3,
+    }  # fmt: skip
+
+
+def write(folder, name, rows, runs):
+    text = json.dumps({"name": name, "summary": rows, "runs": runs})
+    (folder / f"{name}.json").write_text(text)
+
+
+@pytest.fixture
+def results(tmp_path, monkeypatch):
+    monkeypatch.setattr(hypotheses, "HYPOTHESES", ())
+    good = {"bits": 32, "seed": 0, "seconds": 12.4, "commit": "abc1234"}
+    failed = {"bits": 48, "seed": 0, "failed": "too few rows", "commit": "abc1234"}
+    rows = [
+        summary(16, "codes", 0.61, None),
+        summary(32, "codes", 0.7, 0.0123),
+        summary(32, "codes", 0.9, 0.1, "sqd"),
+        summary(32, "codes float", 0.72, 0.01, "float"),
+    ]
+    write(tmp_path, "dqn_cifar10_features", rows, [good, failed])
+    write(tmp_path, "dqn_cifar10_features.two_step", [summary(32, "codes", 0.65, None)], [good])
+    one = {**good, "rows": [{"name": "class-id code", "bits": 4}, {"name": "features", "bits": 96}]}
+    write(tmp_path, "codes_cifar10_features", [summary(32, "pq", 0.33, None)], [one])
+    return tmp_path
+
+
+def test_a_table_has_means_half_widths_and_failures(results):
+    text = results_tables.render(results)
+    line = "| DQN | 0.610 | 0.700 ± 0.012 | failed: too few rows | 0.720 ± 0.010 | 0.564 | 12 s |"
+    assert f"{line} abc1234 |" in text
+    assert "| PQ, no labels |  | 0.330 |  | | | | abc1234 |" in text
+    assert "| class-id code, 4 bits |" in text
+    assert "| DQN: two step | 0.650 |  | 1 | abc1234 |" in text
+    assert "| DQN: whole | 0.700 ± 0.012 |" in text
+
+
+def test_only_the_part_between_the_marks_changes(results, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
+    with pytest.raises(ValueError, match="other tables than the ledger's files; run python -m"):
+        results_tables.update(readme, results, check=True)
+    results_tables.update(readme, results)
+    text = readme.read_text()
+    assert text.startswith("before\n<!-- ledger: begin -->\n")
+    assert text.endswith("<!-- ledger: end -->\nafter\n")
+    assert "old" not in text
+    results_tables.update(readme, results, check=True)
+    readme.write_text("no marks")
+    with pytest.raises(ValueError, match="must have the lines"):
+        results_tables.update(readme, results)
+
+
+def test_readme_has_the_tables_of_the_ledger():
+    results_tables.update(README, ledger.RESULTS, check=True)
