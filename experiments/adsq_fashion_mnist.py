@@ -15,10 +15,10 @@ ABLATIONS = adsq.ABLATIONS
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return adsq.get_config(
-        num_epochs=40,
+        num_epochs=50,
         batch_size=128,
         learning_rate=2e-3,
-        channels=(32, 64, 128),
+        channels=(16, 32, 64),
         data_dir=config_dict.placeholder(str),
     )
 

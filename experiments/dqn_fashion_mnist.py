@@ -2,8 +2,8 @@
 
     python -m experiments.dqn_fashion_mnist
 
-It took 204 s on two cores and gave mAP .8427 (AQD, whole database) at commit 7484a33; k-means
-product quantization of pixels .4614, of the untrained network .1376.
+README has its numbers. A network twice as wide, longer trained, gave mAP .8427 in 204 s at commit
+7484a33: --config.channels="(32,64,128)" --config.num_epochs=35.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -18,11 +18,11 @@ ABLATIONS = dqn.ABLATIONS
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return dqn.get_config(
-        num_epochs=35,
+        num_epochs=20,
         batch_size=128,
         learning_rate=0.4,
         weight_decay=5e-4,
-        channels=(32, 64, 128),
+        channels=(16, 32, 64),
         data_dir=config_dict.placeholder(str),
     )
 

@@ -178,8 +178,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "triplet_quantization_clothing_features": _OF_TRIPLET,
     "adsq_clothing_features": _OF_ADSQ,
     "deepquan_clothing_features": _OF_DEEPQUAN,
+    "dqn_fashion_mnist": _grid(learning_rate=(0.1, 0.2, 0.4)),
+    "triplet_quantization_fashion_mnist": _grid(learning_rate=(0.01, 0.03, 0.1)),
+    "adsq_fashion_mnist": _grid(learning_rate=(1e-3, 2e-3, 4e-3)),
+    "deepquan_fashion_mnist": _grid(margin=(30.0, 100.0, 300.0)),
 }
-"""What `tune` tries: six settings for each side of a hypothesis. PQ and OPQ have none to choose."""
+"""What `tune` tries: six settings for each side of a hypothesis. PQ and OPQ have none to choose.
+
+An ablation that is not named here takes the settings of the whole."""
 
 HYPOTHESES = (
     Hypothesis(

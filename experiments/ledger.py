@@ -130,7 +130,7 @@ def run(
       ValueError: if there is no such entry or setting.
     """
     found = entry(name)
-    chosen = _chosen(results, name)
+    chosen = _chosen(results, found)
     path = results / f"{name}.json"
     done = json.loads(path.read_text())["runs"] if path.exists() else []
     for length in bits:
@@ -301,9 +301,15 @@ def _one(found, config, workdir):
     }
 
 
-def _chosen(results, name):
-    path = results / "tuning" / f"{name}.json"
-    return json.loads(path.read_text())["chosen"] if path.exists() else {}
+def _chosen(results, found):
+    """Returns the settings that tuning chose, or, for an ablation without its own, the whole's."""
+    for name in (found.name, found.name.partition(".")[0]):
+        path = results / "tuning" / f"{name}.json"
+        if path.exists():
+            chosen = json.loads(path.read_text())["chosen"]
+            own = name == found.name
+            return {key: chosen[key] for key in chosen if own or key not in found.overrides}
+    return {}
 
 
 def _commit():

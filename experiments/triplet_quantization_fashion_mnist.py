@@ -15,12 +15,12 @@ ABLATIONS = triplet_quantization.ABLATIONS
 def get_config() -> ConfigDict:
     """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
     return triplet_quantization.get_config(
-        num_epochs=35,
+        num_epochs=20,
         batch_size=128,
         images_per_class=16,
         learning_rate=0.02,
         weight_decay=5e-4,
-        channels=(32, 64, 128),
+        channels=(16, 32, 64),
         data_dir=config_dict.placeholder(str),
     )
 

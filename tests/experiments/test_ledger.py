@@ -115,6 +115,11 @@ def test_tuning_takes_the_best_by_validation_and_runs_use_it(toy_file, tmp_path,
     assert found["chosen"] == {"num_epochs": 6}
     assert found["runs"][0]["config"]["num_epochs"] == 6
     assert [epochs for epochs, _ in seen] == [1, 6, 6]
+    # An ablation that was not tuned takes what was chosen for the whole, but what it leaves out.
+    monkeypatch.setitem(toy_file.ABLATIONS, "plain", {"quantization_weight": 0.0})
+    assert run("toy_file.short", tmp_path, seeds=[0])["runs"][0]["config"]["num_epochs"] == 1
+    plain = run("toy_file.plain", tmp_path, seeds=[0])["runs"][0]["config"]
+    assert (plain["num_epochs"], plain["quantization_weight"]) == (6, 0.0)
 
 
 def test_splits_for_tuning_hold_no_query():
