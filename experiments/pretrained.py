@@ -65,7 +65,7 @@ def network(dim: int, *, size: int) -> models.Network:
       The network: images [B, H, W, 3] of 0 to 255 -> [B, D]. Its `init` raises ImportError if the
       extra `pretrained` is not installed.
     """
-    inner = models.efficientnet_lite0((size, size, 3), dim=dim)
+    inner = models.efficientnet_lite0((size, size, 3))
 
     def resized(images):
         shape = (len(images), size, size, images.shape[-1])
@@ -76,17 +76,14 @@ def network(dim: int, *, size: int) -> models.Network:
         return efficientnet_lite.pretrained(*inner.init(key, resized(example)))
 
     def apply(params, net_state, images, *, train, key=None):
-        if train:
-            out, after = inner.apply(params, net_state, resized(images), train=True, key=key)
-            # Averages over 10 batches: over the 100 of long runs they lag far behind these weights.
-            return out, jax.tree.map(lambda old, new: old + 10 * (new - old), net_state, after)
+        del train, key  # the published network has nothing that differs in training but statistics
 
-        def embed(images):
+        def features_of(images):
             return inner.apply(params, net_state, resized(images), train=False)[0]
 
-        return _in_turns(embed, images), net_state
+        return _in_turns(features_of, images), net_state
 
-    return models.Network(init, apply)
+    return models.fine_tuned(models.Network(init, apply), efficientnet_lite.FEATURES, dim=dim)
 
 
 def clothing(config: ConfigDict) -> task.Task:

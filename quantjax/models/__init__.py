@@ -5,6 +5,7 @@ from quantjax.models.base import Network, from_nnx
 from quantjax.models.cifar_resnet import cifar_resnet18
 from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
+from quantjax.models.fine_tuned import fine_tuned
 from quantjax.models.mlp import mlp
 from quantjax.models.patch_resnet import patch_resnet
 from quantjax.models.resnet import resnet18, resnet50
@@ -16,6 +17,7 @@ __all__ = [
     "cifar_resnet18",
     "convnet",
     "efficientnet_lite0",
+    "fine_tuned",
     "from_nnx",
     "mlp",
     "patch_resnet",

@@ -1,0 +1,54 @@
+"""A new head behind a pretrained backbone, all weights trained."""
+
+import functools
+
+import jax
+from flax import nnx
+
+from quantjax.models.base import Network, from_nnx
+
+
+class Head(nnx.Module):
+    """Batch normalisation, then a linear `bottleneck`."""
+
+    def __init__(self, num_features: int, dim: int, *, rngs: nnx.Rngs):
+        self.norm = nnx.BatchNorm(num_features, momentum=0.9, rngs=rngs)
+        self.bottleneck = nnx.Linear(num_features, dim, rngs=rngs)
+
+    def __call__(self, x, *, train, rngs=None):
+        """Maps [B, F] to [B, dim]."""
+        del rngs
+        # Means of rectified values are all alike; centred, embeddings start at cosine 0, not 1.
+        return self.bottleneck(self.norm(x, use_running_average=not train))
+
+
+def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
+    """Puts a centred linear head behind a backbone, whose statistics stay as they were published.
+
+    All weights of the backbone have gradients, but it always runs with train=False: without
+    dropout, and normalised by the statistics it came with. Those of small batches of other images
+    upset it, see `experiments/dqn_cifar10_finetuned.py`.
+
+    Args:
+      backbone: Images -> [B, F]; its `init` puts the pretrained weights into place.
+      num_features: F.
+      dim: D, the width of the embedding.
+
+    Returns:
+      The network: images -> [B, dim]; params and net_state {"backbone", "head"}.
+    """
+    head = from_nnx(functools.partial(Head, num_features, dim))
+
+    def init(key, example):
+        keys = jax.random.split(key)
+        parts = {"backbone": backbone.init(keys[0], example)}
+        features, _ = backbone.apply(*parts["backbone"], example, train=False)
+        parts["head"] = head.init(keys[1], features)
+        return tuple({name: part[i] for name, part in parts.items()} for i in range(2))
+
+    def apply(params, net_state, x, *, train, key=None):
+        features, _ = backbone.apply(params["backbone"], net_state["backbone"], x, train=False)
+        y, of_head = head.apply(params["head"], net_state["head"], features, train=train, key=key)
+        return y, {**net_state, "head": of_head}
+
+    return Network(init, apply)
