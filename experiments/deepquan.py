@@ -55,8 +55,8 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
     """Wires DeepQuan on the column "feature" of a task; labels are not looked at.
 
     Args:
-      config: From `get_config`, with dim, margin and num_epochs. `weigh` is "heat_kernel", as wide
-        as a neighbour is far, "by_rank" or "equal".
+      config: From `get_config`, with dim, rounded up to a multiple of the codebooks, margin and
+        num_epochs. `weigh` is "heat_kernel", as wide as a neighbour is far, "by_rank" or "equal".
       name: The experiment's name.
       task: What it learns from.
 
@@ -65,12 +65,14 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
     """
     splits, distance = with_neighbours(task.splits, config.num_neighbours)
     num_features = splits.source[splits.train[:1]]["feature"].shape[1]
+    num_codebooks = dqn.num_codebooks(config)
+    dim = -(-config.dim // num_codebooks) * num_codebooks
     hidden = tuple(config.hidden)
     method = methods.deepquan(
-        models.mlp((num_features,), hidden=hidden, dim=config.dim),
-        models.mlp((config.dim,), hidden=hidden[::-1], dim=num_features),
-        dim=config.dim,
-        num_codebooks=dqn.num_codebooks(config),
+        models.mlp((num_features,), hidden=hidden, dim=dim),
+        models.mlp((dim,), hidden=hidden[::-1], dim=num_features),
+        dim=dim,
+        num_codebooks=num_codebooks,
         num_codewords=config.num_codewords,
         pretrain_epochs=config.pretrain_epochs,
         reconstruction_weight=config.reconstruction_weight,

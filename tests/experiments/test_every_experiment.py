@@ -300,3 +300,16 @@ def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
 def test_every_method_with_ablations_has_them_run():
     due = {id(module.ABLATIONS) for module in MODULES.values() if hasattr(module, "ABLATIONS")}
     assert {id(ablations) for ablations in ABLATED.values()} == due
+
+
+@pytest.mark.parametrize("bits", [16, 32, 48])
+def test_deepquan_takes_the_lengths_of_the_ledger(bits):
+    experiment = tiny("deepquan_mnist", bits=bits, num_codewords=256, dim=32)
+    codec = jax.eval_shape(
+        lambda: experiment.method.init(
+            jax.random.key(0),
+            {k: jnp.asarray(v) for k, v in experiment.splits.source[np.arange(2)].items()},
+            1024,
+        )[1]["codebooks"]
+    )
+    assert codec.shape == (bits // 8, 256, -(-32 // (bits // 8)))
