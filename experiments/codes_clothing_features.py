@@ -3,7 +3,7 @@
 python -m experiments.ledger run codes_clothing_features
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments import feature_codes, pretrained
 
@@ -11,11 +11,7 @@ from experiments import feature_codes, pretrained
 def get_config() -> ConfigDict:
     """Returns the numbers of the codes."""
     return feature_codes.get_config(
-        hidden=(512,),
-        dropout=0.0,
-        image_size=224,
-        features_dir="runs/features",
-        data_dir=config_dict.placeholder(str),
+        **pretrained.numbers(),
     )
 
 

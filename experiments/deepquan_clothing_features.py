@@ -3,7 +3,7 @@
 pip install -e ".[pretrained]" && python -m experiments.deepquan_clothing_features
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments import deepquan, pretrained
 from experiments.baselines import baselines
@@ -18,23 +18,12 @@ def get_config() -> ConfigDict:
         dim=32,
         margin=100.0,
         num_epochs=40,
-        hidden=(512, 256),
-        dropout=0.0,
-        image_size=224,
-        features_dir="runs/features",
-        data_dir=config_dict.placeholder(str),
+        **pretrained.numbers(hidden=(512, 256)),
     )
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return deepquan.build(config, "deepquan_clothing_features", pretrained.clothing(config))
 
 

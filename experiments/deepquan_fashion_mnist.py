@@ -23,14 +23,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return deepquan.build(config, "deepquan_fashion_mnist", fashion_mnist.pixels(config))
 
 

@@ -29,14 +29,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     task = of_images(
         carved(config, data.cifar10_i(data.cifar10(config.data_dir))),
         lambda dim: models.patch_resnet(

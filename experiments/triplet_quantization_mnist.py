@@ -48,14 +48,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment.
-
-    Args:
-      config: From `get_config`.
-
-    Returns:
-      What `train.fit` runs.
-    """
+    """Wires the experiment that `train.fit` runs."""
     return triplet_quantization.build(config, "triplet_quantization_mnist", digits.images(config))
 
 
