@@ -2,7 +2,6 @@
 
 import functools
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -97,14 +96,11 @@ def network(dim: int, *, size: int) -> models.Network:
         return efficientnet_lite.pretrained(*inner.init(key, resized(example)))
 
     def apply(params, net_state, images, *, train, key=None):
-        del train, key  # the published network has nothing that differs in training but statistics
+        return inner.apply(params, net_state, resized(images), train=train, key=key)
 
-        def features_of(images):
-            return inner.apply(params, net_state, resized(images), train=False)[0]
-
-        return _in_turns(features_of, images), net_state
-
-    return models.fine_tuned(models.Network(init, apply), efficientnet_lite.FEATURES, dim=dim)
+    return _in_turns(
+        models.fine_tuned(models.Network(init, apply), efficientnet_lite.FEATURES, dim=dim)
+    )
 
 
 def clothing(config: ConfigDict) -> task.Task:
@@ -128,14 +124,25 @@ def _farthest_moves(batch):
     return augment.ten_crop(size)(padded)
 
 
-def _in_turns(function: Callable[[jax.Array], jax.Array], images: jax.Array) -> jax.Array:
-    """Applies a function of rows to a few at a time, which is quicker, see `features.ROWS`."""
-    if len(images) % features.ROWS:
-        return function(images)
-    # A turn takes rows from all over the batch, as many of each device's as of another's.
-    turns = images.reshape(features.ROWS, -1, *images.shape[1:]).swapaxes(0, 1)
-    out = jax.lax.map(function, turns)
-    return out.swapaxes(0, 1).reshape(len(images), *out.shape[2:])
+def _in_turns(network: models.Network) -> models.Network:
+    """Embeds a few images at a time, which is quicker, see `features.ROWS`.
+
+    Training does not: gradients of turns take three times as long to put together.
+    """
+
+    def apply(params, net_state, images, *, train, key=None):
+        if train or len(images) % features.ROWS:
+            return network.apply(params, net_state, images, train=train, key=key)
+
+        def embed(images):
+            return network.apply(params, net_state, images, train=False)[0]
+
+        # A turn takes rows from all over the batch, as many of each device's as of another's.
+        turns = images.reshape(features.ROWS, -1, *images.shape[1:]).swapaxes(0, 1)
+        out = jax.lax.map(embed, turns)
+        return out.swapaxes(0, 1).reshape(len(images), *out.shape[2:]), net_state
+
+    return models.Network(network.init, apply)
 
 
 @functools.cache
