@@ -7,8 +7,8 @@ from ml_collections import ConfigDict, config_dict
 
 from experiments.dqn import named
 from experiments.task import Task, wire
-from quantjax import methods, models, train
-from quantjax.methods.adsq import both, check_labels, first, second
+from quantjax import data, methods, models, train
+from quantjax.methods.adsq import both, first, second
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_labelnet": {"label_epochs": 0, "label_code_weight": 0.0, "guide": "second"},
@@ -61,8 +61,10 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
       task: What it learns from.
 
     Raises:
-      ValueError: if a training image has no class, or a word of the config is unknown.
+      ValueError: if a training image has no class, or all share one, or a word of the config is
+        unknown.
     """
+    data.check_labels(task.splits.source.labels[task.splits.train])
     built = method(config, task)
     entries = {each for phase in built.phases for each in phase.trains}
     num_train = len(task.splits.train)
@@ -79,10 +81,9 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
       task: Its network and inputs.
 
     Raises:
-      ValueError: if a training image has no class, or a word is another one.
+      ValueError: if a word is another one.
     """
     label = task.splits.source.labels[task.splits.train]
-    check_labels(label)
     sides = {"first": first, "second": second, "both": both}
     return methods.adsq(
         models.mlp(label.shape[1:], hidden=tuple(config.label_hidden), dim=config.bits),

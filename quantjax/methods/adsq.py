@@ -19,7 +19,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from quantjax import labels, losses
 from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
@@ -65,27 +64,6 @@ def closed_form_codes(
       Signs [N, D]; sgn(0) = +1.
     """
     return binary.sign(label_weight * label_features + u + v)
-
-
-def check_labels(label: np.ndarray) -> None:
-    """Refuses label vectors that name no class; LabelNet has nothing to learn from them.
-
-    A jitted step cannot look into its labels, so an experiment calls this on its training rows.
-
-    Args:
-      label: Multi-hot labels of the training rows, [N, L].
-
-    Raises:
-      ValueError: naming the first row without a class, or the shape if it is not [N, L].
-    """
-    if label.ndim != 2:
-        raise ValueError(f"label must be multi-hot of shape [N, L], got {label.shape}")
-    empty = np.flatnonzero(~np.any(np.asarray(label) > 0, axis=1))
-    if len(empty):
-        raise ValueError(
-            f"training row {empty[0]} has no class ({len(empty)} of {len(label)} rows have none); "
-            "leave such rows out of the split"
-        )
 
 
 def adsq(

@@ -110,3 +110,28 @@ def test_an_audit_takes_lists_of_class_ids(tmp_path):
     assert found.label_shape == [6, 8]
     assert found.zero_queries == {"query": 1, "validation": 0}
     assert found.absent_classes["query"] == ["0", "1", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("labels", [[[0, 1], [1, 1], [1, 0]], [3, 1, 3]])
+def test_labels_of_several_classes_can_train(labels):
+    class_counts.check_labels(np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            [[0, 1], [0, 0], [1, 0], [0, 0]],
+            r"training row 1 has no class \(2 of 4 rows have none\)",
+        ),
+        (
+            [[0, 1], [1, 1]],
+            "all 2 training rows share a class, so there are no negatives; train on",
+        ),
+        ([5, 5, 5], "all 3 training rows share a class"),
+        ([[[1]]], r"multi-hot \[N, L\] or class ids \[N\], got \(1, 1, 1\)"),
+    ],
+)
+def test_labels_that_teach_nothing_are_refused(labels, message):
+    with pytest.raises(ValueError, match=message):
+        class_counts.check_labels(np.array(labels))

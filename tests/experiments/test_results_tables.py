@@ -25,7 +25,12 @@ def write(folder, name, rows, runs):
 @pytest.fixture
 def results(tmp_path, monkeypatch):
     monkeypatch.setattr(hypotheses, "HYPOTHESES", ())
-    good = {"bits": 32, "seed": 0, "seconds": 12.4, "commit": "abc1234"}
+
+    def row(name, value, distance="aqd"):
+        return {"name": name, "value": value, "distance": distance, "bits": 32}
+
+    rows = [row("codes", 0.7), row("codes float", 0.72, "float")]
+    good = {"rows": rows, "bits": 32, "seed": 0, "seconds": 12.4, "commit": "abc1234"}
     failed = {"bits": 48, "seed": 0, "failed": "too few rows", "commit": "abc1234"}
     rows = [
         summary(16, "codes", 0.61, None),
@@ -34,7 +39,11 @@ def results(tmp_path, monkeypatch):
         summary(32, "codes float", 0.72, 0.01, "float"),
     ]
     write(tmp_path, "dqn_cifar10_features", rows, [good, failed])
-    write(tmp_path, "dqn_cifar10_features.two_step", [summary(32, "codes", 0.65, None)], [good])
+    ablated = {
+        **good,
+        "rows": [row("codes", 0.65), row("codes float", 0.75), row("codes", 0.1, "sqd")],
+    }
+    write(tmp_path, "dqn_cifar10_features.two_step", [summary(32, "codes", 0.65, None)], [ablated])
     one = {**good, "rows": [{"name": "class-id code", "bits": 4}, {"name": "features", "bits": 96}]}
     write(tmp_path, "codes_cifar10_features", [summary(32, "pq", 0.33, None)], [one])
     return tmp_path
@@ -46,8 +55,8 @@ def test_a_table_has_means_half_widths_and_failures(results):
     assert f"{line} abc1234 |" in text
     assert "| PQ, no labels |  | 0.330 |  | | | | abc1234 |" in text
     assert "| class-id code, 4 bits |" in text
-    assert "| DQN: two step | 0.650 |  | 1 | abc1234 |" in text
-    assert "| DQN: whole | 0.700 ± 0.012 |" in text
+    assert "| DQN: two step | 0.650 |  | 0.100 | 1 | abc1234 |" in text
+    assert "| DQN: whole | 0.700 ± 0.012 | 0.720 ± 0.010 | 0.020 | 1 | abc1234 |" in text
 
 
 def test_only_the_part_between_the_marks_changes(results, tmp_path):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from quantjax import embedding, evaluate, losses, parallel, train
-from quantjax.methods.adsq import adsq, both, check_labels, closed_form_codes, first, second
+from quantjax.methods.adsq import adsq, both, closed_form_codes, first, second
 from tests import toy
 
 
@@ -191,19 +191,6 @@ def test_balance_lowers_the_imbalance_of_bits(mesh):
         x = embedded(experiment, state, experiment.method.embed, mesh)
         means.append(float(jnp.sum(losses.bit_balance(jnp.sign(x)))))
     assert means[1] < means[0] or means[0] == means[1] == 0
-
-
-@pytest.mark.parametrize(
-    ("label", "message"),
-    [
-        ([[1, 0], [0, 0], [0, 0]], r"training row 1 has no class \(2 of 3 rows have none\)"),
-        ([1, 0], r"multi-hot of shape \[N, L\], got \(2,\)"),
-    ],
-)
-def test_labels_without_a_class_are_refused(label, message):
-    check_labels(np.array([[0, 1], [1, 1]]))
-    with pytest.raises(ValueError, match=message):
-        check_labels(np.array(label))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,82 @@
+"""Features are centred and of one length, some dropped in training; labels must teach something."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import adsq, dqn, task, triplet_quantization
+from quantjax import data
+
+
+def splits(label):
+    image = np.zeros((len(label), 2, 2, 1), np.uint8)
+    rows = np.arange(len(label))
+    return data.make_splits(
+        data.from_arrays(image, np.array(label)),
+        train=rows[:8],
+        validation=rows[8:9],
+        query=rows[9:10],
+        database=rows[10:],
+    )
+
+
+CLASS_IDS = [0, 1] * 6
+
+
+def on_features(label=CLASS_IDS, dropout=0.0):
+    x = np.random.default_rng(0).normal(loc=3, size=(len(label), 5)).astype(np.float32)
+    return x, task.of_features(splits(label), x, hidden=(4,), dropout=dropout)
+
+
+def test_features_are_centred_on_training_rows_and_of_one_length():
+    x, found = on_features()
+    column = found.splits.source[np.arange(12)]["feature"]
+    centred = np.float64(x) - np.float64(x[:8]).mean(axis=0)
+    due = np.sqrt(5) * centred / np.linalg.norm(centred, axis=1, keepdims=True)
+    np.testing.assert_allclose(column, due, atol=1e-5)
+    assert column.dtype == np.float32
+
+
+def test_a_feature_that_is_the_mean_stays_zero():
+    x = np.ones((12, 5), np.float32)
+    found = task.of_features(splits(CLASS_IDS), x, hidden=())
+    np.testing.assert_array_equal(found.splits.source[np.arange(12)]["feature"], 0)
+
+
+def test_training_drops_a_share_and_scales_up_the_rest():
+    _, found = on_features(dropout=0.25)
+    batch = {"feature": jnp.ones((200, 50))}
+    dropped = np.asarray(found.augment(jax.random.key(0), batch)["feature"])
+    assert set(np.unique(dropped)) == {np.float32(0), np.float32(4 / 3)}
+    assert np.mean(dropped == 0) == pytest.approx(0.25, abs=0.02)
+    np.testing.assert_array_equal(found.preprocess(batch)["feature"], 1)
+    _, whole = on_features()
+    np.testing.assert_array_equal(whole.augment(jax.random.key(0), batch)["feature"], 1)
+
+
+@pytest.mark.parametrize("dropout", [-0.1, 1.0])
+def test_a_dropout_that_cannot_be_is_refused(dropout):
+    with pytest.raises(ValueError, match="dropout must be 0 or more and below 1"):
+        on_features(dropout=dropout)
+
+
+@pytest.mark.parametrize("wiring", [dqn, adsq, triplet_quantization])
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        ([0] * 8 + [1] * 4, "share a class|at most the 1 classes"),
+        (
+            [[0, 1]] * 3 + [[0, 0]] + [[1, 0]] * 8,
+            "row 3 has no class|one label each, got 0 in row 3",
+        ),
+    ],
+    ids=["one class", "no class"],
+)
+def test_labels_that_teach_nothing_are_refused(wiring, label, message):
+    numbers = {"num_epochs": 1, "batch_size": 4, "learning_rate": 0.1, "images_per_class": 2}
+    config = wiring.get_config(**numbers, bits=8)
+    x = np.ones((12, 5), np.float32)
+    found = task.of_features(splits(label), x, hidden=())
+    with pytest.raises(ValueError, match=message):
+        wiring.build(config, "toy", found)
