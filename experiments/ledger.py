@@ -115,7 +115,8 @@ def run(
 ) -> None:
     """Runs an entry for all lengths and seeds, and writes its file after each.
 
-    A run that fails is written down too, with its error, and the others go on.
+    A run that fails is written down too, with its error, and the others go on; but data that are not
+    there are nobody's failure.
 
     Args:
       name: See `entry`.
@@ -128,6 +129,7 @@ def run(
 
     Raises:
       ValueError: if there is no such entry or setting.
+      FileNotFoundError: if there are no data.
     """
     found = entry(name)
     chosen = _chosen(results, found)
@@ -288,7 +290,7 @@ def _one(found, config, workdir):
             results = evaluate.read_results(workdir)
             (row, *_) = json.loads((workdir / "results.json").read_text())
             where = {key: row[key] for key in ("protocol", "split", "audit")}
-    except (ValueError, FileNotFoundError, records.NonFiniteError) as error:
+    except (ValueError, records.NonFiniteError) as error:
         console.say(f"failed: {error}")
         return {**about, "failed": str(error)}
     rows = [row for result in results for row in result.rows()]
@@ -364,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     again=options.again,
                 )
             jax.clear_caches()
-    except ValueError as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

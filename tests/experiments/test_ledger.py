@@ -95,6 +95,18 @@ def test_a_failure_is_written_down_and_the_others_go_on(toy_file, tmp_path):
     assert {row["seeds"] for row in found["summary"]} == {2}
 
 
+def test_missing_data_stop_the_command_and_leave_the_file_alone(toy_file, tmp_path, monkeypatch):
+    first = run("toy_file", tmp_path, seeds=[0])
+
+    def missing(config):
+        raise FileNotFoundError("data folder toys not found")
+
+    monkeypatch.setattr(toy_file, "build", missing)
+    with pytest.raises(FileNotFoundError, match="toys not found"):
+        run("toy_file", tmp_path, seeds=[0, 1])
+    assert json.loads((tmp_path / "results" / "toy_file.json").read_text()) == first
+
+
 def test_tuning_takes_the_best_by_validation_and_runs_use_it(toy_file, tmp_path, monkeypatch):
     seen = []
 
