@@ -115,8 +115,8 @@ def run(
 ) -> None:
     """Runs an entry for all lengths and seeds, and writes its file after each.
 
-    A run that fails is written down too, with its error, and the others go on; but data that are not
-    there are nobody's failure.
+    A run that fails is written down too, with its error, and the others go on; but data that are
+    not there are nobody's failure.
 
     Args:
       name: See `entry`.
