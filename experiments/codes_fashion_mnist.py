@@ -1,6 +1,8 @@
 """PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
 
-python -m experiments.ledger run codes_fashion_mnist
+    python -m experiments.ledger run codes_fashion_mnist
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict, config_dict

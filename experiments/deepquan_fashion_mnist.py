@@ -1,6 +1,8 @@
 """DeepQuan, reconstructed, on the pixels of Fashion-MNIST, protocol i; labels are not looked at.
 
-python -m experiments.deepquan_fashion_mnist
+    python -m experiments.deepquan_fashion_mnist
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -4,8 +4,7 @@
 
 The published weights get a thirtieth of the rate, the new bottleneck ten times it, and batch
 normalisation keeps the published statistics. With those of the batches of 32, and no centring ahead
-of the bottleneck, three epochs at 64 pixels gave .383 on validation queries that search 4,000
-images (SGD; Adam .369); as it is, one epoch at 96 pixels gives .594.
+of the bottleneck, validation queries fared far worse in the short runs that were tried.
 
 It took 598 s on two cores and gave mAP .7660 (AQD, whole database) at commit 0a9c6c5. Rates and
 epochs were not tuned at 96 pixels, and --config.views=ten_crop, the paper's average of ten crops,

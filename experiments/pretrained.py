@@ -127,7 +127,7 @@ def _farthest_moves(batch):
 def _in_turns(network: models.Network) -> models.Network:
     """Embeds a few images at a time, which is quicker, see `features.ROWS`.
 
-    Training does not: gradients of turns take three times as long to put together.
+    Training does not: gradients of turns take long to put together.
     """
 
     def apply(params, net_state, images, *, train, key=None):

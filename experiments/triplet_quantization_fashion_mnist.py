@@ -1,6 +1,8 @@
 """The triplet quantization loss on Fashion-MNIST, protocol i, a small network from scratch.
 
-python -m experiments.triplet_quantization_fashion_mnist
+    python -m experiments.triplet_quantization_fashion_mnist
+
+README has its numbers.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -23,7 +23,7 @@ from quantjax.data.sources import ArraySource, Source, from_arrays
 from quantjax.models import efficientnet_lite
 
 ROWS = 16
-"""Images a device works on at once: activations of more leave a CPU's cache, at half the speed."""
+"""Images a device works on at once: activations of more leave a CPU's cache."""
 
 _NAME = "feature"
 _HASHED = 1024  # images at once
