@@ -5,8 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.dqn import named
-from experiments.task import Task, wire
+from experiments.task import Task, named, wire
 from quantjax import data, methods, models, train
 from quantjax.methods.adsq import both, first, second
 

@@ -1,15 +1,12 @@
 """What a trained method has to beat, computed on the same split with codes of the same length."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from experiments.classifier import fit_classifier
+from experiments import feature_codes
 from quantjax import console, embedding, evaluate, train
 from quantjax.data import class_counts
-from quantjax.quantizers import ClassCodec, ProductCodec, packing, product
 
 
 def baselines(
@@ -47,30 +44,15 @@ def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results
       One result: squared Euclid, asymmetric.
     """
     splits = experiment.splits
-    num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
 
     def flat(rows):
-        x = splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
-        return np.pad(x, ((0, 0), (0, -x.shape[1] % num_codebooks)))
+        return splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
 
-    codebooks = jax.jit(product.fit_codebooks, static_argnames=("num_codebooks", "num_codewords"))(
-        jax.random.key(config.seed),
-        jnp.asarray(flat(splits.train)),
-        num_codebooks=num_codebooks,
-        num_codewords=config.num_codewords,
+    codec, dim = feature_codes.pq(config, flat(splits.train))
+    queries, database = (
+        feature_codes.padded(flat(rows), dim) for rows in (splits.query, splits.database)
     )
-    codec = ProductCodec(codebooks, metric="l2")
-    labels = splits.source.labels
-    return evaluate.evaluate(
-        codec,
-        flat(splits.query),
-        evaluate.encode(codec, flat(splits.database)),
-        labels[splits.query],
-        labels[splits.database],
-        name="pq on pixels",
-        distance="aqd",
-        task=evaluate.task_of(splits),
-    )
+    return feature_codes.of_codec(splits, "pq on pixels", codec, queries, database)
 
 
 def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
@@ -87,28 +69,19 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
     fitted = train.initialize(experiment, mesh)
     if method.refresh is not None:
         fitted = train.refresh(experiment, fitted, epoch=0, mesh=mesh)
-    codec = method.codec(fitted.params, fitted.state)
-    return evaluate.evaluate(
-        codec,
+    return feature_codes.of_codec(
+        splits,
+        "untrained network",
+        method.codec(fitted.params, fitted.state),
         _embedded(experiment, mesh, fitted, method.embed_query, splits.query),
-        evaluate.encode(codec, _embedded(experiment, mesh, fitted, method.embed, splits.database)),
-        splits.source.labels[splits.query],
-        splits.source.labels[splits.database],
-        name="untrained network",
-        distance="hamming" if codec.metric == "hamming" else "aqd",
-        task=evaluate.task_of(splits),
+        _embedded(experiment, mesh, fitted, method.embed, splits.database),
     )
 
 
 def class_id_code(
     experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
 ) -> evaluate.Results:
-    """Measures the code that is a class number: what a classifier says of the trained embedding.
-
-    Logistic regression on the embeddings of the training images knows the C classes that these
-    have, so the code has ceil(log2 C) bits. A query ranks the classes by how likely each is. Where
-    the database is of those classes a hash has to beat this code to be worth its bits; where it is
-    of others, this is what a classifier in disguise would get.
+    """Measures the class-id code of the trained embedding.
 
     Args:
       experiment: Gives split, method and preprocessing; training images have one label each.
@@ -116,36 +89,19 @@ def class_id_code(
       trained: What `train.fit` ended with.
 
     Returns:
-      One result: -log of the class's probability, asymmetric.
-
-    Reference:
-      Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
-      1609.06753.
+      One result; see `feature_codes.class_id_code`.
     """
     method, splits = experiment.method, experiment.splits
-    labels = splits.source.labels
-    known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
-    classifier = fit_classifier(
-        _embedded(experiment, mesh, trained, method.embed, splits.train),
-        class_ids,
-        num_classes=len(known),
-    )
-
-    def scores(side, rows):
-        x = _embedded(experiment, mesh, trained, side, rows)
-        return np.asarray(classifier.scores(jnp.asarray(x)))
-
-    codec = ClassCodec(len(known))
-    return evaluate.evaluate(
-        codec,
-        scores(method.embed_query, splits.query),
-        evaluate.encode(codec, scores(method.embed, splits.database)),
-        labels[splits.query],
-        labels[splits.database],
-        name="class-id code",
-        distance="aqd",
-        task=evaluate.task_of(splits),
-    )
+    sides = {
+        "train": (method.embed, splits.train),
+        "query": (method.embed_query, splits.query),
+        "database": (method.embed, splits.database),
+    }
+    x = {
+        name: _embedded(experiment, mesh, trained, side, rows)
+        for name, (side, rows) in sides.items()
+    }
+    return feature_codes.class_id_code(splits, x)
 
 
 def _embedded(experiment, mesh, state, side, rows):

@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict, config_dict
 
 from experiments import dqn
-from experiments.task import Task, wire
+from experiments.task import Task, named, wire
 from quantjax import data, methods, models, train
 from quantjax.methods.deepquan import Weigh, by_rank, equal, heat_kernel
 
@@ -103,7 +103,7 @@ def weigh(config: ConfigDict, distance: float) -> Weigh:
         "by_rank": by_rank,
         "equal": equal,
     }
-    return dqn.named("weigh", config.weigh, known)
+    return named("weigh", config.weigh, known)
 
 
 def with_neighbours(splits: data.Splits, num_neighbours: int) -> tuple[data.Splits, float]:

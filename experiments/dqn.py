@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.task import Task, wire
+from experiments.task import Task, named, wire
 from quantjax import data, losses, methods, optimizers, train
 from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
@@ -109,22 +109,6 @@ def pair_loss(config: ConfigDict) -> PairLoss:
         "inner_product": losses.pairwise_inner_product,
     }
     return named("pair_loss", config.pair_loss, known)
-
-
-def named(key: str, word: str, known: dict[str, Any]) -> Any:
-    """Returns what a word of a config stands for.
-
-    Args:
-      key: Of the config.
-      word: Its value.
-      known: What each word stands for.
-
-    Raises:
-      ValueError: if it is not known.
-    """
-    if word not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}, got {word!r}")
-    return known[word]
 
 
 def optimizer(config: ConfigDict, num_train: int) -> optax.GradientTransformation:

@@ -74,10 +74,72 @@ def measure(config: ConfigDict, task: Task) -> Measured:
     }  # fmt: skip
     fitted = {name: fit(config, x["train"]) for name, fit in CODES.items()}
     results = [
-        _measured(splits, name, codec, _padded(x["query"], dim), _padded(x["database"], dim))
+        of_codec(splits, name, codec, padded(x["query"], dim), padded(x["database"], dim))
         for name, (codec, dim) in fitted.items()
     ]
-    return Measured(splits, audited, [*results, _class_id_code(splits, x)])
+    return Measured(splits, audited, [*results, class_id_code(splits, x)])
+
+
+def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Results:
+    """Measures the code that is a class number: what a classifier says of features.
+
+    Logistic regression on the training rows knows the C classes that these have, so the code has
+    ceil(log2 C) bits. A query ranks the classes by how likely each is. Where the database is of
+    those classes a hash has to beat this code to be worth its bits; where it is of others, this is
+    what a classifier in disguise would get.
+
+    Args:
+      splits: Its training rows have one label each.
+      x: Features [N, F] of "train", "query" and "database".
+
+    Returns:
+      One result: -log of the class's probability, asymmetric.
+
+    Reference:
+      Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
+      1609.06753.
+    """
+    labels = splits.source.labels
+    known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
+    classifier = fit_classifier(x["train"], class_ids, num_classes=len(known))
+    scores = jax.jit(classifier.scores)
+    return of_codec(
+        splits,
+        "class-id code",
+        ClassCodec(len(known)),
+        np.asarray(scores(jnp.asarray(x["query"]))),
+        np.asarray(scores(jnp.asarray(x["database"]))),
+    )
+
+
+def of_codec(
+    splits: data.Splits, name: str, codec: Codec, queries: np.ndarray, database: np.ndarray
+) -> evaluate.Results:
+    """Measures a codec by the distance that is its own: Hamming, real features, or asymmetric.
+
+    Args:
+      splits: Whose rows these are.
+      name: Of the result.
+      codec: Fitted.
+      queries: What it takes, [Q, F].
+      database: What it encodes, [N, F].
+    """
+    labels = splits.source.labels
+    return evaluate.evaluate(
+        codec,
+        queries,
+        evaluate.encode(codec, database),
+        labels[splits.query],
+        labels[splits.database],
+        name=name,
+        distance=_distance(codec),
+        task=evaluate.task_of(splits),
+    )
+
+
+def padded(x: np.ndarray, dim: int) -> np.ndarray:
+    """Returns x [N, F] with zeros added, [N, dim]."""
+    return np.pad(x, ((0, 0), (0, dim - x.shape[1])))
 
 
 def plain(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
@@ -92,7 +154,7 @@ def pq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
     dim = -(-x.shape[1] // num_codebooks) * num_codebooks
     codebooks = _fit_codebooks(
         jax.random.key(config.seed),
-        jnp.asarray(_padded(x, dim)),
+        jnp.asarray(padded(x, dim)),
         num_codebooks=num_codebooks,
         num_codewords=config.num_codewords,
     )
@@ -105,7 +167,7 @@ def opq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
     dim = -(-x.shape[1] // num_codebooks) * num_codebooks
     fitted = _opq(
         jax.random.key(config.seed),
-        jnp.asarray(_padded(x, dim)),
+        jnp.asarray(padded(x, dim)),
         num_codebooks=num_codebooks,
         num_codewords=config.num_codewords,
         num_iterations=_TURNS,
@@ -133,34 +195,7 @@ _opq = jax.jit(rotation.opq, static_argnames=("num_codebooks", "num_codewords", 
 _itq = jax.jit(rotation.itq, static_argnames="num_bits")
 
 
-def _measured(splits, name, codec, queries, database):
-    distance = {"hamming": "hamming"}.get(codec.metric, "aqd")
-    labels = splits.source.labels
-    return evaluate.evaluate(
-        codec,
-        queries,
-        evaluate.encode(codec, database),
-        labels[splits.query],
-        labels[splits.database],
-        name=name,
-        distance="float" if isinstance(codec, FloatCodec) else distance,
-        task=evaluate.task_of(splits),
-    )
-
-
-def _class_id_code(splits, x):
-    labels = splits.source.labels
-    known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
-    classifier = fit_classifier(x["train"], class_ids, num_classes=len(known))
-    scores = jax.jit(classifier.scores)
-    return _measured(
-        splits,
-        "class-id code",
-        ClassCodec(len(known)),
-        np.asarray(scores(x["query"])),
-        np.asarray(scores(x["database"])),
-    )
-
-
-def _padded(x, dim):
-    return np.pad(x, ((0, 0), (0, dim - x.shape[1])))
+def _distance(codec):
+    if isinstance(codec, FloatCodec):
+        return "float"
+    return "hamming" if codec.metric == "hamming" else "aqd"

@@ -11,96 +11,27 @@ and `run` takes the best of them from then on. `table` renders README's tables f
 """
 
 import argparse
-import importlib
+import ast
 import json
 import pathlib
-import pkgutil
 import shutil
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from types import ModuleType
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-import experiments
-from experiments import hypotheses, results_tables
-from quantjax import console, data, evaluate, launch, parallel, records, train
+from experiments import hypotheses, results_tables, tuning
+from experiments.entries import commit, configure, entry
+from quantjax import console, evaluate, launch, records
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _README = pathlib.Path(__file__).parents[1] / "README.md"
 _IDENTITY = ("metric", "name", "distance")
 _KEPT = (*_IDENTITY, "value", "worst", "best", "low", "high", "chance", "bits", "num_bytes")
 _ABOUT = ("device", "versions", "num_queries", "num_database")
-
-
-class Entry(NamedTuple):
-    """What a name of the ledger stands for.
-
-    Attributes:
-      name: FILE or FILE.ABLATION.
-      module: The experiment file.
-      overrides: Of the ablation.
-    """
-
-    name: str
-    module: ModuleType
-    overrides: dict[str, Any]
-
-
-def entry(name: str) -> Entry:
-    """Finds a name.
-
-    Args:
-      name: FILE or FILE.ABLATION.
-
-    Raises:
-      ValueError: if there is no such file or ablation, saying what there is.
-    """
-    file, _, ablation = name.partition(".")
-    known = names()
-    if file not in known:
-        raise ValueError(f"no experiment {file}; there are {', '.join(known)}")
-    module = importlib.import_module(f"experiments.{file}")
-    ablations = getattr(module, "ABLATIONS", {})
-    if ablation and ablation not in ablations:
-        raise ValueError(
-            f"{file} has no ablation {ablation}; there are {', '.join(ablations) or 'none'}"
-        )
-    return Entry(name, module, ablations[ablation] if ablation else {})
-
-
-def names() -> list[str]:
-    """Returns all experiment files."""
-    found = []
-    for module in pkgutil.iter_modules(experiments.__path__):
-        path = pathlib.Path(experiments.__path__[0]) / f"{module.name}.py"
-        if path.exists() and "\ndef get_config()" in path.read_text():
-            found.append(module.name)
-    return found
-
-
-def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:
-    """Returns an entry's config with its ablation's overrides, and settings on top.
-
-    Args:
-      entry: From `entry`.
-      settings: Such as bits and seed.
-
-    Raises:
-      ValueError: if a setting is none of the config's keys.
-    """
-    config = entry.module.get_config()
-    for overrides in (entry.overrides, settings):
-        for key, value in overrides.items():
-            if key not in config:
-                raise ValueError(f"{entry.name} has no setting {key}")
-            config[key] = value
-    return config
 
 
 def run(
@@ -132,7 +63,7 @@ def run(
       FileNotFoundError: if there are no data.
     """
     found = entry(name)
-    chosen = _chosen(results, found)
+    chosen = tuning.chosen(results, found)
     path = results / f"{name}.json"
     done = json.loads(path.read_text())["runs"] if path.exists() else []
     for length in bits:
@@ -143,7 +74,7 @@ def run(
                 continue
             config = configure(found, {**chosen, **settings, "bits": length, "seed": seed})
             console.say(f"== {name}, {length} bits, seed {seed}")
-            folder = workdir / f"{name}-{length}-{seed}-{_commit()}"
+            folder = workdir / f"{name}-{length}-{seed}-{commit()}"
             if again:
                 shutil.rmtree(folder, ignore_errors=True)
             one = _one(found, config, folder)
@@ -182,82 +113,6 @@ def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def tune(
-    name: str, *, settings: dict[str, Any], results: pathlib.Path = RESULTS, bits: int = 32
-) -> None:
-    """Tries an entry's settings, measured by validation queries on what these search.
-
-    The queries are in no list of the split that is used here.
-
-    Args:
-      name: One of `hypotheses.SETTINGS`.
-      settings: Where data lie, and the like.
-      results: Folder of the ledger's files.
-      bits: Code length.
-
-    Raises:
-      ValueError: if the entry is not known, or has no settings to try.
-    """
-    found = entry(name)
-    if name not in hypotheses.SETTINGS:
-        raise ValueError(f"{name} has no settings to try in experiments.hypotheses.SETTINGS")
-    trials = []
-    for number, tried in enumerate(hypotheses.SETTINGS[name]):
-        config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
-        value = _validated(found.module.build, config)
-        trials.append({"settings": tried, "validation": value})
-        console.say(f"{name}, setting {number + 1}: {tried} {value:.4f}")
-    best = max(trials, key=lambda trial: trial["validation"])
-    folder = results / "tuning"
-    folder.mkdir(parents=True, exist_ok=True)
-    about = {"name": name, "bits": bits, "seed": 0, "commit": _commit()}
-    text = json.dumps({**about, "chosen": best["settings"], "trials": trials}, indent=1)
-    records.write_whole(folder / f"{name}.json", text + "\n")
-
-
-def validation_only(splits: data.Splits) -> data.Splits:
-    """Returns splits whose queries are the validation rows, and which hold no query.
-
-    Args:
-      splits: With validation rows.
-
-    Raises:
-      ValueError: if there are none.
-    """
-    if not len(splits.validation):
-        raise ValueError(f"{splits.name} has no validation rows to choose by")
-    return data.make_splits(
-        splits.source,
-        train=splits.train,
-        validation=np.array([], np.int64),
-        query=splits.validation,
-        database=splits.validation_database,
-        name=f"{splits.name} validation",
-    )
-
-
-def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDict) -> float:
-    experiment = build(config)
-    experiment = experiment._replace(splits=validation_only(experiment.splits))
-    mesh = parallel.data_mesh()
-    try:
-        with console.progress(experiment) as report:
-            state = train.fit(experiment, mesh=mesh, callbacks=[report]).state
-    except records.NonFiniteError as error:
-        console.say(str(error))
-        return 0.0
-    found = evaluate.evaluate_method(
-        experiment.method,
-        state.params,
-        state.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name="validation",
-    )
-    return found.results[0].value
-
-
 def _one(found, config, workdir):
     """Runs one length and seed, and returns what the file holds of it."""
     began = time.perf_counter()
@@ -267,9 +122,9 @@ def _one(found, config, workdir):
         "config": {
             key: value
             for key, value in json.loads(config.to_json()).items()
-            if key not in ("data_dir", "features_dir")
+            if key not in launch.PLACES
         },
-        "commit": _commit(),
+        "commit": commit(),
     }
     try:
         if hasattr(found.module, "measure"):
@@ -303,29 +158,15 @@ def _one(found, config, workdir):
     }
 
 
-def _chosen(results, found):
-    """Returns the settings that tuning chose, or, for an ablation without its own, the whole's."""
-    for name in (found.name, found.name.partition(".")[0]):
-        path = results / "tuning" / f"{name}.json"
-        if path.exists():
-            chosen = json.loads(path.read_text())["chosen"]
-            own = name == found.name
-            return {key: chosen[key] for key in chosen if own or key not in found.overrides}
-    return {}
-
-
-def _commit():
-    """Returns the commit of the code, with a plus if the code differs from it."""
-    root = pathlib.Path(__file__).parents[1]
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    commit = git("rev-parse", "--short=7", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
-    return f"{commit}{'+' if changed else ''}" if commit else "unknown"
+def _setting(text):
+    """Returns key and value of KEY=VALUE; what is no Python literal is a word."""
+    key, equals, value = text.partition("=")
+    if not (key and equals):
+        raise ValueError(f"--set takes KEY=VALUE, got {text!r}")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -341,8 +182,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     running.add_argument("--seeds", nargs="+", type=int, default=[0])
     running.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/ledger"))
     running.add_argument("--again", action="store_true", help="do runs anew that are there")
-    tuning = commands.add_parser("tune", help="choose settings by validation queries")
-    for each in (running, tuning):
+    trying = commands.add_parser("tune", help="choose settings by validation queries")
+    for each in (running, trying):
         each.add_argument("names", nargs="+", metavar="NAME")
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
     table = commands.add_parser("table", help="render README's tables")
@@ -352,10 +193,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if options.command == "table":
             results_tables.update(_README, RESULTS, check=options.check)
             return
-        settings = dict(each.split("=", 1) for each in options.settings)
+        settings = dict(_setting(each) for each in options.settings)
         for name in options.names:
             if options.command == "tune":
-                tune(name, settings=settings)
+                tuning.tune(name, settings=settings, results=RESULTS)
             else:
                 run(
                     name,

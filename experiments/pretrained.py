@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from experiments import task
-from experiments.dqn import named
 from quantjax import console, data, features, methods, models, parallel
 from quantjax.data import augment
 from quantjax.models import efficientnet_lite
@@ -62,7 +61,7 @@ def cifar10_images(config: ConfigDict) -> task.Task:
       ValueError: if `views` is another word.
     """
     known = {"one": lambda batch: batch, "flips": augment.flips(), "ten_crop": _farthest_moves}
-    views = named("views", config.views, known)
+    views = task.named("views", config.views, known)
     splits = task.carved(config, data.cifar10_i(_cifar10(config.data_dir)))
     distort = augment.compose(augment.random_crop(padding=_PADDING), augment.random_flip())
     return task.Task(

@@ -193,7 +193,7 @@ def _lost(file):
             values = {row["name"]: row["value"] for row in rows}
             lost.append(values["codes float"] - values["codes"])
     width = hypotheses.half_width(lost)
-    return f"{np.mean(lost):.3f}" + ("" if width is None else f" ± {width:.3f}") if lost else ""
+    return f"{np.mean(lost):z.3f}" + ("" if width is None else f" ± {width:.3f}") if lost else ""
 
 
 def _bits_of(file, name) -> Any:

@@ -1,7 +1,7 @@
 """What an experiment learns from, whatever the method: images or features, and what fits them."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -112,6 +112,22 @@ def carved(config: ConfigDict, splits: protocols.Splits) -> protocols.Splits:
       splits: The protocol, with its validation part.
     """
     return protocols.final(splits) if config.final else splits
+
+
+def named(key: str, word: str, known: dict[str, Any]) -> Any:
+    """Returns what a word of a config stands for.
+
+    Args:
+      key: Of the config.
+      word: Its value.
+      known: What each word stands for.
+
+    Raises:
+      ValueError: if it is not known.
+    """
+    if word not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}, got {word!r}")
+    return known[word]
 
 
 def wire(

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from experiments import dqn
-from experiments.task import Task, wire
+from experiments.task import Task, named, wire
 from quantjax import data, losses, methods, train
 from quantjax.methods.triplet_quantization import Quantization, on_rows, on_triplets
 
@@ -96,7 +96,7 @@ def quantization(config: ConfigDict) -> Quantization:
         "order_drop": on_triplets(losses.order_drop),
         "sign_error": on_rows(losses.sign_error),
     }
-    return dqn.named("quantization", config.quantization, known)
+    return named("quantization", config.quantization, known)
 
 
 def activation(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
@@ -109,7 +109,7 @@ def activation(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
       ValueError: if it is neither "linear" nor "tanh".
     """
     known = {"linear": lambda x: x, "tanh": jnp.tanh}
-    return dqn.named("activation", config.activation, known)
+    return named("activation", config.activation, known)
 
 
 def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:

@@ -17,6 +17,9 @@ from quantjax import console, data, evaluate, index, parallel, records, train
 
 _DOCUMENTED = (ValueError, FileNotFoundError, ModuleNotFoundError, records.NonFiniteError)
 
+PLACES = ("data_dir", "features_dir")
+"""Keys of a config that say where data lie, not what an experiment is."""
+
 Baselines = Callable[[train.Experiment, ConfigDict, Any, train.TrainState], list[evaluate.Results]]
 """`(experiment, config, mesh, trained) -> results` on the same split; `trained` ended training."""
 
@@ -125,7 +128,7 @@ def run(
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
     """Makes a workdir this experiment's own, or finds that it is.
 
-    Where the data lie is not part of what an experiment is, so `data_dir` may differ.
+    Where data lie is not part of what an experiment is: `data_dir` and `features_dir` may differ.
 
     Args:
       workdir: Made, with config.json in it, if it is not there.
@@ -182,7 +185,7 @@ def _parse(argv, defaults):
 
 
 def _digest(about):
-    identity = {**about, "config": {k: v for k, v in about["config"].items() if k != "data_dir"}}
+    identity = {**about, "config": {k: v for k, v in about["config"].items() if k not in PLACES}}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
@@ -195,7 +198,7 @@ def _flat(tree, prefix=""):
 
 
 def _differing(there, here):
-    keys = sorted({*there, *here} - {"config.data_dir"})
+    keys = sorted({*there, *here} - {f"config.{place}" for place in PLACES})
     return ", ".join(
         f"{key.removeprefix('config.')} is {there.get(key)!r} there, {here.get(key)!r} here"
         for key in keys

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from experiments import ledger
+from experiments import entries, ledger
 from quantjax import methods
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def test_a_fifth_method_runs_through_launcher_and_ledger(tmp_path, monkeypatch):
     (tmp_path / "centred.py").write_text(METHOD)
     (tmp_path / "centred_toy.py").write_text(EXPERIMENT)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(ledger, "names", lambda: ["centred_toy"])
+    monkeypatch.setattr(entries, "names", lambda: ["centred_toy"])
     module = importlib.import_module("centred_toy")
     monkeypatch.setitem(sys.modules, "experiments.centred_toy", module)
     options = {"workdir": tmp_path / "runs", "results": tmp_path / "results", "settings": {}}

@@ -16,7 +16,8 @@ from tests import toy
 def get_config():
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=3, learning_rate=0.2,
-        data_dir=config_dict.placeholder(str), nested={"depth": 1},
+        data_dir=config_dict.placeholder(str),
+        features_dir="runs/features", nested={"depth": 1},
     )  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def test_queries_in_the_database_are_refused_unless_allowed(tmp_path, capsys):
 
 
 def test_another_place_of_the_data_is_the_same_experiment(finished):
-    run(finished, "--config.data_dir=elsewhere")
+    run(finished, "--config.data_dir=elsewhere", "--config.features_dir=elsewhere")
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path, capsys):
@@ -243,7 +244,8 @@ def test_sigterm_saves_exits_143_and_the_same_command_goes_on(tmp_path, finished
 
 def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for arguments in ([], ["--config.seed=1"], ["--config.data_dir=x"]):
+    elsewhere = ["--config.data_dir=x", "--config.features_dir=y"]
+    for arguments in ([], ["--config.seed=1"], elsewhere):
         argv = ["toy", "--config.num_epochs=0", *arguments]
         launch.main(get_config, build, baselines, title="dqn", argv=argv)
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())

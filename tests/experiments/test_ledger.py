@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import hypotheses, ledger
+from experiments import entries, hypotheses, ledger, tuning
 from quantjax import data
 from tests import toy
 
@@ -32,7 +32,7 @@ def toy_file(monkeypatch):
     module = types.ModuleType("toy_file")
     contents = {"get_config": get_config, "build": build, "ABLATIONS": {"short": {"num_epochs": 1}}}
     module.__dict__.update(contents)
-    monkeypatch.setattr(ledger, "names", lambda: ["toy_file"])
+    monkeypatch.setattr(entries, "names", lambda: ["toy_file"])
     monkeypatch.setitem(__import__("sys").modules, "experiments.toy_file", module)
     return module
 
@@ -118,11 +118,11 @@ def test_tuning_takes_the_best_by_validation_and_runs_use_it(toy_file, tmp_path,
     monkeypatch.setattr(toy_file, "build", watched)
     tried = [{"num_epochs": 1}, {"num_epochs": 6}]
     monkeypatch.setattr(hypotheses, "SETTINGS", {"toy_file": tried})
-    ledger.tune("toy_file", settings={}, results=tmp_path / "results", bits=8)
-    tuning = json.loads((tmp_path / "results" / "tuning" / "toy_file.json").read_text())
-    values = [trial["validation"] for trial in tuning["trials"]]
+    tuning.tune("toy_file", settings={}, results=tmp_path / "results", bits=8)
+    written = json.loads((tmp_path / "results" / "tuning" / "toy_file.json").read_text())
+    values = [trial["validation"] for trial in written["trials"]]
     assert values[1] > values[0]
-    assert tuning["chosen"] == {"num_epochs": 6}
+    assert written["chosen"] == {"num_epochs": 6}
     found = run("toy_file", tmp_path, seeds=[0])
     assert found["chosen"] == {"num_epochs": 6}
     assert found["runs"][0]["config"]["num_epochs"] == 6
@@ -136,13 +136,13 @@ def test_tuning_takes_the_best_by_validation_and_runs_use_it(toy_file, tmp_path,
 
 def test_splits_for_tuning_hold_no_query():
     splits = toy.splits()
-    carved = ledger.validation_only(splits)
+    carved = tuning.validation_only(splits)
     np.testing.assert_array_equal(carved.query, splits.validation)
     for rows in (carved.train, carved.query, carved.database):
         assert not np.intersect1d(rows, splits.query).size
     np.testing.assert_array_equal(carved.database, splits.validation_database)
     with pytest.raises(ValueError, match="no validation rows to choose by"):
-        ledger.validation_only(data.protocols.final(splits))
+        tuning.validation_only(data.protocols.final(splits))
 
 
 @pytest.mark.parametrize(
@@ -151,6 +151,7 @@ def test_splits_for_tuning_hold_no_query():
         ("toys", {}, "no experiment toys; there are toy_file"),
         ("toy_file.long", {}, "toy_file has no ablation long; there are short"),
         ("toy_file", {"epochs": 3}, "toy_file has no setting epochs"),
+        ("toy_file", {"num_epochs": "many"}, "num_epochs of toy_file is of int, got 'many'"),
     ],
 )
 def test_what_does_not_exist_is_refused(name, settings, message, toy_file, tmp_path):
@@ -160,18 +161,18 @@ def test_what_does_not_exist_is_refused(name, settings, message, toy_file, tmp_p
 
 def test_tuning_without_settings_is_refused(toy_file, tmp_path):
     with pytest.raises(ValueError, match="toy_file has no settings to try"):
-        ledger.tune("toy_file", settings={}, results=tmp_path)
+        tuning.tune("toy_file", settings={}, results=tmp_path)
 
 
 def test_every_experiment_file_is_found_and_configures():
-    found = ledger.names()
+    found = entries.names()
     assert {"dqn_mnist", "codes_fashion_mnist", "adsq_cifar10_features"} <= set(found)
     assert not {"dqn", "ledger", "task", "adsq", "feature_codes"} & set(found)
     for name in found:
-        module = ledger.entry(name).module
+        module = entries.entry(name).module
         for ablation in ["", *getattr(module, "ABLATIONS", {})]:
             full = f"{name}.{ablation}" if ablation else name
-            assert ledger.configure(ledger.entry(full), {"bits": 16}).bits == 16
+            assert entries.configure(entries.entry(full), {"bits": 16}).bits == 16
 
 
 def test_one_value_has_no_half_width():
@@ -263,8 +264,24 @@ def test_values_are_those_of_the_row_and_length_asked_for(tmp_path):
         hypotheses.values_of(tmp_path, ["b"])
 
 
-def test_commands_complain_in_a_line(capsys):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing_like_this"], "no experiment nothing_like_this; there are "),
+        (["toy_file", "--set", "num_epochs"], "--set takes KEY=VALUE, got 'num_epochs'"),
+        (["toy_file", "--set", "num_epochs=many"], "num_epochs of toy_file is of int, got 'many'"),
+    ],
+)
+def test_commands_complain_in_a_line(arguments, message, toy_file, capsys):
     with pytest.raises(SystemExit) as caught:
-        ledger.main(["run", "nothing_like_this"])
+        ledger.main(["run", *arguments])
     assert caught.value.code == 1
-    assert capsys.readouterr().err.startswith("error: no experiment nothing_like_this; there are ")
+    assert capsys.readouterr().err.startswith(f"error: {message}")
+
+
+def test_settings_of_the_command_line_are_values_and_words(toy_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(ledger, "RESULTS", tmp_path)
+    seen = []
+    monkeypatch.setattr(ledger, "run", lambda *_, settings, **__: seen.append(settings))
+    ledger.main(["run", "toy_file", "--set", "num_epochs=3", "data_dir=a/b=c", "hidden=(8, 4)"])
+    assert seen == [{"num_epochs": 3, "data_dir": "a/b=c", "hidden": (8, 4)}]

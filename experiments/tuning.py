@@ -1,0 +1,103 @@
+"""Chooses an experiment's settings by validation queries alone."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import hypotheses
+from experiments.entries import Entry, commit, configure, entry
+from quantjax import console, data, evaluate, parallel, records, train
+
+
+def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
+    """Tries an entry's settings, measured by validation queries on what these search.
+
+    The queries are in no list of the split that is used here.
+
+    Args:
+      name: One of `hypotheses.SETTINGS`.
+      settings: Where data lie, and the like.
+      results: Folder of the ledger's files.
+      bits: Code length.
+
+    Raises:
+      ValueError: if the entry is not known, or has no settings to try.
+    """
+    found = entry(name)
+    if name not in hypotheses.SETTINGS:
+        raise ValueError(f"{name} has no settings to try in experiments.hypotheses.SETTINGS")
+    trials = []
+    for number, tried in enumerate(hypotheses.SETTINGS[name]):
+        config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
+        value = _validated(found.module.build, config)
+        trials.append({"settings": tried, "validation": value})
+        console.say(f"{name}, setting {number + 1}: {tried} {value:.4f}")
+    best = max(trials, key=lambda trial: trial["validation"])
+    folder = results / "tuning"
+    folder.mkdir(parents=True, exist_ok=True)
+    about = {"name": name, "bits": bits, "seed": 0, "commit": commit()}
+    text = json.dumps({**about, "chosen": best["settings"], "trials": trials}, indent=1)
+    records.write_whole(folder / f"{name}.json", text + "\n")
+
+
+def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
+    """Returns the settings that tuning chose, or, for an ablation without its own, the whole's.
+
+    Args:
+      results: Folder of the ledger's files.
+      found: The entry.
+    """
+    for name in (found.name, found.name.partition(".")[0]):
+        path = results / "tuning" / f"{name}.json"
+        if path.exists():
+            best = json.loads(path.read_text())["chosen"]
+            own = name == found.name
+            return {key: best[key] for key in best if own or key not in found.overrides}
+    return {}
+
+
+def validation_only(splits: data.Splits) -> data.Splits:
+    """Returns splits whose queries are the validation rows, and which hold no query.
+
+    Args:
+      splits: With validation rows.
+
+    Raises:
+      ValueError: if there are none.
+    """
+    if not len(splits.validation):
+        raise ValueError(f"{splits.name} has no validation rows to choose by")
+    return data.make_splits(
+        splits.source,
+        train=splits.train,
+        validation=np.array([], np.int64),
+        query=splits.validation,
+        database=splits.validation_database,
+        name=f"{splits.name} validation",
+    )
+
+
+def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDict) -> float:
+    experiment = build(config)
+    experiment = experiment._replace(splits=validation_only(experiment.splits))
+    mesh = parallel.data_mesh()
+    try:
+        with console.progress(experiment) as report:
+            state = train.fit(experiment, mesh=mesh, callbacks=[report]).state
+    except records.NonFiniteError as error:
+        console.say(str(error))
+        return 0.0
+    found = evaluate.evaluate_method(
+        experiment.method,
+        state.params,
+        state.state,
+        experiment.splits,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
+        name="validation",
+    )
+    return found.results[0].value
