@@ -41,7 +41,10 @@ def _dtype(code: str, *_: Any) -> Pending:
     def build(state: tuple) -> np.dtype:
         if type(state) is not tuple or state[2:5] != (None, None, None):
             raise ValueError("refused a structured dtype, only booleans and numbers are allowed")
-        return np.dtype(str.__add__(state[1], code))
+        # Any other text makes another type: "O," one of object pointers, taken from the file.
+        if state[1] not in ("<", ">", "=", "|"):
+            raise ValueError("the byte order of a dtype must be '<', '>', '=' or '|'")
+        return np.dtype(state[1] + code)
 
     return Pending(build, [])
 

@@ -116,6 +116,14 @@ def test_a_call_is_refused_by_name_and_does_not_run(protocol, capfd):
         ),
         (PYTHON_2.replace(b"U\x06\x00\x01\x02\x80\xffa", b"N"), "must be bytes, got NoneType"),
         (PYTHON_2.replace(b"U\x01|NNN", b"U\x01|K\x01NN"), "refused a structured dtype"),
+        *(
+            (
+                PYTHON_2.replace(b"U\x01|NNN", b"U" + bytes([len(order)]) + order + b"NNN"),
+                "byte order of a dtype must be",
+            )
+            for order in (b"O,|", b"(6,)", b"", b"|O8,")
+        ),
+        (PYTHON_2.replace(b"U\x01|NNN", b"]NNN"), "byte order of a dtype must be"),
     ],
 )
 def test_what_is_not_arrays_and_containers_is_refused(content, message):
