@@ -88,7 +88,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any
     """Stands in for torch._utils._rebuild_tensor_v2: checks a view before anything is read."""
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise ValueError("a tensor must have a storage, a shape and strides")
-    if not _is_count(offset, *shape, *strides) or not len(shape) == len(strides) <= 8:
+    if not len(shape) == len(strides) <= 8 or not _is_count(offset, *shape, *strides):
         raise ValueError("shape and strides of a tensor must be up to 8 whole numbers, 0 or more")
     count = math.prod(shape)
     last = offset + sum((axis - 1) * stride for axis, stride in zip(shape, strides, strict=True))
@@ -105,11 +105,15 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
     return tensor
 
 
-def _ordered_dict(pairs: Any = ()) -> dict:
+def _ordered_dict(*pairs: Any) -> dict:
     """Stands in for collections.OrderedDict, empty or, of Python 2, of [key, value] pairs."""
-    if not all(type(pair) in (list, tuple) and type(pair[0]) is str for pair in pairs):
-        raise ValueError("an ordered dict must have pairs of text and value")
-    return dict(pairs)
+    # Nothing but a list: `restricted_pickle` counts how many items of lists are copied.
+    items = pairs[0] if pairs else []
+    if type(items) is not list or not all(
+        type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in items
+    ):
+        raise ValueError("an ordered dict must have a list of pairs of text and value")
+    return dict(items)
 
 
 _ALLOWED: Mapping[str, Callable[..., Any] | None] = {
@@ -195,7 +199,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
         total = int.from_bytes(stream.read(8), "little")
         storage = storages[key]
         size = storage.total * storage.dtype.itemsize
-        content[key] = stream.read(size)
+        content[key] = stream.read(min(size, len(data)))
         if total != storage.total or len(content[key]) != size:
             raise ValueError(
                 f"cannot read {name}: storage {key[:40]!r} takes {size} bytes, got "

@@ -17,6 +17,10 @@ from quantjax.pickles.pickled_arrays import NUMPY, Global, Pending
 
 # Decoded bytes per byte of file. An honest array costs at most 2: its decoded text, then itself.
 _MAX_GROWTH = 4
+# What a list handed to a call costs an item: it may be handed to many, and each copies it.
+_ITEM_COST = 32
+# Python hashes larger whole numbers alike, or slowly: a dict of such would take hours.
+_MAX_KEY = 1 << 60
 _CONSTANTS = frozenset(
     [
         "NONE",
@@ -75,11 +79,20 @@ class _Machine(NamedTuple):
 
 
 def _spend(machine: _Machine, value: Any) -> Any:
-    if isinstance(value, bytes | np.ndarray):
-        machine.room[0] -= len(value) if isinstance(value, bytes) else value.nbytes
+    if isinstance(value, bytes | np.ndarray | list):
+        if isinstance(value, list):
+            machine.room[0] -= _ITEM_COST * len(value)
+        else:
+            machine.room[0] -= len(value) if isinstance(value, bytes) else value.nbytes
         if machine.room[0] < 0:
             raise ValueError("it decodes to far more bytes than it has")
     return value
+
+
+def _is_key(key: Any) -> bool:
+    # Hashing a tuple nested a million deep would overflow the C stack.
+    is_small = isinstance(key, int) and -_MAX_KEY < key < _MAX_KEY
+    return is_small or isinstance(key, str | bytes | float)
 
 
 def _pop(stack: list, start: int) -> list:
@@ -103,9 +116,8 @@ def _extend(target: Any, items: list) -> None:
 def _update(target: Any, items: list) -> None:
     if type(target) is not dict:
         raise TypeError(f"items are set in {type(target).__name__}, not in a dict")
-    # Hashing a tuple nested a million deep would overflow the C stack.
-    if not all(isinstance(key, str | bytes | int | float) for key in items[::2]):
-        raise TypeError("a key of a dict must be text or a number")
+    if not all(map(_is_key, items[::2])):
+        raise TypeError("a key of a dict must be text or a number of at most 60 bits")
     target.update(zip(items[::2], items[1::2], strict=True))
 
 
@@ -121,6 +133,9 @@ def _reduce(machine: _Machine, target: Any, arguments: Any) -> Any:
     function = machine.allowed.get(target.name) if type(target) is Global else None
     if function is None or type(arguments) is not tuple:
         raise ValueError("refused a call of something that makes no array")
+    for each in arguments:
+        if type(each) is list:
+            _spend(machine, each)
     value = _spend(machine, function(*arguments))
     if type(value) is Pending:
         machine.pending.append(value)
@@ -147,6 +162,8 @@ def _carry_out(machine: _Machine, operation: str, argument: Any) -> None:
     """Carries out one operation of the pickle machine, commonest first."""
     stack, memo = machine.stack, machine.memo
     match operation:
+        case "PUT" if not 0 <= argument < _MAX_KEY:
+            raise ValueError("something is stored under a number that is not of at most 60 bits")
         case "BINPUT" | "LONG_BINPUT" | "PUT":
             memo[argument] = stack[-1]
         case "BINGET" | "LONG_BINGET" | "GET":
@@ -218,10 +235,15 @@ def load(
         lists, tuples, dicts, text, bytes and numbers.
     """
     start = stream.tell()
-    room = _MAX_GROWTH * (stream.seek(0, io.SEEK_END) - start)
+    size = stream.seek(0, io.SEEK_END) - start
     stream.seek(start)
-    machine = _Machine(allowed, persistent_load, [room], [], [], {}, [])
-    reader = cast("BinaryIO", _Reader(stream.read, stream.readline))
+
+    def read(count: int) -> bytes:
+        # A file makes room for as many bytes as are asked for before it reads any.
+        return stream.read(count if count < size else size)
+
+    machine = _Machine(allowed, persistent_load, [_MAX_GROWTH * size], [], [], {}, [])
+    reader = cast("BinaryIO", _Reader(read, stream.readline))
     try:
         for opcode, argument, _ in pickletools.genops(reader):
             if opcode.name in _CONSTANTS:

@@ -55,6 +55,13 @@ def test_views_of_shared_storages_come_back(write, read):
     assert_equal(read(write(value, storages)), due)
 
 
+@pytest.mark.parametrize("pairs", [b"}", b"]((K\x01K\x02te", b"]((" + text("x") + b"te", b"]]a"])
+def test_an_ordered_dict_takes_a_list_of_pairs(write, read, pairs):
+    value = b"ccollections\nOrderedDict\n" + pairs + b"\x85R"
+    with pytest.raises(ValueError, match="an ordered dict must have a list of pairs"):
+        read(write(value, {}))
+
+
 @pytest.mark.parametrize("path", [("state_dict",), ("model",), ("state_dict", "model")])
 def test_a_state_dict_inside_a_checkpoint_comes_back(write, read, path):
     value, storages, due = weight_files.example()
@@ -171,6 +178,7 @@ def test_other_ways_to_call_are_refused(write, read, operations):
         (Part("0", "FloatStorage", 2, -1, (1,), (1,)), "whole numbers, 0 or more"),
         (Part("0", "FloatStorage", 2, 0, (1,) * 9, (1,) * 9), "up to 8 whole numbers"),
         (Part("0", "FloatStorage", -2, 0, (1,), (1,)), "a number of values"),
+        (Part("0", "FloatStorage", 2**80, 0, (1,), (1,)), "takes 4.* bytes, got 8"),
         (Part("0", "FloatStorage", 3, 0, (1,), (1,)), "takes 12 bytes, got 8"),
         (Part("1", "FloatStorage", 2, 0, (1,), (1,)), "no storage '1'|not those that its tensors"),
     ],

@@ -97,6 +97,10 @@ def test_a_call_is_refused_by_name_and_does_not_run(protocol, capfd):
         (b"\x80\x02cnumpy\nndarray\n)R.", "refused a call"),
         (b"\x80\x02U\x01aU\x01b\x86)R.", "refused a call"),
         (b"\x80\x02}(U\x01a\x85K\x01u.", "a key of a dict must be text or a number"),
+        (b"\x80\x02}\x8a\x08" + b"\0" * 7 + b"\x10K\x01s.", "a number of at most 60 bits"),
+        (b"\x80\x02}\x8a\x08" + b"\0" * 7 + b"\xf0K\x01s.", "a number of at most 60 bits"),
+        (b"\x80\x02]p1152921504606846976\n.", "under a number that is not of at most 60 bits"),
+        (b"\x80\x02]p-1\n.", "under a number that is not of at most 60 bits"),
         (b"\x80\x02}K\x01a.", "items are appended to dict, not to a list"),
         (b"\x80\x02]K\x01K\x02s.", "items are set in list, not in a dict"),
         (b"\x80\x02K\x01Q.", "refused operation BINPERSID"),
@@ -154,11 +158,38 @@ def test_a_small_file_cannot_decode_to_a_large_object():
         read(head + b"h\x02h\x00h\x01\x86R" * 100 + b"e.")
 
 
+def test_a_list_cannot_be_copied_many_times():
+    pairs = b"]q\x00(" + b"".join(b"(U\x02%02dK\x01t" % i for i in range(100)) + b"e"
+    head = b"\x80\x02](" + pairs + b"cmodule\nmake\nq\x01"
+    assert len(read(head + b"h\x01h\x00\x85Re.", allowed={"module make": dict})[2]) == 100
+    with pytest.raises(ValueError, match="decodes to far more bytes than it has"):
+        read(head + b"h\x01h\x00\x85R" * 20 + b"e.", allowed={"module make": dict})
+
+
 def test_hostile_nesting_is_harmless():
     depth = 200_000
     with pytest.raises(ValueError, match="a key of a dict"):
         read(b"\x80\x02})" + b"\x85" * depth + b"K\x01s.")
     assert type(read(b"\x80\x02)" + b"\x85" * depth + b".")) is tuple
+
+
+def test_numbers_of_60_bits_are_keys():
+    content = {2**60 - 1: "a", -(2**60) + 1: "b", 1.5: "c"}
+    assert read(pickle.dumps(content, 2)) == content
+
+
+def test_no_more_is_asked_of_a_file_than_it_holds():
+    asked = []
+
+    class File(io.BytesIO):
+        def read(self, count=-1):
+            asked.append(count)
+            return super().read(count)
+
+    content = b"\x80\x05\x8e" + struct.pack("<Q", 2**40) + b"x."
+    with pytest.raises(ValueError, match="expected 1099511627776 bytes"):
+        load(File(content), name="x")
+    assert max(asked) == len(content)
 
 
 def test_persistent_ids_and_more_globals_reach_the_reader_that_allows_them():
