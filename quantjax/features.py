@@ -145,9 +145,16 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
     try:
         with safe_open(path, "numpy") as file:
             there = file.metadata() or {}
+            found = file.get_slice(_NAME)
+            if found.get_dtype() != "F32" or len(found.get_shape()) != 2:
+                raise ValueError(
+                    f"{_NAME} must be F32 of 2 axes, got {found.get_dtype()} of "
+                    f"{len(found.get_shape())}"
+                )
             features = file.get_tensor(_NAME)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"cannot read features {path}: {error}; delete the file") from error
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error)[:200].split())
+        raise ValueError(f"cannot read features {path}: {reason}; delete the file") from error
     differing = [
         f"{key} {_short(there.get(key))}, due {_short(due[key])}"
         for key in due
@@ -189,4 +196,7 @@ def _computed(source, extractor, mesh, progress):
 
 
 def _short(digest):
-    return "none" if digest is None else digest if len(digest) < 64 else f"{digest[:-56]}"
+    if digest is None:
+        return "none"
+    # What a file says may be long, and of several lines.
+    return " ".join((digest if len(digest) < 64 else digest[:-56])[:80].split())

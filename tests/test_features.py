@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from quantjax import data, features, parallel
+from tests.models import weight_files
 
 WEIGHTS = {"w": jnp.arange(12.0).reshape(4, 3)}
 
@@ -81,6 +83,36 @@ def test_a_damaged_or_absent_file_is_refused(tmp_path):
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match=r"cannot read features .*; delete the file"):
         features.read(path, due)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "num_bytes", "message"),
+    [
+        ("F8_E4M3", (2, 2), 4, "feature must be F32 of 2 axes, got F8_E4M3 of 2"),
+        ("BF16", (2, 2), 8, "feature must be F32 of 2 axes, got BF16 of 2"),
+        ("F32", (2,), 8, "feature must be F32 of 2 axes, got F32 of 1"),
+        ("F32", (), 4, "feature must be F32 of 2 axes, got F32 of 0"),
+        ("F32", (0, 2**63), 0, "Maximum allowed dimension"),
+        ("F32", (0, 2**64 - 1), 0, "Maximum allowed dimension"),
+        ("F\n7", (1, 1), 4, "unknown variant `F 7`"),
+    ],
+)
+def test_what_is_no_table_of_features_is_refused(kind, shape, num_bytes, message, tmp_path):
+    path = tmp_path / "f.safetensors"
+    path.write_bytes(weight_files.safetensors({"feature": (kind, shape, bytes(num_bytes))}))
+    with pytest.raises(ValueError, match=rf"cannot read features .*{message}") as caught:
+        features.read(path, {"weights": "x"})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_file_says_of_itself_is_shown_in_part(tmp_path):
+    path = tmp_path / "f.safetensors"
+    said = {"weights": "a\nb" * 1000}
+    save_file({"feature": np.zeros((2, 2), np.float32)}, path, metadata=said)
+    with pytest.raises(ValueError, match=r"of other weights a ba ba b.*, due x; delete") as caught:
+        features.read(path, {"weights": "x"})
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200 + len(str(path))
 
 
 def test_a_source_gets_its_features_as_a_column():

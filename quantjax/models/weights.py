@@ -204,13 +204,21 @@ def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
     try:
         entries = deserialize(data)
     except SafetensorError as error:
-        raise ValueError(
-            f"cannot read {name}: {error}; the file is truncated or damaged, fetch it anew"
-        ) from error
+        raise _damaged(name, error) from error
     strange = sorted({entry["dtype"] for _, entry in entries} - set(_SAFETENSORS))
     if strange:
         raise ValueError(f"{name} holds tensors of {strange[0]}, which is not supported")
-    return {
-        key: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
-        for key, entry in entries
-    }
+    try:
+        return {
+            key: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
+            for key, entry in entries
+        }
+    except (ValueError, OverflowError) as error:  # no values, on axes that numpy does not have
+        raise _damaged(name, error) from error
+
+
+def _damaged(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error)[:200].split())
+    return ValueError(
+        f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
+    )
