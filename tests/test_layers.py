@@ -50,12 +50,15 @@ ONLY_IN = {
     "absl": {"launch"},
     "orbax": {"checkpoint"},
     "rich": {"console"},
-    "safetensors": {"index", "models", "features"},
+    "safetensors": {"data", "index", "models", "features"},
     "optax": {"train", "optimizers"},
 }
 
 # Never at the top of a module: imported inside the function that needs them.
-LAZY = {"tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch"}
+LAZY = {
+    "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
+    "grain", "array_record",
+}  # fmt: skip
 
 
 def modules():

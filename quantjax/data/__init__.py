@@ -1,5 +1,6 @@
 """Sources of images, frozen splits, samplers and augmentation."""
 
+from quantjax.data.array_records import RecordsSource, from_records
 from quantjax.data.audit import Audit, audit
 from quantjax.data.batches import Sampler, class_balanced, padded, shuffled
 from quantjax.data.benchmarks import (
@@ -34,6 +35,7 @@ from quantjax.data.protocols import (
     protocol_ii,
     with_train,
 )
+from quantjax.data.record_writer import to_records
 from quantjax.data.sources import ArraySource, Source, from_arrays
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
@@ -43,6 +45,7 @@ __all__ = [
     "Audit",
     "Neighbours",
     "Photos",
+    "RecordsSource",
     "Sampler",
     "Source",
     "Splits",
@@ -63,6 +66,7 @@ __all__ = [
     "file_lists",
     "final",
     "from_arrays",
+    "from_records",
     "from_tfds",
     "image_folder",
     "image_folders",
@@ -81,6 +85,7 @@ __all__ = [
     "protocol_ii",
     "read_idx",
     "shuffled",
+    "to_records",
     "unseen_classes",
     "with_train",
 ]

@@ -1,0 +1,118 @@
+"""What a folder of records holds beside its images: labels, classes, parts, shards, checksums."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors import numpy as safetensors_numpy
+
+NAME = "manifest.safetensors"
+AGAIN = "convert the photos again: python -m quantjax.cli records FOLDER OUT"
+_VERSION = 1
+_KEY = "records"
+_PART = "part."
+
+
+class Shard(NamedTuple):
+    """One file of records, as it was when it was finished.
+
+    Attributes:
+      name: Of the file, in its folder.
+      num_records: Rows that it holds.
+      num_bytes: Its size.
+    """
+
+    name: str
+    num_records: int
+    num_bytes: int
+
+
+class Manifest(NamedTuple):
+    """All that is known of N records without reading one.
+
+    Attributes:
+      labels: Multi-hot [N, L] uint8, or class ids [N] int64.
+      classes: Names of the L classes.
+      parts: Rows of each part, such as "train", int64 [n].
+      shards: In the order of rows.
+      checksums: CRC-32 of each record, [N] uint32; a shard of another conversion has other ones.
+      size: Height and width of stored pixels, or None where files are stored as they were.
+      shape: Height and width of all photos as stored, or None where they differ.
+    """
+
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    parts: Mapping[str, np.ndarray]
+    shards: tuple[Shard, ...]
+    checksums: np.ndarray
+    size: int | None
+    shape: tuple[int, int] | None
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Writes a manifest into a folder.
+
+    Args:
+      folder: Of the shards.
+      manifest: What they hold.
+    """
+    parts = {_PART + name: rows for name, rows in manifest.parts.items()}
+    arrays = {"labels": manifest.labels, "checksums": manifest.checksums, **parts}
+    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    about = {
+        "version": _VERSION,
+        "classes": manifest.classes,
+        "shards": manifest.shards,
+        "size": manifest.size,
+        "shape": manifest.shape,
+    }
+    about["digest"] = _digest(about, arrays)
+    # One key, as safetensors writes several in no fixed order; and not by its save_file, whose
+    # files only their owner may read.
+    content = safetensors_numpy.save(arrays, {_KEY: json.dumps(about)})
+    (folder / NAME).write_bytes(content)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads the manifest of a folder.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is damaged or of another version.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        state = "holds no finished records" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(f"{folder} {state}, {NAME} is not there; {AGAIN}")
+    try:
+        with safe_open(path, "numpy") as file:
+            about = json.loads((file.metadata() or {})[_KEY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}; {AGAIN}") from error
+    if about["version"] != _VERSION:
+        raise ValueError(f"{path} is of version {about['version']}, due {_VERSION}; {AGAIN}")
+    if about.pop("digest") != _digest(about, arrays):
+        raise ValueError(f"{path} has another digest than it was written with; {AGAIN}")
+    parts = {name: rows for name, rows in arrays.items() if name.startswith(_PART)}
+    return Manifest(
+        labels=arrays["labels"],
+        classes=tuple(about["classes"]),
+        parts={name.removeprefix(_PART): rows for name, rows in parts.items()},
+        shards=tuple(Shard(*shard) for shard in about["shards"]),
+        checksums=arrays["checksums"],
+        size=about["size"],
+        shape=about["shape"] and tuple(about["shape"]),
+    )
+
+
+def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256(json.dumps(about).encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()
