@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -24,13 +23,25 @@ from quantjax.quantizers import (
 FORMAT = "quantjax-codes"
 VERSION = 1
 
-_KINDS: dict[str, Callable[..., Codec]] = {
+_KINDS: dict[str, Any] = {
     "product": ProductCodec,
     "binary": BinaryCodec,
     "residual": ResidualCodec,
     "float": FloatCodec,
     "class": ClassCodec,
 }
+
+
+# What damaged files raise in the two libraries that read them.
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    SafetensorError,
+)
 
 
 class Artefact(NamedTuple):
@@ -119,19 +130,11 @@ def load(folder: str | pathlib.Path) -> Artefact:
     try:
         manifest = dict(json.loads((folder / "codes.json").read_text()))
         tensors = safetensors_numpy.load((folder / "codes.safetensors").read_bytes())
-    except (ValueError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{folder} holds no readable codes: {error}; save them again") from None
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+    except _UNREADABLE as error:
         raise ValueError(
-            f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
-            f"{manifest.get('format')} version {manifest.get('version')}"
-        )
-    missing = sorted({"codec", "settings", "digests"} - manifest.keys())
-    if missing or manifest["codec"] not in _KINDS:
-        raise ValueError(
-            f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
-            f"got codec {manifest.get('codec')!r} and {', '.join(missing) or 'nothing'} missing"
-        )
+            f"{folder} holds no readable codes: {_shown(error)}; save them again"
+        ) from None
+    _check_manifest(manifest, folder)
     found = {name: _digest(x) for name, x in tensors.items()}
     wrong = sorted(
         name
@@ -140,16 +143,64 @@ def load(folder: str | pathlib.Path) -> Artefact:
     )
     if wrong:
         raise ValueError(
-            f"{folder}: {', '.join(wrong)} not what the manifest says; the files are damaged or "
-            "of two different saves, save them again"
+            f"{folder}: {_shown(', '.join(wrong))} not what the manifest says; the files are "
+            "damaged or of two different saves, save them again"
         )
+    try:
+        codec = _codec(manifest, tensors)
+    except _UNREADABLE as error:
+        raise ValueError(
+            f"{folder} holds codes, ids and a codec that do not fit: {_shown(error)}; save them "
+            "again"
+        ) from None
+    return Artefact(codec, tensors["codes"], tensors["ids"], manifest)
+
+
+def _check_manifest(manifest, folder):
+    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
+        raise ValueError(
+            f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
+            f"{_shown(manifest.get('format'))} version {_shown(manifest.get('version'))}"
+        )
+    missing = sorted({"codec", "settings", "digests"} - manifest.keys())
+    if missing or str(manifest["codec"]) not in _KINDS:
+        raise ValueError(
+            f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
+            f"got codec {_shown(manifest.get('codec'))!r} and "
+            f"{', '.join(missing) or 'nothing'} missing"
+        )
+    for name in ("settings", "digests"):
+        if not isinstance(manifest[name], dict):
+            raise ValueError(
+                f"{folder}/codes.json must have an object of {name}, got {_shown(manifest[name])}"
+            )
+
+
+def _codec(manifest, tensors):
+    """Returns the codec, or raises one of several errors where it is not of these codes."""
+    kind = _KINDS[manifest["codec"]]
+    is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
     arrays = {
         name.removeprefix("codec."): jnp.asarray(x)
         for name, x in tensors.items()
         if name.startswith("codec.")
     }
-    codec = _KINDS[manifest["codec"]](**arrays, **manifest["settings"])
-    return Artefact(codec, tensors["codes"], tensors["ids"], manifest)
+    for name, value in {**arrays, **manifest["settings"]}.items():
+        if is_setting[name] != (name in manifest["settings"]):
+            raise ValueError(f"{name} must be {'a setting' if is_setting[name] else 'a tensor'}")
+        if is_setting[name] and type(value) is not (str if name == "metric" else int):
+            raise ValueError(f"{name} must not be {value!r}")
+    codec = kind(**arrays, **manifest["settings"])
+    codes, ids = tensors["codes"], tensors["ids"]
+    if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
+        raise ValueError(f"codes must be uint8 [N, {codec.num_bytes}], got {codes.shape}")
+    if ids.dtype != np.int64 or ids.shape != codes.shape[:1]:
+        raise ValueError(f"ids must be int64 {codes.shape[:1]}, got {ids.dtype} {ids.shape}")
+    due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}
+    for name, value in due.items():
+        if manifest.get(name) != value:
+            raise ValueError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
+    return codec
 
 
 def _parts(codec):
@@ -162,6 +213,13 @@ def _parts(codec):
         elif value is not None:
             arrays[field.name] = np.asarray(value)
     return arrays, settings
+
+
+def _shown(value):
+    """Returns one short line, whatever a file says."""
+    if isinstance(value, list | dict):
+        value = type(value).__name__
+    return " ".join(str(value)[:200].split())
 
 
 def _digest(x):

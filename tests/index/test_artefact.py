@@ -1,13 +1,17 @@
 """Codes on disk come back to the bit, and nothing else comes back at all."""
 
 import json
+import struct
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from quantjax import index
+from quantjax.index.artefact import _digest
 from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from tests.models.weight_files import safetensors
 
 
 def product_codec(rng, rotation=None):
@@ -97,6 +101,21 @@ def test_files_of_two_saves_are_refused(saved, rng, tmp_path):
         ("codes.safetensors", b"short", "no readable codes"),
         ("codes.json", b'{"format": "other"}', "must be quantjax-codes version 1, got other"),
         ("codes.json", b"[1]", "no readable codes"),
+        ("codes.json", b"[" * 100_000, "no readable codes: maximum recursion depth"),
+        ("codes.json", b'{"format": ["a"]}', "got list version None"),
+        ("codes.json", b'{"format": "a\\nb"}', "got a b version None"),
+        (
+            "codes.safetensors",
+            struct.pack("<Q", 2**40) + b"{}",
+            "readable codes: .*header too large",
+        ),
+        ("codes.safetensors", safetensors({"codes": ("F8_E4M3", (1,), b"a")}), "no readable codes"),
+        (
+            "codes.safetensors",
+            safetensors({"codes": ("F32", (0, 2**63), b"")}),
+            "no readable codes",
+        ),
+        ("codes.safetensors", safetensors({"a\nb" * 99: ("U8", (1,), b"a")}), "a b.* not what the"),
         (
             "codes.json",
             b'{"format": "quantjax-codes", "version": 1, "codec": "x"}',
@@ -107,6 +126,60 @@ def test_files_of_two_saves_are_refused(saved, rng, tmp_path):
 def test_damaged_files_are_refused(saved, name, content, message):
     _, _, _, folder = saved
     (folder / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        index.load(folder)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codec": ["product"]}, "must name a codec .* got codec 'list'"),
+        ({"settings": 3}, "must have an object of settings, got 3"),
+        ({"digests": ["codes"]}, "must have an object of digests, got list"),
+        ({"codec": "float"}, "do not fit: .*codebooks"),
+        ({"settings": {"metric": "ip", "bits": 3}}, "do not fit: 'bits'"),
+        ({"settings": {"metric": 3}}, "do not fit: metric must not be 3"),
+        ({"settings": {"metric": "ip", "rotation": 3}}, "do not fit: rotation must be a tensor"),
+        ({"metric": "l2"}, "do not fit: metric must be 'ip', got 'l2'"),
+        ({"bits": 13}, "do not fit: bits must be 12, got 13"),
+        ({"count": 49}, "do not fit: count must be 50, got 49"),
+    ],
+)
+def test_a_manifest_of_other_codes_is_refused(saved, change, message):
+    _, _, _, folder = saved
+    manifest = json.loads((folder / "codes.json").read_text())
+    (folder / "codes.json").write_text(json.dumps(manifest | change))
+    with pytest.raises(ValueError, match=message) as caught:
+        index.load(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"codes": np.zeros((50, 3), np.uint8)}, r"codes must be uint8 \[N, 2\], got \(50, 3\)"),
+        ({"codes": np.zeros((50, 2), np.int64)}, r"codes must be uint8 \[N, 2\]"),
+        ({"ids": np.zeros(49, np.int64)}, r"ids must be int64 \(50,\), got int64 \(49,\)"),
+        ({"ids": np.zeros(50, np.int32)}, r"ids must be int64 \(50,\), got int32 \(50,\)"),
+        ({"codes": None}, "do not fit: 'codes'"),
+        ({"ids": None}, "do not fit: 'ids'"),
+        ({"codec.codebooks": None}, "do not fit: .*codebooks"),
+        ({"codec.codebooks": np.zeros(3, np.float32)}, "do not fit: tuple index"),
+        ({"codec.codebooks": np.zeros((3, 15, 2), np.float32)}, "do not fit: .*power of two"),
+        ({"codec.metric": np.zeros(3, np.float32)}, "do not fit: "),
+        ({"codec.other": np.zeros(3, np.float32)}, "do not fit: 'other'"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_whatever_their_digests(saved, change, message):
+    _, _, _, folder = saved
+    manifest = json.loads((folder / "codes.json").read_text())
+    tensors = {**load_file(folder / "codes.safetensors"), **change}
+    tensors = {name: x for name, x in tensors.items() if x is not None}
+    save_file(tensors, folder / "codes.safetensors")
+    manifest["digests"] = {name: _digest(x) for name, x in tensors.items()}
+    (folder / "codes.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=message):
         index.load(folder)
 
