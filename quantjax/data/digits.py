@@ -13,12 +13,16 @@ from quantjax.data.sources import ArraySource, from_arrays
 CLASSES = tuple(str(digit) for digit in range(10))
 _NUM_ROWS = 5_000
 _NUM_COLUMNS = 28 * 28 + 1
+_MAX_BYTES = _NUM_ROWS * (_NUM_COLUMNS * 4 + 1)  # "255," and the end of a line
 
 
 def _read_csv(path: Path) -> np.ndarray:
     """Returns the table [5000, 785] uint8; raises ValueError where it is another one."""
     try:
-        text = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as stream:
+            text = stream.read(_MAX_BYTES + 1)
+        if len(text) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
         num_rows = text.count(b"\n")
         if num_rows != _NUM_ROWS:
             raise ValueError(f"{num_rows} lines, not {_NUM_ROWS}")

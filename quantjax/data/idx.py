@@ -53,12 +53,17 @@ def _read_content(stream: io.BufferedIOBase, due: int) -> bytearray:
     return content
 
 
-def read_idx(path: str | Path) -> np.ndarray:
+def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
     """Returns the array of an idx file, plain or gzipped, in the machine's byte order.
+
+    Args:
+      path: The file.
+      max_bytes: How much a gzipped file may hold: a thousand times as much as it takes on disk.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if the header is not one of an idx file, or the content is not as long as it says.
+      ValueError: if the header is not one of an idx file, the content is not as long as it says, or
+        a gzipped file holds more than `max_bytes`.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -66,7 +71,13 @@ def read_idx(path: str | Path) -> np.ndarray:
     try:
         with gzip.open(path) if is_gzip else path.open("rb") as stream:
             dtype, shape = _read_header(stream)
-            content = _read_content(stream, math.prod(shape) * dtype.itemsize)
+            due = math.prod(shape) * dtype.itemsize
+            if is_gzip and due > max_bytes:
+                raise ValueError(
+                    f"its header promises {due:,} bytes of gzipped content, which may be no more "
+                    f"than max_bytes={max_bytes:,}"
+                )
+            content = _read_content(stream, due)
         array = np.frombuffer(content, dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)
     except (EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
@@ -84,7 +95,7 @@ def _read_part(folder: Path, part: str, num_rows: int) -> tuple[np.ndarray, np.n
         plain = folder / f"{part}-{kind}-ubyte"
         zipped = plain.with_name(f"{plain.name}.gz")
         path = zipped if zipped.is_file() else plain
-        array = read_idx(path)
+        array = read_idx(path, max_bytes=math.prod(shape))
         if array.shape != shape or array.dtype != np.uint8:
             raise ValueError(
                 f"{path} must hold uint8 {shape}, got {array.dtype} {array.shape}; "

@@ -58,6 +58,7 @@ LINE = b"0," * 784 + b"9\n"
         (b"plain text", "Not a gzipped file"),
         (gzip.compress(LINE * 5000)[:-20], "ended before"),
         (gzip.compress(LINE * 4999), "4999 lines, not 5000"),
+        (gzip.compress(LINE * 4999 + b" " * 10**7), "more than 15,705,000 bytes"),
         (gzip.compress(b"0,1\n" * 5000), r"shape \(5000, 2\)"),
         (gzip.compress(LINE * 4999 + b"0," * 784 + b"10\n"), "a digit a line"),
         (gzip.compress(LINE * 4999 + b"256," * 784 + b"1\n"), "could not convert string '256'"),

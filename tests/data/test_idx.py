@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -81,6 +82,28 @@ def test_damaged_bytes_raise_nothing_but_value_errors(tmp_path, rng):
     assert all("cannot read" in message for message in messages)
 
 
+def test_a_gzipped_file_holds_no_more_than_it_may(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(compress(VALID))
+    np.testing.assert_array_equal(read_idx(path, max_bytes=6), [[0, 1, 2], [3, 4, 5]])
+    with pytest.raises(ValueError, match=r"promises 6 bytes .* no more than max_bytes=5; the file"):
+        read_idx(path, max_bytes=5)
+    path.write_bytes(VALID)
+    assert read_idx(path, max_bytes=5).size == 6
+
+
+def test_a_false_header_claims_no_memory(tmp_path):
+    path = tmp_path / "file"
+    header = struct.pack(">BBBBI", 0, 0, 8, 1, 2**31)
+    for content in (header + b"x", compress(header + bytes(10**7))):
+        path.write_bytes(content)
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="promises 2,147,483,648 bytes"):
+            read_idx(path, max_bytes=2**40)
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+        tracemalloc.stop()
+
+
 NAMES = [
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -128,6 +151,13 @@ def test_another_data_set_is_refused(folder):
         fashion_mnist(folder)
     path.write_bytes(idx_bytes(np.array([1, 10], np.uint8)))
     with pytest.raises(ValueError, match="class id 10 has no name, classes holds 10"):
+        fashion_mnist(folder)
+
+
+def test_a_bomb_is_refused_before_it_is_read(folder):
+    path = folder / "t10k-images-idx3-ubyte.gz"
+    path.write_bytes(compress(idx_bytes(np.zeros((3, 28, 28), np.uint8))))
+    with pytest.raises(ValueError, match=r"t10k-images.*promises 2,352 bytes .* max_bytes=1,568"):
         fashion_mnist(folder)
 
 
