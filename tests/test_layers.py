@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
     },
+    "cli": {"console", "data"},
 }  # fmt: skip
 
 # Third-party packages, and the only parts of the package that import them at all.
