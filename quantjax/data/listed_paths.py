@@ -1,5 +1,6 @@
 """Where listed photos lie: as paths below a root, and whether they are there."""
 
+import errno
 import os
 import posixpath
 import re
@@ -11,6 +12,8 @@ import numpy as np
 from quantjax.data.photos import SUFFIXES
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
+# No such file, a file for a folder, a name too long for the disk, a link to itself.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def below_root(path: str) -> str:
@@ -26,14 +29,23 @@ def below_root(path: str) -> str:
     inside = path.replace("\\", "/")
     if _ABSOLUTE.match(inside):
         raise ValueError(
-            f"path {path!r} is absolute, paths must be relative to the root; pass place= to map "
-            "them, such as data.by_name(root)"
+            f"path {path[:200]!r} is absolute, paths must be relative to the root; pass place= to "
+            "map them, such as data.by_name(root)"
         )
     if "/." in inside or "//" in inside or inside[:1] == ".":
         inside = posixpath.normpath(inside)
-    if inside.startswith("../") or _ABSOLUTE.match(inside) or "\0" in inside:
-        raise ValueError(f"path {path!r} leaves the root; name photos below it")
+    if inside == ".." or inside.startswith("../") or _ABSOLUTE.match(inside) or "\0" in inside:
+        raise ValueError(f"path {path[:200]!r} leaves the root; name photos below it")
     return inside
+
+
+def _holds(is_kind: Callable[[], bool]) -> bool:
+    try:
+        return is_kind()
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
+        return False
 
 
 def _photo_files(root: Path) -> Iterator[str]:
@@ -48,9 +60,9 @@ def _photo_files(root: Path) -> Iterator[str]:
         with os.scandir(root / folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+                if entry.name.lower().endswith(SUFFIXES) and _holds(entry.is_file):
                     yield path
-                elif entry.name[0] != "." and entry.is_dir():
+                elif entry.name[0] != "." and _holds(entry.is_dir):
                     folders.append(path)
 
 
@@ -106,8 +118,10 @@ def existing_folder(folder: str | Path) -> Path:
 def _file_names(folder: Path) -> frozenset[str]:
     try:
         with os.scandir(folder) as entries:
-            return frozenset(entry.name for entry in entries if entry.is_file())
-    except (FileNotFoundError, NotADirectoryError):
+            return frozenset(entry.name for entry in entries if _holds(entry.is_file))
+    except OSError as error:
+        if error.errno not in _NOT_THERE:
+            raise
         return frozenset()
 
 

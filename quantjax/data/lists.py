@@ -172,7 +172,7 @@ def _check_overlap(listing: Listing) -> None:
 
 def _missing(name: str, root: Path, paths: Sequence[str], there: np.ndarray) -> str:
     absent = np.flatnonzero(~there)
-    shown = ", ".join(paths[row] for row in absent[:_FEW])
+    shown = ", ".join(paths[row][:200] for row in absent[:_FEW])
     return (
         f"{name}: {absent.size:,} of {len(paths):,} photos are missing in {root}, such as {shown}; "
         "get them, or pass allow_incomplete=True to go on without them, under another name and "

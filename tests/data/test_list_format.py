@@ -96,6 +96,7 @@ def test_place_maps_paths_before_they_are_compared(tmp_path):
         ("x/../C:a.jpg 0 1", "path 'x/../C:a.jpg' leaves the root"),
         ("../a.jpg 0 1", "path '../a.jpg' leaves the root; name photos below it"),
         ("b/../../a.jpg 0 1", "leaves the root"),
+        ("x/" * 999 + "../" * 1000 + "a.jpg 0 1", "path 'x/x/.{196}' leaves the root"),
         (r"..\a.jpg 0 1", "leaves the root"),
         ("b/..//..//a.jpg 0 1", "leaves the root"),
         ("a\0b.jpg 0 1", "leaves the root"),
@@ -122,6 +123,14 @@ def test_lists_must_agree(tmp_path):
     files = lists(tmp_path, train="a.jpg 0 1\n", query="b.jpg 1\n")
     with pytest.raises(ValueError, match=r"query.txt line 1: 1 labels, but 2 in .*train.txt line"):
         read_lists(files)
+
+
+@pytest.mark.parametrize("place", ["..", "a/../..", "/", "../a.jpg"])
+def test_a_place_that_is_not_below_the_root_is_refused(tmp_path, place):
+    with pytest.raises(
+        ValueError, match=r"train.txt line 1: path .* (leaves the root|is absolute)"
+    ):
+        read_lists(lists(tmp_path, train="a.jpg 0 1"), place=lambda path: place)
 
 
 def test_empty_and_missing_lists_are_named(tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 
 import numpy as np
@@ -147,6 +148,33 @@ def test_a_folder_or_dangling_link_is_no_photo(root, files):
     (root / "e.jpg").unlink()
     os.symlink(root / "nowhere.jpg", root / "e.jpg")
     with pytest.raises(FileNotFoundError, match=r"2 of 6 photos .* such as d.jpg, e.jpg;"):
+        file_lists(root, **files)
+
+
+def test_a_link_to_itself_or_a_name_beyond_the_disk_is_no_photo(root, files):
+    (root / "d.jpg").unlink()
+    os.symlink("d.jpg", root / "d.jpg")
+    os.symlink("circle", root / "circle")
+    long, deep = "x" * 300, "x/" * 5000
+    with files["train"].open("a") as stream:
+        stream.write(f"{long}/g.jpg 0 1\ncircle/h.jpg 0 1\n{deep}i.jpg 0 1\n")
+    with pytest.raises(
+        FileNotFoundError, match=r"4 of 9 photos .* such as circle/h.jpg, d.jpg, x/x"
+    ) as caught:
+        file_lists(root, **files)
+    assert len(str(caught.value)) < 600 + len(str(root))
+    place = by_name(root)
+    assert place("d.jpg") == "d.jpg"
+    with pytest.raises(FileNotFoundError, match=r"4 of 9 photos"):
+        file_lists(root, **files, place=place)
+
+
+def test_what_may_not_be_looked_at_is_not_called_missing(root, files, monkeypatch):
+    def refused(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError):
         file_lists(root, **files)
 
 

@@ -15,6 +15,7 @@ from quantjax.data.protocols import Splits
 COUNTS = Counts(photos=122_218, classes=80, query=5_000, train=10_000, database=117_218)
 _YEARS = ("2014", "2017")
 _PARTS = ("train", "val")
+_MOST_LABELS = 1 << 30  # photos times categories, of which COCO has 1 << 23
 
 
 class _Annotations(NamedTuple):
@@ -91,12 +92,21 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     categories = {key: name for part in parts for key, name in part.categories.items()}
     pairs = np.array([pair for part in parts for pair in part.pairs], np.int64).reshape(-1, 2)
     image_ids, rows = np.unique(pairs[:, 0], return_inverse=True)
+    if len(image_ids) * len(categories) > _MOST_LABELS:
+        raise ValueError(
+            f"{folder / 'annotations'} describes {len(categories):,} categories, which are not "
+            "COCO's; fetch it anew"
+        )
     category_ids = np.array(sorted(categories), np.int64)
     labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
     place = by_name(folder)
+    try:
+        paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())
+    except ValueError as error:
+        raise ValueError(f"{folder / 'annotations'}: {error}") from error
     listing = Listing(
-        tuple(below_root(place(names[key])) for key in image_ids.tolist()),
+        paths,
         labels,
         at_random(
             len(image_ids), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
@@ -131,12 +141,14 @@ def _read(file: Path) -> _Annotations:
         )
         strangers = [pair for pair in found.pairs if pair[0] not in found.names]
         strangers += [pair for pair in found.pairs if pair[1] not in found.categories]
+        if not all(-(2**63) <= key < 2**63 for key in (*found.names, *found.categories)):
+            raise ValueError("an id is of more than 64 bits")
         if strangers:
             raise ValueError(
                 f"an object is of image {strangers[0][0]} and category "
                 f"{strangers[0][1]}, which are not both described"
             )
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise ValueError(
             f"cannot read COCO's annotations in {file}: {type(error).__name__}: {error}; fetch it "
             "anew"

@@ -98,13 +98,17 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
             f"{partition} says in line 1 that it lists {count.strip()[:40]!r} photos, got "
             f"{len(photos)}; fetch it anew"
         )
-    items, class_ids = np.unique([item for item, _ in photos.values()], return_inverse=True)
+    # Not np.unique of the names: one that is long would make all as long.
+    items = sorted({item for item, _ in photos.values()})
+    class_of = {item: class_id for class_id, item in enumerate(items)}
+    class_ids = np.array([class_of[item] for item, _ in photos.values()], np.int64)
     parts = np.array([part for _, part in photos.values()])
     rows = {part: np.flatnonzero(parts == part) for part in _LISTS.values()}
     seen = np.intersect1d(class_ids[rows["train"]], class_ids[parts != "train"])
     if seen.size:
-        raise ValueError(f"{partition}: item {items[seen[0]]} trains and is searched for as well")
-    return Listing(tuple(photos), class_ids.astype(np.int64), rows), items.tolist()
+        name = items[seen[0]][:80]
+        raise ValueError(f"{partition}: item {name} trains and is searched for as well")
+    return Listing(tuple(photos), class_ids, rows), items
 
 
 def _with_validation(listing: Listing, num_items: int, seed: int) -> Listing:

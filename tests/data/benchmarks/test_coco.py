@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from tests.data.photo_files import write_list, write_photo
 
 pytest.importorskip("PIL")
 
+MODULE = "quantjax.data.benchmarks.coco"  # the function has the name of its module
 TINY = Counts(photos=18, classes=3, query=3, train=5, database=15)
 CATEGORIES = [{"id": 44, "name": "bottle"}, {"id": 1, "name": "person"}, {"id": 3, "name": "car"}]
 
@@ -111,6 +113,14 @@ def test_what_is_missing_is_named(of_2014, tmp_path):
             "an object is of image 109 and category 3, which are not both described",
         ),
         (lambda content: {**content, "categories": CATEGORIES[:2]}, "category 3, which are not"),
+        (lambda content: {**content, "images": [{"id": 1e999, "file_name": "a"}]}, "OverflowErr"),
+        (
+            lambda content: {
+                **content,
+                "categories": [*CATEGORIES, {"id": 2**63, "name": "large"}],
+            },
+            "an id is of more than 64 bits",
+        ),
     ],
 )
 def test_damaged_annotations_are_named(of_2014, change, reason):
@@ -131,6 +141,23 @@ def test_a_file_name_that_leaves_the_folder_is_refused(of_2014):
     content["images"][3]["file_name"] = "../../etc/passwd"
     file.write_text(json.dumps(content))
     with pytest.raises(FileNotFoundError, match=r"1 of 18 photos are missing in .* such as passwd"):
+        coco(of_2014, counts=TINY, num_validation=2)
+
+
+def test_more_categories_than_memory_are_refused(of_2014, monkeypatch):
+    monkeypatch.setattr(sys.modules[MODULE], "_MOST_LABELS", 18 * 3)
+    assert len(coco(of_2014, counts=TINY, num_validation=2).source) == 18
+    monkeypatch.setattr(sys.modules[MODULE], "_MOST_LABELS", 18 * 3 - 1)
+    with pytest.raises(ValueError, match=r"annotations describes 3 categories, which are not COCO"):
+        coco(of_2014, counts=TINY)
+
+
+def test_a_file_name_that_is_the_folder_above_is_refused(of_2014):
+    file = of_2014 / "annotations" / "instances_train2014.json"
+    content = json.loads(file.read_text())
+    content["images"][3]["file_name"] = "images/.."
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"annotations: path '\.\.' leaves the root"):
         coco(of_2014, counts=TINY, num_validation=2)
 
 

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -136,6 +138,16 @@ def test_wrong_partitions_are_named(folder, lines, count, message):
     write_partition(folder, lines, count)
     with pytest.raises(ValueError, match=message):
         load(folder)
+
+
+def test_a_long_name_of_an_item_costs_its_length_once(folder):
+    file = folder / "Eval" / "list_eval_partition.txt"
+    name = "x" * 10**6
+    file.write_text(file.read_text().replace("id_00000000 train", f"{name} train"))
+    tracemalloc.start()
+    assert load(folder, 0).source.classes[-1] == name
+    assert tracemalloc.get_traced_memory()[1] < 4 * 10**7
+    tracemalloc.stop()
 
 
 def test_an_empty_or_missing_partition_is_named(folder):
