@@ -14,6 +14,8 @@ from quantjax.data.record_manifest import Manifest, read_manifest
 from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
 
+_SMALL = 4096  # bytes a photo; below, Python's own work on each hides what threads do at once
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordsSource:
@@ -48,7 +50,8 @@ class RecordsSource:
         rows = check_rows(rows, len(self))
         records = self.shards.read(rows.ravel())
         with futures.ThreadPoolExecutor(self.num_threads) as pool:
-            decoded = list(pool.map(self._decode, rows.ravel(), records))
+            over = pool.map if self.num_threads > 1 else map
+            decoded = list(over(self._decode, rows.ravel(), records))
         image = photos.stacked(decoded, [self.shards.name_of(row) for row in rows.ravel()])
         label = batch_label(self.labels, rows, len(self.classes))
         return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
@@ -72,7 +75,8 @@ def from_records(
       folder: Of the records.
       size: Height and width in pixels, see `image_folder`; None takes photos as they are, which
         must then be of one size. Where pixels are stored, their size is the only one.
-      num_threads: That decode a batch; None takes one for each core.
+      num_threads: That decode a batch; None takes one for each core where photos are stored, and of
+        more than 4 KB, and one alone for what is quicker than a change of threads.
 
     Raises:
       ModuleNotFoundError: if grain or Pillow is not installed.
@@ -92,8 +96,15 @@ def from_records(
         parts=manifest.parts,
         size=_size(folder, manifest, size),
         stored_size=manifest.size,
-        num_threads=num_threads or os.cpu_count() or 1,
+        num_threads=num_threads or _num_threads(manifest),
     )
+
+
+def _num_threads(manifest: Manifest) -> int:
+    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
+    if manifest.size is not None or num_bytes < _SMALL * len(manifest.labels):
+        return 1
+    return os.cpu_count() or 1
 
 
 def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:

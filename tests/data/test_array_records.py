@@ -72,7 +72,7 @@ def assert_equal(source, due, rows):
 def test_records_equal_the_photos_bit_for_bit(folder, tmp_path, rng, size, num_shards):
     due = image_folder(folder, size=size)
     to_records(due, tmp_path / "records", num_shards=num_shards)
-    source = from_records(tmp_path / "records", size=size)
+    source = from_records(tmp_path / "records", size=size, num_threads=num_shards)
     assert len(shards(tmp_path / "records")) == num_shards
     assert len(source) == 11
     assert source.classes == due.classes
@@ -218,8 +218,17 @@ def test_as_many_threads_decode_as_are_asked_for(records, monkeypatch):
     assert len(used) == 3
 
 
+@pytest.mark.parametrize(("size", "small", "due"), [(None, 0, 5), (None, 1e6, 1), (6, 0, 1)])
+def test_one_thread_decodes_what_is_small(folder, tmp_path, monkeypatch, size, small, due):
+    monkeypatch.setattr(array_records, "_SMALL", small)
+    monkeypatch.setattr(array_records.os, "cpu_count", lambda: 5)
+    to_records(image_folder(folder), tmp_path / "records", size=size)
+    assert from_records(tmp_path / "records").num_threads == due
+    assert from_records(tmp_path / "records", num_threads=2).num_threads == 2
+
+
 def test_threads_read_at_once(folder, records, rng):
-    source, due = from_records(records), image_folder(folder)
+    source, due = from_records(records, num_threads=3), image_folder(folder)
     orders = [rng.permutation(11) for _ in range(64)]
     with futures.ThreadPoolExecutor(8) as pool:
         batches = list(pool.map(source.__getitem__, orders))
@@ -229,7 +238,7 @@ def test_threads_read_at_once(folder, records, rng):
 
 
 def test_a_source_travels_to_another_process(folder, records):
-    source = from_records(records)
+    source = from_records(records, num_threads=2)
     rows = np.arange(11)[::-1]
     due = image_folder(folder)[rows]["image"]
     source[rows]
