@@ -1,5 +1,9 @@
+import itertools
 import os
+import struct
 import sys
+import tracemalloc
+import zlib
 
 import numpy as np
 import pytest
@@ -167,6 +171,62 @@ def test_a_16_bit_photo_is_refused(tmp_path):
     Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a" / "deep.png")
     with pytest.raises(ValueError, match=r"deep\.png: pixels of mode I;16 are not 8 bits"):
         image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("F", "tif"), ("I", "tif"), ("I;16B", "tif")])
+def test_modes_of_other_depths_are_refused(tmp_path, mode, suffix):
+    (tmp_path / "a").mkdir()
+    Image.new(mode, (4, 4)).save(tmp_path / "a" / f"a.{suffix}")
+    with pytest.raises(ValueError, match=rf"a\.{suffix}: pixels of mode {mode} are not 8 bits"):
+        image_folder(tmp_path, size=4)[np.array([0])]
+
+
+def png(height: int, width: int) -> bytes:
+    """A PNG whose header says more than it holds."""
+
+    def chunk(kind, content):
+        check = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(9))), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(itertools.starmap(chunk, parts))
+
+
+def rle_bmp(height: int, width: int) -> bytes:
+    """A compressed BMP of one pixel in a line, whose rest is filled."""
+    content = b"\1\0\0\0" * height + b"\0\1"
+    sizes = struct.pack("<IHHI", 1078 + len(content), 0, 0, 1078)
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(content), 0, 0, 256, 0)
+    return b"BM" + sizes + header + bytes(1024) + content
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [None, 4])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (png(60_000, 60_000), "3600000000 pixels"),
+        (png(2**31 - 1, 2**31 - 1), "pixels"),
+        (png(10_000, 10_000), "10000 x 10000 pixels are more than 89,478,485"),
+        (rle_bmp(2049, 2048), "2048 x 2049 pixels are more than the 4,194,304 that a compressed"),
+    ],
+    ids=["far beyond", "beyond all", "beyond", "compressed BMP"],
+)
+def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, content, message):
+    save(tmp_path / "a" / "a.png")
+    (tmp_path / "a" / "bomb.png").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=rf"cannot read photo .*bomb\.png: .*{message}"):
+        image_folder(tmp_path, size=size)[np.array([1])]
+    assert tracemalloc.get_traced_memory()[1] < 10**7
+    tracemalloc.stop()
+
+
+def test_a_small_compressed_bmp_is_read(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.bmp").write_bytes(rle_bmp(6, 5))
+    assert image_folder(tmp_path)[np.array([0])]["image"].shape == (1, 6, 5, 3)
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
