@@ -25,7 +25,7 @@ import numpy as np
 
 from experiments import hypotheses, results_tables, tuning
 from experiments.entries import commit, configure, entry
-from quantjax import console, evaluate, launch, records
+from quantjax import console, evaluate, folders, launch, records
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -122,7 +122,7 @@ def _one(found, config, workdir):
         "config": {
             key: value
             for key, value in json.loads(config.to_json()).items()
-            if key not in launch.PLACES
+            if key not in folders.PLACES
         },
         "commit": commit(),
     }

@@ -1,14 +1,26 @@
-"""Checkpoints of the train state: asynchronous, atomic, restored onto the present mesh."""
+"""Checkpoints of the train state: asynchronous, atomic, checked, restored onto the present mesh."""
 
 import contextlib
 import dataclasses
 import logging
 import pathlib
+import warnings
 from collections.abc import Generator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from quantjax import processes
+
+_BEST = "best"
+
+
+class DamagedError(RuntimeError):
+    """Checkpoints are there, and none of them can be read."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,52 +38,143 @@ class Store:
     manager: ocp.CheckpointManager | None
 
     def latest(self) -> int | None:
-        """Returns the number of the latest step that is saved whole, or None."""
+        """Returns the number of the latest step that is saved, or None."""
         return None if self.manager is None else self.manager.latest_step()
 
-    def save(self, step: int, train_state: Any) -> None:
-        """Begins to save a train state; a step that is there already is left alone."""
-        if self.manager is None or step in self.manager.all_steps():
-            return
-        items = ocp.args.Composite(
-            state=ocp.args.StandardSave(_by_path(train_state)),
-            about=ocp.args.JsonSave(self.about),
-        )
-        self.manager.save(step, args=items)
+    def best(self) -> int | None:
+        """Returns the step with the largest value that `save` was given, or None."""
+        if self.manager is None:
+            return None
+        found = {
+            step: metrics[_BEST]
+            for step in self.manager.all_steps()
+            if (metrics := self.manager.metrics(step))
+        }
+        return max(found, key=lambda step: (found[step], -step), default=None)
 
-    def restore(self, step: int, like: Any) -> Any:
-        """Restores a step onto the shardings of a train state of the same structure.
+    def save(
+        self, step: int, train_state: Any, *, value: float | None = None, replace: bool = False
+    ) -> None:
+        """Begins to save a train state.
 
         Args:
-          step: Which one.
-          like: A train state on the mesh that is wanted.
-
-        Returns:
-          The train state.
+          step: Its number.
+          train_state: Any pytree of arrays.
+          value: How good it is, larger being better; the best is kept whatever its age.
+          replace: Whether to save a step anew that is there; it is left alone otherwise.
 
         Raises:
-          ValueError: if the checkpoint belongs to another experiment or split.
+          OSError: naming the folder, if this or an earlier state could not be written.
         """
+        if self.manager is None:
+            return
+        if step in self.manager.all_steps():
+            if not replace:
+                return
+            self.manager.wait_until_finished()
+            self.manager.delete(step)
+        leaves = _by_path(train_state)
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves),
+            about=ocp.args.JsonSave(
+                {
+                    "run": self.about,
+                    "leaves": _described(leaves),
+                    "checksums": _checksums(leaves),
+                }
+            ),
+        )
+        with _writing(self.folder):
+            metrics = None if value is None else {_BEST: value}
+            self.manager.save(step, args=items, metrics=metrics)
+
+    def restore(self, like: Any, step: int | None = None) -> Any:
+        """Restores a step, or the latest that is whole, onto the shardings of a train state.
+
+        What is damaged gets a warning and, where an older step is whole, is put aside into the
+        folder's neighbour "damaged", so that the run saves these steps anew.
+
+        Args:
+          like: A train state of the same structure on the mesh that is wanted.
+          step: Which one; None takes the latest, and goes back to older ones while it is damaged.
+
+        Returns:
+          The train state, or None if nothing was saved yet.
+
+        Raises:
+          ValueError: if the checkpoint belongs to another experiment, split or network.
+          DamagedError: if there are checkpoints, and none of those asked for can be read.
+        """
+        if self.manager is None:
+            return None
+        steps = sorted(self.manager.all_steps(), reverse=True) if step is None else [step]
+        damaged = []
+        for each in steps:
+            try:
+                restored = self._read(each, like)
+            except ValueError as error:
+                if isinstance(error, _OtherRunError):
+                    raise ValueError(str(error)) from None
+                damaged.append((each, error))
+            except Exception as error:  # whatever a library says of files that it cannot read
+                damaged.append((each, error))
+            else:
+                if damaged:
+                    self._put_aside([number for number, _ in damaged], each)
+                return restored
+        if not damaged:
+            return None
+        number, error = damaged[0]
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DamagedError(
+            f"no checkpoint in {self.folder} can be read; step {number}: {what}; "
+            "restore the folder, or remove it to start from the beginning"
+        )
+
+    def _read(self, step, like):
         assert self.manager is not None
-        about = self.manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-            "about"
-        ]
-        if about != self.about:
-            differing = sorted(
-                k for k in {**about, **self.about} if about.get(k) != self.about.get(k)
-            )
-            raise ValueError(
-                f"checkpoint {step} in {self.folder} belongs to another run: "
-                + ", ".join(f"{k} {about.get(k)!r}, not {self.about.get(k)!r}" for k in differing)
-                + "; choose another workdir"
-            )
+        wanted = _by_path(like)
+        about = self.manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+        about = about["about"]
+        _check_same(
+            f"checkpoint {step} in {self.folder}",
+            {**about["run"], **about["leaves"]},
+            {**self.about, **_described(wanted)},
+        )
         abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in _by_path(like).items()
+            for name, leaf in wanted.items()
         }
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        restored = self.manager.restore(step, args=items)["state"]
-        return jax.tree_util.tree_map_with_path(lambda path, _: restored[_name(path)], like)
+        leaves = self.manager.restore(step, args=items)["state"]
+        found, due = _checksums(leaves), about["checksums"]
+        wrong = sorted(name for name in found if found[name] != due[name])
+        if wrong:
+            raise ValueError(f"its {wrong[0]} is not what was saved")
+        return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], like)
+
+    def _put_aside(self, steps, good):
+        assert self.manager is not None
+        assert self.folder is not None
+        aside = self.folder.parent / "damaged"
+        if processes.is_first():
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                number = sum(1 for path in aside.glob(f"{step}*"))
+                (self.folder / str(step)).rename(
+                    aside / f"{step}.{number}" if number else aside / str(step)
+                )
+        processes.wait_for_all("put aside")
+        self.manager.reload()
+        which = ", ".join(map(str, sorted(steps)))
+        warnings.warn(
+            f"checkpoint {which} is damaged and was put into {aside}; going on from step {good}",
+            stacklevel=2,
+        )
+
+
+class _OtherRunError(ValueError):
+    pass
 
 
 @contextlib.contextmanager
@@ -83,21 +186,97 @@ def opened(
     Args:
       folder: Made if it is not there; None for a store that keeps nothing.
       about: What the run is (JSON).
-      max_to_keep: Older checkpoints are deleted.
+      max_to_keep: Older checkpoints are deleted, but for the best.
 
     Yields:
       The store; on leaving, saves under way are waited for.
+
+    Raises:
+      OSError: naming the folder, if it cannot be written to.
     """
     if folder is None:
         yield Store(None, about, None)
         return
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at INFO
+    kept = [
+        LatestN(n=max_to_keep),
+        BestN(
+            get_metric_fn=lambda metrics: metrics[_BEST],
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        ),
+    ]
     options = ocp.CheckpointManagerOptions(
-        max_to_keep=max_to_keep, create=True, cleanup_tmp_directories=True
+        preservation_policy=AnyPreservationPolicy(policies=kept),
+        create=True,
+        cleanup_tmp_directories=True,
     )
-    with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
+    with _writing(folder):
+        manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    try:
         yield Store(folder, about, manager)
-        manager.wait_until_finished()
+        with _writing(folder):
+            manager.wait_until_finished()
+    finally:
+        with contextlib.suppress(Exception):  # what went wrong with a save has been told
+            manager.close()
+
+
+@contextlib.contextmanager
+def _writing(folder):
+    """Says which folder could not be written to."""
+    try:
+        yield
+    except Exception as error:
+        cause = _system_error(error)
+        if cause is None:
+            raise
+        raise OSError(
+            cause.errno, f"{cause.strerror or cause}; checkpoints could not be written", str(folder)
+        ) from error
+
+
+def _system_error(error):
+    """Returns the error of the operating system behind an exception, if there is one."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _check_same(what, there, here):
+    differing = sorted(key for key in {**there, **here} if there.get(key) != here.get(key))
+    if differing:
+        some = ", ".join(f"{k} {there.get(k)!r}, not {here.get(k)!r}" for k in differing[:3])
+        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        raise _OtherRunError(f"{what} belongs to another run: {some}{more}; choose another workdir")
+
+
+def _checksums(leaves):
+    """Returns a number for each leaf, the same on any mesh, that no changed byte leaves alone."""
+    return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}
+
+
+@jax.jit
+def _sums(leaves):
+    def checksum(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.random.key_data(x)
+        if x.dtype == jnp.bool:
+            x = x.astype(jnp.uint8)
+        width = min(x.dtype.itemsize, 4)
+        bits = jax.lax.bitcast_convert_type(x, np.dtype(f"uint{8 * width}"))
+        bits = bits.ravel().astype(jnp.uint32)
+        # A change in one entry is multiplied by an odd number, and so is never 0 modulo 2^32.
+        place = jax.lax.iota(jnp.uint32, bits.size)
+        return jnp.sum(bits * (place * np.uint32(2654435761) | np.uint32(1)), dtype=jnp.uint32)
+
+    return jax.tree.map(checksum, leaves)
+
+
+def _described(leaves):
+    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
 
 
 def _by_path(train_state):

@@ -5,13 +5,23 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 _LINES_APART = 5.0  # seconds between two plain lines
 _WIDE = 144  # characters of a line of the table that goes to a file or a pipe
 _COLUMNS = ("what", "metric", "bits", "bytes", "value", "worst to best", "95 % interval", "chance")
+
+
+_silent = False
+
+
+def silence() -> None:
+    """Prints nothing from now on: of several processes one speaks."""
+    global _silent
+    _silent = True
 
 
 def say(text: str) -> None:
@@ -57,7 +67,7 @@ def report_audit(audit: Any) -> None:
 
 @contextlib.contextmanager
 def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Shows how far training is.
+    """Shows how far training is: a bar and the latest numbers on a terminal, lines elsewhere.
 
     Args:
       experiment: A `train.Experiment`.
@@ -77,15 +87,39 @@ def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
         TextColumn("{task.completed}/{task.total} steps"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("training", total=total, loss="")
+    bar = Progress(*columns, console=console)
+    task = bar.add_task("training", total=total)
+    latest: dict[str, dict[str, Any]] = {}
+    with Live(bar, console=console, refresh_per_second=4) as live:
 
         def report(record):
-            bar.update(task, completed=record["step"], loss=f"loss {record['loss']:.4f}")
+            bar.update(task, completed=record["step"])
+            latest["epoch" if "after_epoch" in record else "step"] = record
+            live.update(Group(bar, _numbers(latest)))
 
         yield report
+
+
+def _numbers(latest):
+    """Returns the latest numbers of a step and of an epoch, as a table of two rows."""
+    grid = Table(box=None)
+    found = {
+        name: value
+        for kind in ("step", "epoch")
+        for name, value in latest.get(kind, {}).items()
+        if name not in ("step", "after_epoch") and not isinstance(value, str)
+    }
+    for name in found:
+        grid.add_column(name.replace("_", " "), justify="right")
+    grid.add_row(*map(_short, found.values()))
+    return grid
+
+
+def _short(value):
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return "not finite" if value is None else str(value)
 
 
 @contextlib.contextmanager
@@ -146,17 +180,18 @@ def table(results: list[Any]) -> None:
     _console().print(grid)
 
 
-def usage(program: str, keys: dict[str, Any]) -> None:
+def usage(program: str, options: dict[str, str], keys: dict[str, Any]) -> None:
     """Prints the flags of an experiment.
 
     Args:
       program: What was called.
+      options: Flags beside the config's, and what they are for.
       keys: Config keys and their defaults.
     """
-    say(
-        f"{program} [--workdir=FOLDER] [--allow_query_overlap] [--config.KEY=VALUE ...]\n\n"
-        "Keys and their defaults:"
-    )
+    say(f"{program} [--OPTION=VALUE ...] [--config.KEY=VALUE ...]\n\nOptions:")
+    for name, line in options.items():
+        say(f"  --{name}: {line}")
+    say("\nKeys and their defaults:")
     for key, value in keys.items():
         say(f"  --config.{key}={value}")
 
@@ -166,7 +201,13 @@ def _plain_lines(num_epochs, total):
 
     def report(record):
         nonlocal last
-        if record["step"] == total or time.monotonic() - last >= _LINES_APART:
+        if "after_epoch" in record:
+            if "validation" in record:
+                say(f"epoch {record['epoch'] + 1}/{num_epochs}  {_named(record)}")
+            return
+        if "skipped" in record:
+            say(f"step {record['step']} skipped: {record['skipped']} not finite")
+        elif record["step"] == total or time.monotonic() - last >= _LINES_APART:
             last = time.monotonic()
             say(
                 f"step {record['step']}/{total}  epoch {record['epoch'] + 1}/{num_epochs}  "
@@ -176,6 +217,13 @@ def _plain_lines(num_epochs, total):
     return report
 
 
+def _named(record):
+    told = ("validation", "codebook_perplexity", "dead_codewords", "bit_entropy")
+    return "  ".join(
+        f"{name.replace('_', ' ')} {_short(record[name])}" for name in told if name in record
+    )
+
+
 def _console():
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    console = Console(quiet=_silent)
+    return console if console.is_terminal else Console(width=_WIDE, quiet=_silent)

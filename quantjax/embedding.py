@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, PartitionSpec
 
 from quantjax import parallel
-from quantjax.data.batches import padded
 from quantjax.data.sources import Source
 from quantjax.methods.base import Batch, over_views
 
@@ -46,19 +45,23 @@ def apply_to_rows(
       mesh: From `parallel.data_mesh`.
 
     Returns:
-      Pytree of [N padded to a multiple of `ROWS`, ...]; rows from N on are meaningless.
+      Pytree of [N padded to a multiple of `ROWS`, ...], cut by rows over the mesh; rows from N on
+      are meaningless. Every device works on the rows that it keeps, so none ever travels.
 
     Raises:
       ValueError: if there are no rows, or `ROWS` is no multiple of the number of devices.
     """
     if len(rows) == 0:
         raise ValueError("there are no rows to embed; the split is empty")
-    compiled = _compiled(function, preprocess)
+    parallel.check_divisible(mesh, ROWS)
+    compiled = _compiled(function, preprocess, mesh)
     outputs = []
-    for positions, mask in zip(*padded(len(rows), ROWS), strict=True):
-        batch = {**source[rows[positions]], "mask": mask}
+    for positions in _positions(len(rows), mesh):
+        mine = positions[parallel.local_rows(mesh, ROWS)]
+        mask = mine < len(rows)
+        batch = {**source[rows[np.where(mask, mine, 0)]], "mask": mask}
         outputs.append(compiled(params, state, parallel.put_rows(mesh, batch)))
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
+    return _joiner(mesh)(outputs)
 
 
 def embed(
@@ -74,15 +77,33 @@ def embed(
     """Embeds rows of a source; see `apply_to_rows`.
 
     Returns:
-      Embeddings [N, D] on the host.
+      Embeddings [N, D] on the host, in every process.
     """
     out = apply_to_rows(function, params, state, source, rows, preprocess=preprocess, mesh=mesh)
-    return np.asarray(out)[: len(rows)]
+    return parallel.gather(out)[: len(rows)]
+
+
+def _positions(num_rows, mesh):
+    """Yields the rows of each batch, [ROWS]: of every device's part of the table, the next ones."""
+    table = np.arange(padded_length(num_rows)).reshape(mesh.size, -1)
+    for part in np.split(table, padded_length(num_rows) // ROWS, axis=1):
+        yield part.ravel()
 
 
 @functools.lru_cache(maxsize=32)
-def _compiled(function, preprocess):
+def _compiled(function, preprocess, mesh):
     # jit knows a function by its identity, so the composed one must be the same in every call.
     return jax.jit(
-        lambda params, state, batch: over_views(function)(params, state, preprocess(batch))
+        lambda params, state, batch: over_views(function)(params, state, preprocess(batch)),
+        out_shardings=parallel.by_rows(mesh),
     )
+
+
+@functools.lru_cache(maxsize=32)
+def _joiner(mesh):
+    rows = PartitionSpec(parallel.AXIS)
+
+    def join(parts):
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+
+    return jax.jit(jax.shard_map(join, mesh=mesh, in_specs=rows, out_specs=rows))

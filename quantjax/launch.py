@@ -1,8 +1,10 @@
 """`python -m experiments.NAME`: flags in, a trained method, its codes and a table out."""
 
+import contextlib
 import difflib
-import hashlib
+import functools
 import json
+import os
 import pathlib
 import signal
 import sys
@@ -10,15 +12,33 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from quantjax import console, data, evaluate, index, parallel, records, train
+from quantjax import (
+    checkpoint,
+    console,
+    data,
+    evaluate,
+    folders,
+    index,
+    parallel,
+    processes,
+    records,
+    train,
+)
 
-_DOCUMENTED = (ValueError, FileNotFoundError, ModuleNotFoundError, records.NonFiniteError)
+_DOCUMENTED = (
+    ValueError,
+    ModuleNotFoundError,
+    OSError,
+    records.NonFiniteError,
+    checkpoint.DamagedError,
+)
 
-PLACES = ("data_dir", "features_dir")
-"""Keys of a config that say where data lie, not what an experiment is."""
+TRY_AGAIN = 75
+"""Exit code of a run that SIGTERM stopped with its state saved: EX_TEMPFAIL of sysexits.h."""
 
 Baselines = Callable[[train.Experiment, ConfigDict, Any, train.TrainState], list[evaluate.Results]]
 """`(experiment, config, mesh, trained) -> results` on the same split; `trained` ended training."""
@@ -34,8 +54,8 @@ def main(
 ) -> None:
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
 
-    Exits with 2 for a wrong flag, 1 for bad input, and 128 + number when a signal stopped the run
-    (its state is saved, the same command goes on).
+    Exits with 2 for a wrong flag, 1 for bad input, 75 after SIGTERM, which launchers take as "try
+    again", and 130 after Ctrl-C. After both the state is saved and the same command goes on.
 
     Args:
       get_config: Plain numbers that a person may override by `--config.KEY=VALUE`.
@@ -46,15 +66,19 @@ def main(
     """
     argv = list(sys.argv if argv is None else argv)
     try:
-        config, options = _parse(argv, get_config())
+        config, options, cluster = _parse(argv, get_config())
     except ValueError as error:
         sys.exit(_complain(error, 2))
     try:
+        processes.start(**cluster)
+        if not processes.is_first():
+            console.silence()
+        _cache_programs()
         stopped = run(config, build, baselines, title=title, **options)
     except _DOCUMENTED as error:
         sys.exit(_complain(error, 1))
     if stopped is not None:
-        sys.exit(128 + stopped)
+        sys.exit(TRY_AGAIN if stopped == signal.SIGTERM else 128 + stopped)
 
 
 def run(
@@ -65,6 +89,8 @@ def run(
     title: str,
     workdir: str | pathlib.Path | None = None,
     allow_query_overlap: bool = False,
+    validate_every: int = 0,
+    **options: Any,
 ) -> int | None:
     """Audits the split, trains or resumes, then leaves codes and results in the workdir.
 
@@ -75,6 +101,8 @@ def run(
       title: What the method's rows are called.
       workdir: Made if it is not there; `runs/NAME-DIGEST` when None.
       allow_query_overlap: Goes on although queries are in another list; results say so.
+      validate_every: Epochs between two measurements by validation queries, 0 for none.
+      **options: Further ones of `train.fit`.
 
     Returns:
       None, or the number of the signal that stopped it.
@@ -85,81 +113,117 @@ def run(
     began = time.perf_counter()
     experiment = build(config)
     about = {"experiment": experiment.name, "config": json.loads(config.to_json())}
-    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{_digest(about)[:8]}")
-    claim(workdir, about)
-    console.announce(experiment, workdir)
-    audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
-    console.report_audit(audited)
-    mesh = parallel.data_mesh()
-    with console.progress(experiment) as report:
-        result = train.fit(experiment, workdir=workdir, mesh=mesh, callbacks=[report])
-    if result.signal is not None:
-        console.say(
-            f"stopped by {signal.Signals(result.signal).name} at step {int(result.state.step)}; "
-            "the same command goes on from there"
+    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
+    processes.from_first(functools.partial(folders.claim, workdir, about))
+    with _alone_in(workdir):
+        console.announce(experiment, workdir)
+        audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
+        console.report_audit(audited)
+        mesh = parallel.data_mesh()
+        with console.progress(experiment) as report:
+            result = train.fit(
+                experiment,
+                workdir=workdir,
+                mesh=mesh,
+                callbacks=[report],
+                after_epoch=_watcher(experiment, mesh, validate_every),
+                **options,
+            )
+        if result.signal is not None:
+            console.say(
+                f"stopped by {signal.Signals(result.signal).name} at step "
+                f"{int(result.state.step)}; the same command goes on from there"
+            )
+            return result.signal
+        console.say("evaluating")
+        retrieval = evaluate.evaluate_method(
+            experiment.method,
+            result.state.params,
+            result.state.state,
+            experiment.splits,
+            preprocess=experiment.preprocess,
+            mesh=mesh,
+            name=title,
+            audited=audited,
         )
-        return result.signal
-    console.say("evaluating")
-    retrieval = evaluate.evaluate_method(
-        experiment.method,
-        result.state.params,
-        result.state.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name=title,
-        audited=audited,
-    )
-    index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
-    results = [*retrieval.results, *baselines(experiment, config, mesh, result.state)]
-    same = {
-        "experiment": experiment.name,
-        "protocol": experiment.splits.name,
-        "split": experiment.splits.digest,
-        "seed": config.seed,
-        "audit": audited._asdict(),
-    }
-    evaluate.write_results(workdir, results, same)
-    console.table(results)
-    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
+        results = [*retrieval.results, *baselines(experiment, config, mesh, result.state)]
+        same = {
+            "experiment": experiment.name,
+            "protocol": experiment.splits.name,
+            "split": experiment.splits.digest,
+            "seed": config.seed,
+            "audit": audited._asdict(),
+        }
+        if processes.is_first():
+            index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
+            evaluate.write_results(workdir, results, same)
+        console.table(results)
+        console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return None
 
 
-def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
-    """Makes a workdir this experiment's own, or finds that it is.
+@contextlib.contextmanager
+def _alone_in(workdir):
+    with contextlib.ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(folders.held(workdir)))
+        yield
 
-    Where data lie is not part of what an experiment is: `data_dir` and `features_dir` may differ.
 
-    Args:
-      workdir: Made, with config.json in it, if it is not there.
-      about: Experiment's name and config, JSON.
+def _watcher(experiment, mesh, validate_every):
+    """Returns what is measured after epochs: how codewords are used, and now and then mAP."""
 
-    Raises:
-      ValueError: naming the keys that differ, if the workdir holds another experiment's config.
-    """
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            there = json.loads(path.read_text())
-            differing = _differing(_flat(there), _flat(about))
-        except (json.JSONDecodeError, AttributeError):
-            raise ValueError(f"{path} is no config of an experiment; choose another") from None
-        if differing:
-            raise ValueError(
-                f"{workdir} holds a run of another config ({differing}); choose another --workdir"
-            )
-        return
-    if workdir.exists() and any(workdir.iterdir()):
-        raise ValueError(f"{workdir} is not empty and holds no run; choose another --workdir")
-    workdir.mkdir(parents=True, exist_ok=True)
-    records.write_whole(path, json.dumps(about, indent=2, sort_keys=True) + "\n")
+    def after_epoch(train_state, epoch):
+        last = epoch + 1 == experiment.num_epochs
+        return evaluate.watch(
+            experiment.method,
+            train_state.params,
+            train_state.state,
+            experiment.splits,
+            preprocess=experiment.preprocess,
+            mesh=mesh,
+            validate=bool(validate_every) and (last or (epoch + 1) % validate_every == 0),
+        )
+
+    return after_epoch
+
+
+def _cache_programs():
+    """Keeps compiled programs on disk, where the user has not said where or that they are not."""
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
+        home = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "quantjax"))
+
+
+_OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
+    "workdir": (flags.DEFINE_string, None, "Folder of the run; runs/NAME-DIGEST if not given."),
+    "checkpoint_every": (
+        flags.DEFINE_integer, None, "Steps between checkpoints beside those after every epoch."
+    ),
+    "keep": (flags.DEFINE_integer, 3, "Latest checkpoints to keep beside the best."),
+    "validate_every": (
+        flags.DEFINE_integer, 0, "Epochs between measurements by validation queries; 0 for none."
+    ),
+    "log_every": (flags.DEFINE_integer, 10, "Steps between two records of metrics.jsonl."),
+    "skip_non_finite": (
+        flags.DEFINE_bool, False, "Skip steps whose loss or gradient is not finite."
+    ),
+    "profile": (flags.DEFINE_string, None, "START:STOP, steps to trace into WORKDIR/profile."),
+    "allow_query_overlap": (flags.DEFINE_bool, False, "Measure although queries leak."),
+}  # fmt: skip
+_CLUSTER: dict[str, tuple[Callable[..., Any], Any, str]] = {
+    "coordinator": (flags.DEFINE_string, None, "HOST:PORT of process 0, to start by hand."),
+    "num_processes": (flags.DEFINE_integer, None, "How many processes there are, by hand."),
+    "process_id": (flags.DEFINE_integer, None, "Which one this is, by hand."),
+    "detect": (flags.DEFINE_bool, False, "Let JAX look for a cluster although none was seen."),
+}
 
 
 def _parse(argv, defaults):
-    """Returns config and options of `run`, or raises ValueError with one line."""
-    keys = _flat(json.loads(defaults.to_json()))
+    """Returns config, options of `run` and of `processes.start`, or raises ValueError."""
+    keys = folders.flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
-        console.usage(argv[0], keys)
+        known = {name: line for name, (_, _, line) in {**_OPTIONS, **_CLUSTER}.items()}
+        console.usage(argv[0], known, keys)
         sys.exit(0)
     for argument in argv[1:]:
         name = argument.split("=")[0].removeprefix("--")
@@ -170,40 +234,36 @@ def _parse(argv, defaults):
             raise ValueError(f"unknown key --config.{key}; {hint}")
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
-    flags.DEFINE_string("workdir", None, "Folder of the run.", flag_values=values)
-    flags.DEFINE_bool(
-        "allow_query_overlap", False, "Measure although queries leak.", flag_values=values
-    )
+    for name, (define, default, line) in {**_OPTIONS, **_CLUSTER}.items():
+        define(name, default, line, flag_values=values)
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
         raise ValueError(f"{error}; --help lists all") from None
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}; --help lists all")
-    options = {name: values[name].value for name in ("workdir", "allow_query_overlap")}
-    return values.config, options
+    options = {name: values[name].value for name in _OPTIONS}
+    for name, least in (
+        ("checkpoint_every", 1),
+        ("keep", 1),
+        ("validate_every", 0),
+        ("log_every", 1),
+    ):
+        value = values[name].value
+        if value is not None and value < least:
+            raise ValueError(f"--{name} must be {least} or more, got {value}")
+    options["profile"] = _steps(options["profile"])
+    return values.config, options, {name: values[name].value for name in _CLUSTER}
 
 
-def _digest(about):
-    identity = {**about, "config": {k: v for k, v in about["config"].items() if k not in PLACES}}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-
-
-def _flat(tree, prefix=""):
-    flat = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}.") if isinstance(value, dict) else {name: value})
-    return flat
-
-
-def _differing(there, here):
-    keys = sorted({*there, *here} - {f"config.{place}" for place in PLACES})
-    return ", ".join(
-        f"{key.removeprefix('config.')} is {there.get(key)!r} there, {here.get(key)!r} here"
-        for key in keys
-        if there.get(key) != here.get(key)
-    )
+def _steps(text):
+    """Returns the two steps of START:STOP."""
+    if text is None:
+        return None
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ValueError(f"--profile takes START:STOP, steps with START < STOP, got {text!r}")
+    return int(first), int(last)
 
 
 def _complain(error, status):

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from quantjax.methods.base import Collectives
@@ -26,13 +27,14 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Builds the one-axis mesh that everything here runs on.
 
     Args:
-      devices: The devices in order; all of them when None.
+      devices: The devices in order; all of them, process by process, when None.
 
     Returns:
       A mesh of axis "data" whose axis type is Auto: the partitioner propagates shardings.
     """
-    devices = jax.devices() if devices is None else list(devices)
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    if devices is None:
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    return Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -45,12 +47,33 @@ def by_rows(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
+def put(mesh: Mesh, tree: Any) -> Any:
+    """Sends host arrays whole to every device.
+
+    Args:
+      mesh: From `data_mesh`.
+      tree: Pytree of arrays, the same in every process.
+
+    Returns:
+      The same as global arrays.
+    """
+    if not mesh.is_multi_process:
+        return jax.device_put(tree, replicated(mesh))
+
+    def one(x):
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
+
+    return jax.tree.map(one, tree)
+
+
 def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     """Sends a host batch to the devices, cut by rows.
 
     Args:
       mesh: From `data_mesh`.
-      batch: Arrays [B, ...]; B must be a multiple of the number of devices.
+      batch: Arrays [B, ...], or this process's rows of them as `local_rows` says; B must be a
+        multiple of the number of devices.
 
     Returns:
       The same as global arrays.
@@ -58,8 +81,41 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     Raises:
       ValueError: if B is no such multiple.
     """
-    check_divisible(mesh, len(next(iter(batch.values()))))
-    return jax.device_put(batch, by_rows(mesh))
+    num_rows = len(next(iter(batch.values())))
+    if not mesh.is_multi_process:
+        check_divisible(mesh, num_rows)
+        return jax.device_put(batch, by_rows(mesh))
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(by_rows(mesh), np.asarray(x)), batch
+    )
+
+
+def local_rows(mesh: Mesh, num_rows: int) -> slice:
+    """Returns the rows of a global batch that are on this process's devices.
+
+    Args:
+      mesh: From `data_mesh`, whose devices stand process by process.
+      num_rows: B, a multiple of the number of devices.
+    """
+    per_device = num_rows // mesh.size
+    mine = [
+        place
+        for place, device in enumerate(mesh.devices.flat)
+        if device.process_index == jax.process_index()
+    ]
+    return slice(mine[0] * per_device, (mine[-1] + 1) * per_device)
+
+
+def local(mesh: Mesh) -> Mesh:
+    """Returns the mesh of this process's devices alone."""
+    return mesh if not mesh.is_multi_process else data_mesh(mesh.local_devices)
+
+
+def gather(x: jax.Array) -> np.ndarray:
+    """Returns a global array on the host, in every process."""
+    if x.is_fully_addressable or x.is_fully_replicated:
+        return np.asarray(x)
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def check_divisible(mesh: Mesh, batch_size: int) -> None:
@@ -124,7 +180,12 @@ def pmapped_step(step: Step, mesh: Mesh) -> Callable[..., tuple[Any, dict[str, j
 
     Returns:
       `(train_state, batch) -> (train_state, metrics)`, the batch global as for `sharded_step`.
+
+    Raises:
+      ValueError: if the mesh spans several processes.
     """
+    if mesh.is_multi_process:
+        raise ValueError("pmapped_step runs in one process; take sharded_step for several")
     collectives = Collectives(
         gather=lambda x: jax.lax.all_gather(x, AXIS, tiled=True),
         mean=lambda tree: jax.lax.pmean(tree, AXIS),

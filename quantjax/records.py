@@ -1,6 +1,7 @@
 """What a run reports: metrics.jsonl, one JSON object a line, without gaps or duplicates."""
 
 import collections
+import dataclasses
 import json
 import math
 import os
@@ -13,9 +14,28 @@ import jax
 
 Record = dict[str, Any]
 
+_PATIENCE = 100  # steps in a row that may be skipped
+
 
 class NonFiniteError(FloatingPointError):
     """A loss, gradient or parameter that is no longer a finite number."""
+
+
+@dataclasses.dataclass
+class Clock:
+    """Since the last record.
+
+    Attributes:
+      since: When it was logged, seconds.
+      step: Its step.
+      waited: Seconds waited for input.
+      skipped: Steps skipped in a row.
+    """
+
+    since: float
+    step: int
+    waited: float = 0.0
+    skipped: int = 0
 
 
 class Journal(NamedTuple):
@@ -25,19 +45,25 @@ class Journal(NamedTuple):
       path: metrics.jsonl, or None.
       callbacks: Each is called with every logged record.
       history: Logged records, oldest first.
-      pending: Records whose metrics may still be computing.
-      last: When the last record was logged: [seconds, step].
+      pending: Records whose metrics may still be computing, and the seconds that input took.
+      clock: What the next record's rates are of.
+      batch_size: Images of a step.
     """
 
     path: pathlib.Path | None
     callbacks: Sequence[Callable[[Record], None]]
     history: list[Record]
-    pending: collections.deque[tuple[Record, dict[str, jax.Array], bool]]
-    last: list[float]
+    pending: collections.deque[tuple[Record, dict[str, jax.Array], bool, float]]
+    clock: Clock
+    batch_size: int
 
 
 def open_journal(
-    path: pathlib.Path | None, callbacks: Sequence[Callable[[Record], None]], step: int
+    path: pathlib.Path | None,
+    callbacks: Sequence[Callable[[Record], None]],
+    step: int,
+    *,
+    batch_size: int = 1,
 ) -> Journal:
     """Opens a journal that goes on from a step.
 
@@ -45,15 +71,24 @@ def open_journal(
       path: metrics.jsonl, or None to keep records in memory alone.
       callbacks: Each is called with every logged record.
       step: The step that the run goes on from; later records are dropped from the file.
+      batch_size: Images of a step.
 
     Returns:
       The journal, its history read from the file.
     """
     history = [] if path is None else rewind(path, step)
-    return Journal(path, callbacks, history, collections.deque(), [time.perf_counter(), step])
+    clock = Clock(time.perf_counter(), step)
+    return Journal(path, callbacks, history, collections.deque(), clock, batch_size)
 
 
-def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
+def note(
+    journal: Journal,
+    record: Record,
+    metrics: dict[str, jax.Array],
+    *,
+    log: bool,
+    waited: float = 0.0,
+) -> None:
     """Takes a step's metrics, and settles the step before it.
 
     Waiting one step behind keeps the devices busy, and still stops a run one step after a loss
@@ -62,13 +97,14 @@ def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log
     Args:
       journal: From `open_journal`.
       record: "step" and whatever else names the step.
-      metrics: Scalars, perhaps still computing.
-      log: Whether the step becomes a record; every step is checked.
+      metrics: Scalars, perhaps still computing; "skipped" says that the step was not taken.
+      log: Whether the step becomes a record; every step is checked, and a skipped one is logged.
+      waited: Seconds that the step waited for its input.
 
     Raises:
-      NonFiniteError: if the step before was not finite.
+      NonFiniteError: if the step before was not finite, or one of too many skipped.
     """
-    journal.pending.append((record, metrics, log))
+    journal.pending.append((record, metrics, log, waited))
     settle(journal, keep=1)
 
 
@@ -83,16 +119,41 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
       NonFiniteError: naming step, epoch, phase and metric.
     """
     while len(journal.pending) > keep:
-        record, metrics, log = journal.pending.popleft()
+        record, metrics, log, waited = journal.pending.popleft()
         values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise NonFiniteError(f"{name} is {value} at {_where(record)}")
-        if log:
-            now, (before, step) = time.perf_counter(), journal.last
-            rate = (record["step"] - step) / max(now - before, 1e-9)
-            _log(journal, {**record, **values, "steps_per_second": round(rate, 3)})
-            journal.last[:] = [now, record["step"]]
+        journal.clock.waited += waited
+        skipped = values.pop("skipped", 0.0) > 0
+        wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        if skipped:
+            journal.clock.skipped += 1
+            record = {**record, "skipped": ", ".join(wrong)}
+            values = {name: None if name in wrong else value for name, value in values.items()}
+            if journal.clock.skipped == _PATIENCE:
+                raise NonFiniteError(
+                    f"{_PATIENCE} steps in a row were skipped, {wrong[0]} not being finite, up to "
+                    f"{_where(record)}"
+                )
+        else:
+            journal.clock.skipped = 0
+            if wrong:
+                raise NonFiniteError(f"{wrong[0]} is {values[wrong[0]]} at {_where(record)}")
+        if log or skipped:
+            log_record(journal, {**record, **values, **_rates(journal, record["step"])})
+
+
+def log_record(journal: Journal, record: Record) -> None:
+    """Logs a record: to the file, to the history and to the callbacks.
+
+    Args:
+      journal: From `open_journal`; what is pending comes first by `settle`.
+      record: JSON with a "step".
+    """
+    journal.history.append(record)
+    if journal.path is not None:
+        with journal.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    for callback in journal.callbacks:
+        callback(record)
 
 
 def rewind(path: pathlib.Path, step: int) -> list[Record]:
@@ -135,13 +196,21 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     os.replace(scratch, path)
 
 
-def _log(journal, record):
-    journal.history.append(record)
-    if journal.path is not None:
-        with journal.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-    for callback in journal.callbacks:
-        callback(record)
+def _rates(journal, step):
+    """Returns what the steps since the last record took, and begins to count anew."""
+    clock, now = journal.clock, time.perf_counter()
+    seconds = max(now - clock.since, 1e-9)
+    rate = (step - clock.step) / seconds
+    found = {
+        "steps_per_second": round(rate, 3),
+        "images_per_second": round(rate * journal.batch_size, 1),
+        "data_wait": round(min(clock.waited / seconds, 1.0), 4),
+    }
+    clock.since, clock.step, clock.waited = now, step, 0.0
+    memory = jax.local_devices()[0].memory_stats()
+    if memory and "peak_bytes_in_use" in memory:
+        found["device_memory_peak"] = memory["peak_bytes_in_use"]
+    return found
 
 
 def _where(record):

@@ -7,6 +7,7 @@ all there is to save: a run that is killed and started again ends with the same 
 import contextlib
 import functools
 import pathlib
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,16 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, embedding, interruption, parallel, records
+from quantjax import (
+    checkpoint,
+    embedding,
+    folders,
+    interruption,
+    parallel,
+    prefetch,
+    processes,
+    records,
+)
 from quantjax.data.protocols import Splits
 from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, first_view
 
@@ -68,6 +78,13 @@ class TrainState(NamedTuple):
     opt: dict[str, optax.OptState]
 
 
+AfterEpoch = Callable[[TrainState, int], dict[str, float]]
+"""`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
+
+The values become a record with "after_epoch"; the checkpoint whose "validation" is largest is
+kept. Every process calls it."""
+
+
 class FitResult(NamedTuple):
     """What `fit` leaves in memory.
 
@@ -108,17 +125,21 @@ def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
         opt = {name: experiment.optimizers[name].init(part) for name, part in params.items()}
         return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
 
-    example = jax.tree.map(jnp.asarray, source[rows[:2]])
-    train_state = jax.jit(start)(_key(experiment.seed, "init"), example)
-    return jax.device_put(train_state, parallel.replicated(mesh))
+    example = source[rows[:2]]
+    whole = jax.jit(start, out_shardings=parallel.replicated(mesh))
+    return whole(_key(experiment.seed, "init"), example)
 
 
-def make_step(experiment: Experiment, phase: Phase) -> parallel.Step:
+def make_step(
+    experiment: Experiment, phase: Phase, *, skip_non_finite: bool = False
+) -> parallel.Step:
     """Builds one optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
 
     Args:
       experiment: Gives optimizers and seed.
       phase: Its loss and the entries it trains.
+      skip_non_finite: Whether a step whose loss or gradient is not finite leaves everything but
+        the step's number as it was; its metrics have "skipped" 1, those of others 0.
 
     Returns:
       `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
@@ -149,7 +170,12 @@ def make_step(experiment: Experiment, phase: Phase) -> parallel.Step:
             params[name] = optax.apply_updates(params[name], updates)
         if experiment.method.after_step is not None:
             params, state = experiment.method.after_step(params, state)
-        return TrainState(train_state.step + 1, train_state.epoch, params, state, opt), metrics
+        taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
+        if skip_non_finite:
+            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)
+            metrics["skipped"] = 1.0 - finite
+        return taken._replace(step=train_state.step + 1), metrics
 
     return step
 
@@ -180,14 +206,15 @@ def refresh(
         preprocess=experiment.preprocess,
         mesh=mesh,
     )
-    mask = np.arange(embedding.padded_length(len(splits.train))) < len(splits.train)
-    mask = jax.device_put(mask, parallel.by_rows(mesh))
+    num_rows = embedding.padded_length(len(splits.train))
+    mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
+    mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
     key = _key(experiment.seed, "refresh", epoch)
     params, state = _updater(plan.update, mesh)(key, params, state, rows, mask)
     opt = dict(train_state.opt)
     for name in plan.rewrites:
-        fresh = jax.jit(experiment.optimizers[name].init)(params[name])
-        opt[name] = jax.device_put(fresh, parallel.replicated(mesh))
+        whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
+        opt[name] = whole(params[name])
     return train_state._replace(params=params, state=state, opt=opt)
 
 
@@ -200,72 +227,162 @@ def fit(
     mesh: Mesh | None = None,
     callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
     log_every: int = 10,
+    checkpoint_every: int | None = None,
+    keep: int = 3,
+    after_epoch: AfterEpoch | None = None,
+    skip_non_finite: bool = False,
+    profile: tuple[int, int] | None = None,
 ) -> FitResult:
     """Trains an experiment to its end, or to a signal.
 
-    With a workdir it saves a checkpoint after every epoch and on SIGTERM or Ctrl-C, writes
-    metrics.jsonl, and goes on from the latest checkpoint there. A second signal stops at once.
+    With a workdir it saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and goes
+    on from the latest checkpoint there that is whole. A second signal stops at once. Several
+    processes call it alike, each reading the rows of its own devices; the first one writes.
 
     Args:
       experiment: What to run.
-      workdir: Folder of checkpoints and metrics.jsonl; nothing is written when None.
+      workdir: Folder of checkpoints and metrics.jsonl, shared by all processes; nothing is written
+        when None.
       resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
         is refused rather than mixed with another run.
       parallelize: `parallel.sharded_step` or `parallel.pmapped_step`.
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values.
       log_every: Steps between two records; the last step of an epoch is always logged.
+      checkpoint_every: Steps between two checkpoints beside those after every epoch.
+      keep: Checkpoints that are kept, the latest ones; the best by "validation" is kept as well.
+      after_epoch: See `AfterEpoch`.
+      skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
+        in the records, where it would stop the run.
+      profile: First step and the one after the last of a trace in the workdir's folder "profile".
 
     Returns:
       Final state, history, and the signal that stopped the run, if one did.
 
     Raises:
-      ValueError: if batch size, training rows, optimizers or the workdir do not fit.
+      ValueError: if batch size, training rows, optimizers or the workdir do not fit, or another
+        run is at work in the workdir.
+      checkpoint.DamagedError: if there are checkpoints and none can be read.
+      OSError: if a checkpoint or a record cannot be written.
       NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
         and the last good checkpoint.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     workdir = None if workdir is None else pathlib.Path(workdir)
-    source, train = experiment.splits.source, experiment.splits.train
-    steps_per_epoch = _check(experiment, mesh)
+    per_epoch = _check(experiment, mesh)
     about = {"experiment": experiment.name, "split": experiment.splits.digest}
     folder = None if workdir is None else workdir / "checkpoints"
+    writes = workdir is not None and processes.is_first()
+    phases = experiment.method.phases
     with (
         interruption.watch() as caught,
-        checkpoint.opened(folder, about) as store,
+        _held(workdir),
+        checkpoint.opened(folder, about, max_to_keep=keep) as store,
         _last_good(store),
     ):
         train_state = _restored(store, initialize(experiment, mesh), resume=resume)
         step, epoch = int(train_state.step), int(train_state.epoch)
-        log_file = None if workdir is None else workdir / "metrics.jsonl"
-        journal = records.open_journal(log_file, callbacks, step)
-        phases = experiment.method.phases
-        steps = [parallelize(make_step(experiment, phase), mesh) for phase in phases]
+        was_complete = epoch == experiment.num_epochs
+        journal = records.open_journal(
+            workdir / "metrics.jsonl" if workdir is not None and writes else None,
+            callbacks if processes.is_first() else (),
+            step,
+            batch_size=experiment.batch_size,
+        )
+        steps = [
+            parallelize(make_step(experiment, phase, skip_non_finite=skip_non_finite), mesh)
+            for phase in phases
+        ]
         augment = _augmenter(experiment)
-        while not caught():
-            if step == (epoch + 1) * steps_per_epoch:
-                epoch += 1
-                train_state = _begin_epoch(experiment, train_state, epoch, mesh)
-            if epoch == experiment.num_epochs:
-                break
-            phase = experiment.method.phase_at(epoch)
-            positions = experiment.sampler(experiment.seed, epoch)
-            for rows in positions[step - epoch * steps_per_epoch :]:
-                batch = {**source[train[rows]], "index": rows.astype(np.int32)}
-                batch = augment(step, parallel.put_rows(mesh, batch))
-                train_state, metrics = steps[phase](train_state, batch)
+        agreement = processes.Agreement(mesh)
+        tracing = _trace(workdir if writes else None, profile)
+        batches = _batches(experiment, mesh, step, per_epoch)
+        with prefetch.ahead(batches) as next_batch, tracing as trace:
+            stopped = agreement.say(caught())
+            while not stopped and epoch < experiment.num_epochs:
+                if step == (epoch + 1) * per_epoch:
+                    # A run that was stopped between the two has still to look at its epoch.
+                    if 0 <= epoch < experiment.num_epochs - 1:
+                        _look(after_epoch, journal, train_state, step, epoch)
+                    epoch += 1
+                    train_state = _begin_epoch(experiment, train_state, epoch, mesh)
+                    continue
+                trace(step, train_state)
+                batch, waited = next_batch()
+                phase = experiment.method.phase_at(epoch)
+                train_state, metrics = steps[phase](train_state, augment(step, batch))
                 step += 1
                 record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
-                last = step == (epoch + 1) * steps_per_epoch
-                records.note(journal, record, metrics, log=last or step % log_every == 0)
-                if caught():
-                    break
-            # The last epoch is saved below, after the refresh that ends the run.
-            if epoch + 1 < experiment.num_epochs:
-                _save(store, journal, step, train_state)
-        _save(store, journal, step, train_state)
-    complete = epoch == experiment.num_epochs
-    return FitResult(train_state, journal.history, None if complete else caught())
+                last = step == (epoch + 1) * per_epoch
+                due = last or step % log_every == 0
+                records.note(journal, record, metrics, log=due, waited=waited)
+                stopped = agreement.say(caught())
+                # The last epoch is saved below, after the refresh that ends the run.
+                if last and epoch + 1 < experiment.num_epochs:
+                    value = _look(after_epoch, journal, train_state, step, epoch)
+                    _save(store, journal, step, train_state, value)
+                elif not last and checkpoint_every and step % checkpoint_every == 0:
+                    _save(store, journal, step, train_state)
+        complete = epoch == experiment.num_epochs
+        value = None
+        if complete and epoch > 0:
+            value = _look(after_epoch, journal, train_state, step, epoch - 1)
+        _save(store, journal, step, train_state, value, replace=complete and not was_complete)
+    return FitResult(train_state, journal.history, None if complete else stopped)
+
+
+def _batches(experiment, mesh, step, per_epoch):
+    """Yields the batches that are still due, on the devices; each process reads its own rows."""
+    source, train = experiment.splits.source, experiment.splits.train
+    mine = parallel.local_rows(mesh, experiment.batch_size)
+    for epoch in range(step // per_epoch, experiment.num_epochs):
+        positions = experiment.sampler(experiment.seed, epoch)
+        for rows in positions[max(step - epoch * per_epoch, 0) :, mine]:
+            batch = {**source[train[rows]], "index": rows.astype(np.int32)}
+            yield parallel.put_rows(mesh, batch)
+
+
+def _look(after_epoch, journal, train_state, step, epoch):
+    """Logs what `after_epoch` finds, once for each epoch, and returns its "validation"."""
+    records.settle(journal)
+    if after_epoch is None:
+        return None
+    there = processes.from_first(
+        lambda: [each for each in journal.history[-1:] if each.get("after_epoch") == epoch]
+    )
+    if not there:
+        began = time.perf_counter()
+        found = after_epoch(train_state, epoch)
+        seconds = round(time.perf_counter() - began, 3)
+        about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
+        there = [{**about, **found}]
+        records.log_record(journal, there[0])
+        journal.clock.since += seconds
+    return there[0].get("validation")
+
+
+@contextlib.contextmanager
+def _trace(workdir, profile):
+    """Yields a function that is told every step, and traces those between the two of `profile`."""
+    running = False
+
+    def tell(step, train_state):
+        nonlocal running
+        if profile is None or workdir is None:
+            return
+        if step == profile[0]:
+            jax.profiler.start_trace(workdir / "profile")
+            running = True
+        elif step == profile[1] and running:
+            jax.block_until_ready(train_state)
+            jax.profiler.stop_trace()
+            running = False
+
+    try:
+        yield tell
+    finally:
+        if running:
+            jax.profiler.stop_trace()
 
 
 def _begin_epoch(experiment, train_state, epoch, mesh):
@@ -273,8 +390,7 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
     ends = epoch == experiment.num_epochs
     if plan is not None and (plan.at_end if ends else plan.due(epoch)):
         train_state = refresh(experiment, train_state, epoch=epoch, mesh=mesh)
-    began = jax.device_put(jnp.int32(epoch), parallel.replicated(mesh))
-    return train_state._replace(epoch=began)
+    return train_state._replace(epoch=parallel.put(mesh, np.int32(epoch)))
 
 
 def _augmenter(experiment):
@@ -292,18 +408,25 @@ def _updater(update, mesh):
 
 def _restored(store, train_state, *, resume):
     latest = store.latest()
-    if latest is None:
-        return train_state
-    if not resume:
+    if latest is not None and not resume:
         raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
-    return store.restore(latest, train_state)
+    restored = store.restore(train_state)
+    return train_state if restored is None else restored
 
 
-def _save(store, journal, step, train_state):
+@contextlib.contextmanager
+def _held(workdir):
+    """Holds the workdir by the first process, and lets all know if it cannot be held."""
+    with contextlib.ExitStack() as stack:
+        processes.from_first(lambda: stack.enter_context(folders.held(workdir)))
+        yield
+
+
+def _save(store, journal, step, train_state, value=None, *, replace=False):
     records.settle(journal)
     if not _all_finite(train_state.params):
         raise records.NonFiniteError(f"a parameter is not finite at step {step}")
-    store.save(step, train_state)
+    store.save(step, train_state, value=value, replace=replace)
 
 
 @jax.jit

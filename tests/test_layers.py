@@ -26,20 +26,25 @@ MAY_IMPORT = {
     "optimizers": set(),
     "records": set(),
     "interruption": set(),
-    "checkpoint": set(),
+    "processes": set(),
+    "prefetch": set(),
+    "folders": {"records"},
+    "checkpoint": {"processes"},
     "parallel": {"methods"},
     "embedding": {"methods", "parallel", "data"},
     "features": {"data", "models", "parallel"},
     "train": {
         "methods", "parallel", "checkpoint", "optimizers", "data", "embedding", "records",
-        "interruption",
+        "interruption", "processes", "prefetch", "folders",
     },
     "evaluate": {
         "methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel", "records",
+        "processes",
     },
     "console": set(),
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
+        "folders", "processes", "checkpoint",
     },
     "cli": {"console", "data"},
 }  # fmt: skip

@@ -8,11 +8,12 @@ from quantjax.evaluate.bootstrap import (
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.files import read_results, write_results
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
-from quantjax.evaluate.method import Retrieval, evaluate_method, task_of
+from quantjax.evaluate.method import Retrieval, evaluate_method, measure_validation, task_of
 from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Comparison, Number, Results, compare
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
+from quantjax.evaluate.watch import usage_of, watch
 
 __all__ = [
     "Comparison",
@@ -30,11 +31,14 @@ __all__ = [
     "hamming_counts",
     "items_and_relevant",
     "mean_interval",
+    "measure_validation",
     "randomization_p_value",
     "ranked_counts",
     "read_results",
     "relevance",
     "resampled_means",
     "task_of",
+    "usage_of",
+    "watch",
     "write_results",
 ]

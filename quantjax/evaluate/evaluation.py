@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import metrics
+from quantjax import metrics, parallel, processes
 from quantjax.evaluate import checks
 from quantjax.evaluate.bootstrap import mean_interval
 from quantjax.evaluate.hamming import hamming_counts
@@ -24,12 +24,13 @@ _ITEMS = 65_536  # rows that are encoded at once
 _CONTROLS = 256  # queries that see shuffled labels
 
 
-def encode(codec: Codec, x: np.ndarray) -> np.ndarray:
+def encode(codec: Codec, x: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarray:
     """Encodes embeddings in tiles.
 
     Args:
       codec: Any codec.
-      x: Embeddings [N, D].
+      x: Embeddings [N, D], the same in every process.
+      mesh: If it spans several processes, they share the work out.
 
     Returns:
       Codes [N, num_bytes] uint8 on the host.
@@ -37,7 +38,9 @@ def encode(codec: Codec, x: np.ndarray) -> np.ndarray:
     Raises:
       ValueError: if x are no real embeddings, or hold NaN (with the row).
     """
-    x = checks.as_embeddings("x", x)
+    x, codec = checks.as_embeddings("x", x), processes.on_host(codec)
+    if processes.spans(mesh):
+        return processes.join(encode(codec, x[processes.share(len(x))]), len(x))
     tiles = [_encoded(codec, x[i : i + _ITEMS]) for i in range(0, len(x), _ITEMS)]
     codes = [np.zeros((0, codec.num_bytes), np.uint8), *(np.asarray(tile) for tile in tiles)]
     return np.concatenate(codes)
@@ -75,7 +78,9 @@ def evaluate(
       distance: What ranks: "aqd" real query against code, "sqd" to quantize the queries as well,
         "float" for `FloatCodec`, "hamming" for binary codes.
       measures: What to measure, from `metrics`.
-      mesh: From `parallel.data_mesh`, to share the work out; the default device when None.
+      mesh: From `parallel.data_mesh`, to share the work out; the default device when None. Where
+        it spans several processes, all call this with the same arguments, each ranks for its share
+        of the queries, and all get the results of all.
       tile: Items of a device's tile; chosen when None.
       task: What identifies queries and items beyond their labels, such as a split's digest; results
         of different tasks are not compared.
@@ -91,6 +96,7 @@ def evaluate(
     checks.check_distance(codec, distance)
     checks.check_work(mesh, tile)
     codes, queries = np.asarray(codes), checks.as_embeddings("queries", queries)
+    codec = processes.on_host(codec)
     labels = relevance(query_labels, database_labels)
     checks.check_codes(codec, codes, queries, labels)
     measures = checks.as_measures(measures, codec, labels)
@@ -100,13 +106,18 @@ def evaluate(
         _counts,
         codec,
         num_grades=labels.num_grades if any(measure.graded for measure in measures) else 2,
-        mesh=mesh,
+        mesh=None if mesh is None else parallel.local(mesh),
         tile=tile,
     )
     distinct = distinct_codes(codes)
-    totals, values = _measured(
-        measures, count(queries, codes, labels), ("worst", "expected", "best")
-    )
+    shared = processes.spans(mesh) and len(queries) >= jax.process_count()
+    mine = processes.share(len(queries)) if shared else slice(None)
+    counts = count(queries[mine], codes, labels._replace(queries=labels.queries[mine]))
+    totals, values = _measured(measures, counts, ("worst", "expected", "best"))
+    if shared:
+        totals, values = jax.tree.map(
+            lambda part: processes.join(part, len(queries)), (totals, values)
+        )
     rows = np.unique(np.linspace(0, len(queries) - 1, _CONTROLS).astype(int))
     control = labels._replace(
         queries=labels.queries[rows], database=_shuffled(labels.database, distinct)

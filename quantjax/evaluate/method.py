@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import embedding, metrics
+from quantjax import embedding, metrics, processes
 from quantjax.data.audit import Audit, audit
 from quantjax.data.protocols import Splits
 from quantjax.evaluate.evaluation import encode, evaluate
@@ -73,7 +73,7 @@ def evaluate_method(
         raise ValueError(
             f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
         )
-    codec = method.codec(params, state)
+    codec = processes.on_host(method.codec(params, state))
 
     def embedded(side, rows):
         return embedding.embed(
@@ -82,39 +82,96 @@ def evaluate_method(
 
     queries = embedded(method.embed_query, splits.query)
     database = embedded(method.embed, splits.database)
-    codes = encode(codec, database)
+    codes = encode(codec, database, mesh=mesh)
     labels = splits.source.labels
 
-    def measured(codec, queries, codes, asked, held, name, distance, task="query"):
+    def measured(codec, codes, name, distance):
         return evaluate(
             codec,
             queries,
             codes,
-            labels[asked],
-            labels[held],
+            labels[splits.query],
+            labels[splits.database],
             name=name,
             distance=distance,
             measures=measures,
             mesh=mesh,
-            task=task_of(splits, task),
+            task=task_of(splits),
         )
 
-    sides = splits.query, splits.database
     kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
-    results = [measured(codec, queries, codes, *sides, name, kind) for kind in kinds]
+    results = [measured(codec, codes, name, kind) for kind in kinds]
     metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: by their angle
     plain = FloatCodec(database.shape[1], metric=metric)
-    stored = encode(plain, database)
-    results.append(measured(plain, queries, stored, *sides, f"{name} float", "float"))
+    stored = encode(plain, database, mesh=mesh)
+    results.append(measured(plain, stored, f"{name} float", "float"))
     if len(splits.validation):
-        asked = embedded(method.embed_query, splits.validation)
-        searched = splits.validation_database
+        held = None
         if splits.validation_searches is None:
-            held = codes[np.isin(splits.database, searched)]
-        else:
-            held = encode(codec, embedded(method.embed, searched))
-        sides = splits.validation, searched
+            held = codes[np.isin(splits.database, splits.validation_database)]
         results.append(
-            measured(codec, asked, held, *sides, f"{name} validation", kinds[0], "validation")
+            measure_validation(
+                method,
+                params,
+                state,
+                splits,
+                preprocess=preprocess,
+                mesh=mesh,
+                name=f"{name} validation",
+                measures=measures,
+                codes=held,
+            )
         )
     return Retrieval(results, codec, codes, audited)
+
+
+def measure_validation(
+    method: Method,
+    params: Any,
+    state: Any,
+    splits: Splits,
+    *,
+    preprocess: Callable[[Batch], Batch],
+    mesh: Mesh,
+    name: str = "validation",
+    measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
+    codes: np.ndarray | None = None,
+) -> Results:
+    """Measures what validation queries find, by the asymmetric or the Hamming distance.
+
+    Args:
+      method: What was trained, or still trains.
+      params: Its params.
+      state: Its state, with codebooks.
+      splits: Validation rows, and what they search.
+      preprocess: `batch -> batch` on device.
+      mesh: From `parallel.data_mesh`.
+      name: Of the result.
+      measures: What to measure.
+      codes: Of `splits.validation_database`, if they are there already.
+
+    Raises:
+      ValueError: if the codebooks do not exist yet.
+    """
+    codec = processes.on_host(method.codec(params, state))
+
+    def embedded(side, rows):
+        return embedding.embed(
+            side, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
+        )
+
+    if codes is None:
+        codes = encode(codec, embedded(method.embed, splits.validation_database), mesh=mesh)
+    labels = splits.source.labels
+    return evaluate(
+        codec,
+        embedded(method.embed_query, splits.validation),
+        codes,
+        labels[splits.validation],
+        labels[splits.validation_database],
+        name=name,
+        distance="hamming" if codec.metric == "hamming" else "aqd",
+        measures=measures,
+        mesh=mesh,
+        task=task_of(splits, "validation"),
+    )

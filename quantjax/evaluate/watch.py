@@ -1,0 +1,84 @@
+"""What to look at while a method trains: how its codewords are used, and validation queries."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from quantjax import embedding, processes
+from quantjax.data.protocols import Splits
+from quantjax.evaluate.evaluation import encode
+from quantjax.evaluate.method import measure_validation
+from quantjax.methods.base import Batch, Method
+from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
+from quantjax.quantizers.usage import perplexity
+
+_ROWS = 2048  # training rows whose codes are looked at
+
+
+def watch(
+    method: Method,
+    params: Any,
+    state: Any,
+    splits: Splits,
+    *,
+    preprocess: Callable[[Batch], Batch],
+    mesh: Mesh,
+    validate: bool,
+) -> dict[str, float]:
+    """Measures a method that is still training.
+
+    Args:
+      method: What trains.
+      params: Its params.
+      state: Its state.
+      splits: Training rows to code, and validation queries.
+      preprocess: `batch -> batch` on device.
+      mesh: From `parallel.data_mesh`.
+      validate: Whether to ask the validation queries, if there are any.
+
+    Returns:
+      "codebook_perplexity" (mean over the codebooks, from 1 to K) and "dead_codewords" (of all
+      codebooks) of some 2,048 training images, or "bit_entropy" (mean over the bits, from 0 to 1);
+      "validation", mAP. Nothing while there is no codec yet.
+    """
+    try:
+        codec = processes.on_host(method.codec(params, state))
+    except ValueError:  # before the first codebooks
+        return {}
+    rows = splits.train[np.unique(np.linspace(0, len(splits.train) - 1, _ROWS).astype(int))]
+    x = embedding.embed(
+        method.embed, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
+    )
+    found = usage_of(codec, encode(codec, x))
+    if validate and len(splits.validation):
+        measured = measure_validation(
+            method, params, state, splits, preprocess=preprocess, mesh=mesh
+        )
+        found["validation"] = measured.value
+    return found
+
+
+def usage_of(codec: Codec, codes: np.ndarray) -> dict[str, float]:
+    """Measures how evenly codes use what a codec has.
+
+    Args:
+      codec: Of codewords or of bits; of anything else there is nothing to tell.
+      codes: Codes [N, num_bytes] uint8.
+    """
+    if isinstance(codec, BinaryCodec):
+        ones = np.unpackbits(codes, axis=1, bitorder="little")[:, : codec.bits].mean(axis=0)
+        shares = np.stack([ones, 1 - ones])
+        entropy = -np.sum(shares * np.log2(np.where(shares > 0, shares, 1)), axis=0)
+        return {"bit_entropy": float(entropy.mean())}
+    if not isinstance(codec, (ProductCodec, ResidualCodec)):
+        return {}
+    assignments = np.asarray(codec.assignments(jnp.asarray(codes)))
+    num_codewords = codec.codebooks.shape[1]
+    counts = np.stack([np.bincount(column, minlength=num_codewords) for column in assignments.T])
+    return {
+        "codebook_perplexity": float(np.mean(perplexity(jnp.asarray(counts)))),
+        "dead_codewords": int(np.sum(counts == 0)),
+    }

@@ -1,0 +1,205 @@
+"""Several processes, one program: how they start, agree, and put together what each has.
+
+Every process runs the same program and takes the same steps. What is decided by one of them alone
+(a signal, a file that is there) is agreed on here first.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def start(
+    *,
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+    detect: bool = False,
+) -> None:
+    """Joins the other processes of a run, if there are others; before anything else of JAX.
+
+    Slurm (a step of several tasks), Kubernetes (an indexed job), Open MPI and Cloud TPU hosts that
+    name each other are found by themselves.
+
+    Args:
+      coordinator: HOST:PORT of process 0, to start by hand.
+      num_processes: How many there are, by hand.
+      process_id: Which one this is, by hand.
+      detect: Whether to let JAX look for a cluster although none was seen here.
+
+    Raises:
+      ValueError: if only a part of the three is given, they do not fit, or the others do not come.
+    """
+    by_hand = {
+        "coordinator": coordinator, "num_processes": num_processes, "process_id": process_id
+    }  # fmt: skip
+    missing = [name for name, value in by_hand.items() if value is None]
+    if missing and len(missing) < len(by_hand):
+        raise ValueError(f"{', '.join(by_hand)} go together; missing: {', '.join(missing)}")
+    if missing and not (detect or in_a_cluster(os.environ)):
+        return
+    if not missing:
+        _check_by_hand(coordinator, num_processes, process_id)
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"the processes did not find each other: {reason}") from None
+
+
+def in_a_cluster(environment: Any) -> bool:
+    """Tells whether a launcher started this process as one of several.
+
+    Args:
+      environment: Such as `os.environ`.
+    """
+    tasks = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    return (
+        any(environment.get(name, "").isdigit() and int(environment[name]) > 1 for name in tasks)
+        or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environment)
+        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
+    )
+
+
+def is_first() -> bool:
+    """Tells whether this process is the one that writes."""
+    return jax.process_index() == 0
+
+
+def from_first(function: Callable[[], Any]) -> Any:
+    """Calls a function in process 0 alone; all get what it returned, or the ValueError it raised.
+
+    Args:
+      function: Returns JSON; it may raise ValueError or OSError.
+
+    Returns:
+      Its result, in every process.
+
+    Raises:
+      ValueError: what the function raised, or its OSError in words.
+    """
+    if jax.process_count() == 1:
+        return function()
+    said = b""
+    if is_first():
+        try:
+            answer = {"result": function()}
+        except (ValueError, OSError) as error:
+            answer = {"error": str(error)}
+        said = json.dumps(answer).encode()
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
+    sent = np.frombuffer(said.ljust(length), np.uint8)
+    answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))))
+    if "error" in answer:
+        raise ValueError(answer["error"])
+    return answer["result"]
+
+
+def wait_for_all(what: str) -> None:
+    """Waits until every process has come here.
+
+    Args:
+      what: A name of the place, the same in all.
+    """
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def spans(mesh: Mesh | None) -> bool:
+    """Tells whether a mesh has devices of other processes."""
+    return mesh is not None and mesh.is_multi_process
+
+
+def share(num_rows: int) -> slice:
+    """Returns this process's part of rows that any process could work on."""
+    bounds = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
+    return slice(int(bounds[jax.process_index()]), int(bounds[jax.process_index() + 1]))
+
+
+def join(x: np.ndarray, num_rows: int) -> np.ndarray:
+    """Puts the parts of `share` together, every bit as it was.
+
+    Args:
+      x: Rows of this process's share, [n, ...], of any type.
+      num_rows: Rows in all.
+
+    Returns:
+      All rows [num_rows, ...], in every process.
+    """
+    bounds = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
+    sizes = np.diff(bounds)
+    # As bytes: sent as they are, float64 would arrive as float32.
+    width = x.dtype.itemsize * math.prod(x.shape[1:])
+    raw = (
+        np.ascontiguousarray(x)
+        .reshape(len(x), width // x.dtype.itemsize)
+        .view(np.uint8)
+        .reshape(len(x), width)
+    )
+    raw = np.pad(raw, ((0, sizes.max() - len(raw)), (0, 0)))
+    gathered = np.asarray(multihost_utils.process_allgather(raw))
+    whole = np.concatenate([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+    return np.ascontiguousarray(whole).view(x.dtype).reshape(num_rows, *x.shape[1:])
+
+
+def on_host(tree: Any) -> Any:
+    """Returns a pytree whose arrays every process can use by itself.
+
+    Args:
+      tree: Arrays that are whole on every device, or not of other processes at all.
+    """
+
+    def local(x):
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return np.asarray(x)
+        return x
+
+    return jax.tree.map(local, tree)
+
+
+class Agreement:
+    """Lets all processes stop at one step although a signal reaches them at different ones.
+
+    Each says its number at every step; the largest is known to all one step later, when it has
+    travelled beside the step's own work. A process that is alone hears itself at once.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._alone = not spans(mesh)
+        self._pending: jax.Array | None = None
+        rows, whole = (NamedSharding(mesh, PartitionSpec(*cut)) for cut in (mesh.axis_names, ()))
+        self._sharding, self._largest = rows, jax.jit(jnp.max, out_shardings=whole)
+        self._size = mesh.size
+
+    def say(self, number: int | None) -> int | None:
+        """Takes this process's number, and returns the one that is agreed on, or None.
+
+        Args:
+          number: 1 or more; None for nothing.
+        """
+        if self._alone:
+            return number
+        before, said = self._pending, np.int32(number or 0)
+        everywhere = jax.make_array_from_callback(
+            (self._size,), self._sharding, lambda index: np.full((1,), said)
+        )
+        self._pending = self._largest(everywhere)
+        return None if before is None else int(before) or None
+
+
+def _check_by_hand(coordinator, num_processes, process_id):
+    host, _, port = coordinator.rpartition(":")
+    if not (host and port.isdigit()):
+        raise ValueError(f"coordinator must be HOST:PORT of process 0, got {coordinator!r}")
+    if not 0 <= process_id < num_processes:
+        raise ValueError(
+            f"process_id must lie in 0 to num_processes - 1 = {num_processes - 1}, got {process_id}"
+        )
