@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from quantjax.models import winograd
 from quantjax.models.base import Network, check_inputs, from_nnx
 from quantjax.models.weights import Source, after_flattening
 
@@ -92,6 +93,7 @@ class AlexNet(nnx.Module):
                     strides=row.strides,
                     padding=row.padding,
                     feature_group_count=row.groups,
+                    conv_general_dilated=winograd.conv_general_dilated,
                     rngs=rngs,
                 )
             )
