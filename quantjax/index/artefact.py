@@ -38,7 +38,7 @@ _UNREADABLE = (
     TypeError,
     LookupError,
     AttributeError,
-    OverflowError,
+    ArithmeticError,
     RecursionError,
     SafetensorError,
 )
@@ -181,7 +181,7 @@ def _codec(manifest, tensors):
     kind = _KINDS[manifest["codec"]]
     is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
     arrays = {
-        name.removeprefix("codec."): jnp.asarray(x)
+        name.removeprefix("codec."): _real(name, x)
         for name, x in tensors.items()
         if name.startswith("codec.")
     }
@@ -213,6 +213,13 @@ def _parts(codec):
         elif value is not None:
             arrays[field.name] = np.asarray(value)
     return arrays, settings
+
+
+def _real(name, x):
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} must be of real numbers, got {x.dtype}")
+    with np.errstate(over="raise"):
+        return jnp.asarray(x)
 
 
 def _shown(value):

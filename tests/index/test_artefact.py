@@ -168,6 +168,8 @@ def test_a_manifest_of_other_codes_is_refused(saved, change, message):
         ({"codec.codebooks": None}, "do not fit: .*codebooks"),
         ({"codec.codebooks": np.zeros(3, np.float32)}, "do not fit: tuple index"),
         ({"codec.codebooks": np.zeros((3, 15, 2), np.float32)}, "do not fit: .*power of two"),
+        ({"codec.codebooks": np.zeros((3, 16, 2), np.int32)}, "must be of real numbers, got int32"),
+        ({"codec.codebooks": np.full((3, 16, 2), 1e99)}, "do not fit: overflow"),
         ({"codec.metric": np.zeros(3, np.float32)}, "do not fit: "),
         ({"codec.other": np.zeros(3, np.float32)}, "do not fit: 'other'"),
     ],
