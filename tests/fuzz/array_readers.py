@@ -1,0 +1,277 @@
+"""Readers of arrays: pickles, idx, weights, features, codes."""
+
+import contextlib
+import gzip
+import io
+import json
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from safetensors import SafetensorError
+from safetensors import numpy as safetensors_numpy
+
+from quantjax import data, features, index
+from quantjax.models import weights
+from quantjax.pickles import restricted_pickle
+from quantjax.quantizers import ProductCodec
+from tests.data.test_idx import idx_bytes
+from tests.fuzz import restructured
+from tests.fuzz.reader import JSON_TOKENS, Reader
+from tests.models import weight_files
+from tests.pickles.test_restricted_pickle import CONTENT, PYTHON_2
+
+_PICKLE_TOKENS = (
+    b"cposix\nsystem\n",
+    b"cbuiltins\neval\n",
+    b"iposix\nsystem\n",
+    b"\x8c\x05posix\x8c\x06system\x93",
+    b"cnumpy\nndarray\n",
+    b"cnumpy\ndtype\n",
+    b"ccollections\nOrderedDict\n",
+    b"ctorch._utils\n_rebuild_tensor_v2\n",
+    b"ctorch\nFloatStorage\n",
+    b"X\x04\0\0\0echo",
+    b"X\x03\0\0\0O,|",
+    b"\x8a\x09" + b"\xff" * 8 + b"\x00",
+    b"P1\n",
+    b"\x82\x01",
+    *(bytes([byte]) for byte in b"().0123NQRbcdegh]}aelopstuq\x81\x85\x86\x87\x88\x92\x93\x94"),
+)
+_OPERATIONS = restructured.operations(_PICKLE_TOKENS)
+_FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
+
+
+def _batches() -> list[bytes]:
+    """CIFAR-10 batches of one photo."""
+    batch: dict[str, Any] = {"batch_label": "training batch 1 of 5", "labels": [3]}
+    batch |= {"data": np.arange(3072).astype(np.uint8)[None], "filenames": ["a.png"]}
+    return [pickle.dumps(batch, protocol) for protocol in (0, 2, 4, 5)]
+
+
+def _other_batches(path: Path) -> None:
+    for name in _FILES:
+        (path.parent / name).write_bytes(_batches()[1])
+
+
+def _read_batches(path: Path) -> None:
+    assert len(data.cifar10(path.parent)) == len(_FILES)
+
+
+def _pickles() -> list[bytes]:
+    contents = [CONTENT | {"nested": CONTENT["nested"][:3]}] * 4 + [CONTENT]
+    protocols = (0, 1, 2, 4, 5)
+    return [PYTHON_2, *map(pickle.dumps, contents, protocols)]
+
+
+def _read_pickle(path: Path) -> None:
+    with path.open("rb") as stream:
+        restricted_pickle.load(stream, name=str(path))
+
+
+def _idx_files() -> list[bytes]:
+    rng = np.random.default_rng(0)
+    codes = ("u1", "i2", "f8")
+    return [
+        idx_bytes(np.zeros((0, 28, 28), np.uint8)),
+        *(idx_bytes(rng.integers(0, 99, (2, 3, 4)).astype(code)) for code in codes),
+    ]
+
+
+def _gzipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def _read_weights(path: Path) -> None:
+    tensors = weights.read(path)
+    assert sum(tensor.size for tensor in tensors.values()) <= 8 * path.stat().st_size
+    for tensor in tensors.values():
+        tensor.tobytes()
+
+
+def _programs() -> list[bytes]:
+    """Pickles of a state dict: itself, inside a checkpoint, as Python 2 wrote it."""
+    value, _, _ = weight_files.example()
+    tensor = weight_files.tensor(weight_files.Part("1", "FloatStorage", 2, 0, (2,), (1,)))
+    parameter = b"ctorch._utils\n_rebuild_parameter\n(" + tensor + b"\x88}tR"
+    old = b"ccollections\nOrderedDict\n](" + b"(" + weight_files.text("x") + parameter + b"te\x85R"
+    inside = weight_files.entries({"epoch": b"K\x07", "state_dict": value})
+    return [weight_files.program(each) for each in (value, inside, old)]
+
+
+def _archive(program: bytes) -> bytes:
+    _, storages, _ = weight_files.example()
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("archive/data.pkl", program)
+        for key, content in storages.items():
+            archive.writestr(f"archive/data/{key}", content)
+    return stream.getvalue()
+
+
+def _legacy(program: bytes) -> bytes:
+    _, storages, _ = weight_files.example()
+    named = {key: each for key, each in storages.items() if weight_files.text(key) in program}
+    head = weight_files.legacy(b"", named)
+    return head.replace(weight_files.program(b""), program, 1)
+
+
+def _legacy_files() -> list[bytes]:
+    value, storages, _ = weight_files.example()
+    inside = weight_files.entries({"state_dict": value})
+    return [weight_files.legacy(each, storages) for each in (value, inside)]
+
+
+def _safetensors() -> list[bytes]:
+    _, _, due = weight_files.example()
+    plain = {key: ("F32", array.shape, array.tobytes()) for key, array in due.items()}
+    kinds = {"a": ("BF16", (2, 3), bytes(12)), "b": ("BOOL", (3,), bytes(3)), "c": ("I64", (), b"")}
+    kinds["c"] = ("I64", (), bytes(8))
+    return [weight_files.safetensors(plain), weight_files.safetensors(kinds)]
+
+
+_SAFETENSORS_TOKENS = (
+    *JSON_TOKENS,
+    *(f'"{kind}"'.encode() for kind in ("F8_E4M3", "F4", "C64", "BF16", "U8", "F64", "BOOL")),
+    b"[0,9223372036854775808]",
+    b"[0,18446744073709551615]",
+    b"[" + b"1," * 70 + b"1]",
+)
+_DUE = {"weights": "0" * 64, "images": "4 " + "1" * 64, "preprocessing": "none"}
+
+
+def _feature_files() -> list[bytes]:
+    found = np.arange(8, dtype=np.float32).reshape(4, 2)
+    return [
+        safetensors_numpy.save({"feature": found}, metadata=_DUE),
+        safetensors_numpy.save({"feature": found, "more": found[0]}, metadata=_DUE),
+    ]
+
+
+def _read_features(path: Path) -> None:
+    found = features.read(path, _DUE)
+    assert (found.ndim, found.dtype) == (2, np.float32)
+
+
+def _save_codes(path: Path) -> None:
+    codec = ProductCodec(jnp.arange(8.0).reshape(2, 2, 2), metric="ip")
+    index.save(path.parent, codec, np.arange(3, dtype=np.uint8)[:, None])
+
+
+def _tensors_of_codes() -> list[bytes]:
+    tensors = {
+        "codes": np.arange(3, dtype=np.uint8)[:, None],
+        "ids": np.arange(3),
+        "codec.codebooks": np.arange(8, dtype=np.float32).reshape(2, 2, 2),
+    }
+    rotated = {**tensors, "codec.rotation": np.eye(4, dtype=np.float32)}
+    return [safetensors_numpy.save(tensors), safetensors_numpy.save(rotated)]
+
+
+def _manifests() -> list[bytes]:
+    manifest = {
+        "format": "quantjax-codes",
+        "version": 1,
+        "codec": "product",
+        "settings": {"metric": "ip"},
+        "metric": "ip",
+        "bits": 2,
+        "num_bytes": 1,
+        "count": 3,
+        "digests": _digests(_tensors_of_codes()[0]),
+    }
+    return [json.dumps(manifest).encode(), json.dumps(manifest, indent=2).encode()]
+
+
+_MANIFEST_TOKENS = (
+    *JSON_TOKENS,
+    *b'"product" "residual" "binary" "float" "class" "cosine" "codec" "settings" "digests"'.split(),
+    b'"num_bits": 2',
+    b'"beam_width": 1',
+    b'"codebooks": 3',
+    b'{"dim": 1}',
+    b"True",
+)
+
+
+def _digests(content: bytes) -> dict[str, str]:
+    return {name: index.artefact._digest(x) for name, x in safetensors_numpy.load(content).items()}
+
+
+def _read_tensors_of_codes(path: Path) -> None:
+    """Loads the index with digests that are right, so that what comes after them is looked at."""
+    manifest = path.with_name("codes.json")
+    content = json.loads(manifest.read_text())
+    with contextlib.suppress(
+        SafetensorError, ValueError, LookupError, AttributeError, OverflowError
+    ):
+        manifest.write_text(json.dumps(content | {"digests": _digests(path.read_bytes())}))
+    _read_codes(path)
+
+
+def _read_codes(path: Path) -> None:
+    found = index.load(path.parent)
+    assert found.codes.shape == (len(found.ids), found.codec.num_bytes)
+
+
+READERS = {
+    "CIFAR": Reader(
+        _batches,
+        _read_batches,
+        "data_batch_1",
+        _PICKLE_TOKENS,
+        _OPERATIONS,
+        prepare=_other_batches,
+    ),
+    "pickle": Reader(_pickles, _read_pickle, tokens=_PICKLE_TOKENS, restructured=_OPERATIONS),
+    "idx": Reader(_idx_files, data.read_idx),
+    "idx gz": Reader(lambda: list(map(_gzipped, _idx_files())), data.read_idx),
+    "idx in gz": Reader(_idx_files, data.read_idx, wrap=_gzipped),
+    "pth zip": Reader(lambda: list(map(_archive, _programs())), _read_weights),
+    "pth in zip": Reader(
+        _programs,
+        _read_weights,
+        tokens=_PICKLE_TOKENS,
+        restructured=_OPERATIONS,
+        wrap=_archive,
+    ),
+    "pth legacy": Reader(_legacy_files, _read_weights, tokens=_PICKLE_TOKENS),
+    "pth in legacy": Reader(
+        _programs,
+        _read_weights,
+        tokens=_PICKLE_TOKENS,
+        restructured=_OPERATIONS,
+        wrap=_legacy,
+    ),
+    "safetensors": Reader(
+        _safetensors,
+        _read_weights,
+        tokens=_SAFETENSORS_TOKENS,
+        restructured=restructured.safetensors,
+    ),
+    "features": Reader(
+        _feature_files,
+        _read_features,
+        tokens=_SAFETENSORS_TOKENS,
+        restructured=restructured.safetensors,
+    ),
+    "codes": Reader(
+        _tensors_of_codes,
+        _read_tensors_of_codes,
+        "codes.safetensors",
+        _SAFETENSORS_TOKENS,
+        restructured.safetensors,
+        prepare=_save_codes,
+    ),
+    "codes manifest": Reader(
+        _manifests,
+        _read_codes,
+        "codes.json",
+        _MANIFEST_TOKENS,
+        restructured.json_value,
+        prepare=_save_codes,
+    ),
+}
