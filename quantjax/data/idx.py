@@ -28,6 +28,7 @@ _ORIGIN = "https://github.com/zalandoresearch/fashion-mnist or Debian's dataset-
 _PARTS = {"train": 60_000, "t10k": 10_000}
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _CHUNK = 1 << 24
+_MAX_AXES = 8
 _DEBIAN = "/usr/share/datasets"  # where the package dataset-fashion-mnist puts its folder
 
 
@@ -36,6 +37,8 @@ def _read_header(stream: io.BufferedIOBase) -> tuple[np.dtype, tuple[int, ...]]:
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         raise ValueError(f"an idx file begins with 0, 0, a type and a rank, got {magic.hex(' ')!r}")
     rank = magic[3]
+    if rank > _MAX_AXES:
+        raise ValueError(f"the header names {rank} axes, no more than {_MAX_AXES} are read")
     axes = stream.read(4 * rank)
     if rank == 0 or len(axes) < 4 * rank:
         raise ValueError(f"the header must name {max(rank, 1)} axes, got {len(axes) // 4}")

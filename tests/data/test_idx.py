@@ -34,6 +34,12 @@ def test_every_type_comes_back_plain_and_gzipped(tmp_path, code, write):
     assert loaded.dtype == np.dtype(code)
 
 
+def test_eight_axes_come_back(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(idx_bytes(np.ones((1, 2, 1, 1, 1, 1, 1, 1), np.uint8)))
+    assert read_idx(path).shape == (1, 2, 1, 1, 1, 1, 1, 1)
+
+
 def test_no_rows_come_back(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(idx_bytes(np.zeros((0, 28, 28), np.uint8)))
@@ -48,6 +54,7 @@ def test_no_rows_come_back(tmp_path):
         (b"\1" + VALID[1:], "got '01 00 08 02'"),
         (b"\0\0\x0a" + VALID[3:], "got '00 00 0a 02'"),
         (b"\0\0\x08\0", "the header must name 1 axes, got 0"),
+        (b"\0\0\x08\x09" + bytes(36), "the header names 9 axes, no more than 8 are read"),
         (VALID[:10], "the header must name 2 axes, got 1"),
         (VALID[:-1], "its header promises 6 bytes of content, got 5"),
         (VALID + b"x", "its header promises 6 bytes of content, got more"),
