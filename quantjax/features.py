@@ -183,6 +183,7 @@ def with_features(source: Source, features: np.ndarray) -> ArraySource:
 
 
 def _computed(source, extractor, mesh, progress):
+    mesh = parallel.local(mesh)
     weights = jax.device_put(extractor.weights, parallel.replicated(mesh))
     apply = jax.jit(extractor.apply)
     size = ROWS * mesh.size

@@ -9,6 +9,7 @@ import pathlib
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -76,7 +77,12 @@ def main(
         _cache_programs()
         stopped = run(config, build, baselines, title=title, **options)
     except _DOCUMENTED as error:
-        sys.exit(_complain(error, 1))
+        processes.leave(_complain(error, 1))
+    except Exception:
+        if not processes.several():
+            raise
+        traceback.print_exc()
+        processes.leave(1)
     if stopped is not None:
         sys.exit(TRY_AGAIN if stopped == signal.SIGTERM else 128 + stopped)
 

@@ -220,5 +220,5 @@ def _quantized(codec, x):
 
 
 def _device(mesh):
-    devices = jax.devices()[:1] if mesh is None else mesh.devices.ravel()
+    devices = jax.local_devices()[:1] if mesh is None else mesh.devices.ravel()
     return f"{len(devices)} x {devices[0].device_kind}"

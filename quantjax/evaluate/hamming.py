@@ -102,7 +102,7 @@ def hamming_counts(
     num_bits = _check(query_codes, database_codes, labels, num_bits)
     num_grades = labels.num_grades if num_grades is None else num_grades
     check_work(mesh, tile)
-    mesh = parallel.data_mesh(jax.devices()[:1]) if mesh is None else mesh
+    mesh = parallel.data_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     words, patterns = _in_tiles(database_codes, labels, mesh.size, tile)
     words, patterns = jax.device_put((words, patterns), NamedSharding(mesh, _BY_ITEM))
     asked = _as_words(query_codes)

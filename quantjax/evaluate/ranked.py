@@ -70,7 +70,7 @@ def ranked_counts(
     Raises:
       ValueError: if a distance is NaN, with its query.
     """
-    mesh = parallel.data_mesh(jax.devices()[:1]) if mesh is None else mesh
+    mesh = parallel.data_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     distinct = distinct_codes(codes)
     cells = _cells(distinct, labels)
     stored = np.ascontiguousarray(codes[distinct.first])

@@ -1,0 +1,92 @@
+"""Whole processes of the toy experiment: started, killed, and read."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+
+from quantjax import checkpoint, parallel, train
+from tests import toy
+
+ROOT = pathlib.Path(__file__).parents[1]
+SECONDS = 120
+
+
+def start(workdir, *arguments, processes=1, devices=1, prefix=()):
+    """Starts `tests.run_toy` in one process or several on loopback, `devices` each."""
+    environment = {
+        **os.environ,
+        "TOY_DEVICES": str(devices),
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+    environment.pop("XLA_FLAGS", None)
+    cluster = [[]]
+    if processes > 1:
+        together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
+        cluster = [[*together, f"--process_id={number}"] for number in range(processes)]
+    command = [*prefix, sys.executable, "-m", "tests.run_toy", f"--workdir={workdir}", *arguments]
+    return [
+        subprocess.Popen(
+            [*command, *place],
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in cluster
+    ]
+
+
+def wait(started):
+    """Waits for processes; returns (exit code, what was printed, errors) of each."""
+    try:
+        said = [process.communicate(timeout=SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *each) for process, each in zip(started, said, strict=True)]
+
+
+def run(workdir, *arguments, **options):
+    """Runs to the end, which must be a good one; returns what the first process printed."""
+    ended = wait(start(workdir, *arguments, **options))
+    assert [code for code, _, _ in ended] == [0] * len(ended), ended
+    return ended[0][1]
+
+
+def records_of(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def steps_of(workdir):
+    return [record["step"] for record in records_of(workdir) if "loss" in record]
+
+
+def values_of(workdir):
+    """Returns {(name, distance): value} of results.json."""
+    rows = json.loads((workdir / "results.json").read_text())
+    return {(row["name"], row["distance"]): row["value"] for row in rows}
+
+
+def final_state(workdir, **changes):
+    """Reads the latest checkpoint of a run of DQN with trained codebooks."""
+    experiment = toy.experiment(toy.dqn_ste(), **changes)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    with checkpoint.opened(workdir / "checkpoints", about) as store:
+        restored = store.restore(train.initialize(experiment, mesh))
+    return jax.tree.map(np.asarray, restored)
+
+
+def free_port():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]

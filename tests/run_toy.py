@@ -1,0 +1,51 @@
+"""The toy set as an experiment file: `python -m tests.run_toy`, for tests of whole processes."""
+
+import os
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict, config_dict
+
+from experiments.baselines import baselines
+from quantjax import launch, train
+from tests import toy
+
+
+def get_config() -> ConfigDict:
+    return config_dict.create(
+        seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
+        baselines=False,
+    )  # fmt: skip
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    method = toy.METHODS[config.method]()
+    if config.nan_at:
+        method = method._replace(
+            phases=tuple(
+                phase._replace(loss=exploding(phase.loss, config.nan_at, config.nan_steps))
+                for phase in method.phases
+            )
+        )
+    return toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
+
+
+def measured(experiment, config, mesh, trained):
+    return baselines(experiment, config, mesh, trained) if config.baselines else []
+
+
+def exploding(loss, at_step, num_steps):
+    """The loss is NaN at some steps, the first of which is `at_step`."""
+
+    def exploded(params, state, batch, context):
+        value, rest = loss(params, state, batch, context)
+        taken = context.step + 1
+        wrong = (taken >= at_step) & (taken < at_step + num_steps)
+        return value * jax.numpy.where(wrong, np.nan, 1.0), rest
+
+    return exploded
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", int(os.environ.get("TOY_DEVICES", "1")))
+    launch.main(get_config, build, measured, title="toy")

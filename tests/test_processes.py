@@ -1,0 +1,135 @@
+"""Several processes are one run: same numbers, one writer, one step to stop at."""
+
+import signal
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from quantjax import parallel, processes
+from tests import programs
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    programs.run(workdir)
+    return workdir
+
+
+def assert_close(a, b, atol):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+
+
+def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_path):
+    ended = programs.wait(programs.start(tmp_path / "run", processes=2, devices=2))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    said = [
+        [line for line in out.splitlines() if line and "[Gloo]" not in line] for _, out, _ in ended
+    ]
+    assert any("everything is in" in line for line in said[0])
+    assert said[1] == []
+    assert programs.steps_of(tmp_path / "run") == programs.steps_of(alone)
+    one, two = (programs.final_state(workdir) for workdir in (alone, tmp_path / "run"))
+    assert int(one.step) == int(two.step) == 20
+    assert_close(one, two, 1e-5)
+    values = programs.values_of(tmp_path / "run")
+    assert values == pytest.approx(programs.values_of(alone), abs=0.005)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
+    workdir = tmp_path / "run"
+    started = programs.start(
+        workdir, "--config.num_epochs=500", "--log_every=1", processes=2, devices=1
+    )
+    while not (workdir / "metrics.jsonl").exists():
+        assert all(process.poll() is None for process in started), programs.wait(started)
+        time.sleep(0.05)
+    started[1].send_signal(signal.SIGTERM)
+    ended = programs.wait(started)
+    assert [code for code, _, _ in ended] == [75, 75], ended
+    assert "stopped by SIGTERM at step" in ended[0][1]
+    step = int(programs.final_state(workdir).step)
+    assert programs.steps_of(workdir) == list(range(1, step + 1))
+
+
+@pytest.mark.slow
+def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = ["--config.num_epochs=8", "--log_every=1", "--config.baselines=True"]
+    programs.run(whole, *arguments)
+    shapes = [(1, 8), (1, 1), (1, 4), (2, 1)]
+    for place, (count, devices) in enumerate(shapes):
+        started = programs.start(workdir, *arguments, processes=count, devices=devices)
+        if place < len(shapes) - 1:
+            before = len(programs.records_of(workdir)) if place else 0
+            while not (workdir / "metrics.jsonl").exists() or (
+                len((workdir / "metrics.jsonl").read_text().splitlines()) < before + 3
+            ):
+                assert all(process.poll() is None for process in started)
+                time.sleep(0.02)
+            started[0].send_signal(signal.SIGTERM)
+            due = 75
+        else:
+            due = 0
+        ended = programs.wait(started)
+        assert [code for code, _, _ in ended] == [due] * count, ended
+    assert programs.steps_of(workdir) == programs.steps_of(whole) == list(range(1, 33))
+    assert_close(programs.final_state(workdir), programs.final_state(whole), 1e-4)
+    assert programs.values_of(workdir) == pytest.approx(programs.values_of(whole), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("environment", "due"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
+        ({"SLURM_NTASKS": "4"}, False),  # inside sbatch, not yet a step of it
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
+        ({"KUBERNETES_SERVICE_HOST": "x"}, False),
+        ({"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "0"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
+    ],
+)
+def test_launchers_are_known_by_what_they_set(environment, due):
+    assert processes.in_a_cluster(environment) is due
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinator": "a:1"}, "go together; missing: num_processes, process_id"),
+        (
+            {"coordinator": "a", "num_processes": 2, "process_id": 0},
+            "coordinator must be HOST:PORT of process 0, got 'a'",
+        ),
+        (
+            {"coordinator": "a:1", "num_processes": 2, "process_id": 2},
+            "process_id must lie in 0 to num_processes - 1 = 1, got 2",
+        ),
+    ],
+)
+def test_a_wrong_start_by_hand_is_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        processes.start(**arguments)
+
+
+def test_alone_nothing_is_waited_for():
+    mesh = parallel.data_mesh()
+    processes.start()
+    assert processes.is_first()
+    assert not processes.several()
+    assert not processes.spans(mesh)
+    assert processes.from_first(lambda: {"a": 1}) == {"a": 1}
+    with pytest.raises(ValueError, match="no"):
+        processes.from_first(lambda: int("no"))
+    agreement = processes.Agreement(mesh)
+    assert agreement.say(None) is None
+    assert agreement.say(15) == 15
+    assert processes.share(10) == slice(0, 10)
+    assert parallel.local_rows(mesh, 16) == slice(0, 16)
+    assert parallel.local(mesh) is mesh
