@@ -86,7 +86,9 @@ def test_stored_pixels_equal_the_photos_of_that_size(folder, tmp_path, rng):
     to_records(image_folder(folder), tmp_path / "records", size=6, num_shards=2)
     due = image_folder(folder, size=6)
     for size in (None, 6):
-        assert_equal(from_records(tmp_path / "records", size=size), due, rng.permutation(11))
+        source = from_records(tmp_path / "records", size=size)
+        assert_equal(source, due, rng.permutation(11))
+        assert source.size == 6
     with pytest.raises(ValueError, match=r"size must be 6, .* got 7; .* with --size=7"):
         from_records(tmp_path / "records", size=7)
 
@@ -374,6 +376,45 @@ def test_a_damaged_manifest_is_refused(records, length):
         ValueError, match=rf"cannot read .*{MANIFEST}: .*; convert the photos again"
     ):
         from_records(records)
+
+
+def test_another_safetensors_file_is_no_manifest(records):
+    for about in (None, {"records": "[1]"}, {"records": "no JSON"}, {"other": "{}"}):
+        safetensors_numpy.save_file({"labels": np.zeros(2)}, records / MANIFEST, about)
+        with pytest.raises(ValueError, match=rf"cannot read .*{MANIFEST}: .*; convert the photos"):
+            from_records(records)
+
+
+def test_any_damage_to_a_manifest_is_noticed(records, rng):
+    content = (records / MANIFEST).read_bytes()
+    for _ in range(300):
+        damaged = bytearray(content)
+        damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        (records / MANIFEST).write_bytes(damaged)
+        with pytest.raises(ValueError, match=rf"{MANIFEST}.*; convert the photos") as caught:
+            from_records(records)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(folder, tmp_path):
+    """The limit on the size of a file stands for the disk."""
+    program = f"""
+import resource
+from quantjax import data
+photos = data.image_folder({str(folder)!r})
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    data.to_records(photos, {str(tmp_path / "records")!r})
+except OSError as error:
+    print(error)
+"""
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
+    assert out.startswith("cannot write ")
+    assert "File too large" in out
+    assert out.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 def test_a_folder_that_holds_something_is_left_alone(folder, records, tmp_path):
