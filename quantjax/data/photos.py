@@ -36,7 +36,8 @@ def _pillow() -> tuple[ModuleType, ModuleType]:
 
 def unreadable(name: object, reason: object) -> ValueError:
     """Returns the error for a photo that cannot be used, and why."""
-    return ValueError(f"cannot read photo {name}: {reason}; replace it or take it away")
+    shown = " ".join(str(reason)[:400].split()) or type(reason).__name__
+    return ValueError(f"cannot read photo {name}: {shown}; replace it or take it away")
 
 
 def mixed(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax.data import image_folder, image_folders
+from quantjax.data import photos as photos_module
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -221,6 +222,11 @@ def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, co
         image_folder(tmp_path, size=size)[np.array([1])]
     assert tracemalloc.get_traced_memory()[1] < 10**7
     tracemalloc.stop()
+
+
+@pytest.mark.parametrize(("reason", "shown"), [(MemoryError(), "MemoryError"), ("a\nb", "a b")])
+def test_a_reason_is_one_line(reason, shown):
+    assert str(photos_module.unreadable("p", reason)).startswith(f"cannot read photo p: {shown}; ")
 
 
 def test_a_small_compressed_bmp_is_read(tmp_path):

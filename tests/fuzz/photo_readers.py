@@ -95,9 +95,10 @@ def _checked(content: bytes) -> bytes:
 def _read_photo(path: Path) -> None:
     height, width = header_size(path, path)
     assert height * width <= Image.MAX_IMAGE_PIXELS
-    pixels = decode(path, path, size=None)
-    assert pixels.shape[2:] == (3,)
-    assert decode(io.BytesIO(path.read_bytes()), path, size=4, mode="L").shape == (4, 4, 1)
+    # Of a file, but not of bytes, Pillow asks for as many as a PNG claims, which it then lacks.
+    content = path.read_bytes()
+    assert decode(io.BytesIO(content), path, size=None).shape[2:] == (3,)
+    assert decode(io.BytesIO(content), path, size=4, mode="L").shape == (4, 4, 1)
 
 
 def _lists() -> list[bytes]:
