@@ -93,8 +93,7 @@ def read_manifest(folder: Path) -> Manifest:
             about = dict(json.loads((file.metadata() or {})[_KEY]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # of a damaged file, whose numbers and types may be any
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {path}: {reason}; {AGAIN}") from error
+        raise ValueError(f"cannot read {path}: {error}; {AGAIN}") from error
     if (version := about.get("version")) != _VERSION:
         raise ValueError(f"{path} is of version {version}, due {_VERSION}; {AGAIN}")
     if about.pop("digest", None) != _digest(about, arrays):
