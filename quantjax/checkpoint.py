@@ -12,11 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from quantjax import processes
-
-_BEST = "best"
 
 
 class DamagedError(RuntimeError):
@@ -31,26 +28,21 @@ class Store:
       folder: Where they are, or None.
       about: What the run is (JSON); a checkpoint of anything else is refused.
       manager: Orbax's manager of the folder, or None.
+      values: How good each step is, of those of which `save` was told.
     """
 
     folder: pathlib.Path | None
     about: dict[str, Any]
     manager: ocp.CheckpointManager | None
+    values: dict[int, float] = dataclasses.field(default_factory=dict)
 
     def latest(self) -> int | None:
         """Returns the number of the latest step that is saved, or None."""
         return None if self.manager is None else self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step with the largest value that `save` was given, or None."""
-        if self.manager is None:
-            return None
-        found = {
-            step: metrics[_BEST]
-            for step in self.manager.all_steps()
-            if (metrics := self.manager.metrics(step))
-        }
-        return max(found, key=lambda step: (found[step], -step), default=None)
+        """Returns the step, the latest of equals, that `save` was given the largest value of."""
+        return _best(self.values)
 
     def save(
         self, step: int, train_state: Any, *, value: float | None = None, replace: bool = False
@@ -80,13 +72,15 @@ class Store:
                 {
                     "run": self.about,
                     "leaves": _described(leaves),
-                    "checksums": _checksums(leaves),
+                    "checksums": checksums(leaves),
+                    "value": value,
                 }
             ),
         )
         with _writing(self.folder):
-            metrics = None if value is None else {_BEST: value}
-            self.manager.save(step, args=items, metrics=metrics)
+            if value is not None:
+                self.values[step] = value
+            self.manager.save(step, args=items)
 
     def restore(self, like: Any, step: int | None = None) -> Any:
         """Restores a step, or the latest that is whole, onto the shardings of a train state.
@@ -134,8 +128,7 @@ class Store:
     def _read(self, step, like):
         assert self.manager is not None
         wanted = _by_path(like)
-        about = self.manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-        about = about["about"]
+        about = _about(self.manager, step)
         _check_same(
             f"checkpoint {step} in {self.folder}",
             {**about["run"], **about["leaves"]},
@@ -147,7 +140,7 @@ class Store:
         }
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
         leaves = self.manager.restore(step, args=items)["state"]
-        found, due = _checksums(leaves), about["checksums"]
+        found, due = checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due[name])
         if wrong:
             raise ValueError(f"its {wrong[0]} is not what was saved")
@@ -160,12 +153,13 @@ class Store:
         if processes.is_first():
             aside.mkdir(exist_ok=True)
             for step in steps:
-                number = sum(1 for path in aside.glob(f"{step}*"))
-                (self.folder / str(step)).rename(
-                    aside / f"{step}.{number}" if number else aside / str(step)
-                )
+                earlier = len([*aside.glob(str(step)), *aside.glob(f"{step}.*")])
+                name = f"{step}.{earlier}" if earlier else str(step)
+                (self.folder / str(step)).rename(aside / name)
         processes.wait_for_all("put aside")
         self.manager.reload()
+        for step in steps:
+            self.values.pop(step, None)
         which = ", ".join(map(str, sorted(steps)))
         warnings.warn(
             f"checkpoint {which} is damaged and was put into {aside}; going on from step {good}",
@@ -198,28 +192,49 @@ def opened(
         yield Store(None, about, None)
         return
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at INFO
-    kept = [
-        LatestN(n=max_to_keep),
-        BestN(
-            get_metric_fn=lambda metrics: metrics[_BEST],
-            n=1,
-            keep_checkpoints_without_metrics=False,
-        ),
-    ]
+    values: dict[int, float] = {}
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy(policies=kept),
+        preservation_policy=_LatestAndBest(max_to_keep, values),
         create=True,
         cleanup_tmp_directories=True,
     )
     with _writing(folder):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    for step in manager.all_steps():
+        with contextlib.suppress(Exception):  # what is damaged is found out when it is restored
+            value = _about(manager, step)["value"]
+            if value is not None:
+                values[step] = value
     try:
-        yield Store(folder, about, manager)
+        yield Store(folder, about, manager, values)
         with _writing(folder):
             manager.wait_until_finished()
     finally:
         with contextlib.suppress(Exception):  # what went wrong with a save has been told
             manager.close()
+
+
+@dataclasses.dataclass
+class _LatestAndBest:
+    """Orbax's question, which checkpoints to keep."""
+
+    latest: int
+    values: dict[int, float]
+
+    def should_preserve(self, checkpoints, *, context):
+        del context
+        steps = [each.step for each in checkpoints]
+        best = _best({step: self.values[step] for step in steps if step in self.values})
+        kept = {*sorted(steps)[-self.latest :], best}
+        return [step in kept for step in steps]
+
+
+def _best(values):
+    return max(values, key=lambda step: (values[step], step), default=None)
+
+
+def _about(manager, step):
+    return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
 
 
 @contextlib.contextmanager
@@ -253,7 +268,7 @@ def _check_same(what, there, here):
         raise _OtherRunError(f"{what} belongs to another run: {some}{more}; choose another workdir")
 
 
-def _checksums(leaves):
+def checksums(leaves):
     """Returns a number for each leaf, the same on any mesh, that no changed byte leaves alone."""
     return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}
 

@@ -124,6 +124,7 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
         journal.clock.waited += waited
         skipped = values.pop("skipped", 0.0) > 0
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        wrong.sort(key=lambda name: name != "loss")
         if skipped:
             journal.clock.skipped += 1
             record = {**record, "skipped": ", ".join(wrong)}

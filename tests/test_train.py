@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import jax
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 
 from quantjax import data, parallel, records, train
 from quantjax.methods.base import over_views
-from tests import toy
+from tests import programs, run_toy, toy
 
 
 @pytest.fixture(scope="module")
@@ -124,14 +127,10 @@ def test_ctrl_c_without_a_workdir_keeps_state_and_history(experiment, mesh):
     )
 
 
-def exploding(experiment, at_step):
+def exploding(experiment, at_step, num_steps=1):
     """The loss turns NaN at a step."""
     phase = experiment.method.phases[0]
-
-    def loss(params, state, batch, context):
-        value, rest = phase.loss(params, state, batch, context)
-        return value * jax.numpy.where(context.step == at_step - 1, jax.numpy.nan, 1.0), rest
-
+    loss = run_toy.exploding(phase.loss, at_step, num_steps)
     method = experiment.method._replace(phases=(phase._replace(loss=loss),))
     return experiment._replace(method=method)
 
@@ -150,6 +149,108 @@ def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_p
 def test_a_nan_in_the_last_step_of_an_epoch_is_not_saved(experiment, mesh, tmp_path):
     with pytest.raises(records.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
         train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh)
+
+
+def test_a_nan_is_skipped_and_counted_if_so_wished(experiment, mesh, tmp_path):
+    options = {"mesh": mesh, "skip_non_finite": True, "log_every": 4}
+    result = train.fit(exploding(experiment, 7, 2), workdir=tmp_path, **options)
+    assert int(result.state.step) == 16
+    assert steps_logged(tmp_path) == [4, 7, 8, 12, 16]
+    skipped = {each["step"]: each["skipped"] for each in result.history if "skipped" in each}
+    assert skipped == {7: "loss, grad_norm", 8: "loss, grad_norm"}
+    assert [each["loss"] for each in result.history if "skipped" in each] == [None, None]
+    whole = train.fit(experiment, **options).state
+    plain = train.fit(experiment, mesh=mesh).state
+    assert_equal_bits(whole, plain)
+
+
+def test_a_skipped_step_changes_nothing_but_its_number(experiment, mesh):
+    start = train.initialize(experiment, mesh)
+    phase = exploding(experiment, 1).method.phases[0]
+    step = parallel.sharded_step(train.make_step(experiment, phase, skip_non_finite=True), mesh)
+    source, rows = experiment.splits.source, experiment.splits.train[:64]
+    batch = toy.normalize({**source[rows], "index": np.arange(64, dtype=np.int32)})
+    before = jax.tree.map(np.asarray, start)
+    after, metrics = step(start, parallel.put_rows(mesh, batch))
+    assert float(metrics["skipped"]) == 1
+    assert int(after.step) == 1
+    assert_equal_bits(after._replace(step=before.step), before)
+
+
+def test_a_run_that_only_skips_is_stopped(experiment, mesh):
+    longer = experiment._replace(num_epochs=30)
+    with pytest.raises(records.NonFiniteError, match="100 steps in a row were skipped, loss not"):
+        train.fit(exploding(longer, 5, 1000), mesh=mesh, skip_non_finite=True)
+
+
+def test_records_tell_what_input_and_steps_took(uninterrupted):
+    whole, _ = uninterrupted
+    for record in whole.history:
+        assert record["images_per_second"] == pytest.approx(
+            64 * record["steps_per_second"], rel=0.01
+        )
+        assert 0 <= record["data_wait"] <= 1
+
+
+def test_slow_input_shows_as_waiting(experiment, mesh):
+    class Slow:
+        def __init__(self, source):
+            self.labels, self.classes, self._source = source.labels, source.classes, source
+
+        def __len__(self):
+            return len(self._source)
+
+        def __getitem__(self, rows):
+            time.sleep(0.05)
+            return self._source[rows]
+
+    slow = experiment._replace(
+        splits=experiment.splits._replace(source=Slow(experiment.splits.source))
+    )
+    waits = [
+        train.fit(each, mesh=mesh, log_every=8).history[-1]["data_wait"]
+        for each in (experiment, slow)
+    ]
+    assert waits[0] < 0.5 < waits[1]
+
+
+def test_an_error_of_the_source_is_the_error_of_the_run(experiment, mesh):
+    def sampler(seed, epoch):
+        if epoch == 1:
+            raise OSError("the disk is gone")
+        return experiment.sampler(seed, epoch)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        train.fit(experiment._replace(sampler=sampler), mesh=mesh)
+
+
+def test_a_stretch_of_steps_is_traced(experiment, mesh, tmp_path):
+    train.fit(experiment._replace(num_epochs=2), workdir=tmp_path, mesh=mesh, profile=(2, 5))
+    (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
+    assert trace.stat().st_size > 1000
+
+
+def test_two_runs_in_one_workdir_are_one_too_many(experiment, mesh, tmp_path):
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(workdir=str(tmp_path))],
+        cwd=programs.ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(ValueError, match=f"is in use by process {holder.pid} on "):
+        train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    holder.kill()  # by kill -9: the system gives the folder free
+    holder.wait()
+    holder.stdout.close()
+    train.fit(experiment._replace(num_epochs=1), workdir=tmp_path, mesh=mesh)
+
+
+HOLD = """
+import pathlib, time
+from quantjax import folders
+with folders.held(pathlib.Path({workdir!r})):
+    print("held", flush=True)
+    time.sleep(60)
+"""
 
 
 def test_fewer_training_rows_than_codewords_are_refused(mesh):

@@ -1,0 +1,182 @@
+"""What is saved is what is restored, or it is said."""
+
+import gc
+import pathlib
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import checkpoint, parallel, train
+from tests import toy
+
+# Orbax leaves reads behind that it began, once one of them has failed.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collect():
+    yield
+    gc.collect()
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return parallel.data_mesh(jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return toy.experiment(toy.dqn_ste(), num_epochs=4)
+
+
+@pytest.fixture(scope="module")
+def trained(experiment, mesh, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("trained")
+    return train.fit(experiment, workdir=workdir, mesh=mesh).state, workdir
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path / "run")
+    return tmp_path / "run"
+
+
+def steps_in(folder: pathlib.Path):
+    return sorted(int(path.name) for path in (folder / "checkpoints").iterdir())
+
+
+def array_files(folder: pathlib.Path, step):
+    """Files of a step's arrays, the largest first."""
+    files = [path for path in (folder / "checkpoints" / str(step)).rglob("*") if path.is_file()]
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0x10
+    path.write_bytes(content)
+
+
+def assert_equal_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_flipped_byte_anywhere_is_seen_and_the_step_before_taken(
+    trained, copied, experiment, mesh
+):
+    path = array_files(copied, 16)[0]
+    flip(path, path.stat().st_size // 2)
+    with pytest.warns(UserWarning, match="checkpoint 16 is damaged and was put into .*damaged; "):
+        again = train.fit(experiment, workdir=copied, mesh=mesh)
+    assert_equal_bits(again.state, trained[0])
+    assert [path.name for path in (copied / "damaged").iterdir()] == ["16"]
+    assert steps_in(copied) == [8, 12, 16]
+    whole = train.fit(experiment, workdir=copied, mesh=mesh)  # no warning: 16 was saved anew
+    assert_equal_bits(whole.state, trained[0])
+
+
+def test_every_byte_counts(trained, copied, experiment, mesh):
+    """One byte of each of many places; what is restored all the same is bit-equal."""
+    like = train.initialize(experiment, mesh)
+    rng = np.random.default_rng(0)
+    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    seen = 0
+    for path in array_files(copied, 16):
+        before = path.read_bytes()
+        for place in rng.integers(0, len(before), size=3) if before else ():
+            flip(path, place)
+            with checkpoint.opened(copied / "checkpoints", about) as store:
+                try:
+                    restored = store.restore(like, 16)
+                except (checkpoint.DamagedError, ValueError):
+                    seen += 1
+                else:
+                    assert_equal_bits(restored, trained[0])
+            path.write_bytes(before)
+    assert seen >= 10
+
+
+def test_a_missing_file_is_seen(trained, copied, experiment, mesh):
+    for path in array_files(copied, 16)[:1]:
+        path.unlink()
+    with pytest.warns(UserWarning, match="going on from step 12"):
+        again = train.fit(experiment, workdir=copied, mesh=mesh)
+    assert_equal_bits(again.state, trained[0])
+
+
+def test_a_second_damage_of_a_step_is_put_beside_the_first(copied, experiment, mesh):
+    for _ in range(2):
+        array_files(copied, 16)[0].write_bytes(b"")
+        with pytest.warns(UserWarning, match="going on from step 12"):
+            train.fit(experiment, workdir=copied, mesh=mesh)
+    assert sorted(path.name for path in (copied / "damaged").iterdir()) == ["16", "16.1"]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_zero(copied, experiment, mesh):
+    for step in steps_in(copied):
+        array_files(copied, step)[0].write_bytes(b"no")
+    before = (copied / "metrics.jsonl").read_text()
+    with pytest.raises(checkpoint.DamagedError, match=r"no checkpoint in .* can be read; step 16"):
+        train.fit(experiment, workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+    assert (copied / "metrics.jsonl").read_text() == before
+
+
+def test_another_network_is_another_run_not_a_damage(copied, experiment, mesh):
+    wider = toy.experiment(toy.dqn_ste(num_codewords=32), num_epochs=4)
+    with pytest.raises(ValueError, match=r"belongs to another run: .*\[2, 16, 4\].*\[2, 32, 4\]"):
+        train.fit(wider, workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+
+
+def test_the_best_is_kept_whatever_its_age(experiment, mesh, tmp_path):
+    values = {0: 0.2, 1: 0.9, 2: 0.5, 3: 0.4, 4: 0.8, 5: 0.1}
+
+    def after_epoch(train_state, epoch):
+        return {"validation": values[epoch]}
+
+    longer = experiment._replace(num_epochs=6)
+    options = {"workdir": tmp_path, "mesh": mesh, "after_epoch": after_epoch}
+    result = train.fit(longer, keep=2, **options)
+    assert steps_in(tmp_path) == [8, 20, 24]
+    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    with checkpoint.opened(tmp_path / "checkpoints", about) as store:
+        assert store.best() == 8
+        best = store.restore(train.initialize(longer, mesh), store.best())
+    assert_equal_bits(best.params, train.fit(longer._replace(num_epochs=2), mesh=mesh).state.params)
+    records = [each for each in result.history if "after_epoch" in each]
+    assert [each["validation"] for each in records] == list(values.values())
+    again = train.fit(longer, keep=2, **options)
+    assert again.history == result.history
+
+
+def test_checkpoints_come_every_so_many_steps_and_at_the_end(experiment, mesh, tmp_path):
+    short = experiment._replace(num_epochs=3)
+    train.fit(short, workdir=tmp_path, mesh=mesh, checkpoint_every=3, keep=20)
+    assert steps_in(tmp_path) == [3, 4, 6, 8, 9, 12]
+
+
+def test_checksums_tell_every_type_apart_and_do_not_depend_on_the_mesh(mesh):
+    leaves = {
+        "float": jnp.arange(64, dtype=jnp.float32).reshape(16, 4),
+        "half": jnp.arange(32, dtype=jnp.bfloat16),
+        "bytes": jnp.arange(16, dtype=jnp.uint8),
+        "bool": jnp.arange(16) % 3 == 0,
+        "one": jnp.int32(7),
+        "none": jnp.zeros((0, 3)),
+    }
+    before = checkpoint.checksums(leaves)
+    for name, leaf in leaves.items():
+        if leaf.size:
+            last = (-1,) * leaf.ndim
+            other = ~leaf[last] if leaf.dtype == bool else leaf[last] + 1
+            changed = leaf.at[last].set(other)
+            assert checkpoint.checksums({**leaves, name: changed})[name] != before[name]
+    swapped = leaves["float"].at[0, 1].set(2.0).at[0, 2].set(1.0)
+    assert checkpoint.checksums({"float": swapped})["float"] != before["float"]
+    eight = parallel.data_mesh()
+    rows = {"float": jax.device_put(leaves["float"], parallel.by_rows(eight))}
+    assert checkpoint.checksums(rows)["float"] == before["float"]
