@@ -2,11 +2,11 @@
 
     python -m experiments.benchmarks.records
 
-The files are in the page cache, so what is measured is decoding and what is done around it: what a
-disk or a network gains by few large files is not. Ours decodes with its default of threads, `Photos`
-with one; grain's is its own pipeline of one example after another, the same decoder mapped over a
-shuffled `MapDataset` of the same records, which threads read, and batches of it. Photos are soft
-noise, as large in bytes as photos of that size.
+The files are in the page cache, so what is measured is decoding and what is done around it: what
+a disk or a network gains by few large files is not. Ours decodes with its default of threads,
+`Photos` with one; grain's is its own pipeline of one example after another, the same decoder mapped
+over a shuffled `MapDataset` of the same records, which threads read, and batches of it. Photos are
+soft noise, as large in bytes as photos of that size.
 """
 
 import functools
