@@ -1,0 +1,286 @@
+"""Training steps and the loop around them: `python -m experiments.benchmarks.training`.
+
+A step is DQN's: forward, backward and SGD with momentum, float32, on a batch that is there already.
+The peer is the fastest of torch's forms, the same network with the same loss: as torch lays images
+out or channels last, eager or compiled. On a graphics card the bar is 1.1; on a CPU 0.3 is a guard
+and no claim. A loop is `train.fit` on images in memory, per step, over that step by itself.
+
+On two cores, milliseconds of forward, gradient of images, gradient of the kernel; 32 images:
+                   32x32x64 -> 64        16x16x128 -> 128      8x8x256 -> 256      4x4x512 -> 512
+the compiler's     12.4 12.4 19.6        6.3 6.5 13.7          6.1 6.5 8.5         8.1 10.9 8.9
+`models.winograd`   5.6  5.3 13.4        4.3 4.2  7.1          3.3 3.3 4.8         4.2  4.3 4.7
+torch               5.6  5.7  6.8        5.1 5.2  5.9          4.9 4.9 5.6         6.2  6.3 6.9
+Nothing was gained by the kernel's gradient as nine products of shifted images, as one product with
+all shifts side by side, or either in parts; nor by the fusion flags of the compiler.
+"""
+
+import argparse
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.benchmarks import timing, torch_networks
+from quantjax import data, methods, models, parallel, train
+
+DIM = 48
+_CLASSES = 10
+_OVERHEAD, _WAIT = 0.03, 0.02
+_LOGGED = 10  # steps between two records of a loop
+_CONVNET = {"channels": (16, 32, 64), "kernel_sizes": (5, 3, 3), "hidden": 128, "dim": DIM}
+
+
+class Case(NamedTuple):
+    """A network and its batch.
+
+    Attributes:
+      shape: (H, W, C) of the images.
+      batch_size: B.
+      steps: Of a loop's epoch.
+      ours: (H, W, C) -> network.
+      torchs: The same in torch.
+    """
+
+    shape: tuple[int, int, int]
+    batch_size: int
+    steps: int
+    ours: Callable[..., models.Network]
+    torchs: Callable[..., Any]
+
+
+CASES = {
+    "convnet": Case(
+        (28, 28, 1),
+        128,
+        200,
+        functools.partial(models.convnet, **_CONVNET),
+        functools.partial(torch_networks.convnet, **_CONVNET),
+    ),
+    "cifar_resnet18": Case(
+        (32, 32, 3),
+        128,
+        20,
+        functools.partial(models.cifar_resnet18, dim=DIM),
+        functools.partial(torch_networks.cifar_resnet18, dim=DIM),
+    ),
+    "alexnet_224": Case(
+        (224, 224, 3),
+        32,
+        20,
+        functools.partial(models.alexnet_torchvision, dim=DIM),
+        functools.partial(torch_networks.alexnet, dim=DIM),
+    ),
+}
+FORMS = {
+    "torch eager": {"channels_last": False, "compiled": False},
+    "torch channels last": {"channels_last": True, "compiled": False},
+    "torch compiled": {"channels_last": False, "compiled": True},
+    "torch compiled, channels last": {"channels_last": True, "compiled": True},
+}
+
+
+def quick(case: Case) -> Case:
+    """Returns the same of few and small images: to see that it runs, not how fast."""
+    height, width, depth = case.shape
+    return case._replace(shape=(min(height, 64), min(width, 64), depth), batch_size=8, steps=20)
+
+
+def experiment(case: Case, num_epochs: int = 2) -> train.Experiment:
+    """Returns DQN on random images in memory, without refits."""
+    rng = np.random.default_rng(0)
+    num_train = case.steps * case.batch_size
+    rows = np.arange(num_train + 4)
+    image = rng.integers(256, size=(len(rows), *case.shape), dtype=np.uint8)
+    source = data.from_arrays(image, rng.permutation(rows % _CLASSES))
+    validation, query, database = np.split(rows[num_train:], (1, 2))
+    method = methods.dqn(case.ours(case.shape), dim=DIM, num_codebooks=4)
+    return train.Experiment(
+        "benchmark",
+        method._replace(refresh=None),
+        data.make_splits(
+            source,
+            train=rows[:num_train],
+            validation=validation,
+            query=query,
+            database=database,
+        ),
+        data.batches.shuffled(num_train, case.batch_size),
+        augment=lambda key, batch: _centred(batch),
+        preprocess=_centred,
+        optimizers={"net": optax.sgd(torch_networks.RATE, momentum=torch_networks.MOMENTUM)},
+        num_epochs=num_epochs,
+        batch_size=case.batch_size,
+        seed=0,
+    )
+
+
+def _centred(batch):
+    return {**batch, "image": batch["image"].astype(jnp.float32) / 128 - 1}
+
+
+class Start(NamedTuple):
+    """Where a step begins: the train state, a batch on the devices, and the compiled step."""
+
+    state: train.TrainState
+    batch: dict[str, jax.Array]
+    step: Callable[..., tuple[train.TrainState, dict[str, jax.Array]]]
+
+
+def start(run: train.Experiment) -> Start:
+    """Returns the start of an experiment, its codebooks drawn at random."""
+    mesh, rng = parallel.data_mesh(), np.random.default_rng(1)
+    state = train.initialize(run, mesh)
+    books = np.float32(0.5 * rng.normal(size=state.state["codebooks"].shape))
+    fitted = {**state.state, "codebooks": books, "fitted": np.asarray(True)}
+    state = jax.device_put(state._replace(state=fitted), parallel.replicated(mesh))
+    rows = run.splits.train[: run.batch_size]
+    batch = {**run.splits.source[rows], "index": np.arange(run.batch_size, dtype=np.int32)}
+    batch = jax.jit(run.preprocess)(parallel.put_rows(mesh, batch))
+    return Start(
+        state, batch, parallel.sharded_step(train.make_step(run, run.method.phases[0]), mesh)
+    )
+
+
+def _in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
+    state, batch, step = begun
+
+    def run():
+        nonlocal state
+        for _ in range(num_steps):
+            state, metrics = step(state, batch)
+        return jax.block_until_ready((state, metrics))[1]
+
+    return run
+
+
+def speed(case: Case, name: str, seconds: float) -> Iterator[object]:
+    """Times a step of ours and of torch's.
+
+    Args:
+      case: Network and batch.
+      name: Of the case.
+      seconds: How long.
+
+    Yields:
+      A line of the comparison, ahead of it one of every form that cannot run here.
+    """
+    on_card = jax.default_backend() != "cpu"
+    num_steps = 10 if on_card else 1
+    begun = start(experiment(case))
+    images, label, books = (
+        np.array(a)
+        for a in (begun.batch["image"], begun.batch["label"], begun.state.state["codebooks"])
+    )
+    runs = {"ours": _in_a_row(begun, num_steps)}
+    for form, options in FORMS.items():
+        network = case.torchs(case.shape)
+        try:
+            step, wait = torch_networks.stepper(network, images, label.argmax(1), books, **options)
+            step()
+        except Exception as error:  # the compiler's own kinds
+            yield f"{name}: no {form}, {type(error).__name__}: {str(error).splitlines()[0]:.120}"
+            continue
+        runs[form] = functools.partial(_torch_in_a_row, step, wait, num_steps)
+    ours, *others = (
+        s / num_steps for s in timing.side_by_side(list(runs.values()), seconds=seconds)
+    )
+    best = int(np.argmin(others))
+    rates = (
+        f"{form} {case.batch_size / s:.0f}" for form, s in zip(runs, (ours, *others), strict=True)
+    )
+    yield timing.Timing(
+        f"{name} {'x'.join(map(str, case.shape))} B={case.batch_size}",
+        ours,
+        others[best],
+        list(runs)[1 + best],
+        1.1 if on_card else 0.3,
+        "images/s: " + ", ".join(rates),
+    )
+
+
+def _torch_in_a_row(step, wait, num_steps):
+    for _ in range(num_steps):
+        step()
+    wait()
+
+
+def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
+    """Times a step inside `train.fit`, without a workdir and with one, over the step by itself.
+
+    Args:
+      case: Network and batch.
+      name: Of the case.
+      seconds: How long to go on, at least two rounds.
+
+    Yields:
+      A line each.
+    """
+    run = experiment(case)
+    bare = _in_a_row(start(run), _LOGGED)
+    bare()
+    times: dict[str, list[float]] = {"bare": [], "no workdir": [], "a workdir": []}
+    waits: dict[str, list[float]] = {key: [] for key in times}
+    began, rounds = time.perf_counter(), 0
+    while rounds < 2 or time.perf_counter() - began < seconds:
+        for _ in range(5):
+            before = time.perf_counter()
+            bare()
+            times["bare"].append(time.perf_counter() - before)
+        with tempfile.TemporaryDirectory() as folder:
+            for key, workdir in (("no workdir", None), ("a workdir", folder)):
+                ends: list[float] = []
+                record = functools.partial(_note_end, ends)
+                history = train.fit(
+                    run, workdir=workdir, callbacks=(record,), log_every=_LOGGED
+                ).history
+                times[key] += np.diff(ends).tolist()
+                waits[key] += [entry["data_wait"] for entry in history[1:]]
+        rounds += 1
+    least, middle = ({k: f(v) / _LOGGED for k, v in times.items()} for f in (min, np.median))
+    for key in ("no workdir", "a workdir"):
+        over, wait = least[key] / least["bare"] - 1, float(np.mean(waits[key]))
+        yield (
+            f"{name} B={case.batch_size} in the loop, {key}: {1e3 * least[key]:.2f} ms over "
+            f"{1e3 * least['bare']:.2f} ms, {_judged(over, _OVERHEAD)}; medians "
+            f"{100 * (middle[key] / middle['bare'] - 1):+.1f} %; data wait {_judged(wait, _WAIT)}"
+        )
+
+
+def _note_end(ends, record):
+    del record
+    ends.append(time.perf_counter())
+
+
+def _judged(share, bar):
+    return f"{100 * share:+.2f} % (bar {100 * bar:.0f} %, {'met' if share <= bar else 'MISSED'})"
+
+
+def main() -> None:
+    """Runs the cases that the command line names, all by default, and prints a line each."""
+    known = {name: functools.partial(speed, name=name) for name in CASES}
+    known |= {f"{name}_loop": functools.partial(loop, name=name) for name in CASES}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("cases", nargs="*", default=[], help=f"of {', '.join(known)}")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long each case is timed")
+    parser.add_argument("--quick", action="store_true", help="few and small images")
+    arguments = parser.parse_args()
+    for name in arguments.cases:
+        if name not in known:
+            parser.error(f"no case {name}; there are {', '.join(known)}")
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, {torch_networks.describe()}")
+    for name in arguments.cases or known:
+        case = CASES[name.removesuffix("_loop")]
+        for line in known[name](
+            quick(case) if arguments.quick else case, seconds=arguments.seconds
+        ):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
