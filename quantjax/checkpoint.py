@@ -191,7 +191,7 @@ def opened(
     if folder is None:
         yield Store(None, about, None)
         return
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax reports every save at INFO
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports saves; errors are raised
     values: dict[int, float] = {}
     options = ocp.CheckpointManagerOptions(
         preservation_policy=_LatestAndBest(max_to_keep, values),

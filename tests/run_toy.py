@@ -1,6 +1,7 @@
 """The toy set as an experiment file: `python -m tests.run_toy`, for tests of whole processes."""
 
 import os
+import time
 
 import jax
 import numpy as np
@@ -14,7 +15,7 @@ from tests import toy
 def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
-        baselines=False,
+        baselines=False, pause=0.0,
     )  # fmt: skip
 
 
@@ -27,7 +28,13 @@ def build(config: ConfigDict) -> train.Experiment:
                 for phase in method.phases
             )
         )
-    return toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
+    experiment = toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
+
+    def sampler(seed, epoch):
+        time.sleep(config.pause if epoch == 1 else 0)
+        return experiment.sampler(seed, epoch)
+
+    return experiment._replace(sampler=sampler)
 
 
 def measured(experiment, config, mesh, trained):

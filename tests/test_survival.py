@@ -1,0 +1,151 @@
+"""No run is lost: killed, interrupted twice, or out of disk, it goes on as if nothing had been."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from quantjax import parallel, train
+from tests import programs, toy
+
+
+def wait_for_steps(workdir, count, process):
+    """Waits until a run has logged so many records more than there are."""
+    path = workdir / "metrics.jsonl"
+    due = count + (len(path.read_text().splitlines()) if path.exists() else 0)
+    while not path.exists() or len(path.read_text().splitlines()) < due:
+        if process.poll() is not None:
+            return
+        time.sleep(0.01)
+
+
+def assert_equal_bits(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
+    workdir = tmp_path / "run"
+    arguments = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3"
+    (process,) = programs.start(workdir, *arguments)
+    wait_for_steps(workdir, 10, process)
+    process.kill()
+    ((code, _, _),) = programs.wait([process])
+    assert code == -signal.SIGKILL
+    assert not (workdir / "results.json").exists()
+    programs.run(workdir, *arguments)
+    experiment = toy.experiment(toy.dqn_ste(), num_epochs=12)
+    whole = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:1])).state
+    assert_equal_bits(programs.final_state(workdir, num_epochs=12), whole)
+    assert programs.steps_of(workdir) == list(range(1, 49))
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments_in_the_middle_of_saves_too(tmp_path):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = "--config.num_epochs=150", "--log_every=1", "--checkpoint_every=1"
+    programs.run(whole, *arguments)
+    rng, reached = random.Random(0), [0]
+    for _ in range(30):
+        (process,) = programs.start(workdir, *arguments)
+        if rng.random() < 0.8:
+            wait_for_steps(workdir, 1, process)
+        time.sleep(rng.uniform(0, 0.8))
+        process.kill()
+        ((code, said, errors),) = programs.wait([process])
+        assert code == -signal.SIGKILL, (said, errors)
+        assert "damaged" not in errors
+        saved = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
+        reached.append(max((int(name) for name in saved if name.isdigit()), default=0))
+        assert reached[-1] >= reached[-2]
+    assert reached[-1] > 30
+    programs.run(workdir, *arguments)
+    assert_equal_bits(
+        programs.final_state(workdir, num_epochs=150), programs.final_state(whole, num_epochs=150)
+    )
+    assert programs.steps_of(workdir) == programs.steps_of(whole) == list(range(1, 601))
+    assert programs.values_of(workdir) == programs.values_of(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 128 + signal.SIGINT)]
+)
+def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    arguments = ("--config.num_epochs=60",)
+    (process,) = programs.start(workdir, *arguments)
+    wait_for_steps(workdir, 2, process)
+    process.send_signal(number)
+    ((found, said, _),) = programs.wait([process])
+    assert found == code
+    assert f"stopped by {number.name} at step" in said
+    programs.run(workdir, *arguments)
+    programs.run(whole, *arguments)
+    assert_equal_bits(
+        programs.final_state(workdir, num_epochs=60), programs.final_state(whole, num_epochs=60)
+    )
+    assert programs.records_of(workdir)[-1]["step"] == 240
+
+
+@pytest.mark.slow
+def test_a_second_signal_stops_at_once(tmp_path):
+    # Input takes a minute to come: the first signal waits for it, the second does not.
+    (process,) = programs.start(tmp_path / "run", "--config.pause=60.0", "--log_every=1")
+    wait_for_steps(tmp_path / "run", 3, process)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None
+    began = time.perf_counter()
+    process.send_signal(signal.SIGTERM)
+    ((code, _, _),) = programs.wait([process])
+    assert code == -signal.SIGTERM
+    assert time.perf_counter() - began < 5
+
+
+@pytest.fixture(scope="module")
+def in_own_mounts():
+    """A prefix for commands that may mount a small disk of their own, or a skip."""
+    prefix = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None:
+        pytest.skip("no unshare: a small disk cannot be mounted")
+    tried = subprocess.run([*prefix, "mount", "-t", "tmpfs", "tmpfs", "/mnt"], capture_output=True)
+    if tried.returncode:
+        pytest.skip("mount is not allowed here: a small disk cannot be mounted")
+    return prefix
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_and_the_run_goes_on_once_there_is_room(tmp_path, in_own_mounts):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    script = f"""
+        mount -t tmpfs -o size=180k tmpfs {disk}
+        "$@"; echo "full: $?"
+        mount -o remount,size=100m {disk}
+        "$@"; echo "room: $?"
+        mount -o remount,ro {disk}
+        "$@"; echo "read-only: $?"
+        mount -o remount,rw {disk}
+        cp -r {disk}/run {tmp_path}/run
+    """
+    shell = [*in_own_mounts, "bash", "-c", script, "bash"]
+    arguments = "--checkpoint_every=2", "--log_every=1"
+    ((code, said, errors),) = programs.wait(programs.start(disk / "run", *arguments, prefix=shell))
+    assert code == 0, errors
+    codes = [line for line in said.splitlines() if line.startswith(("full", "room", "read-only"))]
+    assert codes == ["full: 1", "room: 0", "read-only: 1"]
+    told = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert len(told) == 2
+    assert "No space left on device" in told[0]
+    assert "Read-only file system" in told[1]
+    assert "Traceback" not in errors
+    programs.run(tmp_path / "whole", *arguments)
+    assert_equal_bits(
+        programs.final_state(tmp_path / "run"), programs.final_state(tmp_path / "whole")
+    )
+    assert programs.steps_of(tmp_path / "run") == list(range(1, 21))
