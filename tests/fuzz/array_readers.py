@@ -37,6 +37,7 @@ _PICKLE_TOKENS = (
     b"X\x04\0\0\0echo",
     b"X\x03\0\0\0O,|",
     b"\x8a\x09" + b"\xff" * 8 + b"\x00",
+    b"\x8a\x06" + bytes(5) + b"\x01",
     b"P1\n",
     b"\x82\x01",
     *(bytes([byte]) for byte in b"().0123NQRbcdegh]}aelopstuq\x81\x85\x86\x87\x88\x92\x93\x94"),
