@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.task import Task, named, wire
+from experiments.task import Task, configured, named, wire
 from quantjax import data, methods, models, train
 from quantjax.methods.adsq import both, first, second
 
@@ -32,6 +32,8 @@ def get_config(**numbers: Any) -> ConfigDict:
     config = config_dict.create(
         seed=0,
         final=False,
+        precision="float32",
+        microbatch=config_dict.placeholder(int),
         bits=32,
         num_codewords=256,
         label_hidden=(256, 128),
@@ -85,8 +87,10 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
     label = task.splits.source.labels[task.splits.train]
     sides = {"first": first, "second": second, "both": both}
     return methods.adsq(
-        models.mlp(label.shape[1:], hidden=tuple(config.label_hidden), dim=config.bits),
-        task.network(config.bits),
+        configured(
+            config, models.mlp(label.shape[1:], hidden=tuple(config.label_hidden), dim=config.bits)
+        ),
+        configured(config, task.network(config.bits)),
         bits=config.bits,
         label_epochs=config.label_epochs,
         likelihood_weight=config.likelihood_weight,

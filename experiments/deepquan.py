@@ -8,7 +8,7 @@ import optax
 from ml_collections import ConfigDict, config_dict
 
 from experiments import dqn
-from experiments.task import Task, named, wire
+from experiments.task import Task, configured, named, wire
 from quantjax import data, methods, models, train
 from quantjax.methods.deepquan import Weigh, by_rank, equal, heat_kernel
 
@@ -33,6 +33,8 @@ def get_config(**numbers: Any) -> ConfigDict:
     config = config_dict.create(
         seed=0,
         final=False,
+        precision="float32",
+        microbatch=config_dict.placeholder(int),
         bits=32,
         num_codewords=256,
         num_codebooks=config_dict.placeholder(int),
@@ -69,8 +71,8 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
     dim = -(-config.dim // num_codebooks) * num_codebooks
     hidden = tuple(config.hidden)
     method = methods.deepquan(
-        models.mlp((num_features,), hidden=hidden, dim=dim),
-        models.mlp((dim,), hidden=hidden[::-1], dim=num_features),
+        configured(config, models.mlp((num_features,), hidden=hidden, dim=dim)),
+        configured(config, models.mlp((dim,), hidden=hidden[::-1], dim=num_features)),
         dim=dim,
         num_codebooks=num_codebooks,
         num_codewords=config.num_codewords,

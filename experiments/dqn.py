@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.task import Task, named, wire
+from experiments.task import Task, configured, named, wire
 from quantjax import data, losses, methods, optimizers, train
 from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
@@ -26,6 +26,8 @@ def get_config(**numbers: Any) -> ConfigDict:
     config = config_dict.create(
         seed=0,
         final=False,
+        precision="float32",
+        microbatch=config_dict.placeholder(int),
         bits=32,
         num_codewords=256,
         num_codebooks=config_dict.placeholder(int),
@@ -65,7 +67,7 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
       task: Its network and inputs.
     """
     return methods.dqn(
-        task.network(config.dim),
+        configured(config, task.network(config.dim)),
         dim=config.dim,
         num_codebooks=num_codebooks(config),
         num_codewords=config.num_codewords,

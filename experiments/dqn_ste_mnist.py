@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from experiments import digits, dqn
 from experiments.baselines import baselines
-from experiments.task import wire
+from experiments.task import configured, wire
 from quantjax import launch, methods, train
 
 
@@ -34,7 +34,7 @@ def build(config: ConfigDict) -> train.Experiment:
     """Wires the experiment that `train.fit` runs."""
     task = digits.images(config)
     method = methods.dqn_ste(
-        task.network(config.dim),
+        configured(config, task.network(config.dim)),
         dim=config.dim,
         num_codebooks=dqn.num_codebooks(config),
         num_codewords=config.num_codewords,

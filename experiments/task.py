@@ -103,6 +103,20 @@ def of_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
     )
 
 
+def configured(config: ConfigDict, network: models.Network) -> models.Network:
+    """Returns a network that computes as the config says.
+
+    Args:
+      config: Its precision, "float32" or "bfloat16", and microbatch, rows at a time or None.
+      network: Any.
+
+    Raises:
+      ValueError: if precision is another word, or microbatch below 1.
+    """
+    network = models.in_precision(network, config.precision)
+    return network if config.microbatch is None else models.microbatched(network, config.microbatch)
+
+
 def carved(config: ConfigDict, splits: protocols.Splits) -> protocols.Splits:
     """Returns the split to train on.
 

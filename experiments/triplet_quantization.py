@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict, config_dict
 
 from experiments import dqn
-from experiments.task import Task, named, wire
+from experiments.task import Task, configured, named, wire
 from quantjax import data, losses, methods, train
 from quantjax.methods.triplet_quantization import Quantization, on_rows, on_triplets
 
@@ -39,6 +39,8 @@ def get_config(**numbers: Any) -> ConfigDict:
     config = config_dict.create(
         seed=0,
         final=False,
+        precision="float32",
+        microbatch=config_dict.placeholder(int),
         bits=32,
         margin=0.5,
         quantization="straight_through",
@@ -64,7 +66,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
       ValueError: see `quantization`, `activation` and `sampler`.
     """
     method = methods.triplet_quantization(
-        task.network(config.bits),
+        configured(config, task.network(config.bits)),
         bits=config.bits,
         margin=config.margin,
         quantization=quantization(config),

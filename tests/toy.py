@@ -52,9 +52,12 @@ def network(dim: int = 8) -> models.Network:
     return models.mlp((SIDE, SIDE, 1), hidden=(32,), dim=dim)
 
 
-def dqn(**options) -> methods.Method:
+_network = network
+
+
+def dqn(network: models.Network | None = None, **options) -> methods.Method:
     sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
-    return methods.dqn(network(), **{**sizes, **options})
+    return methods.dqn(network or _network(), **{**sizes, **options})
 
 
 def dqn_ste(**options) -> methods.Method:

@@ -6,8 +6,10 @@ from quantjax.models.cifar_resnet import cifar_resnet18
 from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.fine_tuned import fine_tuned
+from quantjax.models.microbatch import microbatched
 from quantjax.models.mlp import mlp
 from quantjax.models.patch_resnet import patch_resnet
+from quantjax.models.precision import in_precision
 from quantjax.models.resnet import resnet18, resnet50
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "efficientnet_lite0",
     "fine_tuned",
     "from_nnx",
+    "in_precision",
+    "microbatched",
     "mlp",
     "patch_resnet",
     "resnet18",

@@ -112,12 +112,14 @@ def _gradient_of_kernel(x, size, gradient, strides):
 
     def add(total, pair):
         image, of_image = pair
-        sums = [jnp.sum(image[view[1:]] * of_image, axis=(0, 1)) for view in views]
+        sums = [
+            jnp.sum(image[view[1:]] * of_image, axis=(0, 1), dtype=jnp.float32) for view in views
+        ]
         return total + jnp.stack(sums), None
 
-    none = jnp.zeros((size * size, x.shape[3]), gradient.dtype)
+    none = jnp.zeros((size * size, x.shape[3]), jnp.float32)
     total, _ = jax.lax.scan(add, none, (jnp.pad(x, padded), gradient))
-    return total.reshape(size, size, 1, -1)
+    return total.reshape(size, size, 1, -1).astype(gradient.dtype)
 
 
 def _views(shape, size, strides):

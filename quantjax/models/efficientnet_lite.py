@@ -12,6 +12,7 @@ from flax import nnx
 from quantjax.models import weights
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.depthwise import DepthwiseConv
+from quantjax.models.norm import BatchNorm
 
 FEATURES = 1280
 _STEM = 32
@@ -64,7 +65,7 @@ class _Convolution(nnx.Module):
                 kernel_init=init,
                 rngs=rngs,
             )
-        self.norm = nnx.BatchNorm(channels, momentum=0.99, epsilon=1e-3, rngs=rngs)
+        self.norm = BatchNorm(channels, momentum=0.99, epsilon=1e-3, rngs=rngs)
 
     def __call__(self, x, *, train):
         return self.norm(self.convolution(x), use_running_average=not train)

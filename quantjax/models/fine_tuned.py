@@ -6,13 +6,14 @@ import jax
 from flax import nnx
 
 from quantjax.models.base import Network, from_nnx
+from quantjax.models.norm import BatchNorm
 
 
 class Head(nnx.Module):
     """Batch normalisation, then a linear `bottleneck`."""
 
     def __init__(self, num_features: int, dim: int, *, rngs: nnx.Rngs):
-        self.norm = nnx.BatchNorm(num_features, momentum=0.9, rngs=rngs)
+        self.norm = BatchNorm(num_features, momentum=0.9, rngs=rngs)
         self.bottleneck = nnx.Linear(num_features, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.norm import BatchNorm
 
 _HE = nnx.initializers.he_normal()
 
@@ -20,7 +21,7 @@ class _Convolution(nnx.Module):
         self.convolution = nnx.Conv(
             depth, channels, (3, 3), strides=strides, use_bias=False, kernel_init=_HE, rngs=rngs
         )
-        self.norm = nnx.BatchNorm(channels, momentum=0.9, rngs=rngs)
+        self.norm = BatchNorm(channels, momentum=0.9, rngs=rngs)
 
     def __call__(self, x, *, train):
         return nnx.relu(self.norm(self.convolution(x), use_running_average=not train))
@@ -59,7 +60,7 @@ class PatchResNet(nnx.Module):
             self.layers.append(_Convolution(depth, width, strides=strides, rngs=rngs))
             self.layers.extend(_Residual(width, rngs=rngs) for _ in range(count))
             depth = width
-        self.norm = nnx.BatchNorm(depth, momentum=0.9, rngs=rngs)
+        self.norm = BatchNorm(depth, momentum=0.9, rngs=rngs)
         self.bottleneck = nnx.Linear(depth, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):

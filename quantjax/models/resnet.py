@@ -10,6 +10,7 @@ from flax import nnx
 
 from quantjax.models import winograd
 from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.norm import BatchNorm
 
 _WIDTHS = (64, 128, 256, 512)
 _HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -74,7 +75,7 @@ class _Convolution(nnx.Module):
             conv_general_dilated=winograd.conv_general_dilated,
             rngs=rngs,
         )
-        self.norm = nnx.BatchNorm(kernel.channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        self.norm = BatchNorm(kernel.channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
 
     def __call__(self, x, *, train):
         x = self.convolution(x)
