@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from quantjax.models import winograd
+from quantjax.models import convolution
 from quantjax.models.base import Network, check_inputs, from_nnx
 from quantjax.models.weights import Source, after_flattening
 
@@ -93,7 +93,7 @@ class AlexNet(nnx.Module):
                     strides=row.strides,
                     padding=row.padding,
                     feature_group_count=row.groups,
-                    conv_general_dilated=winograd.conv_general_dilated,
+                    conv_general_dilated=convolution.conv_general_dilated,
                     rngs=rngs,
                 )
             )
@@ -111,8 +111,8 @@ class AlexNet(nnx.Module):
     def __call__(self, x, *, train, rngs=None):
         """Maps [B, H, W, C] to [B, dim], or to the last dense layer without a bottleneck."""
         check_inputs(x, self.input_shape)
-        for convolution, after in zip(self.convolutions, self.after, strict=True):
-            x = after(nnx.relu(convolution(x)))
+        for layer, after in zip(self.convolutions, self.after, strict=True):
+            x = after(nnx.relu(layer(x)))
         x = jnp.reshape(x, (x.shape[0], -1))
         for layer in self.dense:
             x = self.dropout(nnx.relu(layer(x)), deterministic=not train, rngs=rngs)

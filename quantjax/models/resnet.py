@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.models import winograd
+from quantjax.models import convolution
 from quantjax.models.base import Network, check_inputs, from_nnx
 from quantjax.models.norm import BatchNorm
 
@@ -72,7 +72,7 @@ class _Convolution(nnx.Module):
             padding=kernel.size // 2,
             use_bias=False,
             kernel_init=_HE,
-            conv_general_dilated=winograd.conv_general_dilated,
+            conv_general_dilated=convolution.conv_general_dilated,
             rngs=rngs,
         )
         self.norm = BatchNorm(kernel.channels, momentum=0.9, epsilon=1e-5, rngs=rngs)

@@ -16,49 +16,12 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-_TILES = 2048  # worked on at once: their sums stay in the cache
-_CHANNELS = 32  # with fewer, the sums take longer than the products they save
+TILES = 2048  # worked on at once: their sums stay in the cache
 _OF_IMAGES = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_KERNELS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
 
 Grid = list[list[Any]]
-
-
-def conv_general_dilated(
-    x: jax.Array,
-    kernel: jax.Array,
-    window_strides: tuple[int, ...],
-    padding: Any,
-    **options: Any,
-) -> jax.Array:
-    """Convolves as `lax.conv_general_dilated` does; for `nnx.Conv(conv_general_dilated=...)`.
-
-    On a CPU `convolve` does what it can: 3x3, stride 1, padding 1, one group, float32 and no few
-    channels. All else, and other platforms, have the compiler's own.
-
-    Args:
-      x: [B, H, W, C].
-      kernel: [k, k, C / groups, C'].
-      window_strides: As there.
-      padding: As there.
-      **options: As there, of layers that dilate nothing.
-    """
-    compilers = functools.partial(
-        lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
-    )
-    if not _fits(x, kernel, window_strides, padding, **options):
-        return compilers(x, kernel)
-    return lax.platform_dependent(x, kernel, cpu=convolve, default=compilers)
-
-
-def _fits(x, kernel, window_strides, padding, **options):
-    plain = options.get("feature_group_count", 1) == 1 and x.dtype == kernel.dtype == jnp.float32
-    if not (plain and x.ndim == 4 and kernel.shape[:2] == (3, 3) and set(window_strides) == {1}):
-        return False
-    dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
-    around = padding == "SAME" or [tuple(side) for side in padding] == [(1, 1), (1, 1)]
-    return around and set(dilations) <= {1} and min(kernel.shape[2:]) >= _CHANNELS
 
 
 @jax.custom_vjp
@@ -166,8 +129,19 @@ def _even(x):
 
 
 def _parts(x):
-    """Returns images [b, B / b, H, W, C]; devices that share B by rows then share b."""
-    rows, height, width, _ = x.shape
-    most = max(_TILES * 4 // (height * width), 1)
-    size = max(size for size in range(1, min(most, rows) + 1) if rows % size == 0)
+    return in_parts(x, TILES * 4 // (x.shape[1] * x.shape[2]))
+
+
+def in_parts(x: jax.Array, most: int) -> jax.Array:
+    """Cuts a batch into parts to be worked on one after the other.
+
+    Args:
+      x: [B, ...].
+      most: Rows of a part, at least one.
+
+    Returns:
+      [b, B / b, ...], part i being [:, i]; devices that share B by rows so share b.
+    """
+    rows = len(x)
+    size = max(size for size in range(1, min(max(most, 1), rows) + 1) if rows % size == 0)
     return x.reshape(size, rows // size, *x.shape[1:])
