@@ -28,6 +28,7 @@ from quantjax import (
     processes,
     records,
     train,
+    writers,
 )
 
 _DOCUMENTED = (
@@ -126,12 +127,15 @@ def run(
         audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
         console.report_audit(audited)
         mesh = parallel.data_mesh()
-        with console.progress(experiment) as report:
+        with (
+            console.progress(experiment) as report,
+            _writers(workdir, about) as written,
+        ):
             result = train.fit(
                 experiment,
                 workdir=workdir,
                 mesh=mesh,
-                callbacks=[report],
+                callbacks=[report, *written],
                 after_epoch=_watcher(experiment, mesh, validate_every),
                 **options,
             )
@@ -173,6 +177,15 @@ def _alone_in(workdir):
     with contextlib.ExitStack() as stack:
         processes.from_first(lambda: stack.enter_context(folders.held(workdir)))
         yield
+
+
+@contextlib.contextmanager
+def _writers(workdir, about):
+    if not processes.is_first():
+        yield []
+        return
+    with writers.opened(workdir, about["experiment"], about["config"]) as written:
+        yield written
 
 
 def _watcher(experiment, mesh, validate_every):

@@ -42,9 +42,10 @@ MAY_IMPORT = {
         "processes",
     },
     "console": set(),
+    "writers": set(),
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
-        "folders", "processes", "checkpoint",
+        "folders", "processes", "checkpoint", "writers",
     },
     "cli": {"console", "data"},
 }  # fmt: skip
