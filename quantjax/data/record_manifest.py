@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -92,22 +93,68 @@ def read_manifest(folder: Path) -> Manifest:
         with safe_open(path, "numpy") as file:
             about = dict(json.loads((file.metadata() or {})[_KEY]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        said, found = about.pop("digest", None), _digest(about, arrays)
     except Exception as error:  # of a damaged file, whose numbers and types may be any
-        raise ValueError(f"cannot read {path}: {error}; {AGAIN}") from error
+        raise ValueError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
     if (version := about.get("version")) != _VERSION:
-        raise ValueError(f"{path} is of version {version}, due {_VERSION}; {AGAIN}")
-    if about.pop("digest", None) != _digest(about, arrays):
+        raise ValueError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
+    if said != found:
         raise ValueError(f"{path} has another digest than it was written with; {AGAIN}")
-    parts = {name: rows for name, rows in arrays.items() if name.startswith(_PART)}
-    return Manifest(
-        labels=arrays["labels"],
-        classes=tuple(about["classes"]),
-        parts={name.removeprefix(_PART): rows for name, rows in parts.items()},
-        shards=tuple(Shard(*shard) for shard in about["shards"]),
-        checksums=arrays["checksums"],
-        size=about["size"],
-        shape=about["shape"] and tuple(about["shape"]),
-    )
+    try:
+        parts = {name: rows for name, rows in arrays.items() if name.startswith(_PART)}
+        manifest = Manifest(
+            labels=arrays["labels"],
+            classes=tuple(about["classes"]),
+            parts={name.removeprefix(_PART): rows for name, rows in parts.items()},
+            shards=tuple(Shard(*shard) for shard in about["shards"]),
+            checksums=arrays["checksums"],
+            size=about["size"],
+            shape=about["shape"] and tuple(about["shape"]),
+        )
+        _check(manifest)
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
+    return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raises ValueError where a manifest, whoever wrote it, is not what its fields say."""
+    for shard in manifest.shards:
+        # A name alone: a path would read files from elsewhere.
+        if type(shard.name) is not str or not re.fullmatch(r"\w[\w.-]{,99}", shard.name):
+            raise ValueError(f"a shard must have the name of a file, got {shard.name!r}")
+        if not _are_counts(shard.num_records, shard.num_bytes):
+            raise ValueError(f"shard {shard.name} must have a number of records and of bytes")
+    num_rows = sum(shard.num_records for shard in manifest.shards)
+    table, ids = ((num_rows, len(manifest.classes)), np.uint8), ((num_rows,), np.int64)
+    due = {
+        "labels": (manifest.labels, *(ids if manifest.labels.ndim == 1 else table)),
+        "checksums": (manifest.checksums, (num_rows,), np.uint32),
+    }
+    for name, (array, shape, dtype) in due.items():
+        if array.shape != shape or array.dtype != dtype:
+            raise ValueError(
+                f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
+            )
+    for name, rows in manifest.parts.items():
+        if rows.ndim != 1 or rows.dtype != np.int64 or not ((rows >= 0) & (rows < num_rows)).all():
+            raise ValueError(f"part {name} must hold rows from 0 to {num_rows - 1}")
+    if not all(type(name) is str for name in manifest.classes):
+        raise ValueError("classes must be names")
+    if manifest.size is not None and not (_are_counts(manifest.size) and manifest.size):
+        raise ValueError(f"size must be 1 or more, got {manifest.size!r}")
+    if manifest.shape is not None and not (
+        len(manifest.shape) == 2 and _are_counts(*manifest.shape)
+    ):
+        raise ValueError(f"shape must be a height and a width, got {manifest.shape!r}")
+
+
+def _are_counts(*numbers: Any) -> bool:
+    return all(type(number) is int and number >= 0 for number in numbers)
+
+
+def _shown(value: object) -> str:
+    return " ".join(str(value)[:200].split())
 
 
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:

@@ -369,6 +369,50 @@ def test_a_changed_manifest_is_refused(records, name):
         from_records(records)
 
 
+@pytest.mark.parametrize(
+    ("arrays", "about", "message"),
+    [
+        ({}, {"shards": [["../a.array_record", 5, 9]]}, "must have the name of a file, got '../a"),
+        ({}, {"shards": [["/a.array_record", 5, 9]]}, "must have the name of a file, got '/a"),
+        ({}, {"shards": [[".", 5, 9]]}, "must have the name of a file, got '.'"),
+        ({}, {"shards": [["a.array_record[0:9]", 5, 9]]}, "must have the name of a file"),
+        ({}, {"shards": [["gs://a", 5, 9]]}, "must have the name of a file"),
+        ({}, {"shards": [[3, 5, 9]]}, "must have the name of a file, got 3"),
+        ({}, {"shards": [["a", -5, 9], ["b", 10, 9]]}, "shard a must have a number of records"),
+        ({}, {"shards": [["a", 5, 9.0]]}, "shard a must have a number of records"),
+        ({}, {"shards": [["a", 5]]}, "missing 1 required"),
+        ({}, {"shards": [["a", 4, 9]]}, r"labels must be uint8 \(4, 2\), got uint8 \(5, 2\)"),
+        ({}, {"classes": ["a"]}, r"labels must be uint8 \(5, 1\), got uint8 \(5, 2\)"),
+        ({}, {"classes": ["a", 3]}, "classes must be names"),
+        ({}, {"classes": None}, "'NoneType' object is not iterable"),
+        ({}, {"size": 0}, "size must be 1 or more, got 0"),
+        ({}, {"size": "8"}, "size must be 1 or more, got '8'"),
+        ({}, {"shape": [8]}, "shape must be a height and a width"),
+        ({"labels": np.zeros((5, 2))}, {}, "labels must be uint8 .*, got float64"),
+        ({"labels": np.zeros(5, np.uint8)}, {}, "labels must be int64 .*, got uint8"),
+        ({"checksums": np.zeros(4, np.uint32)}, {}, r"checksums must be uint32 \(5,\), got uint32"),
+        ({"checksums": np.zeros(5, np.int64)}, {}, "checksums must be uint32 .*, got int64"),
+        ({"part.a": np.array([0, 5])}, {}, "part a must hold rows from 0 to 4"),
+        ({"part.a": np.array([-1])}, {}, "part a must hold rows from 0 to 4"),
+        ({"part.a": np.zeros(2)}, {}, "part a must hold rows from 0 to 4"),
+    ],
+)
+def test_a_manifest_that_anyone_could_have_written_is_checked(tmp_path, arrays, about, message):
+    due = {"labels": np.zeros((5, 2), np.uint8), "checksums": np.zeros(5, np.uint32)}
+    whole = {"version": 1, "classes": ["a", "b"], "shards": [["a-b_c.0", 5, 9]]}
+    whole |= {"size": None, "shape": [8, 8]}
+    for more, says, expected in (({}, {}, None), (arrays, about, message)):
+        tensors, said = due | more, whole | says
+        said["digest"] = record_manifest._digest(said, tensors)
+        safetensors_numpy.save_file(tensors, tmp_path / MANIFEST, {"records": json.dumps(said)})
+        if expected is None:
+            assert record_manifest.read_manifest(tmp_path).shards[0].name == "a-b_c.0"
+            continue
+        with pytest.raises(ValueError, match=rf"cannot read .*{MANIFEST}: .*{expected}") as caught:
+            record_manifest.read_manifest(tmp_path)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("length", [0, 5, 200])
 def test_a_damaged_manifest_is_refused(records, length):
     os.truncate(records / MANIFEST, length)

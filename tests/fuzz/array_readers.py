@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from quantjax import data, features, index
+from quantjax.data import record_manifest
 from quantjax.models import weights
 from quantjax.pickles import restricted_pickle
 from quantjax.quantizers import ProductCodec
@@ -42,6 +44,8 @@ _PICKLE_TOKENS = (
     b"\x82\x01",
     *(bytes([byte]) for byte in b"().0123NQRbcdegh]}aelopstuq\x81\x85\x86\x87\x88\x92\x93\x94"),
 )
+# What damaged tensors raise where the tests themselves read them.
+_NO_TENSORS = (SafetensorError, ValueError, LookupError, AttributeError, OverflowError)
 _OPERATIONS = restructured.operations(_PICKLE_TOKENS)
 _FILES = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
 
@@ -206,11 +210,49 @@ def _read_tensors_of_codes(path: Path) -> None:
     """Loads the index with digests that are right, so that what comes after them is looked at."""
     manifest = path.with_name("codes.json")
     content = json.loads(manifest.read_text())
-    with contextlib.suppress(
-        SafetensorError, ValueError, LookupError, AttributeError, OverflowError
-    ):
+    with contextlib.suppress(*_NO_TENSORS):
         manifest.write_text(json.dumps(content | {"digests": _digests(path.read_bytes())}))
     _read_codes(path)
+
+
+_RECORDS = {
+    "labels": np.eye(3, 2, dtype=np.uint8),
+    "checksums": np.arange(3, dtype=np.uint32),
+    "part.train": np.arange(2),
+}
+
+
+def _signed(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
+    about = {**about, "digest": record_manifest._digest(about, arrays)}
+    return safetensors_numpy.save(arrays, {"records": json.dumps(about)})
+
+
+def _records() -> list[bytes]:
+    about = {"version": 1, "classes": ["a", "b"], "shards": [["s-0.array_record", 3, 9]]}
+    return [
+        _signed({**about, "size": None, "shape": [4, 5]}, _RECORDS),
+        _signed({**about, "size": 4, "shape": [4, 4]}, {**_RECORDS, "labels": np.arange(3)}),
+    ]
+
+
+def _other_records(seed: int, content: bytes) -> bytes:
+    """Returns a manifest of other records, with the digest that it has to have."""
+    (length,) = struct.unpack_from("<Q", content)
+    about = json.loads(content[8 : 8 + length])["__metadata__"]["records"]
+    if seed % 3:
+        content = restructured.safetensors(seed, content)
+    else:
+        about = restructured.json_value(seed, about.encode())
+    with contextlib.suppress(*_NO_TENSORS):
+        about = {key: value for key, value in json.loads(about).items() if key != "digest"}
+        return _signed(about, safetensors_numpy.load(content))
+    return content
+
+
+def _read_records(path: Path) -> None:
+    found = record_manifest.read_manifest(path.parent)
+    assert len(found.labels) == len(found.checksums) == sum(each[1] for each in found.shards)
+    assert all(Path(shard.name).name == shard.name for shard in found.shards)
 
 
 def _read_codes(path: Path) -> None:
@@ -266,6 +308,9 @@ READERS = {
         _SAFETENSORS_TOKENS,
         restructured.safetensors,
         prepare=_save_codes,
+    ),
+    "records": Reader(
+        _records, _read_records, record_manifest.NAME, _SAFETENSORS_TOKENS, _other_records
     ),
     "codes manifest": Reader(
         _manifests,

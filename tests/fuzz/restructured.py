@@ -18,7 +18,7 @@ _ODD: tuple[Any, ...] = (
     *("product", "residual", "binary", "float", "class", "ip", "l2", "cosine"),
 )
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "I64": 64, "I32": 32, "U8": 8, "BOOL": 8}
-_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F4": 4, "C64": 64, "U64": 64, "I16": 16}
+_BITS |= {"F8_E4M3": 8, "F8_E5M2": 8, "F4": 4, "C64": 64, "U64": 64, "U32": 32}
 _PARTS = ("a.jpg", "b 1", "b.jpg", "c.JPG", "d", "e", "d.jpg", "f.jpg", "..", ".", "", "~", "C:")
 _PARTS += ("\\", "\\..\\", "out", "secret.jpg", "x" * 300, "\udcff", "\0", "\x85", "1", ".png", "g")
 
