@@ -5,6 +5,10 @@
 README has its numbers.
 """
 
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments import dqn, pretrained
@@ -30,5 +34,11 @@ def build(config: ConfigDict) -> train.Experiment:
     return dqn.build(config, "dqn_cifar10_features", pretrained.cifar10(config))
 
 
+def sweep() -> Iterator[dict[str, Any]]:
+    """Yields the overrides of a sweep: three lengths of code, three seeds each."""
+    for bits, seed in itertools.product((16, 32, 48), range(3)):
+        yield {"bits": bits, "seed": seed}
+
+
 if __name__ == "__main__":
-    launch.main(get_config, build, baselines, title="dqn")
+    launch.main(get_config, build, baselines, title="dqn", sweep=sweep)

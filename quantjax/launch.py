@@ -6,11 +6,12 @@ import functools
 import json
 import os
 import pathlib
+import shlex
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -52,6 +53,7 @@ def main(
     baselines: Baselines,
     *,
     title: str,
+    sweep: Callable[[], Iterable[dict[str, Any]]] | None = None,
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
@@ -64,9 +66,13 @@ def main(
       build: Config -> experiment.
       baselines: What the method must beat, on the same split.
       title: What the method's rows are called.
+      sweep: Yields overrides of the config; `--sweep` prints a command for each, and runs none.
       argv: Command line; `sys.argv` when None.
     """
     argv = list(sys.argv if argv is None else argv)
+    if "--sweep" in argv:
+        _print_sweep(argv, get_config(), sweep)
+        return
     try:
         config, options, cluster = _parse(argv, get_config())
     except ValueError as error:
@@ -172,6 +178,22 @@ def run(
     return None
 
 
+def _print_sweep(argv, config, sweep):
+    if sweep is None:
+        sys.exit(_complain(ValueError("this experiment has no sweep()"), 2))
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = ["python", "-m", spec.name] if spec else ["python", argv[0]]
+    rest = [argument for argument in argv[1:] if argument != "--sweep"]
+    if any(argument.startswith("--workdir") for argument in rest):
+        sys.exit(_complain(ValueError("runs of a sweep need a workdir each; drop --workdir"), 2))
+    for overrides in sweep():
+        unknown = sorted(overrides.keys() - folders.flat(json.loads(config.to_json())).keys())
+        if unknown:
+            sys.exit(_complain(ValueError(f"sweep() sets an unknown key {unknown[0]}"), 2))
+        settings = [f"--config.{key}={value}" for key, value in overrides.items()]
+        print(shlex.join([*program, *rest, *settings]))
+
+
 @contextlib.contextmanager
 def _alone_in(workdir):
     with contextlib.ExitStack() as stack:
@@ -242,6 +264,7 @@ def _parse(argv, defaults):
     keys = folders.flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
         known = {name: line for name, (_, _, line) in {**_OPTIONS, **_CLUSTER}.items()}
+        known["sweep"] = "Print the commands of the experiment's sweep, and run none."
         console.usage(argv[0], known, keys)
         sys.exit(0)
     for argument in argv[1:]:

@@ -1,6 +1,7 @@
 """Records for those who look at curves: TensorBoard and Weights & Biases, where they are there."""
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import pathlib
@@ -59,10 +60,10 @@ def _tensorboard(folder):
 def _wandb(workdir, name, config):
     import wandb
 
+    known = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12]
     run = wandb.init(
-        dir=str(workdir), name=workdir.name, group=name, config=config, id=workdir.name,
-        resume="allow",
-    )  # fmt: skip
+        dir=str(workdir), name=workdir.name, group=name, config=config, id=known, resume="allow"
+    )
 
     def write(record):
         values = {f"{group}/{key}": value for group, key, value in _scalars(record)}

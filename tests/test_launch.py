@@ -10,7 +10,7 @@ from ml_collections import config_dict
 
 from experiments.baselines import baselines
 from quantjax import data, evaluate, index, launch
-from tests import toy
+from tests import programs, toy
 
 
 def get_config():
@@ -251,3 +251,70 @@ def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert len(names) == 2
     assert all(name.startswith("toy-") and len(name) == len("toy-") + 8 for name in names)
+
+
+def test_a_sweep_prints_commands_and_runs_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def swept(*arguments, sweep):
+        argv = ["toy", "--sweep", *arguments]
+        launch.main(get_config, build, baselines, title="dqn", sweep=sweep, argv=argv)
+
+    swept("--keep=2", sweep=lambda: [{"bits": 8, "nested.depth": n} for n in (1, 2)])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" --", 1)[1] for line in lines] == [
+        "keep=2 --config.bits=8 --config.nested.depth=1",
+        "keep=2 --config.bits=8 --config.nested.depth=2",
+    ]
+    assert list(tmp_path.iterdir()) == []
+    for arguments, sweep, message in (
+        ([], None, "has no sweep"),
+        ([], lambda: [{"bitz": 8}], "unknown key bitz"),
+        (["--workdir=x"], list, "need a workdir each"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            swept(*arguments, sweep=sweep)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--profile=5"], "--profile takes START:STOP, steps with START < STOP, got '5'"),
+        (["--profile=5:5"], "--profile takes START:STOP"),
+        (["--keep=0"], "--keep must be 1 or more, got 0"),
+        (["--checkpoint_every=0"], "--checkpoint_every must be 1 or more, got 0"),
+        (["--validate_every=-1"], "--validate_every must be 0 or more, got -1"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", *arguments)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_part_of_a_cluster_is_refused_in_one_line(tmp_path, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", "--coordinator=127.0.0.1:1")
+    assert caught.value.code == 1
+    assert "go together; missing: num_processes, process_id" in capsys.readouterr().err
+
+
+def test_validation_and_usage_are_recorded_after_epochs(tmp_path, capsys):
+    run(tmp_path / "toy", "--config.num_epochs=5", "--validate_every=2", "--keep=1")
+    found = programs.records_of(tmp_path / "toy")
+    epochs = [each for each in found if "after_epoch" in each]
+    assert [each["after_epoch"] for each in epochs] == list(range(5))
+    assert "codebook_perplexity" not in epochs[0]  # before the first codebooks
+    assert all(1 <= each["codebook_perplexity"] <= 16 for each in epochs[2:])
+    values = {each["step"]: each["validation"] for each in epochs if "validation" in each}
+    assert sorted(values) == [16, 20]
+    rows = json.loads((tmp_path / "toy" / "results.json").read_text())
+    (final,) = [row for row in rows if row["name"] == "dqn validation"]
+    assert values[20] == final["value"]
+    best = max(values, key=values.get)
+    kept = {int(path.name) for path in (tmp_path / "toy" / "checkpoints").iterdir()}
+    assert kept == {best, 20}
+    assert "epoch 5/5  validation" in capsys.readouterr().out

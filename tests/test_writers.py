@@ -85,13 +85,16 @@ def test_wandb_gets_the_run_where_a_project_is_named(tmp_path, wandb, monkeypatc
             write(record)
     (run,) = wandb
     assert run.options["config"] == {"bits": 8}
-    assert run.options["id"] == tmp_path.name
+    assert len(run.options["id"]) == 12
     assert run.options["resume"] == "allow"
     assert run.logged == [
         {"step/epoch": 0, "step/loss": 0.5, "step": 10},
         {"epoch/epoch": 0, "epoch/validation": 0.75, "epoch/dead_codewords": 3, "step": 10},
     ]
     assert run.finished
+    with writers.opened(tmp_path, "toy", {}), writers.opened(tmp_path.parent, "toy", {}):
+        ids = [each.options["id"] for each in wandb]
+    assert ids[0] == ids[1] != ids[2]
 
 
 def test_wandb_gets_nothing_unasked(tmp_path, wandb, monkeypatch):

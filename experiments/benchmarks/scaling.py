@@ -1,0 +1,97 @@
+"""What the pair losses move and hold on many devices, read off the compiled programs.
+
+    python -m experiments.benchmarks.scaling
+
+The pairwise cosine loss with its gradient, from embeddings [B, D] that are cut by rows over eight
+simulated devices, or whole on one. Nothing is run: bytes of collectives are summed over the
+program's text, working memory is the compiler's `memory_analysis`. Beside them stands arithmetic:
+how long the bytes take over a link, and the matrix products on a device, each at a round rate that
+is stated in the head of the table.
+"""
+
+import math
+import re
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from experiments.benchmarks import timing
+from quantjax import losses, parallel
+
+_SIZES = tuple((rows, dim) for rows in (4_096, 16_384, 65_536) for dim in (64, 512))
+_CLASSES = 32
+_LINK, _FLOPS = 50e9, 50e12
+"""Bytes a second between two devices, and float operations a second of one."""
+
+_BYTES = {"f32": 4, "bf16": 2, "s32": 4, "u8": 1, "pred": 1}
+_COLLECTIVE = re.compile(
+    r"= ([a-z0-9]+)\[([0-9,]*)\]\S* "
+    r"(?:all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)(?:-start)?\("
+)
+
+
+def compiled(num_rows: int, dim: int, num_devices: int) -> jax.stages.Compiled:
+    """Compiles loss and gradient.
+
+    Args:
+      num_rows: B.
+      dim: D.
+      num_devices: n.
+    """
+    mesh = parallel.data_mesh(jax.devices()[:num_devices])
+    rows = parallel.by_rows(mesh)
+
+    def loss(z, label):
+        similar = label @ label.T > 0
+        return jnp.mean(losses.pairwise_cosine(z, z, similar))
+
+    shapes = [
+        jax.ShapeDtypeStruct((num_rows, width), jnp.float32, sharding=rows)
+        for width in (dim, _CLASSES)
+    ]
+    whole = parallel.replicated(mesh)
+    return jax.jit(jax.value_and_grad(loss), out_shardings=(whole, rows)).lower(*shapes).compile()
+
+
+def moved(program: jax.stages.Compiled) -> int:
+    """Returns the bytes that collectives leave on a device in a step."""
+    return sum(
+        _BYTES[kind] * math.prod(int(side) for side in shape.split(",") if side)
+        for kind, shape in _COLLECTIVE.findall(program.as_text())
+    )
+
+
+def held(program: jax.stages.Compiled) -> int:
+    """Returns the bytes of working memory on a device."""
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def table(seconds: float) -> Iterator[str]:
+    """Yields a line for each size, on one device and on eight.
+
+    Args:
+      seconds: Not used: nothing is timed.
+    """
+    del seconds
+    yield (
+        f"link {_LINK / 1e9:.0f} GB/s, {_FLOPS / 1e12:.0f} TFLOP/s a device; matrices: working "
+        "memory in units of B^2 / n float32"
+    )
+    yield "    B    D  n  moved MB  held MB  matrices  link ms  products ms"
+    for num_rows, dim in _SIZES:
+        for num_devices in (1, 8):
+            program = compiled(num_rows, dim, num_devices)
+            matrix = 4 * num_rows**2 / num_devices
+            # Three products of the embeddings, and one of the labels.
+            operations = 2 * num_rows**2 * (3 * dim + _CLASSES) / num_devices
+            yield (
+                f"{num_rows:5d} {dim:4d} {num_devices:2d} {moved(program) / 1e6:9.1f} "
+                f"{held(program) / 1e6:8.0f} {held(program) / matrix:9.2f} "
+                f"{1e3 * moved(program) / _LINK:8.2f} {1e3 * operations / _FLOPS:12.2f}"
+            )
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_num_cpu_devices", 8)
+    timing.run_cases(__doc__, {"table": table}, peers="no peer: read off the compiled program")
