@@ -1,0 +1,61 @@
+"""Items come in order, ahead of time, and errors where they belong."""
+
+import threading
+import time
+
+import pytest
+
+from quantjax import prefetch
+
+
+def test_items_come_in_order_and_ahead():
+    drawn = []
+
+    def items():
+        for number in range(10):
+            drawn.append(number)
+            yield number
+
+    with prefetch.ahead(items(), depth=3) as take:
+        deadline = time.monotonic() + 5
+        while len(drawn) < 4 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.05)
+        assert drawn == [0, 1, 2, 3]  # three wait, and one is held until there is room
+        taken = [take() for _ in range(10)]
+        assert [item for item, _ in taken] == list(range(10))
+        with pytest.raises(StopIteration):
+            take()
+
+
+def test_waiting_is_measured():
+    def items():
+        time.sleep(0.2)
+        yield 0
+
+    with prefetch.ahead(items()) as take:
+        _, waited = take()
+    assert 0.1 < waited < 2
+
+
+def test_an_error_comes_where_its_item_would_have():
+    def items():
+        yield 0
+        raise RuntimeError("no more")
+
+    with prefetch.ahead(items()) as take:
+        assert take()[0] == 0
+        with pytest.raises(RuntimeError, match="no more"):
+            take()
+
+
+def test_leaving_early_ends_the_thread():
+    def endless():
+        while True:
+            yield 0
+
+    before = threading.active_count()
+    with prefetch.ahead(endless()) as take:
+        take()
+        assert threading.active_count() == before + 1
+    assert threading.active_count() == before
