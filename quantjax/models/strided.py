@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from quantjax.models.winograd import TILES, in_parts
+from quantjax.models.winograd import in_parts
+
+PIXELS = 2048  # of results, worked on at once
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -56,7 +58,7 @@ def _gradient_of_kernel(x, size, gradient, strides):
     around = (size // 2,) * 2
     x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     height, width, channels = gradient.shape[1:]
-    most = TILES // (height * width)
+    most = PIXELS // (height * width)
     parts, of_parts = in_parts(x, most), in_parts(gradient, most)
 
     def step(part, totals):

@@ -2,7 +2,7 @@
 
 The images are cut into tiles of 4x4 pixels that overlap by 2; sums of their pixels are multiplied
 with sums of the kernel's, channels by channels, and sums of the products are 2x2 pixels of the
-result. `experiments/benchmarks/training.py` says what that gains over the compiler's convolution.
+result. `experiments/benchmarks/convolutions.py` measures what that gains over the compiler's.
 
 Reference:
   Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, arXiv:1509.09308.
@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-TILES = 2048  # worked on at once: their sums stay in the cache
+VALUES = 2**18  # tiles times channels worked on at once: their sums stay in the cache
 _OF_IMAGES = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_KERNELS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
@@ -44,7 +44,7 @@ def _convolve(x, filters):
         return _joined(_transform(_OF_PRODUCTS, jax.tree.map(_product, sums, filters)))
 
     x, height, width = _even(x), *x.shape[1:3]
-    parts = _parts(x)
+    parts = _parts(x, sum(filters[0][0].shape))
 
     def step(i, y):
         return lax.dynamic_update_index_in_dim(y, pixels(parts[:, i]), i, 1)
@@ -75,7 +75,8 @@ convolve.defvjp(_forward, _backward)
 
 
 def _gradient_of_kernel(x, gradient):
-    parts, of_parts = _parts(_even(x)), _parts(_even(gradient))
+    channels = x.shape[3] + gradient.shape[3]
+    parts, of_parts = (_parts(_even(images), channels) for images in (x, gradient))
 
     def add(total, x, gradient):
         return total + x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
@@ -128,8 +129,8 @@ def _even(x):
     return jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)))
 
 
-def _parts(x):
-    return in_parts(x, TILES * 4 // (x.shape[1] * x.shape[2]))
+def _parts(x, channels):
+    return in_parts(x, VALUES * 4 // (channels * x.shape[1] * x.shape[2]))
 
 
 def in_parts(x: jax.Array, most: int) -> jax.Array:

@@ -9,13 +9,13 @@ from jax import lax
 from quantjax.models import strided
 
 
-@pytest.mark.parametrize("tiles", [strided.TILES, 24, 1])
+@pytest.mark.parametrize("pixels", [strided.PIXELS, 24, 1])
 @pytest.mark.parametrize(
     ("height", "width", "size", "strides"),
     [(8, 6, 3, 2), (7, 5, 3, 2), (9, 8, 5, 3), (6, 7, 1, 2), (1, 3, 3, 2)],
 )
-def test_it_is_the_compilers_convolution(height, width, size, strides, tiles, rng, monkeypatch):
-    monkeypatch.setattr(strided, "TILES", tiles)
+def test_it_is_the_compilers_convolution(height, width, size, strides, pixels, rng, monkeypatch):
+    monkeypatch.setattr(strided, "PIXELS", pixels)
     x = jnp.asarray(rng.normal(size=(6, height, width, 5)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(size, size, 5, 7)), jnp.float32)
 
