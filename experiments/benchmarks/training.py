@@ -5,13 +5,8 @@ The peer is the fastest of torch's forms, the same network with the same loss: a
 out or channels last, eager or compiled. On a graphics card the bar is 1.1; on a CPU 0.3 is a guard
 and no claim. A loop is `train.fit` on images in memory, per step, over that step by itself.
 
-On two cores, milliseconds of forward, gradient of images, gradient of the kernel; 32 images:
-                   32x32x64 -> 64        16x16x128 -> 128      8x8x256 -> 256      4x4x512 -> 512
-the compiler's     12.4 12.4 19.6        6.3 6.5 13.7          6.1 6.5 8.5         8.1 10.9 8.9
-`models.winograd`   5.6  5.3 13.4        4.3 4.2  7.1          3.3 3.3 4.8         4.2  4.3 4.7
-torch               5.6  5.7  6.8        5.1 5.2  5.9          4.9 4.9 5.6         6.2  6.3 6.9
-Nothing was gained by the kernel's gradient as nine products of shifted images, as one product with
-all shifts side by side, or either in parts; nor by the fusion flags of the compiler.
+What our networks' convolutions gain on CPUs, layer by layer, is in
+`experiments/benchmarks/convolutions.py`.
 """
 
 import argparse
@@ -216,7 +211,7 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
     Args:
       case: Network and batch.
       name: Of the case.
-      seconds: How long to go on, at least two rounds.
+      seconds: After how long no further round begins; one takes two epochs each.
 
     Yields:
       A line each.
@@ -227,8 +222,8 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
     times: dict[str, list[float]] = {"bare": [], "no workdir": [], "a workdir": []}
     waits: dict[str, list[float]] = {key: [] for key in times}
     began, rounds = time.perf_counter(), 0
-    while rounds < 2 or time.perf_counter() - began < seconds:
-        for _ in range(5):
+    while rounds < 1 or time.perf_counter() - began < seconds:
+        for _ in range(2 * case.steps // _LOGGED):
             before = time.perf_counter()
             bare()
             times["bare"].append(time.perf_counter() - before)

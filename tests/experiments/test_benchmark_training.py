@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import torch_networks, training
+from experiments.benchmarks import convolutions, torch_networks, training
 from quantjax import parallel
 from quantjax.models import alexnet, resnet, weights
 
@@ -132,3 +132,9 @@ def test_an_unknown_case_is_refused(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         training.main()
     assert "no case vgg" in capsys.readouterr().err
+
+
+def test_a_convolution_is_timed_forward_and_backward():
+    timings = list(convolutions.layer(4, 32, 32, 3, 2, 0.0))
+    assert [timing.name.split()[-1] for timing in timings] == ["forward", "images", "kernel"]
+    assert all(timing.ours > 0 and "torch" in timing.note for timing in timings)
