@@ -1,0 +1,78 @@
+"""Rows are embedded where they stay."""
+
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax import embedding, methods, parallel, train
+from tests import toy
+
+GATHERED = re.compile(r"= \w+\[([0-9,]*)\]\S* (all-gather|all-to-all|collective-permute)")
+
+
+def largest_gathered(program):
+    """Entries of the largest array that a program puts together from several devices."""
+    shapes = [shape for shape, _ in GATHERED.findall(program.as_text())]
+    return max((math.prod(int(n) for n in shape.split(",") if n) for shape in shapes), default=0)
+
+
+@pytest.mark.parametrize("num_rows", [1, 1000, 1024, 3000])
+def test_every_row_is_embedded_in_its_place_on_any_mesh(num_rows, rng):
+    rows = rng.integers(0, 384, num_rows)
+    source = toy.splits().source
+
+    def column(params, state, batch):
+        return {"sum": batch["image"].sum((1, 2, 3)), "mask": batch["mask"]}
+
+    due = source[rows]["image"].astype(np.float64).sum((1, 2, 3))
+    for devices in (1, 8):
+        mesh = parallel.data_mesh(jax.devices()[:devices])
+        out = embedding.apply_to_rows(
+            column,
+            {},
+            {},
+            source,
+            rows,
+            preprocess=lambda batch: {**batch, "image": batch["image"].astype(jnp.float32)},
+            mesh=mesh,
+        )
+        assert len(out["sum"]) == embedding.padded_length(num_rows)
+        np.testing.assert_array_equal(np.asarray(out["sum"])[:num_rows], due)
+        np.testing.assert_array_equal(
+            out["mask"], np.arange(embedding.padded_length(num_rows)) < num_rows
+        )
+        assert out["sum"].sharding.is_equivalent_to(parallel.by_rows(mesh), 1)
+
+
+def test_rows_stay_on_the_device_that_embedded_them():
+    mesh = parallel.data_mesh()
+    num_rows, dim = 4096, 8
+    parts = [
+        jax.ShapeDtypeStruct((1024, dim), jnp.float32, sharding=parallel.by_rows(mesh))
+        for _ in range(num_rows // 1024)
+    ]
+    joined = embedding._joiner(mesh).lower(parts).compile()
+    assert largest_gathered(joined) == 0
+    assert "all-reduce" not in joined.as_text()
+    # The refresh after it: codebooks of all rows, none of which is gathered but a draw of some.
+    experiment = toy.experiment(toy.dqn())
+    start = train.initialize(experiment, mesh)
+    rows = jax.device_put(np.zeros((num_rows, dim), np.float32), parallel.by_rows(mesh))
+    mask = jax.device_put(np.ones(num_rows, bool), parallel.by_rows(mesh))
+    update = experiment.method.refresh.update
+    fitted = (
+        jax.jit(update).lower(jax.random.key(0), start.params, start.state, rows, mask).compile()
+    )
+    assert largest_gathered(fitted) <= num_rows * dim / 4
+
+
+def test_nothing_to_embed_is_refused():
+    with pytest.raises(ValueError, match="no rows to embed"):
+        embedding.embed(
+            methods.images, {}, {}, toy.splits().source, np.array([], int),
+            preprocess=toy.normalize, mesh=parallel.data_mesh(),
+        )  # fmt: skip

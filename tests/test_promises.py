@@ -1,0 +1,25 @@
+"""README promises nothing that no test proves."""
+
+import ast
+import pathlib
+import re
+
+ROOT = pathlib.Path(__file__).parents[1]
+
+
+def test_every_promise_names_a_test_that_is_there():
+    text = (ROOT / "README.md").read_text()
+    section = text.split("## What is promised\n")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) > 10
+    for row in rows:
+        promise, proofs = row.strip("| ").rsplit(" | ", 1)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", proofs)
+        assert named, row
+        marks = []
+        for file, name in named:
+            tree = ast.parse((ROOT / file).read_text())
+            found = [node for node in tree.body if getattr(node, "name", "") == name]
+            assert found, f"{file} has no {name}"
+            marks.append(any("slow" in ast.unparse(mark) for mark in found[0].decorator_list))
+        assert ("(slow)" in promise) == any(marks), row
