@@ -70,6 +70,11 @@ def steps_of(workdir):
     return [record["step"] for record in records_of(workdir) if "loss" in record]
 
 
+def epochs_of(workdir):
+    """Returns the epochs whose records after it are there, in their order."""
+    return [each["after_epoch"] for each in records_of(workdir) if "after_epoch" in each]
+
+
 def values_of(workdir):
     """Returns {(name, distance): value} of results.json."""
     rows = json.loads((workdir / "results.json").read_text())

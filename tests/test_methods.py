@@ -62,6 +62,15 @@ def test_eight_devices_take_the_steps_of_one(make, mesh):
     assert largest_gap(one.state, eight.state) < 1e-5
 
 
+def test_two_devices_take_the_steps_of_one(mesh):
+    experiment = toy.experiment(toy.dqn_ste(), num_epochs=5)
+    one, two = (
+        train.fit(experiment, mesh=each).state
+        for each in (mesh, parallel.data_mesh(jax.devices()[:2]))
+    )
+    assert largest_gap((one.params, one.state), (two.params, two.state)) < 1e-5
+
+
 @every_method
 def test_pmap_takes_the_steps_of_jit(make, mesh):
     experiment = toy.experiment(make(), num_epochs=5)

@@ -81,6 +81,23 @@ def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path
     assert programs.values_of(workdir) == pytest.approx(programs.values_of(whole), abs=0.005)
 
 
+@pytest.mark.slow
+def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
+    workdir = tmp_path / "run"
+    programs.run(workdir, "--checkpoint_every=2")
+    newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    ended = programs.wait(programs.start(workdir, processes=2))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    assert all("checkpoint 20 is damaged" in errors for _, _, errors in ended)
+    assert [path.name for path in (workdir / "damaged").iterdir()] == ["20"]
+    programs.run(tmp_path / "whole")
+    assert_close(programs.final_state(workdir), programs.final_state(tmp_path / "whole"), 1e-5)
+
+
 @pytest.mark.parametrize(
     ("environment", "due"),
     [

@@ -42,6 +42,7 @@ def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
     whole = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:1])).state
     assert_equal_bits(programs.final_state(workdir, num_epochs=12), whole)
     assert programs.steps_of(workdir) == list(range(1, 49))
+    assert programs.epochs_of(workdir) == list(range(12))
 
 
 @pytest.mark.slow
@@ -68,6 +69,7 @@ def test_thirty_kills_at_random_moments_in_the_middle_of_saves_too(tmp_path):
         programs.final_state(workdir, num_epochs=150), programs.final_state(whole, num_epochs=150)
     )
     assert programs.steps_of(workdir) == programs.steps_of(whole) == list(range(1, 601))
+    assert programs.epochs_of(workdir) == list(range(150))
     assert programs.values_of(workdir) == programs.values_of(whole)
 
 
