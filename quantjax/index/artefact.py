@@ -200,7 +200,8 @@ def _codec(manifest, tensors):
     for name, value in due.items():
         if manifest.get(name) != value:
             raise ValueError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
-    return codec
+    with np.errstate(over="raise"):
+        return dataclasses.replace(codec, **{name: jnp.asarray(x) for name, x in arrays.items()})
 
 
 def _parts(codec):
@@ -218,8 +219,7 @@ def _parts(codec):
 def _real(name, x):
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} must be of real numbers, got {x.dtype}")
-    with np.errstate(over="raise"):
-        return jnp.asarray(x)
+    return x
 
 
 def _shown(value):
