@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -58,7 +59,7 @@ def _tensorboard(folder):
 
 @contextlib.contextmanager
 def _wandb(workdir, name, config):
-    import wandb
+    wandb: Any = importlib.import_module("wandb")  # no dependency, not even to check types
 
     known = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12]
     run = wandb.init(

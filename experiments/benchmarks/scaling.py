@@ -58,13 +58,15 @@ def moved(program: jax.stages.Compiled) -> int:
     """Returns the bytes that collectives leave on a device in a step."""
     return sum(
         _BYTES[kind] * math.prod(int(side) for side in shape.split(",") if side)
-        for kind, shape in _COLLECTIVE.findall(program.as_text())
+        for kind, shape in _COLLECTIVE.findall(program.as_text() or "")
     )
 
 
 def held(program: jax.stages.Compiled) -> int:
     """Returns the bytes of working memory on a device."""
-    return program.memory_analysis().temp_size_in_bytes
+    analysis = program.memory_analysis()
+    assert analysis is not None
+    return analysis.temp_size_in_bytes
 
 
 def table(seconds: float) -> Iterator[str]:

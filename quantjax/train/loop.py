@@ -1,11 +1,6 @@
-"""The training loop. It knows `Method` and nothing of any paper.
-
-Randomness is a function of (seed, step) and batches of (seed, epoch, step), so the train state is
-all there is to save: a run that is killed and started again ends with the same bits.
-"""
+"""The loop. It knows `Method` and nothing of any paper."""
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -14,12 +9,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from quantjax import (
     checkpoint,
-    embedding,
     folders,
     interruption,
     parallel,
@@ -27,56 +20,8 @@ from quantjax import (
     processes,
     records,
 )
-from quantjax.data.protocols import Splits
-from quantjax.methods.base import Batch, Collectives, Context, Method, Phase, first_view
-
-
-class Experiment(NamedTuple):
-    """Real objects, wired: what `fit` runs.
-
-    Attributes:
-      name: Stands in results and in the default workdir.
-      method: See `methods.base.Method`.
-      splits: Source and row lists.
-      sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
-      augment: `(key, batch) -> batch` on device, training only.
-      preprocess: `batch -> batch` on device: embedding, refresh, evaluation.
-      optimizers: One optax transformation per entry of params.
-      num_epochs: How often the training set is passed.
-      batch_size: B of the global batch.
-      seed: Of everything random.
-    """
-
-    name: str
-    method: Method
-    splits: Splits
-    sampler: Callable[[int, int], np.ndarray]
-    augment: Callable[[jax.Array, Batch], Batch]
-    preprocess: Callable[[Batch], Batch]
-    optimizers: dict[str, optax.GradientTransformation]
-    num_epochs: int
-    batch_size: int
-    seed: int
-
-
-class TrainState(NamedTuple):
-    """The pytree that is checkpointed.
-
-    Attributes:
-      step: Steps taken, [] int32.
-      epoch: The last epoch that has begun, its refresh included, [] int32: -1 at first, num_epochs
-        when the run is complete.
-      params: What has a gradient, by entry.
-      state: What changes without one.
-      opt: Optimizer state of each entry of params.
-    """
-
-    step: jax.Array
-    epoch: jax.Array
-    params: Any
-    state: Any
-    opt: dict[str, optax.OptState]
-
+from quantjax.train.experiment import Experiment, TrainState, initialize, key
+from quantjax.train.step import make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
@@ -97,125 +42,6 @@ class FitResult(NamedTuple):
     state: TrainState
     history: list[dict[str, Any]]
     signal: int | None
-
-
-def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
-    """Builds the train state before the first step, replicated over the mesh.
-
-    Args:
-      experiment: What will be run.
-      mesh: From `parallel.data_mesh`.
-
-    Returns:
-      The state of step 0.
-
-    Raises:
-      ValueError: if the optimizers' names are not those of the params.
-    """
-    source, rows = experiment.splits.source, experiment.splits.train
-
-    def start(key, batch):
-        batch = first_view(experiment.preprocess(batch))
-        params, state = experiment.method.init(key, batch, embedding.padded_length(len(rows)))
-        if params.keys() != experiment.optimizers.keys():
-            raise ValueError(
-                f"optimizers must be given for {sorted(params)}, "
-                f"got {sorted(experiment.optimizers)}"
-            )
-        opt = {name: experiment.optimizers[name].init(part) for name, part in params.items()}
-        return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
-
-    example = source[rows[:2]]
-    whole = jax.jit(start, out_shardings=parallel.replicated(mesh))
-    return whole(_key(experiment.seed, "init"), example)
-
-
-def make_step(
-    experiment: Experiment, phase: Phase, *, skip_non_finite: bool = False
-) -> parallel.Step:
-    """Builds one optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
-
-    Args:
-      experiment: Gives optimizers and seed.
-      phase: Its loss and the entries it trains.
-      skip_non_finite: Whether a step whose loss or gradient is not finite leaves everything but
-        the step's number as it was; its metrics have "skipped" 1, those of others 0.
-
-    Returns:
-      `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
-      hold at least "loss" and "grad_norm".
-    """
-
-    def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
-        context = Context(
-            key=_key(experiment.seed, "step", train_state.step),
-            step=train_state.step,
-            epoch=train_state.epoch,
-            gather=collectives.gather,
-            mean=collectives.mean,
-        )
-        params, opt = dict(train_state.params), dict(train_state.opt)
-
-        def loss_of(trained):
-            return phase.loss({**params, **trained}, train_state.state, batch, context)
-
-        trained = {name: params[name] for name in phase.trains}
-        (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
-        loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
-        for name, gradient in gradients.items():
-            updates, opt[name] = experiment.optimizers[name].update(
-                gradient, opt[name], params[name]
-            )
-            params[name] = optax.apply_updates(params[name], updates)
-        if experiment.method.after_step is not None:
-            params, state = experiment.method.after_step(params, state)
-        taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
-        if skip_non_finite:
-            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
-            taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)
-            metrics["skipped"] = 1.0 - finite
-        return taken._replace(step=train_state.step + 1), metrics
-
-    return step
-
-
-def refresh(
-    experiment: Experiment, train_state: TrainState, *, epoch: int, mesh: Mesh
-) -> TrainState:
-    """Passes over the training set and updates what has no gradient.
-
-    Args:
-      experiment: Its method must have a `refresh`.
-      train_state: Where training stands.
-      epoch: Chooses the random key.
-      mesh: From `parallel.data_mesh`.
-
-    Returns:
-      The state with params and state updated; rewritten entries have a new optimizer state.
-    """
-    plan, splits = experiment.method.refresh, experiment.splits
-    assert plan is not None
-    params, state = train_state.params, train_state.state
-    rows = embedding.apply_to_rows(
-        plan.collect,
-        params,
-        state,
-        splits.source,
-        splits.train,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-    )
-    num_rows = embedding.padded_length(len(splits.train))
-    mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
-    mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
-    key = _key(experiment.seed, "refresh", epoch)
-    params, state = _updater(plan.update, mesh)(key, params, state, rows, mask)
-    opt = dict(train_state.opt)
-    for name in plan.rewrites:
-        whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
-        opt[name] = whole(params[name])
-    return train_state._replace(params=params, state=state, opt=opt)
 
 
 def fit(
@@ -395,15 +221,8 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
 
 def _augmenter(experiment):
     return jax.jit(
-        lambda step, batch: experiment.augment(_key(experiment.seed, "augment", step), batch)
+        lambda step, batch: experiment.augment(key(experiment.seed, "augment", step), batch)
     )
-
-
-@functools.lru_cache(maxsize=32)
-def _updater(update, mesh):
-    # Cached by the function's identity, so that the refreshes of a run compile once.
-    del mesh
-    return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
 
 
 def _restored(store, train_state, *, resume):
@@ -462,9 +281,3 @@ def _check(experiment, mesh):
             f"{plan.min_rows} are due; lower num_codewords or add training images"
         )
     return len(positions)
-
-
-def _key(seed, stream, number=0):
-    streams = ("init", "step", "augment", "refresh")
-    key = jax.random.fold_in(jax.random.key(seed), streams.index(stream))
-    return jax.random.fold_in(key, number)

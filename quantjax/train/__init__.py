@@ -1,0 +1,20 @@
+"""Training: what is run, a step of it, and the loop, which knows no paper.
+
+Randomness is a function of (seed, step) and batches of (seed, epoch, step), so the train state is
+all there is to save: a run that is killed and started again ends with the same bits.
+"""
+
+from quantjax.train.experiment import Experiment, TrainState, initialize
+from quantjax.train.loop import AfterEpoch, FitResult, fit
+from quantjax.train.step import make_step, refresh
+
+__all__ = [
+    "AfterEpoch",
+    "Experiment",
+    "FitResult",
+    "TrainState",
+    "fit",
+    "initialize",
+    "make_step",
+    "refresh",
+]

@@ -1,0 +1,105 @@
+"""What is run, and the state that training changes."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from quantjax import embedding, parallel
+from quantjax.data.protocols import Splits
+from quantjax.methods.base import Batch, Method, first_view
+
+
+class Experiment(NamedTuple):
+    """Real objects, wired: what `fit` runs.
+
+    Attributes:
+      name: Stands in results and in the default workdir.
+      method: See `methods.base.Method`.
+      splits: Source and row lists.
+      sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
+      augment: `(key, batch) -> batch` on device, training only.
+      preprocess: `batch -> batch` on device: embedding, refresh, evaluation.
+      optimizers: One optax transformation per entry of params.
+      num_epochs: How often the training set is passed.
+      batch_size: B of the global batch.
+      seed: Of everything random.
+    """
+
+    name: str
+    method: Method
+    splits: Splits
+    sampler: Callable[[int, int], np.ndarray]
+    augment: Callable[[jax.Array, Batch], Batch]
+    preprocess: Callable[[Batch], Batch]
+    optimizers: dict[str, optax.GradientTransformation]
+    num_epochs: int
+    batch_size: int
+    seed: int
+
+
+class TrainState(NamedTuple):
+    """The pytree that is checkpointed.
+
+    Attributes:
+      step: Steps taken, [] int32.
+      epoch: The last epoch that has begun, its refresh included, [] int32: -1 at first, num_epochs
+        when the run is complete.
+      params: What has a gradient, by entry.
+      state: What changes without one.
+      opt: Optimizer state of each entry of params.
+    """
+
+    step: jax.Array
+    epoch: jax.Array
+    params: Any
+    state: Any
+    opt: dict[str, optax.OptState]
+
+
+def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Builds the train state before the first step, replicated over the mesh.
+
+    Args:
+      experiment: What will be run.
+      mesh: From `parallel.data_mesh`.
+
+    Returns:
+      The state of step 0.
+
+    Raises:
+      ValueError: if the optimizers' names are not those of the params.
+    """
+    source, rows = experiment.splits.source, experiment.splits.train
+
+    def start(key, batch):
+        batch = first_view(experiment.preprocess(batch))
+        params, state = experiment.method.init(key, batch, embedding.padded_length(len(rows)))
+        if params.keys() != experiment.optimizers.keys():
+            raise ValueError(
+                f"optimizers must be given for {sorted(params)}, "
+                f"got {sorted(experiment.optimizers)}"
+            )
+        opt = {name: experiment.optimizers[name].init(part) for name, part in params.items()}
+        return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
+
+    example = source[rows[:2]]
+    whole = jax.jit(start, out_shardings=parallel.replicated(mesh))
+    return whole(key(experiment.seed, "init"), example)
+
+
+def key(seed: int, stream: str, number: Any = 0) -> jax.Array:
+    """Returns a random key.
+
+    Args:
+      seed: The experiment's.
+      stream: What it is for: "init", "step", "augment" or "refresh".
+      number: Of the step or the epoch.
+    """
+    streams = ("init", "step", "augment", "refresh")
+    key = jax.random.fold_in(jax.random.key(seed), streams.index(stream))
+    return jax.random.fold_in(key, number)

@@ -1,0 +1,108 @@
+"""One step of optimization, and the pass over the training set between epochs."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+
+from quantjax import embedding, parallel
+from quantjax.methods.base import Batch, Collectives, Context, Phase
+from quantjax.train.experiment import Experiment, TrainState, key
+
+
+def make_step(
+    experiment: Experiment, phase: Phase, *, skip_non_finite: bool = False
+) -> parallel.Step:
+    """Builds one optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
+
+    Args:
+      experiment: Gives optimizers and seed.
+      phase: Its loss and the entries it trains.
+      skip_non_finite: Whether a step whose loss or gradient is not finite leaves everything but
+        the step's number as it was; its metrics have "skipped" 1, those of others 0.
+
+    Returns:
+      `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
+      hold at least "loss" and "grad_norm".
+    """
+
+    def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
+        context = Context(
+            key=key(experiment.seed, "step", train_state.step),
+            step=train_state.step,
+            epoch=train_state.epoch,
+            gather=collectives.gather,
+            mean=collectives.mean,
+        )
+        params, opt = dict(train_state.params), dict(train_state.opt)
+
+        def loss_of(trained):
+            return phase.loss({**params, **trained}, train_state.state, batch, context)
+
+        trained = {name: params[name] for name in phase.trains}
+        (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
+        loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
+        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
+        for name, gradient in gradients.items():
+            updates, opt[name] = experiment.optimizers[name].update(
+                gradient, opt[name], params[name]
+            )
+            params[name] = optax.apply_updates(params[name], updates)
+        if experiment.method.after_step is not None:
+            params, state = experiment.method.after_step(params, state)
+        taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
+        if skip_non_finite:
+            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)
+            metrics["skipped"] = 1.0 - finite
+        return taken._replace(step=train_state.step + 1), metrics
+
+    return step
+
+
+def refresh(
+    experiment: Experiment, train_state: TrainState, *, epoch: int, mesh: Mesh
+) -> TrainState:
+    """Passes over the training set and updates what has no gradient.
+
+    Args:
+      experiment: Its method must have a `refresh`.
+      train_state: Where training stands.
+      epoch: Chooses the random key.
+      mesh: From `parallel.data_mesh`.
+
+    Returns:
+      The state with params and state updated; rewritten entries have a new optimizer state.
+    """
+    plan, splits = experiment.method.refresh, experiment.splits
+    assert plan is not None
+    params, state = train_state.params, train_state.state
+    rows = embedding.apply_to_rows(
+        plan.collect,
+        params,
+        state,
+        splits.source,
+        splits.train,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
+    )
+    num_rows = embedding.padded_length(len(splits.train))
+    mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
+    mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
+    drawn = key(experiment.seed, "refresh", epoch)
+    params, state = _updater(plan.update, mesh)(drawn, params, state, rows, mask)
+    opt = dict(train_state.opt)
+    for name in plan.rewrites:
+        whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
+        opt[name] = whole(params[name])
+    return train_state._replace(params=params, state=state, opt=opt)
+
+
+@functools.lru_cache(maxsize=32)
+def _updater(update, mesh):
+    # Cached by the function's identity, so that the refreshes of a run compile once.
+    del mesh
+    return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
