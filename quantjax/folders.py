@@ -15,6 +15,7 @@ from quantjax import records
 PLACES = ("data_dir", "features_dir")
 """Keys of a config that say where data lie, not what an experiment is."""
 
+_TOLD = 6  # differing keys that a message names
 _held: set[pathlib.Path] = set()
 
 
@@ -71,7 +72,7 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
         try:
             there = json.loads(path.read_text())
             differing = _differing(flat(there), flat(about))
-        except (json.JSONDecodeError, AttributeError):
+        except (ValueError, AttributeError, RecursionError):
             raise ValueError(f"{path} is no config of an experiment; choose another") from None
         if differing:
             raise ValueError(
@@ -105,8 +106,16 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _differing(there, here):
     keys = sorted({*there, *here} - {f"config.{place}" for place in PLACES})
-    return ", ".join(
-        f"{key.removeprefix('config.')} is {there.get(key)!r} there, {here.get(key)!r} here"
-        for key in keys
-        if there.get(key) != here.get(key)
-    )
+    keys = [key for key in keys if there.get(key) != here.get(key)]
+    told = [
+        f"{_short(key.removeprefix('config.'))} is {_short(repr(there.get(key)))} there, "
+        f"{_short(repr(here.get(key)))} here"
+        for key in keys[:_TOLD]
+    ]
+    more = [f"and {len(keys) - _TOLD} more"] if len(keys) > _TOLD else []
+    return ", ".join(told + more)
+
+
+def _short(text):
+    line = " ".join(text.split())
+    return line if len(line) <= 60 else f"{line[:57]}..."

@@ -173,12 +173,12 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     if not path.exists():
         return []
     kept = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
-        except json.JSONDecodeError:
-            break
-        if record["step"] > step:
+            if not isinstance(record["step"], int) or record["step"] > step:
+                break
+        except (ValueError, KeyError, TypeError, RecursionError):
             break
         kept.append(record)
     write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -57,7 +57,7 @@ ONLY_IN = {
     "absl": {"launch"},
     "orbax": {"checkpoint"},
     "rich": {"console"},
-    "safetensors": {"data", "index", "models", "features"},
+    "safetensors": {"data", "index", "models", "features", "evaluate"},
     "optax": {"train", "optimizers"},
 }
 

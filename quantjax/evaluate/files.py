@@ -7,17 +7,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
 from quantjax import records
 from quantjax.evaluate.results import Number, Results
 
-_ROWS, _QUERIES = "results.json", "per_query.npz"
+_ROWS, _QUERIES = "results.json", "per_query.safetensors"
 
 
 def write_results(
     folder: str | pathlib.Path, results: Sequence[Results], about: dict[str, Any]
 ) -> None:
-    """Writes results.json, a list of rows, and per_query.npz, a vector for each row in its order.
+    """Writes results.json, a list of rows, and a vector of its queries' values for each row.
 
     Args:
       folder: It exists.
@@ -35,8 +37,7 @@ def write_results(
     rows = [{**row, **about} for row in rows]
     values = [values for result in results for values in result.per_query.values()]
     scratch = folder / f".{_QUERIES}.tmp"
-    with scratch.open("wb") as file:
-        np.savez(file, *values)
+    save_file({str(i): np.ascontiguousarray(each) for i, each in enumerate(values)}, scratch)
     os.replace(scratch, folder / _QUERIES)
     records.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
 
@@ -60,15 +61,18 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
             raise FileNotFoundError(f"{folder} has no {name}; has the run come to its end?")
     try:
         rows = json.loads((folder / _ROWS).read_text())
-        with np.load(folder / _QUERIES, allow_pickle=False) as arrays:
-            values = [arrays[f"arr_{i}"] for i in range(len(rows))]
+        arrays = load_file(folder / _QUERIES)
+        values = [arrays[str(i)] for i in range(len(rows))]
         results: dict[int, Results] = {}
         for row, per_query in zip(rows, values, strict=True):
             if per_query.shape != (row["num_queries"],):
                 raise ValueError(f"row {row['name']} has values of {per_query.shape} queries")
             results[row["result"]] = _with_row(results.get(row["result"]), row, per_query)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ValueError(f"{folder} holds no results that belong together: {error}") from None
+    except (
+        ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, SafetensorError
+    ) as error:  # fmt: skip
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{folder} holds no results that belong together: {reason}") from None
     return list(results.values())
 
 

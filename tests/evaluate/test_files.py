@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from quantjax import evaluate
 from quantjax.metrics import measures
@@ -31,7 +32,7 @@ def test_results_come_back_whole(folder):
         plain = {"numbers": (), "per_query": {}, "seconds": 0}
         assert got._replace(**plain) == want._replace(**plain)
     assert all(row["seed"] == 3 for row in json.loads((folder / "results.json").read_text()))
-    assert {path.name for path in folder.iterdir()} == {"results.json", "per_query.npz"}
+    assert {path.name for path in folder.iterdir()} == {"results.json", "per_query.safetensors"}
 
 
 def test_results_of_one_name_stay_apart(tmp_path):
@@ -56,9 +57,11 @@ def test_an_unfinished_run_has_none(tmp_path):
     [
         lambda folder: (folder / "results.json").write_text("[{"),
         lambda folder: (folder / "results.json").write_text("[{}]"),
-        lambda folder: (folder / "per_query.npz").write_bytes(b"PK"),
-        lambda folder: np.savez(folder / "per_query.npz", *[np.zeros(3)] * 3),
-        lambda folder: np.savez(folder / "per_query.npz", *[np.array([{}] * 70, object)] * 3),
+        lambda folder: (folder / "per_query.safetensors").write_bytes(b"PK"),
+        lambda folder: save_file({"0": np.zeros(3)}, folder / "per_query.safetensors"),
+        lambda folder: save_file(
+            {str(i): np.zeros(3) for i in range(3)}, folder / "per_query.safetensors"
+        ),
     ],
 )
 def test_damaged_files_are_refused(folder, damage):

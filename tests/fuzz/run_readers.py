@@ -1,0 +1,77 @@
+"""Readers of what a run leaves: its config, its records, its results."""
+
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from safetensors import numpy as safetensors_numpy
+
+from quantjax import evaluate, folders, records
+from quantjax.quantizers import BinaryCodec
+from tests.fuzz import restructured
+from tests.fuzz.reader import JSON_TOKENS, Reader
+
+_ABOUT = {"experiment": "toy", "config": {"bits": 8, "rates": [0.1, 0.2], "data_dir": None}}
+_ROWS, _QUERIES = "results.json", "per_query.safetensors"
+
+
+def _results(name: str) -> bytes:
+    """A file of results of two queries."""
+    rng = np.random.default_rng(0)
+    codec = BinaryCodec(8)
+    codes = evaluate.encode(codec, rng.normal(size=(4, 8)))
+    labels = np.arange(4) % 2
+    found = evaluate.evaluate(
+        codec, rng.normal(size=(2, 8)), codes, labels[:2], labels, name="toy", distance="hamming"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        evaluate.write_results(folder, [found], {})
+        return (Path(folder) / name).read_bytes()
+
+
+def _other(name: str):
+    content = _results(name)
+    return lambda path: (path.parent / name).write_bytes(content)
+
+
+def _read_results(path: Path) -> None:
+    for result in evaluate.read_results(path.parent):
+        assert all(len(values) == result.num_queries for values in result.per_query.values())
+
+
+def _read_records(path: Path) -> None:
+    steps = [record["step"] for record in records.rewind(path, 25)]
+    assert all(step <= 25 for step in steps)
+
+
+def _records() -> list[bytes]:
+    lines = [{"step": step, "epoch": 0, "phase": "joint", "loss": 0.5} for step in (10, 20, 30)]
+    return ["".join(json.dumps(line) + "\n" for line in lines).encode()]
+
+
+READERS = {
+    "config": Reader(
+        lambda: [json.dumps(_ABOUT, indent=2).encode()],
+        lambda path: folders.claim(path.parent, _ABOUT),
+        "config.json",
+        JSON_TOKENS,
+        restructured.json_value,
+    ),
+    "records of a run": Reader(_records, _read_records, "metrics.jsonl", JSON_TOKENS),
+    "results": Reader(
+        lambda: [_results(_ROWS)],
+        _read_results,
+        _ROWS,
+        JSON_TOKENS,
+        restructured.json_value,
+        prepare=_other(_QUERIES),
+    ),
+    "values of queries": Reader(
+        lambda: [_results(_QUERIES), safetensors_numpy.save({"0": np.zeros(2)})],
+        _read_results,
+        _QUERIES,
+        restructured=restructured.safetensors,
+        prepare=_other(_ROWS),
+    ),
+}
