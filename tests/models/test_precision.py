@@ -26,7 +26,13 @@ def dtypes(tree):
     return {leaf.dtype for leaf in jax.tree.leaves(tree)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "efficientnet_lite0" else ())
+        for name in NETWORKS
+    ],
+)
 def test_params_statistics_outputs_and_gradients_stay_float32(name):
     network = models.in_precision(NETWORKS[name](), "bfloat16")
     params, state = jax.eval_shape(network.init, jax.random.key(0), X)
