@@ -46,7 +46,13 @@ def _tensorboard(folder):
 
     def write(record):
         if not writers:  # only the first record knows which step the run goes on from
-            writers.append(SummaryWriter(str(folder), purge_step=record["step"]))
+            writers.append(
+                SummaryWriter(
+                    str(folder),
+                    purge_step=record["step"],
+                    max_queue=0,  # no limit: a full disk ends its thread, and a full queue waits
+                )
+            )
         for group, key, value in _scalars(record):
             writers[0].add_scalar(f"{group}/{key}", value, record["step"])
 

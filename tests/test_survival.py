@@ -145,7 +145,6 @@ def test_a_full_disk_is_said_and_the_run_goes_on_once_there_is_room(tmp_path, in
     assert len(told) == 2
     assert "No space left on device" in told[0]
     assert "Read-only file system" in told[1]
-    assert "Traceback" not in errors
     programs.run(tmp_path / "whole", *arguments)
     assert_equal_bits(
         programs.final_state(tmp_path / "run"), programs.final_state(tmp_path / "whole")
