@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import logging
 import pathlib
 import warnings
@@ -44,27 +45,19 @@ class Store:
         """Returns the step, the latest of equals, that `save` was given the largest value of."""
         return _best(self.values)
 
-    def save(
-        self, step: int, train_state: Any, *, value: float | None = None, replace: bool = False
-    ) -> None:
-        """Begins to save a train state.
+    def save(self, step: int, train_state: Any, *, value: float | None = None) -> None:
+        """Begins to save a train state; a step that is there already is left alone.
 
         Args:
           step: Its number.
           train_state: Any pytree of arrays.
           value: How good it is, larger being better; the best is kept whatever its age.
-          replace: Whether to save a step anew that is there; it is left alone otherwise.
 
         Raises:
           OSError: naming the folder, if this or an earlier state could not be written.
         """
-        if self.manager is None:
+        if self.manager is None or step in self.manager.all_steps():
             return
-        if step in self.manager.all_steps():
-            if not replace:
-                return
-            self.manager.wait_until_finished()
-            self.manager.delete(step)
         leaves = _by_path(train_state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
@@ -101,62 +94,74 @@ class Store:
         """
         if self.manager is None:
             return None
-        steps = sorted(self.manager.all_steps(), reverse=True) if step is None else [step]
+        steps = _steps(self.manager) if step is None else [step]
         damaged = []
         for each in steps:
-            try:
-                restored = self._read(each, like)
-            except ValueError as error:
-                if isinstance(error, _OtherRunError):
-                    raise ValueError(str(error)) from None
-                damaged.append((each, error))
-            except Exception as error:  # whatever a library says of files that it cannot read
-                damaged.append((each, error))
-            else:
+            fine, found = self._read(each, like)
+            if fine:
                 if damaged:
                     self._put_aside([number for number, _ in damaged], each)
-                return restored
+                return found
+            damaged.append((each, found))
         if not damaged:
             return None
         number, error = damaged[0]
-        what = " ".join(str(error).split())[:200] or type(error).__name__
+        what = " ".join(str(error or "another process could not read it").split())[:200]
         raise DamagedError(
             f"no checkpoint in {self.folder} can be read; step {number}: {what}; "
             "restore the folder, or remove it to start from the beginning"
         )
 
     def _read(self, step, like):
+        """Returns True and the state, or False and what is wrong with the files of a step.
+
+        What one process cannot read, all leave alone: each tells the others before they go on.
+        """
         assert self.manager is not None
         wanted = _by_path(like)
-        about = _about(self.manager, step)
-        _check_same(
-            f"checkpoint {step} in {self.folder}",
-            {**about["run"], **about["leaves"]},
-            {**self.about, **_described(wanted)},
-        )
-        abstract = {
-            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-            for name, leaf in wanted.items()
-        }
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-        leaves = self.manager.restore(step, args=items)["state"]
+        leaves, about, error = {}, {}, None
+        try:
+            about = _about(self.manager, step)
+            _check_same(
+                f"checkpoint {step} in {self.folder}",
+                {**about["run"], **about["leaves"]},
+                {**self.about, **_described(wanted)},
+            )
+            abstract = {
+                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+                for name, leaf in wanted.items()
+            }
+            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+            leaves = self.manager.restore(step, args=items)["state"]
+        except Exception as caught:  # whatever a library says of files that it cannot read
+            error = caught
+        outcome = processes.all_agree(_kind(error))
+        if outcome in (_NO_DAMAGE, _OTHER_RUN):
+            if error is not None:
+                raise error
+            raise ValueError(f"another process cannot go on from checkpoint {step}")
+        if outcome == _DAMAGED:
+            return False, error
         found, due = checksums(leaves), about["checksums"]
-        wrong = sorted(name for name in found if found[name] != due[name])
+        wrong = sorted(name for name in found if found[name] != due.get(name))
         if wrong:
-            raise ValueError(f"its {wrong[0]} is not what was saved")
-        return jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], like)
+            return False, ValueError(f"its {wrong[0]} is not what was saved")
+        state = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], like)
+        return True, state
 
     def _put_aside(self, steps, good):
         assert self.manager is not None
         assert self.folder is not None
-        aside = self.folder.parent / "damaged"
-        if processes.is_first():
+        aside, folder = self.folder.parent / "damaged", self.folder
+
+        def move():
             aside.mkdir(exist_ok=True)
             for step in steps:
                 earlier = len([*aside.glob(str(step)), *aside.glob(f"{step}.*")])
                 name = f"{step}.{earlier}" if earlier else str(step)
-                (self.folder / str(step)).rename(aside / name)
-        processes.wait_for_all("put aside")
+                (folder / str(step)).rename(aside / name)
+
+        processes.from_first(move)
         self.manager.reload()
         for step in steps:
             self.values.pop(step, None)
@@ -167,13 +172,38 @@ class Store:
         )
 
 
+_DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
+
+
+def _kind(error):
+    """Returns whether what was raised in reading is damage, and how it is to be told."""
+    if error is None:
+        return 0
+    if isinstance(error, _OtherRunError):
+        return _OTHER_RUN
+    # A disk or a memory that fails today says nothing of the files.
+    away = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
+    if away or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
+        return _NO_DAMAGE
+    return _DAMAGED
+
+
+def _steps(manager):
+    """Returns the steps that the first process sees, the latest first."""
+    return processes.from_first(lambda: sorted(map(int, manager.all_steps()), reverse=True))
+
+
 class _OtherRunError(ValueError):
     pass
 
 
 @contextlib.contextmanager
 def opened(
-    folder: pathlib.Path | None, about: dict[str, Any], *, max_to_keep: int = 3
+    folder: pathlib.Path | None,
+    about: dict[str, Any],
+    *,
+    max_to_keep: int = 3,
+    read_only: bool = False,
 ) -> Generator[Store]:
     """Opens a folder of checkpoints, clearing what a killed process left half written.
 
@@ -181,6 +211,7 @@ def opened(
       folder: Made if it is not there; None for a store that keeps nothing.
       about: What the run is (JSON).
       max_to_keep: Older checkpoints are deleted, but for the best.
+      read_only: Whether to leave everything as it is, as another run may be at work there.
 
     Yields:
       The store; on leaving, saves under way are waited for.
@@ -193,18 +224,18 @@ def opened(
         return
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports saves; errors are raised
     values: dict[int, float] = {}
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=_LatestAndBest(max_to_keep, values),
-        create=True,
-        cleanup_tmp_directories=True,
+    options = (
+        ocp.CheckpointManagerOptions(read_only=True, create=False)
+        if read_only
+        else ocp.CheckpointManagerOptions(
+            preservation_policy=_LatestAndBest(max_to_keep, values),
+            create=True,
+            cleanup_tmp_directories=True,
+        )
     )
     with _writing(folder):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
-    for step in manager.all_steps():
-        with contextlib.suppress(Exception):  # what is damaged is found out when it is restored
-            value = _about(manager, step)["value"]
-            if value is not None:
-                values[step] = value
+    values.update(_values(folder, manager))
     try:
         yield Store(folder, about, manager, values)
         with _writing(folder):
@@ -227,6 +258,21 @@ class _LatestAndBest:
         best = _best({step: self.values[step] for step in steps if step in self.values})
         kept = {*sorted(steps)[-self.latest :], best}
         return [step in kept for step in steps]
+
+
+def _values(folder, manager):
+    """Returns how good the steps are, as the first process reads it; damage is found out later."""
+
+    def read():
+        found = []
+        for step in manager.all_steps():
+            with contextlib.suppress(Exception):
+                about = json.loads((folder / str(step) / "about" / "metadata").read_text())
+                if about["value"] is not None:
+                    found.append([int(step), float(about["value"])])
+        return found
+
+    return dict(processes.from_first(read))
 
 
 def _best(values):
@@ -254,7 +300,7 @@ def _writing(folder):
 def _system_error(error):
     """Returns the error of the operating system behind an exception, if there is one."""
     while error is not None:
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             return error
         error = error.__cause__ or error.__context__
     return None

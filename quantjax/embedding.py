@@ -23,6 +23,15 @@ def padded_length(num_rows: int) -> int:
     return -(-num_rows // ROWS) * ROWS
 
 
+def check_mesh(mesh: Mesh) -> None:
+    """Refuses a number of devices that cannot share `ROWS` rows with a ValueError."""
+    if ROWS % mesh.size:
+        raise ValueError(
+            f"rows are embedded {ROWS} at a time, which {mesh.size} devices cannot share; take a "
+            "number of devices that is a power of two"
+        )
+
+
 def apply_to_rows(
     function: Callable[[Any, Any, Batch], Any],
     params: Any,
@@ -53,7 +62,7 @@ def apply_to_rows(
     """
     if len(rows) == 0:
         raise ValueError("there are no rows to embed; the split is empty")
-    parallel.check_divisible(mesh, ROWS)
+    check_mesh(mesh)
     compiled = _compiled(function, preprocess, mesh)
     outputs = []
     for positions in _positions(len(rows), mesh):

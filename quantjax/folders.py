@@ -1,20 +1,28 @@
 """A run's folder: which experiment it belongs to, and that one run alone is at work in it."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import pathlib
 import socket
+import time
+import warnings
 from collections.abc import Generator
 from typing import Any
 
-from quantjax import records
+from quantjax import processes, records
 
 PLACES = ("data_dir", "features_dir")
 """Keys of a config that say where data lie, not what an experiment is."""
 
+LOCK = ".lock"
+"""File of a workdir that says who is at work in it."""
+
+_NOTHING = {"lost+found"}  # what a fresh volume holds
+_PATIENCE = 30  # seconds that a file may take to be seen by other hosts
 _TOLD = 6  # differing keys that a message names
 _held: set[pathlib.Path] = set()
 
@@ -36,23 +44,83 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / ".lock").open("a+") as file:
+    with (workdir / LOCK).open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+                warnings.warn(
+                    f"{workdir} cannot be locked ({error.strerror}): see to it that one run alone "
+                    "is at work in it",
+                    stacklevel=3,
+                )
+                yield
+                return
+            if not isinstance(error, BlockingIOError):
+                raise
             file.seek(0)
             who = file.read().strip() or "another process"
             raise ValueError(
                 f"{workdir} is in use by {who}; wait for it, or choose another workdir"
             ) from None
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.time()}")
         file.flush()
         _held.add(workdir.resolve())
         try:
             yield
         finally:
             _held.discard(workdir.resolve())
+
+
+@contextlib.contextmanager
+def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
+    """Holds a folder by the first process, and makes sure that all see the same folder.
+
+    Args:
+      workdir: See `held`.
+
+    Raises:
+      ValueError: in every process, if another run holds it, or they do not share it.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def hold():
+            stack.enter_context(held(workdir))
+            return None if workdir is None else (workdir / LOCK).read_text()
+
+        token = processes.from_first(hold)
+        missing = workdir is not None and not _is_there(workdir / LOCK, token)
+        if processes.all_agree(missing):
+            where = (
+                f"process {processes.number()} sees another" if missing else "others see another"
+            )
+            raise ValueError(f"{workdir} must be one folder for all processes; {where}")
+        yield
+
+
+def _is_there(path, content):
+    """Tells whether a file has a content, or gets it soon: shared disks tell of it with delay."""
+    for _ in range(_PATIENCE if processes.several() else 1):
+        if path.exists() and path.read_text() == content:
+            return True
+        time.sleep(0.0 if not processes.several() else 1.0)
+    return False
+
+
+def check_free(workdir: pathlib.Path) -> None:
+    """Refuses a folder that holds other things than a run; hidden files do not count.
+
+    Args:
+      workdir: Need not exist.
+
+    Raises:
+      ValueError: if it holds other things.
+    """
+    if (workdir / "config.json").exists() or not workdir.exists():
+        return
+    if any(path.name not in _NOTHING and path.name[0] != "." for path in workdir.iterdir()):
+        raise ValueError(f"{workdir} is not empty and holds no run; choose another --workdir")
 
 
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
@@ -79,8 +147,7 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
                 f"{workdir} holds a run of another config ({differing}); choose another --workdir"
             )
         return
-    if workdir.exists() and any(workdir.iterdir()):
-        raise ValueError(f"{workdir} is not empty and holds no run; choose another --workdir")
+    check_free(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     records.write_whole(path, json.dumps(about, indent=2, sort_keys=True) + "\n")
 
@@ -91,8 +158,13 @@ def digest(about: dict[str, Any]) -> str:
     Args:
       about: See `claim`.
     """
-    identity = {**about, "config": {k: v for k, v in about["config"].items() if k not in PLACES}}
+    identity = {**about, "config": without_places(about["config"])}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """Returns a config without the keys that say where data lie."""
+    return {key: value for key, value in config.items() if key not in PLACES}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

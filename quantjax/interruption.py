@@ -1,9 +1,25 @@
-"""SIGTERM and Ctrl-C as a question the loop asks, so that a run ends between two steps."""
+"""SIGTERM and Ctrl-C: a question that the loop asks, and an exception elsewhere."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Generator
+
+_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+_held_back: list[int] = []
+
+
+class Stopped(BaseException):
+    """A signal outside of `watch`.
+
+    Attributes:
+      number: Of the signal.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
 
 
 @contextlib.contextmanager
@@ -15,23 +31,52 @@ def watch() -> Generator[Callable[[], int | None]]:
     Yields:
       A function that returns the number of the caught signal, or None.
     """
-    caught: list[int] = []
+    _held_back.clear()
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in numbers}
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
 
     def handle(number, frame):
         del frame
-        caught.append(number)
-        for each in numbers:
+        _held_back.append(number)
+        for each in _NUMBERS:
             signal.signal(each, before[each])
 
+    with _handling(handle):
+        yield lambda: _held_back[0] if _held_back else None
+
+
+@contextlib.contextmanager
+def ending() -> Generator[None]:
+    """Ends a program by `Stopped` at the first SIGTERM or SIGINT that nobody watches.
+
+    One that follows another ends the process at once, whatever it is doing, with 128 + its number.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    seen: list[int] = []
+
+    def handle(number, frame):
+        del frame
+        if seen or _held_back:
+            os._exit(128 + number)
+        seen.append(number)
+        raise Stopped(number)
+
+    _held_back.clear()
+    with _handling(handle):
+        yield
+
+
+@contextlib.contextmanager
+def _handling(handle):
+    before = {number: signal.getsignal(number) for number in _NUMBERS}
     try:
-        for number in numbers:
+        for number in _NUMBERS:
             signal.signal(number, handle)
-        yield lambda: caught[0] if caught else None
+        yield
     finally:
-        for number in numbers:
+        for number in _NUMBERS:
             signal.signal(number, before[number])

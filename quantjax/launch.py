@@ -25,6 +25,7 @@ from quantjax import (
     evaluate,
     folders,
     index,
+    interruption,
     parallel,
     processes,
     records,
@@ -82,7 +83,11 @@ def main(
         if not processes.is_first():
             console.silence()
         _cache_programs()
-        stopped = run(config, build, baselines, title=title, **options)
+        with interruption.ending():
+            stopped = run(config, build, baselines, title=title, **options)
+    except interruption.Stopped as error:
+        console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
+        processes.leave(_code(error.number))
     except _DOCUMENTED as error:
         processes.leave(_complain(error, 1))
     except Exception:
@@ -91,7 +96,11 @@ def main(
         traceback.print_exc()
         processes.leave(1)
     if stopped is not None:
-        sys.exit(TRY_AGAIN if stopped == signal.SIGTERM else 128 + stopped)
+        sys.exit(_code(stopped))
+
+
+def _code(number):
+    return TRY_AGAIN if number == signal.SIGTERM else 128 + number
 
 
 def run(
@@ -127,8 +136,18 @@ def run(
     experiment = build(config)
     about = {"experiment": experiment.name, "config": json.loads(config.to_json())}
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
-    processes.from_first(functools.partial(folders.claim, workdir, about))
-    with _alone_in(workdir):
+    processes.check_same(
+        {
+            **folders.without_places(about["config"]),
+            "split": experiment.splits.digest,
+            "validate_every": validate_every,
+            "allow_query_overlap": allow_query_overlap,
+            **options,
+        }
+    )
+    processes.from_first(functools.partial(folders.check_free, workdir))
+    with folders.held_by_all(workdir):
+        processes.from_first(functools.partial(folders.claim, workdir, about))
         console.announce(experiment, workdir)
         audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
         console.report_audit(audited)
@@ -195,13 +214,6 @@ def _print_sweep(argv, config, sweep):
 
 
 @contextlib.contextmanager
-def _alone_in(workdir):
-    with contextlib.ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(folders.held(workdir)))
-        yield
-
-
-@contextlib.contextmanager
 def _writers(workdir, about):
     if not processes.is_first():
         yield []
@@ -255,7 +267,11 @@ _CLUSTER: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "coordinator": (flags.DEFINE_string, None, "HOST:PORT of process 0, to start by hand."),
     "num_processes": (flags.DEFINE_integer, None, "How many processes there are, by hand."),
     "process_id": (flags.DEFINE_integer, None, "Which one this is, by hand."),
-    "detect": (flags.DEFINE_bool, False, "Let JAX look for a cluster although none was seen."),
+    "detect": (
+        flags.DEFINE_bool,
+        None,
+        "Let JAX look for a cluster although none was seen; --nodetect runs alone in one.",
+    ),
 }
 
 

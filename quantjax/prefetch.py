@@ -20,7 +20,7 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
 
     Yields:
       A function that returns the next item, and the seconds it was waited for. It raises
-      StopIteration after the last.
+      LookupError after the last. Left by an exception, nothing waits for the item being drawn.
     """
     ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
     stopped = threading.Event()
@@ -47,13 +47,15 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
         if error is not None:
             raise error
         if item is _END:
-            raise StopIteration
+            raise LookupError("there are no more items")
         return item, time.perf_counter() - began
 
     thread = threading.Thread(target=draw, name="prefetch", daemon=True)
     thread.start()
     try:
         yield take
-    finally:
+    except BaseException:
         stopped.set()
-        thread.join()
+        raise
+    stopped.set()
+    thread.join()

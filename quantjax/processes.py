@@ -23,18 +23,19 @@ def start(
     coordinator: str | None = None,
     num_processes: int | None = None,
     process_id: int | None = None,
-    detect: bool = False,
+    detect: bool | None = None,
 ) -> None:
     """Joins the other processes of a run, if there are others; before anything else of JAX.
 
-    Slurm (a step of several tasks), Kubernetes (an indexed job), Open MPI and Cloud TPU hosts that
-    name each other are found by themselves.
+    Slurm (a step of several tasks), Kubernetes (an indexed job, with the package kubernetes), Open
+    MPI and Cloud TPU hosts that name each other are found by themselves.
 
     Args:
       coordinator: HOST:PORT of process 0, to start by hand.
       num_processes: How many there are, by hand.
       process_id: Which one this is, by hand.
-      detect: Whether to let JAX look for a cluster although none was seen here.
+      detect: True to let JAX look for a cluster although none was seen here, False to run alone
+        although one was.
 
     Raises:
       ValueError: if only a part of the three is given, they do not fit, or the others do not come.
@@ -45,7 +46,7 @@ def start(
     missing = [name for name, value in by_hand.items() if value is None]
     if missing and len(missing) < len(by_hand):
         raise ValueError(f"{', '.join(by_hand)} go together; missing: {', '.join(missing)}")
-    if missing and not (detect or in_a_cluster(os.environ)):
+    if missing and not (in_a_cluster(os.environ) if detect is None else detect):
         return
     if not missing:
         _check_by_hand(coordinator, num_processes, process_id)
@@ -93,6 +94,11 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
+def number() -> int:
+    """Returns which process this is."""
+    return jax.process_index()
+
+
 def from_first(function: Callable[[], Any]) -> Any:
     """Calls a function in process 0 alone; all get what it returned, or the ValueError it raised.
 
@@ -120,6 +126,40 @@ def from_first(function: Callable[[], Any]) -> Any:
     if "error" in answer:
         raise ValueError(answer["error"])
     return answer["result"]
+
+
+def all_agree(number: int) -> int:
+    """Returns the largest of the processes' numbers, in every process.
+
+    Args:
+      number: 0 for "all is well", more for what is not.
+    """
+    if jax.process_count() == 1:
+        return number
+    return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def check_same(about: dict[str, Any]) -> None:
+    """Makes sure that all processes run the same.
+
+    Args:
+      about: What must not differ (JSON).
+
+    Raises:
+      ValueError: in every process, naming the keys where they know them, if it differs.
+    """
+    if jax.process_count() == 1:
+        return
+    here = json.loads(json.dumps(about))
+    first = from_first(lambda: about)
+    differing = sorted(key for key in {**first, **here} if first.get(key) != here.get(key))
+    if all_agree(len(differing) > 0):
+        told = [f"{key} {here.get(key)!r}, not {first.get(key)!r}" for key in differing[:3]]
+        raise ValueError(
+            f"process {jax.process_index()} runs with {', '.join(told)} of process 0"
+            if told
+            else "another process runs with other settings than process 0"
+        )
 
 
 def wait_for_all(what: str) -> None:
@@ -197,6 +237,14 @@ class Agreement:
         rows, whole = (NamedSharding(mesh, PartitionSpec(*cut)) for cut in (mesh.axis_names, ()))
         self._sharding, self._largest = rows, jax.jit(jnp.max, out_shardings=whole)
         self._size = mesh.size
+
+    def last(self, number: int | None) -> int | None:
+        """Waits for all, and returns the number that is agreed on when nothing more will be said.
+
+        Args:
+          number: 1 or more; None for nothing.
+        """
+        return number if self._alone else all_agree(number or 0) or None
 
     def say(self, number: int | None) -> int | None:
         """Takes this process's number, and returns the one that is agreed on, or None.

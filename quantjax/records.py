@@ -127,6 +127,7 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
         wrong.sort(key=lambda name: name != "loss")
         if skipped:
             journal.clock.skipped += 1
+            wrong = wrong or ["the new state"]
             record = {**record, "skipped": ", ".join(wrong)}
             values = {name: None if name in wrong else value for name, value in values.items()}
             if journal.clock.skipped == _PATIENCE:
@@ -192,9 +193,13 @@ def write_whole(path: pathlib.Path, text: str) -> None:
       path: Replaced if it is there.
       text: Its new content.
     """
-    scratch = path.with_name(f".{path.name}.tmp")
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.write_text(text)
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
 
 
 def _rates(journal, step):

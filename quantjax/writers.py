@@ -49,7 +49,8 @@ def _tensorboard(folder):
             writers.append(
                 SummaryWriter(
                     str(folder),
-                    purge_step=record["step"],
+                    # A record after an epoch belongs to a step that was written before.
+                    purge_step=record["step"] + ("after_epoch" in record),
                     max_queue=0,  # no limit: a full disk ends its thread, and a full queue waits
                 )
             )

@@ -10,15 +10,18 @@ import sys
 import jax
 import numpy as np
 
-from quantjax import checkpoint, parallel, train
+from quantjax import parallel, train
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 
 
-def start(workdir, *arguments, processes=1, devices=1, prefix=()):
-    """Starts `tests.run_toy` in one process or several on loopback, `devices` each."""
+def start(workdir, *arguments, processes=1, devices=1, prefix=(), of_last=()):
+    """Starts `tests.run_toy` in one process or several on loopback, `devices` each.
+
+    The last process gets the arguments `of_last` as well.
+    """
     environment = {
         **os.environ,
         "TOY_DEVICES": str(devices),
@@ -31,6 +34,7 @@ def start(workdir, *arguments, processes=1, devices=1, prefix=()):
     if processes > 1:
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
         cluster = [[*together, f"--process_id={number}"] for number in range(processes)]
+    cluster[-1] = [*cluster[-1], *of_last]
     command = [*prefix, sys.executable, "-m", "tests.run_toy", f"--workdir={workdir}", *arguments]
     return [
         subprocess.Popen(
@@ -85,10 +89,7 @@ def final_state(workdir, **changes):
     """Reads the latest checkpoint of a run of DQN with trained codebooks."""
     experiment = toy.experiment(toy.dqn_ste(), **changes)
     mesh = parallel.data_mesh(jax.devices()[:1])
-    about = {"experiment": experiment.name, "split": experiment.splits.digest}
-    with checkpoint.opened(workdir / "checkpoints", about) as store:
-        restored = store.restore(train.initialize(experiment, mesh))
-    return jax.tree.map(np.asarray, restored)
+    return jax.tree.map(np.asarray, train.restore(experiment, workdir, mesh=mesh))
 
 
 def free_port():

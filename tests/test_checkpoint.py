@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import checkpoint, parallel, train
+from quantjax import checkpoint, data, parallel, train
 from tests import toy
 
 # Orbax leaves reads behind that it began, once one of them has failed.
@@ -82,13 +82,13 @@ def test_every_byte_counts(trained, copied, experiment, mesh):
     """One byte of each of many places; what is restored all the same is bit-equal."""
     like = train.initialize(experiment, mesh)
     rng = np.random.default_rng(0)
-    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    about = train.about_run(experiment)
     seen = 0
     for path in array_files(copied, 16):
         before = path.read_bytes()
         for place in rng.integers(0, len(before), size=3) if before else ():
             flip(path, place)
-            with checkpoint.opened(copied / "checkpoints", about) as store:
+            with checkpoint.opened(copied / "checkpoints", about, read_only=True) as store:
                 try:
                     restored = store.restore(like, 16)
                 except (checkpoint.DamagedError, ValueError):
@@ -142,10 +142,9 @@ def test_the_best_is_kept_whatever_its_age(experiment, mesh, tmp_path):
     options = {"workdir": tmp_path, "mesh": mesh, "after_epoch": after_epoch}
     result = train.fit(longer, keep=2, **options)
     assert steps_in(tmp_path) == [8, 20, 24]
-    about = {"experiment": experiment.name, "split": experiment.splits.digest}
-    with checkpoint.opened(tmp_path / "checkpoints", about) as store:
-        assert store.best() == 8
-        best = store.restore(train.initialize(longer, mesh), store.best())
+    best = train.restore(longer, tmp_path, best=True, mesh=mesh)
+    assert int(best.step) == 8
+    assert int(train.restore(longer, tmp_path, mesh=mesh).step) == 24
     assert_equal_bits(best.params, train.fit(longer._replace(num_epochs=2), mesh=mesh).state.params)
     records = [each for each in result.history if "after_epoch" in each]
     assert [each["validation"] for each in records] == list(values.values())
@@ -180,3 +179,47 @@ def test_checksums_tell_every_type_apart_and_do_not_depend_on_the_mesh(mesh):
     eight = parallel.data_mesh()
     rows = {"float": jax.device_put(leaves["float"], parallel.by_rows(eight))}
     assert checkpoint.checksums(rows)["float"] == before["float"]
+
+
+def test_reading_leaves_everything_as_it_is(trained, copied, experiment, mesh, tmp_path):
+    unfinished = copied / "checkpoints" / "24.orbax-checkpoint-tmp"
+    unfinished.mkdir()
+    before = sorted(path for path in copied.rglob("*"))
+    assert_equal_bits(train.restore(experiment, copied, mesh=mesh), trained[0])
+    assert sorted(path for path in copied.rglob("*")) == before
+    with pytest.raises(FileNotFoundError, match="has no checkpoint with a validation"):
+        train.restore(experiment, copied, best=True, mesh=mesh)
+    with pytest.raises(FileNotFoundError, match="elsewhere has no checkpoints"):
+        train.restore(experiment, tmp_path / "elsewhere", mesh=mesh)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 1}, "belongs to another run: seed 0, not 1"),
+        ({"batch_size": 32, "sampler": data.shuffled(256, 32)}, "batch_size 64, not 32"),
+        ({"num_epochs": 2}, "is 4 epochs along, more than num_epochs, 2"),
+    ],
+)
+def test_a_state_of_another_experiment_is_refused(copied, experiment, mesh, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train.fit(experiment._replace(**changes), workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+
+
+def test_a_disk_that_fails_today_is_no_damage(copied, experiment, mesh, monkeypatch):
+    def failing(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "_about", failing)
+    with pytest.raises(PermissionError):
+        train.fit(experiment, workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+    assert not (copied / "damaged").exists()
+
+
+def test_a_run_that_lost_its_checkpoints_says_that_it_starts_again(copied, experiment, mesh):
+    shutil.rmtree(copied / "checkpoints")
+    with pytest.warns(UserWarning, match="holds no checkpoint: starting at step 0 again"):
+        train.fit(experiment._replace(num_epochs=1), workdir=copied, mesh=mesh)

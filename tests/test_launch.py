@@ -145,14 +145,18 @@ def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys):
 
 
 def test_another_config_is_refused_and_nothing_is_harmed(finished, capsys):
-    before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
+    def files():
+        found = [path for path in finished.rglob("*") if path.is_file() and path.name != ".lock"]
+        return {path: path.read_bytes() for path in found}
+
+    before = files()
     with pytest.raises(SystemExit) as caught:
         run(finished, "--config.num_epochs=4", "--config.nested.depth=2")
     assert caught.value.code == 1
     error = capsys.readouterr().err
     assert "nested.depth is 1 there, 2 here, num_epochs is 3 there, 4 here" in error
     assert error.count("\n") == 1
-    assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
+    assert files() == before
 
 
 def leaking(config):
@@ -240,6 +244,34 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path, finished,
     assert (tmp_path / "toy" / "results.json").read_text() == (
         finished / "results.json"
     ).read_text()
+
+
+@pytest.mark.parametrize("stage", ["announce", "table"])
+def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, stage):
+    from quantjax import console
+
+    told = getattr(console, stage)
+
+    def interrupted(*arguments):
+        told(*arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(console, stage, interrupted)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", "--config.num_epochs=1")
+    assert caught.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) is before
+    monkeypatch.undo()
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    assert (tmp_path / "toy" / "results.json").exists()
+
+
+def test_a_workdir_whose_first_write_failed_is_free(tmp_path):
+    (tmp_path / "toy" / "lost+found").mkdir(parents=True)
+    (tmp_path / "toy" / ".config.json.1.tmp").write_text("{")
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    assert (tmp_path / "toy" / "results.json").exists()
 
 
 def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):

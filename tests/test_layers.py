@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "interruption": set(),
     "processes": set(),
     "prefetch": set(),
-    "folders": {"records"},
+    "folders": {"processes", "records"},
     "checkpoint": {"processes"},
     "parallel": {"methods"},
     "embedding": {"methods", "parallel", "data"},
@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "writers": set(),
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
-        "folders", "processes", "checkpoint", "writers",
+        "folders", "processes", "checkpoint", "writers", "interruption",
     },
     "cli": {"console", "data"},
 }  # fmt: skip

@@ -24,7 +24,7 @@ def test_items_come_in_order_and_ahead():
         assert drawn == [0, 1, 2, 3]  # three wait, and one is held until there is room
         taken = [take() for _ in range(10)]
         assert [item for item, _ in taken] == list(range(10))
-        with pytest.raises(StopIteration):
+        with pytest.raises(LookupError, match="no more"):
             take()
 
 

@@ -82,6 +82,21 @@ def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path
 
 
 @pytest.mark.slow
+def test_processes_that_run_different_things_are_refused(tmp_path):
+    for options, message in (
+        (["--config.seed=1"], "process 1 runs with seed 1, not 0 of process 0"),
+        (["--validate_every=1"], "process 1 runs with validate_every 1, not 0 of process 0"),
+        ([f"--workdir={tmp_path}/other"], "must be one folder for all processes; process 1 sees"),
+    ):
+        started = programs.start(tmp_path / "run", processes=2, of_last=options)
+        ended = programs.wait(started)
+        assert [code for code, _, _ in ended] == [1, 1], ended
+        assert message in ended[1][2]
+        assert "Traceback" not in ended[0][2] + ended[1][2]
+        assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.slow
 def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
     workdir = tmp_path / "run"
     programs.run(workdir, "--checkpoint_every=2")

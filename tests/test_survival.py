@@ -95,17 +95,18 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
 
 
 @pytest.mark.slow
-def test_a_second_signal_stops_at_once(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_stops_at_once(tmp_path, number):
     # Input takes a minute to come: the first signal waits for it, the second does not.
     (process,) = programs.start(tmp_path / "run", "--config.pause=60.0", "--log_every=1")
     wait_for_steps(tmp_path / "run", 3, process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     time.sleep(1)
     assert process.poll() is None
     began = time.perf_counter()
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     ((code, _, _),) = programs.wait([process])
-    assert code == -signal.SIGTERM
+    assert code == 128 + number
     assert time.perf_counter() - began < 5
 
 

@@ -50,13 +50,13 @@ def stop_after(step):
     return callback
 
 
-@pytest.mark.parametrize("stop", [2, 4, 6, 14])
+@pytest.mark.parametrize("stop", [2, 4, 6, 14, 16])
 def test_a_stopped_run_resumes_to_the_same_bits(experiment, uninterrupted, mesh, tmp_path, stop):
     whole, folder = uninterrupted
     options = {"workdir": tmp_path, "mesh": mesh, "log_every": 2}
     stopped = train.fit(experiment, callbacks=[stop_after(stop)], **options)
     assert stopped.signal == signal.SIGTERM
-    assert stop <= int(stopped.state.step) < 16
+    assert stop <= int(stopped.state.step) <= 16
     resumed = train.fit(experiment, **options)
     assert resumed.signal is None
     assert_equal_bits(resumed.state, whole.state)
@@ -251,6 +251,45 @@ with folders.held(pathlib.Path({workdir!r})):
     print("held", flush=True)
     time.sleep(60)
 """
+
+
+def test_a_state_that_is_not_finite_is_not_saved(mesh, tmp_path):
+    experiment = toy.experiment(toy.triplet_quantization(), num_epochs=4)
+    phase = experiment.method.phases[0]
+
+    def loss(params, state, batch, context):
+        value, (after, metrics) = phase.loss(params, state, batch, context)
+        wrong = jax.numpy.where(context.step >= 6, jax.numpy.nan, 0.0)
+        return value, ({**after, "spoilt": state["spoilt"] + wrong}, metrics)
+
+    def init(*arguments):
+        params, state = experiment.method.init(*arguments)
+        return params, {**state, "spoilt": jax.numpy.zeros(())}
+
+    method = experiment.method._replace(phases=(phase._replace(loss=loss),), init=init)
+    spoilt = experiment._replace(method=method)
+    with pytest.raises(records.NonFiniteError, match=r"a state is not finite at step 8.*step 4"):
+        train.fit(spoilt, workdir=tmp_path, mesh=mesh)
+    skipped = train.fit(spoilt, mesh=mesh, skip_non_finite=True, log_every=1)
+    assert {each.get("skipped") for each in skipped.history[6:]} == {"the new state"}
+    assert float(skipped.state.state["spoilt"]) == 0
+
+
+def test_devices_that_cannot_share_the_rows_of_a_refresh_are_refused_at_once():
+    three = parallel.data_mesh(jax.devices()[:3])
+    odd = toy.experiment(toy.dqn(), sampler=data.shuffled(256, 48), batch_size=48)
+    with pytest.raises(
+        ValueError, match="rows are embedded 1024 at a time, which 3 devices cannot"
+    ):
+        train.fit(odd, mesh=three)
+
+
+def test_a_sampler_whose_epochs_differ_is_refused(experiment, mesh):
+    uneven = experiment._replace(
+        sampler=lambda seed, epoch: experiment.sampler(seed, epoch)[: 4 - epoch % 2]
+    )
+    with pytest.raises(ValueError, match="got 4 in the first and 3 in epoch 1"):
+        train.fit(uneven, mesh=mesh)
 
 
 def test_fewer_training_rows_than_codewords_are_refused(mesh):

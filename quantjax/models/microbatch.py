@@ -19,8 +19,8 @@ def microbatched(network: Network, size: int) -> Network:
       size: Rows of a turn.
 
     Returns:
-      The network; a batch of size or fewer rows is applied at once. `apply` raises ValueError if
-      size does not divide a larger batch, or training changes the network's state.
+      The network; a batch of size or fewer rows is applied at once. In training `apply` raises
+      ValueError if size does not divide a larger batch, or the network's state would change.
 
     Raises:
       ValueError: if size is below 1.
@@ -35,9 +35,9 @@ def microbatched(network: Network, size: int) -> Network:
         rows = len(x)
         if rows <= size:
             return network.apply(params, net_state, x, train=train, key=key)
-        if rows % size:
+        num_turns = -(-rows // size)
+        if train and rows % size:
             raise ValueError(f"microbatches of {size} rows must divide the batch of {rows}")
-        num_turns = rows // size
         if train:
             _check_state(network, params, net_state, x[:size], key)
 
@@ -48,9 +48,10 @@ def microbatched(network: Network, size: int) -> Network:
             return network.apply(params, net_state, x, train=train, key=turn_key)[0]
 
         # Row i of each run of num_turns rows goes to turn i.
+        x = jax.numpy.pad(x, ((0, num_turns * size - rows), *[(0, 0)] * (x.ndim - 1)))
         parts = x.reshape(size, num_turns, *x.shape[1:]).swapaxes(0, 1)
         y = jax.lax.map(turn, (jax.numpy.arange(num_turns), parts))
-        return y.swapaxes(0, 1).reshape(rows, *y.shape[2:]), net_state
+        return y.swapaxes(0, 1).reshape(num_turns * size, *y.shape[2:])[:rows], net_state
 
     return Network(network.init, apply)
 

@@ -5,7 +5,7 @@ all there is to save: a run that is killed and started again ends with the same 
 """
 
 from quantjax.train.experiment import Experiment, TrainState, initialize
-from quantjax.train.loop import AfterEpoch, FitResult, fit
+from quantjax.train.loop import AfterEpoch, FitResult, about_run, fit, restore
 from quantjax.train.step import make_step, refresh
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "Experiment",
     "FitResult",
     "TrainState",
+    "about_run",
     "fit",
     "initialize",
     "make_step",
     "refresh",
+    "restore",
 ]

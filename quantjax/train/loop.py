@@ -3,16 +3,17 @@
 import contextlib
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import (
     checkpoint,
+    embedding,
     folders,
     interruption,
     parallel,
@@ -21,7 +22,7 @@ from quantjax import (
     records,
 )
 from quantjax.train.experiment import Experiment, TrainState, initialize, key
-from quantjax.train.step import make_step, refresh
+from quantjax.train.step import all_finite, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
@@ -36,7 +37,7 @@ class FitResult(NamedTuple):
     Attributes:
       state: The final train state.
       history: Logged records, oldest first, those before a resume included.
-      signal: Number of the signal that stopped the run, or None if it is complete.
+      signal: Number of the signal that stopped the run, or that reached it at its end, or None.
     """
 
     state: TrainState
@@ -96,21 +97,36 @@ def fit(
     mesh = parallel.data_mesh() if mesh is None else mesh
     workdir = None if workdir is None else pathlib.Path(workdir)
     per_epoch = _check(experiment, mesh)
-    about = {"experiment": experiment.name, "split": experiment.splits.digest}
+    about = about_run(experiment)
+    processes.check_same(
+        {
+            **about,
+            "num_epochs": experiment.num_epochs,
+            "log_every": log_every,
+            "checkpoint_every": checkpoint_every,
+            "keep": keep,
+            "resume": resume,
+            "skip_non_finite": skip_non_finite,
+            "looks after epochs": after_epoch is not None,
+            "jax": jax.__version__,
+        }
+    )
     folder = None if workdir is None else workdir / "checkpoints"
     writes = workdir is not None and processes.is_first()
     phases = experiment.method.phases
     with (
         interruption.watch() as caught,
-        _held(workdir),
+        folders.held_by_all(workdir),
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
         _last_good(store),
     ):
-        train_state = _restored(store, initialize(experiment, mesh), resume=resume)
+        train_state = _restored(store, experiment, initialize(experiment, mesh), resume=resume)
         step, epoch = int(train_state.step), int(train_state.epoch)
-        was_complete = epoch == experiment.num_epochs
+        log_file = workdir / "metrics.jsonl" if workdir is not None and writes else None
+        if step == 0 and log_file is not None and log_file.exists():
+            warnings.warn(f"{folder} holds no checkpoint: starting at step 0 again", stacklevel=2)
         journal = records.open_journal(
-            workdir / "metrics.jsonl" if workdir is not None and writes else None,
+            log_file,
             callbacks if processes.is_first() else (),
             step,
             batch_size=experiment.batch_size,
@@ -149,12 +165,12 @@ def fit(
                     _save(store, journal, step, train_state, value)
                 elif not last and checkpoint_every and step % checkpoint_every == 0:
                     _save(store, journal, step, train_state)
-        complete = epoch == experiment.num_epochs
         value = None
-        if complete and epoch > 0:
+        if epoch == experiment.num_epochs > 0:
             value = _look(after_epoch, journal, train_state, step, epoch - 1)
-        _save(store, journal, step, train_state, value, replace=complete and not was_complete)
-    return FitResult(train_state, journal.history, None if complete else stopped)
+            stopped = agreement.last(caught())
+        _save(store, journal, step, train_state, value)
+    return FitResult(train_state, journal.history, stopped)
 
 
 def _batches(experiment, mesh, step, per_epoch):
@@ -163,6 +179,11 @@ def _batches(experiment, mesh, step, per_epoch):
     mine = parallel.local_rows(mesh, experiment.batch_size)
     for epoch in range(step // per_epoch, experiment.num_epochs):
         positions = experiment.sampler(experiment.seed, epoch)
+        if len(positions) != per_epoch:
+            raise ValueError(
+                f"the sampler must give as many batches every epoch, got {per_epoch} in the first "
+                f"and {len(positions)} in epoch {epoch}"
+            )
         for rows in positions[max(step - epoch * per_epoch, 0) :, mine]:
             batch = {**source[train[rows]], "index": rows.astype(np.int32)}
             yield parallel.put_rows(mesh, batch)
@@ -181,10 +202,14 @@ def _look(after_epoch, journal, train_state, step, epoch):
         found = after_epoch(train_state, epoch)
         seconds = round(time.perf_counter() - began, 3)
         about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
-        there = [{**about, **found}]
+        there = [{**about, **{name: _plain(value) for name, value in found.items()}}]
         records.log_record(journal, there[0])
         journal.clock.since += seconds
     return there[0].get("validation")
+
+
+def _plain(value):
+    return value if isinstance(value, int) else float(value)
 
 
 @contextlib.contextmanager
@@ -225,32 +250,79 @@ def _augmenter(experiment):
     )
 
 
-def _restored(store, train_state, *, resume):
+def about_run(experiment: Experiment) -> dict[str, Any]:
+    """Returns what a checkpoint must share with an experiment that goes on from it."""
+    return {
+        "experiment": experiment.name,
+        "split": experiment.splits.digest,
+        "seed": experiment.seed,
+        "batch_size": experiment.batch_size,
+        "steps per epoch": len(experiment.sampler(experiment.seed, 0)),
+    }
+
+
+def restore(
+    experiment: Experiment,
+    workdir: str | pathlib.Path,
+    *,
+    best: bool = False,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """Reads a checkpoint of a run, which may be at work, and leaves everything as it is.
+
+    Args:
+      experiment: What was run.
+      workdir: Its folder.
+      best: Whether to read the one with the largest "validation" instead of the latest.
+      mesh: Where the state is put; all devices when None.
+
+    Returns:
+      The state.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint, or none with a "validation".
+      ValueError: if it belongs to another experiment.
+      checkpoint.DamagedError: if it cannot be read.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{workdir} has no checkpoints")
+    like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
+    with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
+        step = store.best() if best else store.latest()
+        if step is None:
+            raise FileNotFoundError(
+                f"{folder} has no checkpoint{' with a validation' if best else ''}"
+            )
+        return store.restore(like, step)
+
+
+def _restored(store, experiment, train_state, *, resume):
     latest = store.latest()
     if latest is not None and not resume:
         raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
     restored = store.restore(train_state)
-    return train_state if restored is None else restored
+    if restored is None:
+        return train_state
+    if int(restored.epoch) > experiment.num_epochs:
+        raise ValueError(
+            f"{store.folder} is {int(restored.epoch)} epochs along, more than num_epochs, "
+            f"{experiment.num_epochs}; choose another workdir"
+        )
+    return restored
 
 
-@contextlib.contextmanager
-def _held(workdir):
-    """Holds the workdir by the first process, and lets all know if it cannot be held."""
-    with contextlib.ExitStack() as stack:
-        processes.from_first(lambda: stack.enter_context(folders.held(workdir)))
-        yield
-
-
-def _save(store, journal, step, train_state, value=None, *, replace=False):
+def _save(store, journal, step, train_state, value=None):
     records.settle(journal)
-    if not _all_finite(train_state.params):
-        raise records.NonFiniteError(f"a parameter is not finite at step {step}")
-    store.save(step, train_state, value=value, replace=replace)
+    for what, part in (("parameter", train_state.params), ("state", train_state.state)):
+        if not _all_finite(part):
+            raise records.NonFiniteError(f"a {what} is not finite at step {step}")
+    store.save(step, train_state, value=value)
 
 
 @jax.jit
-def _all_finite(params):
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
+def _all_finite(tree):
+    return all_finite(tree)
 
 
 @contextlib.contextmanager
@@ -268,6 +340,9 @@ def _last_good(store):
 def _check(experiment, mesh):
     """Returns the steps of an epoch once sizes are known to fit."""
     parallel.check_divisible(mesh, experiment.batch_size)
+    embedding.check_mesh(mesh)
+    if experiment.num_epochs < 0:
+        raise ValueError(f"num_epochs must be 0 or more, got {experiment.num_epochs}")
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise ValueError(

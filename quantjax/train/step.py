@@ -1,6 +1,7 @@
 """One step of optimization, and the pass over the training set between epochs."""
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,8 +22,8 @@ def make_step(
     Args:
       experiment: Gives optimizers and seed.
       phase: Its loss and the entries it trains.
-      skip_non_finite: Whether a step whose loss or gradient is not finite leaves everything but
-        the step's number as it was; its metrics have "skipped" 1, those of others 0.
+      skip_non_finite: Whether a step whose loss, gradient or outcome is not finite leaves
+        everything but the step's number as it was; its metrics have "skipped" 1, others' 0.
 
     Returns:
       `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
@@ -55,12 +56,22 @@ def make_step(
             params, state = experiment.method.after_step(params, state)
         taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
         if skip_non_finite:
-            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            finite = all_finite((loss, metrics["grad_norm"], params, state))
             taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)
             metrics["skipped"] = 1.0 - finite
         return taken._replace(step=train_state.step + 1), metrics
 
     return step
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Tells whether all numbers of a pytree are finite, [] bool; one without any is."""
+    found = [
+        jnp.all(jnp.isfinite(leaf))
+        for leaf in jax.tree.leaves(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    return jnp.all(jnp.stack([jnp.array(True), *found]))
 
 
 def refresh(

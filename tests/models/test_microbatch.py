@@ -36,11 +36,12 @@ def test_loss_and_gradient_are_those_of_the_whole_batch(size):
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(due[1])) > 1e-3
 
 
-def test_rows_come_back_in_their_order():
+@pytest.mark.parametrize("size", [8, 12])
+def test_rows_come_back_in_their_order(size):
     network = plain()
     params, state = network.init(jax.random.key(0), X)
     due, _ = network.apply(params, state, X, train=False)
-    found, _ = microbatched(network, 8).apply(params, state, X, train=False)
+    found, _ = microbatched(network, size).apply(params, state, X, train=False)
     np.testing.assert_allclose(found, due, atol=1e-6)
 
 
@@ -134,4 +135,4 @@ def test_sizes_that_do_not_fit_are_refused():
         microbatched(plain(), 0)
     params, state = plain().init(jax.random.key(0), X)
     with pytest.raises(ValueError, match="microbatches of 12 rows must divide the batch of 32"):
-        microbatched(plain(), 12).apply(params, state, X, train=False)
+        microbatched(plain(), 12).apply(params, state, X, train=True)

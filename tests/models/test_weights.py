@@ -162,7 +162,10 @@ def test_safetensors_of_every_type_come_back(tmp_path, kind):
         (weight_files.safetensors({"a": ("F32", (0, 2**64 - 1), b"")}), "cannot read .* damaged"),
         (weight_files.safetensors({"a": ("F32", (1,) * 99, bytes(4))}), "cannot read .* damaged"),
         (struct.pack("<Q", 2**40) + b"{}", "header too large; the file is truncated or damaged"),
-        (weight_files.safetensors({"a": ("F32" * 9**5, (2,), b"")}), "file: .{,240} damaged, fetch it anew"),
+        (
+            weight_files.safetensors({"a": ("F32" * 9**5, (2,), b"")}),
+            "file: .{,240} damaged, fetch it anew",
+        ),
         (weight_files.safetensors({"a": ("F8_E4M3", (2,), bytes(2))}), "holds tensors of F8_E4M3"),
     ],
 )
