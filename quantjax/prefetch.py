@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-_END = object()
-
 
 @contextlib.contextmanager
 def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tuple[Any, float]]]:
@@ -22,40 +20,38 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
       A function that returns the next item, and the seconds it was waited for. It raises
       LookupError after the last. Left by an exception, nothing waits for the item being drawn.
     """
-    ready: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
-    stopped = threading.Event()
-
-    def put(item, error=None):
-        while not stopped.is_set():
-            with contextlib.suppress(queue.Full):
-                ready.put((item, error), timeout=0.1)
-                return
+    # Queues without locks of their own: a thread that loses its turn holds nobody up.
+    ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+    permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
+    for _ in range(depth):
+        permits.put(True)
 
     def draw():
         try:
-            for item in items:
-                put(item)
-                if stopped.is_set():
-                    return
-            put(_END)
+            while permits.get():
+                ready.put((next(items), None))
+        except StopIteration:
+            ready.put((None, LookupError("there are no more items")))
         except BaseException as error:  # handed over to who asks
-            put(_END, error)
+            ready.put((None, error))
 
     def take():
         began = time.perf_counter()
         item, error = ready.get()
         if error is not None:
+            ready.put((None, error))
             raise error
-        if item is _END:
-            raise LookupError("there are no more items")
+        permits.put(True)
         return item, time.perf_counter() - began
 
     thread = threading.Thread(target=draw, name="prefetch", daemon=True)
     thread.start()
     try:
         yield take
-    except BaseException:
-        stopped.set()
-        raise
-    stopped.set()
+    finally:
+        # Permits that are left come first, and are worth at most `depth` items nobody will take.
+        with contextlib.suppress(queue.Empty):
+            while True:
+                permits.get_nowait()
+        permits.put(False)
     thread.join()
