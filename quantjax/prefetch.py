@@ -38,11 +38,12 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
     def take():
         began = time.perf_counter()
         item, error = ready.get()
+        waited = time.perf_counter() - began
         if error is not None:
             ready.put((None, error))
             raise error
-        permits.put(True)
-        return item, time.perf_counter() - began
+        permits.put(True)  # from here on the other thread may take this one's core
+        return item, waited
 
     thread = threading.Thread(target=draw, name="prefetch", daemon=True)
     thread.start()
