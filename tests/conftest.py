@@ -15,6 +15,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+LONG = "test_methods.py", "test_processes.py", "test_survival.py", "test_every_experiment.py"
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first: no worker is left with one when the others are done."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def release_programs():
     """Drops compiled programs after each file: thousands in one process run out of memory maps."""

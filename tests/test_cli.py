@@ -157,6 +157,7 @@ def experiment(source, parts):
 
 
 @pytest.mark.data
+@pytest.mark.slow
 def test_training_on_real_records_equals_training_on_the_folder(clothing, tmp_path):
     source, due, parts = clothing
     for name, rows in parts.items():

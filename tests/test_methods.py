@@ -82,7 +82,14 @@ def test_pmap_takes_the_steps_of_jit(make, mesh):
     assert largest_gap(one.state, pmapped.state) < 1e-5
 
 
-@every_method
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(make, marks=() if name in toy.WITH_CODEBOOKS else pytest.mark.slow)
+        for name, make in toy.METHODS.items()
+    ],
+    ids=toy.METHODS.keys(),
+)
 def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
     experiment = toy.experiment(make())
     meshes = mesh, parallel.data_mesh()

@@ -7,14 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import parallel, processes
-from tests import programs
+from quantjax import launch, parallel, processes
+from tests import programs, run_toy
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
+    """A run of this very process."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    programs.run(workdir)
+    argv = ["toy", f"--workdir={workdir}"]
+    parts = run_toy.get_config, run_toy.build, run_toy.measured
+    launch.main(*parts, title="toy", argv=argv)
     return workdir
 
 

@@ -66,7 +66,10 @@ def alike(name):
     return case, begun._replace(state=train_state), network, images
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "convnet" else pytest.mark.slow) for name in NAMES],
+)
 def test_torchs_network_gives_what_ours_does(name):
     case, begun, network, images = alike(name)
     params, state = begun.state.params["net"], begun.state.state

@@ -21,6 +21,8 @@ NETWORKS = {
     "resnet18": lambda: models.resnet18((32, 32, 3)),
 }
 
+DEEP = "cifar_resnet18", "efficientnet_lite0", "resnet18"
+
 
 def dtypes(tree):
     return {leaf.dtype for leaf in jax.tree.leaves(tree)}
@@ -28,10 +30,7 @@ def dtypes(tree):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow if name == "efficientnet_lite0" else ())
-        for name in NETWORKS
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name in DEEP else ()) for name in NETWORKS],
 )
 def test_params_statistics_outputs_and_gradients_stay_float32(name):
     network = models.in_precision(NETWORKS[name](), "bfloat16")
