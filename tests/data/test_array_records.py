@@ -251,6 +251,7 @@ def test_a_source_travels_to_another_process(folder, records):
     np.testing.assert_array_equal(source[rows]["image"], due)
 
 
+@pytest.mark.slow
 def test_a_pass_over_more_than_may_be_held_holds_nothing(tmp_path, rng):
     """140 MB of noise, read by a process whose memory grows by less than a third of that."""
     for i in range(12):

@@ -104,7 +104,7 @@ def test_files_without_damage_are_read(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "count", [200, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "many"]
+    "count", [100, pytest.param(10_000, marks=pytest.mark.slow)], ids=["some", "many"]
 )
 @pytest.mark.parametrize("name", READERS)
 def test_damaged_files_are_read_or_refused_as_documented(name, count, tmp_path, calls):
