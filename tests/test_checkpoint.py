@@ -7,6 +7,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from quantjax import checkpoint, data, parallel, train
@@ -223,3 +224,18 @@ def test_a_run_that_lost_its_checkpoints_says_that_it_starts_again(copied, exper
     shutil.rmtree(copied / "checkpoints")
     with pytest.warns(UserWarning, match="holds no checkpoint: starting at step 0 again"):
         train.fit(experiment._replace(num_epochs=1), workdir=copied, mesh=mesh)
+
+
+def test_a_disk_that_is_full_is_said_and_what_is_there_stays(copied, experiment, mesh, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    longer = experiment._replace(num_epochs=6)
+    with monkeypatch.context() as patch:
+        patch.setattr(ocp.CheckpointManager, "save", full)
+        with pytest.raises(
+            OSError, match=r"No space left on device; .* not be written.*checkpoints"
+        ):
+            train.fit(longer, workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+    assert int(train.fit(longer, workdir=copied, mesh=mesh).state.step) == 24

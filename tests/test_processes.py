@@ -41,7 +41,6 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert values == pytest.approx(programs.values_of(alone), abs=0.005)
 
 
-@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
     workdir = tmp_path / "run"
     started = programs.start(
