@@ -101,11 +101,12 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
 
 def _is_there(path, content):
     """Tells whether a file has a content, or gets it soon: shared disks tell of it with delay."""
-    for _ in range(_PATIENCE if processes.several() else 1):
-        if path.exists() and path.read_text() == content:
-            return True
-        time.sleep(0.0 if not processes.several() else 1.0)
-    return False
+    deadline = time.monotonic() + _PATIENCE
+    while not (path.exists() and path.read_text() == content):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def check_free(workdir: pathlib.Path) -> None:

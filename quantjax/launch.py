@@ -205,12 +205,14 @@ def _print_sweep(argv, config, sweep):
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
         sys.exit(_complain(ValueError("runs of a sweep need a workdir each; drop --workdir"), 2))
+    commands = []
     for overrides in sweep():
         unknown = sorted(overrides.keys() - folders.flat(json.loads(config.to_json())).keys())
         if unknown:
             sys.exit(_complain(ValueError(f"sweep() sets an unknown key {unknown[0]}"), 2))
         settings = [f"--config.{key}={value}" for key, value in overrides.items()]
-        print(shlex.join([*program, *rest, *settings]))
+        commands.append(shlex.join([*program, *rest, *settings]))
+    print("\n".join(commands))
 
 
 @contextlib.contextmanager

@@ -162,16 +162,6 @@ def check_same(about: dict[str, Any]) -> None:
         )
 
 
-def wait_for_all(what: str) -> None:
-    """Waits until every process has come here.
-
-    Args:
-      what: A name of the place, the same in all.
-    """
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(what)
-
-
 def spans(mesh: Mesh | None) -> bool:
     """Tells whether a mesh has devices of other processes."""
     return mesh is not None and mesh.is_multi_process

@@ -5,7 +5,8 @@ all there is to save: a run that is killed and started again ends with the same 
 """
 
 from quantjax.train.experiment import Experiment, TrainState, initialize
-from quantjax.train.loop import AfterEpoch, FitResult, about_run, fit, restore
+from quantjax.train.loop import AfterEpoch, FitResult, fit
+from quantjax.train.resume import about_run, restore
 from quantjax.train.step import make_step, refresh
 
 __all__ = [

@@ -22,6 +22,7 @@ from quantjax import (
     records,
 )
 from quantjax.train.experiment import Experiment, TrainState, initialize, key
+from quantjax.train.resume import about_run, restored
 from quantjax.train.step import all_finite, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
@@ -120,7 +121,7 @@ def fit(
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
         _last_good(store),
     ):
-        train_state = _restored(store, experiment, initialize(experiment, mesh), resume=resume)
+        train_state = restored(store, experiment, initialize(experiment, mesh), resume=resume)
         step, epoch = int(train_state.step), int(train_state.epoch)
         log_file = workdir / "metrics.jsonl" if workdir is not None and writes else None
         if step == 0 and log_file is not None and log_file.exists():
@@ -248,68 +249,6 @@ def _augmenter(experiment):
     return jax.jit(
         lambda step, batch: experiment.augment(key(experiment.seed, "augment", step), batch)
     )
-
-
-def about_run(experiment: Experiment) -> dict[str, Any]:
-    """Returns what a checkpoint must share with an experiment that goes on from it."""
-    return {
-        "experiment": experiment.name,
-        "split": experiment.splits.digest,
-        "seed": experiment.seed,
-        "batch_size": experiment.batch_size,
-        "steps per epoch": len(experiment.sampler(experiment.seed, 0)),
-    }
-
-
-def restore(
-    experiment: Experiment,
-    workdir: str | pathlib.Path,
-    *,
-    best: bool = False,
-    mesh: Mesh | None = None,
-) -> TrainState:
-    """Reads a checkpoint of a run, which may be at work, and leaves everything as it is.
-
-    Args:
-      experiment: What was run.
-      workdir: Its folder.
-      best: Whether to read the one with the largest "validation" instead of the latest.
-      mesh: Where the state is put; all devices when None.
-
-    Returns:
-      The state.
-
-    Raises:
-      FileNotFoundError: if there is no checkpoint, or none with a "validation".
-      ValueError: if it belongs to another experiment.
-      checkpoint.DamagedError: if it cannot be read.
-    """
-    folder = pathlib.Path(workdir) / "checkpoints"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{workdir} has no checkpoints")
-    like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
-    with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
-        step = store.best() if best else store.latest()
-        if step is None:
-            raise FileNotFoundError(
-                f"{folder} has no checkpoint{' with a validation' if best else ''}"
-            )
-        return store.restore(like, step)
-
-
-def _restored(store, experiment, train_state, *, resume):
-    latest = store.latest()
-    if latest is not None and not resume:
-        raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
-    restored = store.restore(train_state)
-    if restored is None:
-        return train_state
-    if int(restored.epoch) > experiment.num_epochs:
-        raise ValueError(
-            f"{store.folder} is {int(restored.epoch)} epochs along, more than num_epochs, "
-            f"{experiment.num_epochs}; choose another workdir"
-        )
-    return restored
 
 
 def _save(store, journal, step, train_state, value=None):

@@ -1,0 +1,85 @@
+"""From a run's checkpoints back to its train state."""
+
+import pathlib
+from typing import Any
+
+from jax.sharding import Mesh
+
+from quantjax import checkpoint, parallel
+from quantjax.train.experiment import Experiment, TrainState, initialize
+
+
+def about_run(experiment: Experiment) -> dict[str, Any]:
+    """Returns what a checkpoint must share with an experiment that goes on from it."""
+    return {
+        "experiment": experiment.name,
+        "split": experiment.splits.digest,
+        "seed": experiment.seed,
+        "batch_size": experiment.batch_size,
+        "steps per epoch": len(experiment.sampler(experiment.seed, 0)),
+    }
+
+
+def restore(
+    experiment: Experiment,
+    workdir: str | pathlib.Path,
+    *,
+    best: bool = False,
+    mesh: Mesh | None = None,
+) -> TrainState:
+    """Reads a checkpoint of a run, which may be at work, and leaves everything as it is.
+
+    Args:
+      experiment: What was run.
+      workdir: Its folder.
+      best: Whether to read the one with the largest "validation" instead of the latest.
+      mesh: Where the state is put; all devices when None.
+
+    Returns:
+      The state.
+
+    Raises:
+      FileNotFoundError: if there is no checkpoint, or none with a "validation".
+      ValueError: if it belongs to another experiment.
+      checkpoint.DamagedError: if it cannot be read.
+    """
+    folder = pathlib.Path(workdir) / "checkpoints"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{workdir} has no checkpoints")
+    like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
+    with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
+        step = store.best() if best else store.latest()
+        if step is None:
+            raise FileNotFoundError(
+                f"{folder} has no checkpoint{' with a validation' if best else ''}"
+            )
+        return store.restore(like, step)
+
+
+def restored(
+    store: checkpoint.Store, experiment: Experiment, train_state: TrainState, *, resume: bool
+) -> TrainState:
+    """Returns the latest state of a run that goes on, or the one that it starts with.
+
+    Args:
+      store: Of the run's checkpoints.
+      experiment: What is run.
+      train_state: Of step 0, on the mesh.
+      resume: Whether checkpoints may be there.
+
+    Raises:
+      ValueError: if they may not, or are of another experiment, or are further along.
+      checkpoint.DamagedError: if none of them can be read.
+    """
+    latest = store.latest()
+    if latest is not None and not resume:
+        raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
+    found = store.restore(train_state)
+    if found is None:
+        return train_state
+    if int(found.epoch) > experiment.num_epochs:
+        raise ValueError(
+            f"{store.folder} is {int(found.epoch)} epochs along, more than num_epochs, "
+            f"{experiment.num_epochs}; choose another workdir"
+        )
+    return found
