@@ -15,6 +15,8 @@ import jax
 Record = dict[str, Any]
 
 _PATIENCE = 100  # steps in a row that may be skipped
+_AHEAD = 16  # steps that may wait to be checked
+_GLANCE = 0.05  # seconds after which they are checked however few they are
 
 
 class NonFiniteError(FloatingPointError):
@@ -27,19 +29,21 @@ class Clock:
 
     Attributes:
       since: When it was logged, seconds.
+      checked: When metrics were last waited for, seconds.
       step: Its step.
       waited: Seconds waited for input.
       skipped: Steps skipped in a row.
     """
 
     since: float
+    checked: float
     step: int
     waited: float = 0.0
     skipped: int = 0
 
 
 class Journal(NamedTuple):
-    """Takes every step's metrics, and logs some, one step behind the devices.
+    """Takes every step's metrics, checks them, and logs some, a step or more behind the devices.
 
     Attributes:
       path: metrics.jsonl, or None.
@@ -77,7 +81,8 @@ def open_journal(
       The journal, its history read from the file.
     """
     history = [] if path is None else rewind(path, step)
-    clock = Clock(time.perf_counter(), step)
+    now = time.perf_counter()
+    clock = Clock(now, now, step)
     return Journal(path, callbacks, history, collections.deque(), clock, batch_size)
 
 
@@ -89,10 +94,11 @@ def note(
     log: bool,
     waited: float = 0.0,
 ) -> None:
-    """Takes a step's metrics, and settles the step before it.
+    """Takes a step's metrics, and settles steps before it if one of them is to be logged.
 
-    Waiting one step behind keeps the devices busy, and still stops a run one step after a loss
-    turned NaN.
+    Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
+    next that is, or after `_GLANCE` seconds or `_AHEAD` steps: to wait for each of many short ones
+    would take devices and host several percent of their time.
 
     Args:
       journal: From `open_journal`.
@@ -102,10 +108,14 @@ def note(
       waited: Seconds that the step waited for its input.
 
     Raises:
-      NonFiniteError: if the step before was not finite, or one of too many skipped.
+      NonFiniteError: if a step before was not finite, or one of too many skipped.
     """
+    behind = len(journal.pending)
+    due = behind > 0 and journal.pending[-1][2]
     journal.pending.append((record, metrics, log, waited))
-    settle(journal, keep=1)
+    late = time.perf_counter() - journal.clock.checked > _GLANCE
+    if due or late or behind == _AHEAD:
+        settle(journal, keep=1)
 
 
 def settle(journal: Journal, *, keep: int = 0) -> None:
@@ -118,9 +128,11 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
     Raises:
       NonFiniteError: naming step, epoch, phase and metric.
     """
-    while len(journal.pending) > keep:
-        record, metrics, log, waited = journal.pending.popleft()
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    taken = [journal.pending.popleft() for _ in range(len(journal.pending) - keep)]
+    found = jax.device_get([metrics for _, metrics, _, _ in taken])
+    journal.clock.checked = time.perf_counter()
+    for (record, _, log, waited), metrics in zip(taken, found, strict=True):
+        values = {name: float(value) for name, value in metrics.items()}
         journal.clock.waited += waited
         skipped = values.pop("skipped", 0.0) > 0
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
@@ -139,8 +151,10 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
             journal.clock.skipped = 0
             if wrong:
                 raise NonFiniteError(f"{wrong[0]} is {values[wrong[0]]} at {_where(record)}")
-        if log or skipped:
+        if log:
             log_record(journal, {**record, **values, **_rates(journal, record["step"])})
+        elif skipped:
+            log_record(journal, {**record, **values})
 
 
 def log_record(journal: Journal, record: Record) -> None:

@@ -35,6 +35,26 @@ def test_a_step_that_is_not_logged_is_checked_all_the_same():
         records.settle(journal)
 
 
+def test_short_steps_are_checked_with_the_next_that_is_logged(monkeypatch):
+    monkeypatch.setattr(records, "_GLANCE", 60.0)
+    journal = records.open_journal(None, [], 0)
+    for step, loss in ((1, 0.5), (2, float("nan")), (3, 0.5)):
+        note(journal, step, loss, log=step == 3)
+    assert len(journal.pending) == 3
+    with pytest.raises(records.NonFiniteError, match="loss is nan at step 2 "):
+        note(journal, 4, 0.5, log=False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("_AHEAD", 1), ("_GLANCE", 0.0)])
+def test_steps_are_checked_after_some_of_them_or_some_time(name, value, monkeypatch):
+    for key, large in (("_AHEAD", 100), ("_GLANCE", 60.0)):
+        monkeypatch.setattr(records, key, value if key == name else large)
+    journal = records.open_journal(None, [], 0)
+    note(journal, 1, float("nan"), log=False)
+    with pytest.raises(records.NonFiniteError, match="at step 1 "):
+        note(journal, 2, 0.5, log=False)
+
+
 def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) for step in (2, 4, 6, 8)]

@@ -3,7 +3,8 @@
 A step is DQN's: forward, backward and SGD with momentum, float32, on a batch that is there already.
 The peer is the fastest of torch's forms, the same network with the same loss: as torch lays images
 out or channels last, eager or compiled. On a graphics card the bar is 1.1; on a CPU 0.3 is a guard
-and no claim. A loop is `train.fit` on images in memory, per step, over that step by itself.
+and no claim. A loop is `train.fit` on images in memory: some of its steps are timed, then as many
+of the same program by itself on a batch that is there, in turns within one run.
 
 What our networks' convolutions gain on CPUs, layer by layer, is in
 `experiments/benchmarks/convolutions.py`.
@@ -28,6 +29,7 @@ DIM = 48
 _CLASSES = 10
 _OVERHEAD, _WAIT = 0.03, 0.02
 _LOGGED = 10  # steps between two records of a loop
+_LEAD = 4  # steps of a loop after a turn by itself, in which input was read ahead
 _CONVNET = {"channels": (16, 32, 64), "kernel_sizes": (5, 3, 3), "hidden": 128, "dim": DIM}
 
 
@@ -38,6 +40,7 @@ class Case(NamedTuple):
       shape: (H, W, C) of the images.
       batch_size: B.
       steps: Of a loop's epoch.
+      turn: Steps that are timed together.
       ours: (H, W, C) -> network.
       torchs: The same in torch.
     """
@@ -45,6 +48,7 @@ class Case(NamedTuple):
     shape: tuple[int, int, int]
     batch_size: int
     steps: int
+    turn: int
     ours: Callable[..., models.Network]
     torchs: Callable[..., Any]
 
@@ -54,20 +58,23 @@ CASES = {
         (28, 28, 1),
         128,
         200,
+        40,
         functools.partial(models.convnet, **_CONVNET),
         functools.partial(torch_networks.convnet, **_CONVNET),
     ),
     "cifar_resnet18": Case(
         (32, 32, 3),
         128,
-        20,
+        8,
+        3,
         functools.partial(models.cifar_resnet18, dim=DIM),
         functools.partial(torch_networks.cifar_resnet18, dim=DIM),
     ),
     "alexnet_224": Case(
         (224, 224, 3),
         32,
-        20,
+        15,
+        5,
         functools.partial(models.alexnet_torchvision, dim=DIM),
         functools.partial(torch_networks.alexnet, dim=DIM),
     ),
@@ -83,7 +90,8 @@ FORMS = {
 def quick(case: Case) -> Case:
     """Returns the same of few and small images: to see that it runs, not how fast."""
     height, width, depth = case.shape
-    return case._replace(shape=(min(height, 64), min(width, 64), depth), batch_size=8, steps=20)
+    small = min(height, 64), min(width, 64), depth
+    return case._replace(shape=small, batch_size=8, steps=8, turn=3)
 
 
 def experiment(case: Case, num_epochs: int = 2) -> train.Experiment:
@@ -206,45 +214,102 @@ def _torch_in_a_row(step, wait, num_steps):
 
 
 def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
-    """Times a step inside `train.fit`, without a workdir and with one, over the step by itself.
+    """Times steps inside `train.fit` over the same by themselves, and what saving adds.
 
     Args:
       case: Network and batch.
       name: Of the case.
-      seconds: After how long no further round begins; one takes two epochs each.
+      seconds: How long the turns of steps are to take, without a workdir and with one.
 
     Yields:
-      A line each.
+      A line without a workdir and one with, and a line on checkpoints.
     """
-    run = experiment(case)
-    bare = _in_a_row(start(run), _LOGGED)
+    run = experiment(case, num_epochs=3)
+    bare = _in_a_row(start(run), case.turn)
     bare()
-    times: dict[str, list[float]] = {"bare": [], "no workdir": [], "a workdir": []}
-    waits: dict[str, list[float]] = {key: [] for key in times}
-    began, rounds = time.perf_counter(), 0
-    while rounds < 1 or time.perf_counter() - began < seconds:
-        for _ in range(2 * case.steps // _LOGGED):
-            before = time.perf_counter()
-            bare()
-            times["bare"].append(time.perf_counter() - before)
-        with tempfile.TemporaryDirectory() as folder:
-            for key, workdir in (("no workdir", None), ("a workdir", folder)):
-                ends: list[float] = []
-                record = functools.partial(_note_end, ends)
-                history = train.fit(
-                    run, workdir=workdir, callbacks=(record,), log_every=_LOGGED
-                ).history
-                times[key] += np.diff(ends).tolist()
-                waits[key] += [entry["data_wait"] for entry in history[1:]]
-        rounds += 1
-    least, middle = ({k: f(v) / _LOGGED for k, v in times.items()} for f in (min, np.median))
-    for key in ("no workdir", "a workdir"):
-        over, wait = least[key] / least["bare"] - 1, float(np.mean(waits[key]))
-        yield (
-            f"{name} B={case.batch_size} in the loop, {key}: {1e3 * least[key]:.2f} ms over "
-            f"{1e3 * least['bare']:.2f} ms, {_judged(over, _OVERHEAD)}; medians "
-            f"{100 * (middle[key] / middle['bare'] - 1):+.1f} %; data wait {_judged(wait, _WAIT)}"
-        )
+    began = time.perf_counter()
+    bare()
+    rounds = max(2, round(seconds / (2 * (time.perf_counter() - began))))
+    num_epochs = -(-(rounds * (case.turn + _LEAD) + 1) // case.steps)
+    took: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as second:
+        for key, (longer, folder) in {
+            "no workdir": (None, None),
+            "a workdir": (first, second),
+        }.items():
+            turns = Turns(case.turn)
+            train.fit(
+                run._replace(num_epochs=num_epochs),
+                workdir=longer,
+                parallelize=turns.parallelize,
+                log_every=_LOGGED,
+            )
+            ends: list[float] = []
+            record = functools.partial(_note_end, ends)
+            history = train.fit(run, workdir=folder, callbacks=(record,), log_every=1).history
+            took[key] = ends[-1] - ends[0]
+            wait = float(np.mean([entry["data_wait"] for entry in history[1:]]))
+            over = turns.over()
+            low, middle, high = np.percentile(over, (25, 50, 75))
+            yield (
+                f"{name} B={case.batch_size} in the loop, {key}: "
+                f"{1e3 * np.median(turns.inside) / case.turn:.2f} ms over "
+                f"{1e3 * np.median(turns.bare) / case.turn:.2f} ms, median of {len(over)} turns "
+                f"{_judged(middle, _OVERHEAD)}, quartiles {100 * low:+.1f} and "
+                f"{100 * high:+.1f} %; data wait {_judged(wait, _WAIT)}"
+            )
+    added = (took["a workdir"] - took["no workdir"]) / (run.num_epochs - 1)
+    yield f"{name}: a checkpoint adds {1e3 * added:.0f} ms to an epoch, its write in it"
+
+
+class Turns:
+    """Times steps of a loop and the same program by itself, in turns.
+
+    Attributes:
+      inside: Seconds of each turn in the loop.
+      bare: Seconds of the turns by themselves, one more: before and after each.
+    """
+
+    def __init__(self, turn: int):
+        self.inside: list[float] = []
+        self.bare: list[float] = []
+        self._turn, self._calls = turn, 0
+
+    def over(self) -> np.ndarray:
+        """Returns what each turn took beyond the mean of its neighbours, as a share of it."""
+        bare = np.asarray(self.bare)
+        return 2 * np.asarray(self.inside) / (bare[:-1] + bare[1:]) - 1
+
+    def parallelize(
+        self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
+    ) -> Callable[..., Any]:
+        """For `train.fit`."""
+        program = parallel.sharded_step(step, mesh, prepare)
+        alone: Callable[[], Any] | None = None
+        began = 0.0
+
+        def call(state, batch):
+            nonlocal alone, began
+            place = self._calls % (self._turn + _LEAD)
+            self._calls += 1
+            if place == 0:
+                jax.block_until_ready(state)
+                if alone is None:
+                    alone = _in_a_row(
+                        Start(jax.tree.map(jnp.copy, state), batch, program), self._turn
+                    )
+                    alone()
+                else:
+                    self.inside.append(time.perf_counter() - began)
+                began = time.perf_counter()
+                alone()
+                self.bare.append(time.perf_counter() - began)
+            elif place == _LEAD:
+                jax.block_until_ready(state)
+                began = time.perf_counter()
+            return program(state, batch)
+
+        return call
 
 
 def _note_end(ends, record):

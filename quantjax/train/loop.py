@@ -73,7 +73,8 @@ def fit(
         when None.
       resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
         is refused rather than mixed with another run.
-      parallelize: `parallel.sharded_step` or `parallel.pmapped_step`.
+      parallelize: `parallel.sharded_step` or `parallel.pmapped_step`, or one of their arguments;
+        augmentation is what it is to prepare.
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values.
       log_every: Steps between two records; the last step of an epoch is always logged.
@@ -133,10 +134,13 @@ def fit(
             batch_size=experiment.batch_size,
         )
         steps = [
-            parallelize(make_step(experiment, phase, skip_non_finite=skip_non_finite), mesh)
+            parallelize(
+                make_step(experiment, phase, skip_non_finite=skip_non_finite),
+                mesh,
+                _augmenter(experiment),
+            )
             for phase in phases
         ]
-        augment = _augmenter(experiment)
         agreement = processes.Agreement(mesh)
         tracing = _trace(workdir if writes else None, profile)
         batches = _batches(experiment, mesh, step, per_epoch)
@@ -153,7 +157,7 @@ def fit(
                 trace(step, train_state)
                 batch, waited = next_batch()
                 phase = experiment.method.phase_at(epoch)
-                train_state, metrics = steps[phase](train_state, augment(step, batch))
+                train_state, metrics = steps[phase](train_state, batch)
                 step += 1
                 record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
                 last = step == (epoch + 1) * per_epoch
@@ -246,8 +250,8 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
 
 
 def _augmenter(experiment):
-    return jax.jit(
-        lambda step, batch: experiment.augment(key(experiment.seed, "augment", step), batch)
+    return lambda train_state, batch: experiment.augment(
+        key(experiment.seed, "augment", train_state.step), batch
     )
 
 

@@ -124,10 +124,18 @@ def test_a_speed_names_every_form_and_says_what_cannot_run(monkeypatch):
 def test_a_loop_has_a_line_without_a_workdir_and_one_with(capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["training", "--quick", "--seconds", "0", "convnet_loop"])
     training.main()
-    _, without, with_one = capsys.readouterr().out.splitlines()
+    _, without, with_one, saving = capsys.readouterr().out.splitlines()
     assert "no workdir" in without
     assert "a workdir" in with_one
+    assert "median of 2 turns" in without
     assert "data wait" in without
+    assert "a checkpoint adds" in saving
+
+
+def test_turns_see_what_a_loop_adds():
+    turns = training.Turns(2)
+    turns.bare, turns.inside = [1.0, 3.0, 5.0], [2.2, 5.0]
+    np.testing.assert_allclose(turns.over(), [0.1, 0.25])
 
 
 def test_an_unknown_case_is_refused(capsys, monkeypatch):
