@@ -179,9 +179,11 @@ def fit(
 
 
 def _batches(experiment, mesh, step, per_epoch):
-    """Yields the batches that are still due, on the devices; each process reads its own rows."""
+    """Yields the batches that are still due, where a step takes them; each process its own rows."""
     source, train = experiment.splits.source, experiment.splits.train
     mine = parallel.local_rows(mesh, experiment.batch_size)
+    # One CPU: its programs take arrays of the host as they are, at no cost of their own.
+    plain = mesh.size == 1 and mesh.devices.item().platform == "cpu"
     for epoch in range(step // per_epoch, experiment.num_epochs):
         positions = experiment.sampler(experiment.seed, epoch)
         if len(positions) != per_epoch:
@@ -191,7 +193,7 @@ def _batches(experiment, mesh, step, per_epoch):
             )
         for rows in positions[max(step - epoch * per_epoch, 0) :, mine]:
             batch = {**source[train[rows]], "index": rows.astype(np.int32)}
-            yield parallel.put_rows(mesh, batch)
+            yield batch if plain else parallel.put_rows(mesh, batch)
 
 
 def _look(after_epoch, journal, train_state, step, epoch):
