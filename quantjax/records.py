@@ -32,7 +32,7 @@ class Clock:
       since: When it was logged, seconds.
       checked: When metrics were last waited for, seconds.
       step: Its step.
-      waited: Seconds waited for input.
+      waited: Seconds that devices waited for input.
       skipped: Steps skipped in a row.
     """
 
@@ -50,7 +50,7 @@ class Journal(NamedTuple):
       path: metrics.jsonl, or None.
       callbacks: Each is called with every logged record.
       history: Logged records, oldest first.
-      pending: Records whose metrics may still be computing, and the seconds that input took.
+      pending: Records whose metrics may still be computing, and whether they are to be logged.
       clock: What the next record's rates are of.
       batch_size: Images of a step.
     """
@@ -58,7 +58,7 @@ class Journal(NamedTuple):
     path: pathlib.Path | None
     callbacks: Sequence[Callable[[Record], None]]
     history: list[Record]
-    pending: collections.deque[tuple[Record, dict[str, jax.Array], bool, float]]
+    pending: collections.deque[tuple[Record, dict[str, jax.Array], bool]]
     clock: Clock
     batch_size: int
 
@@ -87,14 +87,18 @@ def open_journal(
     return Journal(path, callbacks, history, collections.deque(), clock, batch_size)
 
 
-def note(
-    journal: Journal,
-    record: Record,
-    metrics: dict[str, jax.Array],
-    *,
-    log: bool,
-    waited: float = 0.0,
-) -> None:
+def awaited(journal: Journal, seconds: float) -> None:
+    """Takes how long a step's input was waited for, and counts it if no step was left to compute.
+
+    Args:
+      journal: From `open_journal`.
+      seconds: Ending now.
+    """
+    if not journal.pending or all(x.is_ready() for x in journal.pending[-1][1].values()):
+        journal.clock.waited += seconds
+
+
+def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
     """Takes a step's metrics, and settles steps before it if one of them is to be logged.
 
     Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
@@ -106,14 +110,13 @@ def note(
       record: "step" and whatever else names the step.
       metrics: Scalars, perhaps still computing; "skipped" says that the step was not taken.
       log: Whether the step becomes a record; every step is checked, and a skipped one is logged.
-      waited: Seconds that the step waited for its input.
 
     Raises:
       NonFiniteError: if a step before was not finite, or one of too many skipped.
     """
     behind = len(journal.pending)
     due = behind > 0 and journal.pending[-1][2]
-    journal.pending.append((record, metrics, log, waited))
+    journal.pending.append((record, metrics, log))
     late = time.perf_counter() - journal.clock.checked > _GLANCE
     if due or late or behind == _AHEAD:
         settle(journal, keep=1)
@@ -130,14 +133,13 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
       NonFiniteError: naming step, epoch, phase and metric.
     """
     taken = [journal.pending.popleft() for _ in range(len(journal.pending) - keep)]
-    found = [metrics for _, metrics, _, _ in taken]
+    found = [metrics for _, metrics, _ in taken]
     jax.block_until_ready(found[-1:])
     if jax.default_backend() != "cpu":  # there nothing is copied, and it takes ten times longer
         found = jax.device_get(found)
     journal.clock.checked = time.perf_counter()
-    for (record, _, log, waited), metrics in zip(taken, found, strict=True):
+    for (record, _, log), metrics in zip(taken, found, strict=True):
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        journal.clock.waited += waited
         skipped = values.pop("skipped", 0.0) > 0
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         wrong.sort(key=lambda name: name != "loss")

@@ -17,8 +17,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 
 
-def start(workdir, *arguments, processes=1, devices=1, prefix=(), of_last=()):
-    """Starts `tests.run_toy` in one process or several on loopback, `devices` each.
+def start(workdir, *arguments, program="run_toy", processes=1, devices=1, prefix=(), of_last=()):
+    """Starts a program of tests/ in one process or several on loopback, `devices` each.
 
     The last process gets the arguments `of_last` as well.
     """
@@ -35,7 +35,8 @@ def start(workdir, *arguments, processes=1, devices=1, prefix=(), of_last=()):
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
         cluster = [[*together, f"--process_id={number}"] for number in range(processes)]
     cluster[-1] = [*cluster[-1], *of_last]
-    command = [*prefix, sys.executable, "-m", "tests.run_toy", f"--workdir={workdir}", *arguments]
+    module = [sys.executable, "-m", f"tests.{program}"]
+    command = [*prefix, *module, f"--workdir={workdir}", *arguments]
     return [
         subprocess.Popen(
             [*command, *place],
@@ -90,6 +91,14 @@ def final_state(workdir, **changes):
     experiment = toy.experiment(toy.dqn_ste(), **changes)
     mesh = parallel.data_mesh(jax.devices()[:1])
     return jax.tree.map(np.asarray, train.restore(experiment, workdir, mesh=mesh))
+
+
+def flip_a_byte(folder):
+    """Changes the largest file of a checkpoint by a bit."""
+    largest = max(folder.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
 
 
 def free_port():

@@ -1,5 +1,6 @@
 """Several processes are one run: same numbers, one writer, one step to stop at."""
 
+import json
 import signal
 import time
 
@@ -57,6 +58,20 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
     assert programs.steps_of(workdir) == list(range(1, step + 1))
 
 
+def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path):
+    ended = programs.wait(programs.start(tmp_path, program="agreeing", processes=2))
+    assert [code for code, _, _ in ended] == [0, 0], ended
+    first, second = (json.loads(out.splitlines()[-1]) for _, out, _ in ended)
+    assert second["settings"] == "process 1 runs with seed 1, not 0 of process 0"
+    assert first["settings"] == "another process runs with other settings than process 0"
+    assert "must be one folder for all processes; process 1 sees" in second["workdir"]
+    assert first["workdir"] is not None
+    for step, rows, (warning,) in (first["restored"], second["restored"]):
+        assert (step, rows) == (1, 1.0)
+        assert "checkpoint 2 is damaged" in warning
+    assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2"]
+
+
 @pytest.mark.slow
 def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path):
     workdir, whole = tmp_path / "run", tmp_path / "whole"
@@ -103,10 +118,7 @@ def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
     workdir = tmp_path / "run"
     programs.run(workdir, "--checkpoint_every=2")
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    largest = max(newest.rglob("*"), key=lambda path: path.stat().st_size * path.is_file())
-    content = bytearray(largest.read_bytes())
-    content[len(content) // 2] ^= 1
-    largest.write_bytes(content)
+    programs.flip_a_byte(newest)
     ended = programs.wait(programs.start(workdir, processes=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
     assert all("checkpoint 20 is damaged" in errors for _, _, errors in ended)

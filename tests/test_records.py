@@ -55,6 +55,22 @@ def test_steps_are_checked_after_some_of_them_or_some_time(name, value, monkeypa
         note(journal, 2, 0.5, log=False)
 
 
+class Computing:
+    def is_ready(self):
+        return False
+
+
+def test_waiting_for_input_counts_where_nothing_else_is_left_to_do():
+    journal = records.open_journal(None, [], 0)
+    records.awaited(journal, 1.0)
+    note(journal, 1, 0.5)
+    journal.pending[-1][1]["loss"].block_until_ready()
+    records.awaited(journal, 2.0)
+    journal.pending.append(({"step": 2}, {"loss": Computing()}, False))
+    records.awaited(journal, 4.0)
+    assert journal.clock.waited == 3.0
+
+
 def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
     path = tmp_path / "metrics.jsonl"
     lines = [json.dumps({"step": step}) for step in (2, 4, 6, 8)]

@@ -156,13 +156,14 @@ def fit(
                     continue
                 trace(step, train_state)
                 batch, waited = next_batch()
+                records.awaited(journal, waited)
                 phase = experiment.method.phase_at(epoch)
                 train_state, metrics = steps[phase](train_state, batch)
                 step += 1
                 record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
                 last = step == (epoch + 1) * per_epoch
                 due = last or step % log_every == 0
-                records.note(journal, record, metrics, log=due, waited=waited)
+                records.note(journal, record, metrics, log=due)
                 stopped = agreement.say(caught())
                 # The last epoch is saved below, after the refresh that ends the run.
                 if last and epoch + 1 < experiment.num_epochs:
