@@ -1,5 +1,6 @@
 """What every method promises, whatever its paper: one row per method in `toy.METHODS`."""
 
+import functools
 import signal
 
 import jax
@@ -39,6 +40,18 @@ def largest_gap(a, b):
     return max(jax.tree.leaves(gaps), default=0.0)
 
 
+@pytest.fixture(scope="module")
+def one_device(mesh):
+    """Five epochs, 20 steps, on one device: `make -> (experiment, final state)`, run once."""
+
+    @functools.cache
+    def trained(make):
+        experiment = toy.experiment(make(), num_epochs=5)
+        return experiment, train.fit(experiment, mesh=mesh).state
+
+    return trained
+
+
 @every_method
 def test_training_beats_the_untrained_network_by_a_fifth(make, mesh):
     experiment = toy.experiment(make())
@@ -52,29 +65,24 @@ def test_training_beats_the_untrained_network_by_a_fifth(make, mesh):
 
 
 @every_method
-def test_eight_devices_take_the_steps_of_one(make, mesh):
-    # 20 steps: five epochs, with at least one refresh among them.
-    experiment = toy.experiment(make(), num_epochs=5)
-    one = train.fit(experiment, mesh=mesh).state
+def test_eight_devices_take_the_steps_of_one(make, one_device):
+    # With at least one refresh among them.
+    experiment, one = one_device(make)
     eight = train.fit(experiment, mesh=parallel.data_mesh()).state
     assert int(one.step) == int(eight.step) == 20
     assert largest_gap(one.params, eight.params) < 1e-5
     assert largest_gap(one.state, eight.state) < 1e-5
 
 
-def test_two_devices_take_the_steps_of_one(mesh):
-    experiment = toy.experiment(toy.dqn_ste(), num_epochs=5)
-    one, two = (
-        train.fit(experiment, mesh=each).state
-        for each in (mesh, parallel.data_mesh(jax.devices()[:2]))
-    )
+def test_two_devices_take_the_steps_of_one(one_device):
+    experiment, one = one_device(toy.dqn_ste)
+    two = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2])).state
     assert largest_gap((one.params, one.state), (two.params, two.state)) < 1e-5
 
 
 @every_method
-def test_pmap_takes_the_steps_of_jit(make, mesh):
-    experiment = toy.experiment(make(), num_epochs=5)
-    one = train.fit(experiment, mesh=mesh).state
+def test_pmap_takes_the_steps_of_jit(make, one_device):
+    experiment, one = one_device(make)
     pmapped = train.fit(
         experiment, mesh=parallel.data_mesh(), parallelize=parallel.pmapped_step
     ).state
@@ -105,18 +113,19 @@ def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
 @pytest.mark.parametrize(
     ("name", "weight"), [(name, weight) for name in toy.WEIGHTS for weight in toy.WEIGHTS[name]]
 )
-def test_a_weight_of_zero_trains_other_parameters(name, weight, mesh):
-    with_weight, without = (
-        train.fit(toy.experiment(toy.METHODS[name](**{weight: w}), num_epochs=4), mesh=mesh).state
-        for w in (0.05, 0.0)
-    )
-    assert largest_gap(with_weight.params, without.params) > 1e-4
+def test_another_weight_trains_other_parameters(name, weight, mesh, one_device):
+    _, usual = one_device(toy.METHODS[name])
+    # DQN's is almost zero.
+    method = toy.METHODS[name](**{weight: 0.05 if name.startswith("dqn") else 0.0})
+    changed = train.fit(toy.experiment(method, num_epochs=5), mesh=mesh).state
+    assert largest_gap(usual.params, changed.params) > 1e-4
 
 
 @every_method
-def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(make, mesh, tmp_path):
-    experiment = toy.experiment(make(), num_epochs=4)
-    whole = train.fit(experiment, mesh=mesh)
+def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
+    make, mesh, one_device, tmp_path
+):
+    experiment, whole = one_device(make)
 
     def stop(record):
         if record["step"] == 10:
@@ -124,9 +133,9 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(make, mesh, t
 
     stopped = train.fit(experiment, workdir=tmp_path, mesh=mesh, callbacks=[stop], log_every=1)
     assert stopped.signal == signal.SIGTERM
-    assert int(stopped.state.step) < int(whole.state.step) == 16
+    assert int(stopped.state.step) < int(whole.step) == 20
     resumed = train.fit(experiment, workdir=tmp_path, mesh=mesh)
-    assert largest_gap(whole.state, resumed.state) == 0
+    assert largest_gap(whole, resumed.state) == 0
 
 
 @with_codebooks
