@@ -58,7 +58,7 @@ class Journal(NamedTuple):
     path: pathlib.Path | None
     callbacks: Sequence[Callable[[Record], None]]
     history: list[Record]
-    pending: collections.deque[tuple[Record, dict[str, jax.Array], bool]]
+    pending: collections.deque[tuple[Record, dict[str, Any], bool]]
     clock: Clock
     batch_size: int
 
