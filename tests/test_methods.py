@@ -93,7 +93,7 @@ def test_pmap_takes_the_steps_of_jit(make, one_device):
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(make, marks=() if name in toy.WITH_CODEBOOKS else pytest.mark.slow)
+        pytest.param(make, marks=() if name == "dqn" else pytest.mark.slow)
         for name, make in toy.METHODS.items()
     ],
     ids=toy.METHODS.keys(),
