@@ -100,7 +100,7 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     first = local_rows(mesh, num_rows).start
     cut = by_rows(mesh)
 
-    # A third of `jax.device_put`'s time for small batches.
+    # Half of `jax.device_put`'s time for small batches.
     def one(x):
         def part(index):
             rows, *others = index
