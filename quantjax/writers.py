@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -17,9 +18,14 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
     """Opens what there is to write to beside metrics.jsonl.
 
     TensorBoard's event files go to the workdir's folder "tensorboard" if tensorboardX is
-    installed. Weights & Biases gets the run if wandb is installed and WANDB_PROJECT names a
-    project: installed alone, nobody has asked to send anything. A run that goes on does so there
-    too: TensorBoard drops what came after the step it goes on from.
+    installed. Weights & Biases has the run if wandb is installed: it is sent if WANDB_PROJECT or
+    WANDB_MODE say so, and else kept in the workdir's folder "wandb", for `wandb sync`, since
+    whoever has installed a package has not asked to send anything. WANDB_MODE=disabled turns it
+    off. A run that goes on does so there too: TensorBoard drops what came after the step it goes on
+    from.
+
+    A writer that fails is told of in a warning and not written to again: no run is lost for a
+    curve.
 
     Args:
       workdir: Of the run.
@@ -28,18 +34,44 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
 
     Yields:
       Callbacks for `train.fit`.
+
+    Raises:
+      ValueError: if Weights & Biases is to be sent the run and cannot be.
     """
-    with contextlib.ExitStack() as stack:
-        found = []
-        if importlib.util.find_spec("tensorboardX") is not None:
-            found.append(stack.enter_context(_tensorboard(workdir / "tensorboard")))
-        if os.environ.get("WANDB_PROJECT") and importlib.util.find_spec("wandb") is not None:
-            found.append(stack.enter_context(_wandb(workdir, name, config)))
-        yield found
+    found = []
+    if importlib.util.find_spec("tensorboardX") is not None:
+        found.append(_tensorboard(workdir / "tensorboard"))
+    off = os.environ.get("WANDB_MODE") == "disabled"
+    if not off and importlib.util.find_spec("wandb") is not None:
+        found.append(_wandb(workdir, name, config))
+    try:
+        yield [_forgiving(write) for write, _ in found]
+    finally:
+        for _, close in found:
+            _forgiving(close)()
 
 
-@contextlib.contextmanager
+def _forgiving(function):
+    """Returns a function that warns of its first failure, and does nothing from then on."""
+    failed = False
+
+    def attempt(*args):
+        nonlocal failed
+        if failed:
+            return
+        try:
+            function(*args)
+        except Exception as error:  # of any kind: the writers are other people's code
+            failed = True
+            warnings.warn(
+                f"no more curves are written, {type(error).__name__}: {error}", stacklevel=2
+            )
+
+    return attempt
+
+
 def _tensorboard(folder):
+    """Returns a function that writes a record, and one that ends it."""
     from tensorboardX import SummaryWriter
 
     writers = []
@@ -57,30 +89,45 @@ def _tensorboard(folder):
         for group, key, value in _scalars(record):
             writers[0].add_scalar(f"{group}/{key}", value, record["step"])
 
-    try:
-        yield write
-    finally:
+    def close():
         for writer in writers:
             writer.close()
 
+    return write, close
 
-@contextlib.contextmanager
+
 def _wandb(workdir, name, config):
+    """Returns a function that writes a record, and one that ends it."""
     wandb: Any = importlib.import_module("wandb")  # no dependency, not even to check types
 
-    known = hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12]
-    run = wandb.init(
-        dir=str(workdir), name=workdir.name, group=name, config=config, id=known, resume="allow"
-    )
+    project = os.environ.get("WANDB_PROJECT")
+    if project or os.environ.get("WANDB_MODE"):
+        options: dict[str, Any] = {"resume": "allow"}
+    else:
+        # Unasked, it says nothing either.
+        quiet = wandb.Settings(silent=True, console="off")
+        options = {"mode": "offline", "settings": quiet}
+    try:
+        run = wandb.init(
+            dir=str(workdir),
+            project=project or "quantjax",
+            name=workdir.name,
+            group=name,
+            config=config,
+            id=hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12],
+            **options,
+        )
+    except wandb.Error as error:
+        raise ValueError(
+            f"Weights & Biases cannot be sent the run: {str(error).rstrip('.')}; or set WANDB_MODE "
+            "to offline or disabled"
+        ) from None
 
     def write(record):
         values = {f"{group}/{key}": value for group, key, value in _scalars(record)}
         run.log({**values, "step": record["step"]})
 
-    try:
-        yield write
-    finally:
-        run.finish()
+    return write, run.finish
 
 
 def _scalars(record):

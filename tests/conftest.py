@@ -10,6 +10,8 @@ import pytest
 
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
 
+# Where wandb is installed, no run of a test is a run of its user's.
+os.environ |= {"WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false"}
 # Tracing makes many small objects that live on: looking through them takes a sixth of the time.
 gc.set_threshold(100_000, 20, 20)
 jax.config.update("jax_num_cpu_devices", 8)

@@ -1,5 +1,6 @@
 """Curves are there for those who have the tools, and nothing is sent to those who did not ask."""
 
+import json
 import struct
 import sys
 import types
@@ -30,6 +31,11 @@ RECORDS = [
     {"step": 10, "epoch": 0, "after_epoch": 0, "validation": 0.75, "dead_codewords": 3},
 ]
 
+LOGGED = [
+    {"step/epoch": 0, "step/loss": 0.5, "step": 10},
+    {"epoch/epoch": 0, "epoch/validation": 0.75, "epoch/dead_codewords": 3, "step": 10},
+]
+
 
 def test_tensorboard_gets_every_number(tmp_path):
     pytest.importorskip("tensorboardX")
@@ -55,6 +61,57 @@ def test_tensorboard_drops_what_a_resumed_run_does_again(tmp_path):
     assert 15 in purged
 
 
+def logged_by_wandb(folder):
+    """Reads what the real package has kept of a run: its settings and the steps of its history.
+
+    Its files are those of LevelDB's log: blocks of 32 KiB, records with checksum, length and kind.
+    """
+    pb = pytest.importorskip("wandb.proto.wandb_internal_pb2")
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    content = path.read_bytes()
+    settings, history, place = None, [], 7
+    while place + 7 <= len(content):
+        _, length, kind = struct.unpack_from("<IHB", content, place)
+        assert kind in (0, 1)  # no record of these few goes over the end of a block
+        record = pb.Record.FromString(content[place + 7 : place + 7 + length])
+        place += 7 + length
+        if record.WhichOneof("record_type") == "run":
+            settings = settings or record.run
+        if record.WhichOneof("record_type") == "history":
+            values = {
+                item.key or "/".join(item.nested_key): json.loads(item.value_json)
+                for item in record.history.item
+            }
+            history.append({key: value for key, value in values.items() if key[0] != "_"})
+    return settings, history
+
+
+def test_wandb_has_every_number_in_the_workdir(tmp_path, monkeypatch, capfd):
+    pytest.importorskip("wandb")
+    for name in ("WANDB_MODE", "WANDB_PROJECT"):
+        monkeypatch.delenv(name, raising=False)
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    with writers.opened(workdir, "toy", {"bits": 8}) as written:
+        for record in RECORDS:
+            for write in written:
+                write(record)
+    settings, history = logged_by_wandb(workdir)
+    assert history == LOGGED
+    assert (settings.project, settings.display_name, settings.run_group) == (
+        "quantjax",
+        "run",
+        "toy",
+    )
+    (config,) = (item for item in settings.config.update if item.key == "bits")
+    assert config.value_json == "8"
+    assert capfd.readouterr() == ("", "")
+
+
+class Error(Exception):
+    """In place of wandb's own."""
+
+
 class FakeRun:
     def __init__(self, **options):
         self.options, self.logged, self.finished = options, [], False
@@ -68,37 +125,78 @@ class FakeRun:
 
 @pytest.fixture
 def wandb(monkeypatch):
-    """A module in wandb's place, as it need not be installed."""
+    """A module in wandb's place: the real one would send what it gets."""
     runs = []
     module = types.ModuleType("wandb")
     module.__spec__ = types.SimpleNamespace(name="wandb")
     module.init = lambda **options: runs.append(FakeRun(**options)) or runs[-1]
+    module.Settings, module.Error, module.runs = dict, Error, runs
     monkeypatch.setitem(sys.modules, "wandb", module)
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
-    return runs
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_PROJECT", raising=False)
+    return module
 
 
-def test_wandb_gets_the_run_where_a_project_is_named(tmp_path, wandb, monkeypatch):
+def test_wandb_is_sent_the_run_where_a_project_is_named(tmp_path, wandb, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "codes")
     with writers.opened(tmp_path, "toy", {"bits": 8}) as (write,):
         for record in RECORDS:
             write(record)
-    (run,) = wandb
+    (run,) = wandb.runs
+    assert run.options["project"] == "codes"
     assert run.options["config"] == {"bits": 8}
     assert len(run.options["id"]) == 12
     assert run.options["resume"] == "allow"
-    assert run.logged == [
-        {"step/epoch": 0, "step/loss": 0.5, "step": 10},
-        {"epoch/epoch": 0, "epoch/validation": 0.75, "epoch/dead_codewords": 3, "step": 10},
-    ]
+    assert "mode" not in run.options
+    assert run.logged == LOGGED
     assert run.finished
     with writers.opened(tmp_path, "toy", {}), writers.opened(tmp_path.parent, "toy", {}):
-        ids = [each.options["id"] for each in wandb]
+        ids = [each.options["id"] for each in wandb.runs]
     assert ids[0] == ids[1] != ids[2]
 
 
-def test_wandb_gets_nothing_unasked(tmp_path, wandb, monkeypatch):
-    monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    with writers.opened(tmp_path, "toy", {}) as found:
-        assert found == []
-    assert wandb == []
+@pytest.mark.parametrize(
+    ("mode", "found"), [(None, ["offline"]), ("online", [None]), ("disabled", [])]
+)
+def test_wandb_sends_nothing_unasked_and_has_nothing_if_told_so(
+    tmp_path, wandb, monkeypatch, mode, found
+):
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with writers.opened(tmp_path, "toy", {}) as written:
+        assert len(written) == len(found)
+    assert [run.options.get("mode") for run in wandb.runs] == found
+
+
+def test_a_run_that_cannot_be_sent_is_refused_in_one_line(tmp_path, wandb, monkeypatch):
+    def init(**options):
+        raise Error("No API key configured. Use `wandb login` to log in.")
+
+    monkeypatch.setenv("WANDB_PROJECT", "codes")
+    wandb.init = init
+    with (
+        pytest.raises(ValueError, match=r"No API key configured.*log in; or set WANDB_MODE to"),
+        writers.opened(tmp_path, "toy", {}),
+    ):
+        pass
+
+
+def test_no_run_is_lost_for_a_curve(tmp_path, wandb, monkeypatch):
+    tried = []
+
+    def fail(self, *args):
+        tried.append(args)
+        raise OSError("disk full")
+
+    def run():
+        with writers.opened(tmp_path, "toy", {}) as (write,):
+            for record in RECORDS:
+                write(record)
+
+    monkeypatch.setattr(FakeRun, "log", fail)
+    monkeypatch.setattr(FakeRun, "finish", fail)
+    with pytest.warns(UserWarning, match="no more curves are written, OSError: disk full") as told:
+        run()
+    assert [len(args) for args in tried] == [1, 0]  # one record, and the end
+    assert len(told) == 2
