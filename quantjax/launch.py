@@ -75,11 +75,15 @@ def main(
         _print_sweep(argv, get_config(), sweep)
         return
     try:
-        config, options, cluster = _parse(argv, get_config())
+        config, options, start = _parse(argv, get_config())
     except ValueError as error:
         sys.exit(_complain(error, 2))
     try:
-        processes.start(**cluster)
+        deterministic = start.pop("deterministic")
+        if deterministic:
+            processes.repeat_bits()
+        processes.start(**start)
+        processes.check_same({"deterministic": deterministic})
         if not processes.is_first():
             console.silence()
         _cache_programs()
@@ -265,7 +269,7 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "profile": (flags.DEFINE_string, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (flags.DEFINE_bool, False, "Measure although queries leak."),
 }  # fmt: skip
-_CLUSTER: dict[str, tuple[Callable[..., Any], Any, str]] = {
+_START: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "coordinator": (flags.DEFINE_string, None, "HOST:PORT of process 0, to start by hand."),
     "num_processes": (flags.DEFINE_integer, None, "How many processes there are, by hand."),
     "process_id": (flags.DEFINE_integer, None, "Which one this is, by hand."),
@@ -274,14 +278,19 @@ _CLUSTER: dict[str, tuple[Callable[..., Any], Any, str]] = {
         None,
         "Let JAX look for a cluster although none was seen; --nodetect runs alone in one.",
     ),
+    "deterministic": (
+        flags.DEFINE_bool,
+        False,
+        "The same bits in every run on GPUs too, which may take longer.",
+    ),
 }
 
 
 def _parse(argv, defaults):
-    """Returns config, options of `run` and of `processes.start`, or raises ValueError."""
+    """Returns config, options of `run` and of how to start, or raises ValueError."""
     keys = folders.flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
-        known = {name: line for name, (_, _, line) in {**_OPTIONS, **_CLUSTER}.items()}
+        known = {name: line for name, (_, _, line) in {**_OPTIONS, **_START}.items()}
         known["sweep"] = "Print the commands of the experiment's sweep, and run none."
         console.usage(argv[0], known, keys)
         sys.exit(0)
@@ -294,7 +303,7 @@ def _parse(argv, defaults):
             raise ValueError(f"unknown key --config.{key}; {hint}")
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
-    for name, (define, default, line) in {**_OPTIONS, **_CLUSTER}.items():
+    for name, (define, default, line) in {**_OPTIONS, **_START}.items():
         define(name, default, line, flag_values=values)
     try:
         rest = values(argv)[1:]
@@ -313,7 +322,7 @@ def _parse(argv, defaults):
         if value is not None and value < least:
             raise ValueError(f"--{name} must be {least} or more, got {value}")
     options["profile"] = _steps(options["profile"])
-    return values.config, options, {name: values[name].value for name in _CLUSTER}
+    return values.config, options, {name: values[name].value for name in _START}
 
 
 def _steps(text):

@@ -3,13 +3,15 @@
 `sharded_step` is the default: the batch is one global array cut by rows, the partitioner shards
 the B x B matrices of the pair losses, and every number equals the one of a single device.
 
-What limits scaling, by `experiments/benchmarks/scaling.py`: a pair loss of B embeddings of width D
-gathers the embeddings once on every device (143 MB for B = 65,536 and D = 512, 3 ms over a link of
-50 GB/s), beside the mean of the gradients that every data-parallel step has; the B x B matrix never
-travels. Each device holds two float32 parts of it, 8 B^2 / n bytes: 4.4 GB of B = 65,536 on eight
-devices, 34 GB on one. So it stops fitting 80 GB at about B = 100,000 on one device, 280,000 on
-eight, and its products (6 B^2 D / n operations) outgrow a network's of 4 GFLOP an image only where
-B D is above 7e8. `models.microbatched` makes room for the network; the matrix is not cut further.
+What limits scaling, by `experiments/benchmarks/scaling.py`, of programs compiled for H100s: a pair
+loss of B embeddings of width D gathers the embeddings on every device and sums their gradient (277
+MB come to a device for B = 65,536 and D = 512 on eight, 6 ms over a link of 50 GB/s), beside the
+mean of the gradients that every data-parallel step has; the B x B matrix never travels. Each
+device holds 1.25 float32 parts of it, 5 B^2 / n bytes: 2.8 GB of B = 65,536 on eight devices, 21
+GB on one. So it stops fitting 80 GB at about B = 125,000 on one device, 350,000 on eight (100,000
+and 280,000 where two parts are held, as the compiler for CPUs does), and its products (6 B^2 D / n
+operations) outgrow a network's of 4 GFLOP an image only where B D is above 7e8.
+`models.microbatched` makes room for the network; the matrix is not cut further.
 
 `pmapped_step` runs the same step under `jax.pmap`, for loops that are built on it; networks with
 batch statistics or dropout would differ there, and state has no device axis.

@@ -57,6 +57,15 @@ def start(
         raise ValueError(f"the processes did not find each other: {reason}") from None
 
 
+def repeat_bits() -> None:
+    """Has GPUs add in one order, so that every run has the same bits; before anything else of JAX.
+
+    CPUs and TPUs do so anyway. XLA then sorts what it would scatter, and tries no kernels out.
+    """
+    flag = "--xla_gpu_deterministic_ops=true"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+
+
 def leave(status: int) -> NoReturn:
     """Ends a process that failed, without waiting for the others, who would wait for it.
 

@@ -14,6 +14,7 @@ _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".c
 os.environ |= {"WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false"}
 # Tracing makes many small objects that live on: looking through them takes a sixth of the time.
 gc.set_threshold(100_000, 20, 20)
+jax.config.update("jax_platforms", "cpu")  # eight of them, whatever else is there
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "quantjax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -3,9 +3,11 @@
 import json
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -17,13 +19,23 @@ ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 
 
-def start(workdir, *arguments, program="run_toy", processes=1, devices=1, prefix=(), of_last=()):
+def start(
+    workdir,
+    *arguments,
+    program="run_toy",
+    processes=1,
+    devices=1,
+    platform="cpu",
+    prefix=(),
+    of_last=(),
+):
     """Starts a program of tests/ in one process or several on loopback, `devices` each.
 
     The last process gets the arguments `of_last` as well.
     """
     environment = {
         **os.environ,
+        "JAX_PLATFORMS": platform,
         "TOY_DEVICES": str(devices),
         "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -67,6 +79,31 @@ def run(workdir, *arguments, **options):
     return ended[0][1]
 
 
+TO_BE_KILLED = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3", "--deterministic"
+"""Arguments of a run that lasts long enough to be killed, and knows where to go on."""
+
+
+def kill_and_go_on(workdir, *arguments, **options):
+    """Kills a run after some steps, and runs it to its end."""
+    (process,) = start(workdir, *arguments, **options)
+    wait_for_steps(workdir, 10, process)
+    process.kill()
+    ((code, _, _),) = wait([process])
+    assert code == -signal.SIGKILL
+    assert not (workdir / "results.json").exists()
+    run(workdir, *arguments, **options)
+
+
+def wait_for_steps(workdir, count, process):
+    """Waits until a run has logged so many records more than there are."""
+    path = workdir / "metrics.jsonl"
+    due = count + (len(path.read_text().splitlines()) if path.exists() else 0)
+    while not path.exists() or len(path.read_text().splitlines()) < due:
+        if process.poll() is not None:
+            return
+        time.sleep(0.01)
+
+
 def records_of(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
@@ -86,9 +123,9 @@ def values_of(workdir):
     return {(row["name"], row["distance"]): row["value"] for row in rows}
 
 
-def final_state(workdir, **changes):
-    """Reads the latest checkpoint of a run of DQN with trained codebooks."""
-    experiment = toy.experiment(toy.dqn_ste(), **changes)
+def final_state(workdir, make=toy.dqn_ste, **changes):
+    """Reads the latest checkpoint of a run of a method."""
+    experiment = toy.experiment(make(), **changes)
     mesh = parallel.data_mesh(jax.devices()[:1])
     return jax.tree.map(np.asarray, train.restore(experiment, workdir, mesh=mesh))
 

@@ -14,30 +14,13 @@ from quantjax import parallel, train
 from tests import programs, toy
 
 
-def wait_for_steps(workdir, count, process):
-    """Waits until a run has logged so many records more than there are."""
-    path = workdir / "metrics.jsonl"
-    due = count + (len(path.read_text().splitlines()) if path.exists() else 0)
-    while not path.exists() or len(path.read_text().splitlines()) < due:
-        if process.poll() is not None:
-            return
-        time.sleep(0.01)
-
-
 def assert_equal_bits(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
     workdir = tmp_path / "run"
-    arguments = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3"
-    (process,) = programs.start(workdir, *arguments)
-    wait_for_steps(workdir, 10, process)
-    process.kill()
-    ((code, _, _),) = programs.wait([process])
-    assert code == -signal.SIGKILL
-    assert not (workdir / "results.json").exists()
-    programs.run(workdir, *arguments)
+    programs.kill_and_go_on(workdir, *programs.TO_BE_KILLED)
     experiment = toy.experiment(toy.dqn_ste(), num_epochs=12)
     whole = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:1])).state
     assert_equal_bits(programs.final_state(workdir, num_epochs=12), whole)
@@ -54,7 +37,7 @@ def test_thirty_kills_at_random_moments_in_the_middle_of_saves_too(tmp_path):
     for _ in range(30):
         (process,) = programs.start(workdir, *arguments)
         if rng.random() < 0.8:
-            wait_for_steps(workdir, 1, process)
+            programs.wait_for_steps(workdir, 1, process)
         time.sleep(rng.uniform(0, 0.8))
         process.kill()
         ((code, said, errors),) = programs.wait([process])
@@ -81,7 +64,7 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
     workdir, whole = tmp_path / "run", tmp_path / "whole"
     arguments = ("--config.num_epochs=60",)
     (process,) = programs.start(workdir, *arguments)
-    wait_for_steps(workdir, 2, process)
+    programs.wait_for_steps(workdir, 2, process)
     process.send_signal(number)
     ((found, said, _),) = programs.wait([process])
     assert found == code
@@ -99,7 +82,7 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
 def test_a_second_signal_stops_at_once(tmp_path, number):
     # Input takes a minute to come: the first signal waits for it, the second does not.
     (process,) = programs.start(tmp_path / "run", "--config.pause=60.0", "--log_every=1")
-    wait_for_steps(tmp_path / "run", 3, process)
+    programs.wait_for_steps(tmp_path / "run", 3, process)
     process.send_signal(number)
     time.sleep(1)
     assert process.poll() is None
