@@ -1,6 +1,5 @@
 """Runs a function of batches over rows of a source, on the mesh."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,16 +98,15 @@ def _positions(num_rows, mesh):
         yield part.ravel()
 
 
-@functools.lru_cache(maxsize=32)
+@parallel.shared
 def _compiled(function, preprocess, mesh):
-    # jit knows a function by its identity, so the composed one must be the same in every call.
     return jax.jit(
         lambda params, state, batch: over_views(function)(params, state, preprocess(batch)),
         out_shardings=parallel.by_rows(mesh),
     )
 
 
-@functools.lru_cache(maxsize=32)
+@parallel.shared
 def _joiner(mesh):
     rows = PartitionSpec(parallel.AXIS)
 

@@ -151,6 +151,29 @@ def check_divisible(mesh: Mesh, batch_size: int) -> None:
         )
 
 
+def shared(build: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns what a function built before of the same arguments.
+
+    JAX knows a program by the identity of its function, so functions that are built anew for every
+    call, of the same parts, would be compiled anew. The latest 64 are kept; arguments that cannot
+    be hashed are built of each time.
+
+    Args:
+      build: Builds a function of others, and of numbers.
+    """
+    known = functools.lru_cache(maxsize=64)(build)
+
+    @functools.wraps(build)
+    def call(*args, **kwargs):
+        try:
+            hash((args, *kwargs.values()))
+        except TypeError:
+            return build(*args, **kwargs)
+        return known(*args, **kwargs)
+
+    return call
+
+
 def keep_shardings(
     function: Callable[..., Any], like: Callable[..., Any], **options: Any
 ) -> Callable[..., Any]:
@@ -179,6 +202,7 @@ def keep_shardings(
     return call
 
 
+@shared
 def sharded_step(
     step: Step, mesh: Mesh, prepare: Prepare | None = None
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
@@ -202,6 +226,7 @@ def sharded_step(
     )
 
 
+@shared
 def pmapped_step(
     step: Step, mesh: Mesh, prepare: Prepare | None = None
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:

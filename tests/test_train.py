@@ -50,6 +50,46 @@ def stop_after(step):
     return callback
 
 
+@pytest.fixture
+def compiled():
+    """Seconds of every program that is compiled, or read from a cache, while the test runs."""
+    found = []
+
+    def note(event, seconds, **about):
+        if event.endswith("backend_compile_duration"):
+            found.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(note)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(note)
+
+
+@pytest.mark.parametrize("parallelize", [parallel.sharded_step, parallel.pmapped_step])
+def test_a_second_run_of_the_same_parts_compiles_nothing(experiment, mesh, parallelize, compiled):
+    options = {"mesh": mesh, "parallelize": parallelize}
+    train.fit(experiment, **options)
+    del compiled[:]
+    again = experiment._replace(num_epochs=2, name="again", sampler=data.shuffled(256, 64))
+    train.fit(again, **options)
+    assert compiled == []
+    train.fit(again._replace(seed=1), **options)
+    assert compiled
+
+
+def test_parts_that_cannot_be_hashed_are_compiled_each_time(experiment, mesh):
+    class Unhashable:
+        __hash__ = None
+
+        def __call__(self, key, batch):
+            return toy.normalize(batch)
+
+    a, b = (
+        train.fit(experiment._replace(num_epochs=1, augment=augment), mesh=mesh).state
+        for augment in (experiment.augment, Unhashable())
+    )
+    assert_equal_bits(a, b)
+
+
 @pytest.mark.parametrize("stop", [2, 6, 14, 16])
 def test_a_stopped_run_resumes_to_the_same_bits(experiment, uninterrupted, mesh, tmp_path, stop):
     whole, folder = uninterrupted

@@ -1,4 +1,7 @@
-"""A toy set that a network can separate and k-means cannot, and experiments on it."""
+"""A toy set that a network can separate and k-means cannot, and experiments on it.
+
+Methods are made once of the same options, so that their programs are compiled once.
+"""
 
 import functools
 
@@ -48,6 +51,7 @@ def normalize(batch):
     return {**batch, "image": (batch["image"].astype("float32") - 128) / 64}
 
 
+@functools.cache
 def network(dim: int = 8) -> models.Network:
     return models.mlp((SIDE, SIDE, 1), hidden=(32,), dim=dim)
 
@@ -55,16 +59,19 @@ def network(dim: int = 8) -> models.Network:
 _network = network
 
 
+@functools.cache
 def dqn(network: models.Network | None = None, **options) -> methods.Method:
     sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
     return methods.dqn(network or _network(), **{**sizes, **options})
 
 
+@functools.cache
 def dqn_ste(**options) -> methods.Method:
     sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
     return methods.dqn_ste(network(), **{**sizes, **options})
 
 
+@functools.cache
 def triplet_quantization(**options) -> methods.Method:
     method = methods.triplet_quantization(network(), **{"bits": 8, **options})
     (phase,) = method.phases
@@ -77,6 +84,7 @@ def triplet_quantization(**options) -> methods.Method:
     return method._replace(phases=(phase._replace(loss=gentle),))
 
 
+@functools.cache
 def adsq(**options) -> methods.Method:
     numbers = {
         "bits": 8,
@@ -91,6 +99,7 @@ def adsq(**options) -> methods.Method:
     return methods.adsq(label_network, network(), **{**numbers, **options})
 
 
+@functools.cache
 def deepquan(**options) -> methods.Method:
     numbers = {
         "dim": 8,
@@ -139,6 +148,13 @@ WEIGHTS = {
 """The weights in the loss of each."""
 
 
+_OPTIMIZER = optax.sgd(0.2, momentum=0.9)
+
+
+def _augment(key, batch):
+    return normalize(batch)
+
+
 def experiment(method: methods.Method, **changes) -> train.Experiment:
     """An experiment on the toy set: 4 steps an epoch."""
     entries = {name for phase in method.phases for name in phase.trains}
@@ -147,9 +163,9 @@ def experiment(method: methods.Method, **changes) -> train.Experiment:
         method=method,
         splits=splits(),
         sampler=data.shuffled(len(splits().train), 64),
-        augment=lambda key, batch: normalize(batch),
+        augment=_augment,
         preprocess=normalize,
-        optimizers={name: optax.sgd(0.2, momentum=0.9) for name in entries},
+        optimizers=dict.fromkeys(entries, _OPTIMIZER),
         num_epochs=12,
         batch_size=64,
         seed=0,

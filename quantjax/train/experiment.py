@@ -75,21 +75,28 @@ def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
       ValueError: if the optimizers' names are not those of the params.
     """
     source, rows = experiment.splits.source, experiment.splits.train
+    start = _starter(
+        experiment.method.init,
+        experiment.preprocess,
+        tuple(experiment.optimizers.items()),
+        embedding.padded_length(len(rows)),
+        mesh,
+    )
+    return start(key(experiment.seed, "init"), source[rows[:2]])
+
+
+@parallel.shared
+def _starter(init, preprocess, optimizers, num_rows, mesh):
+    named = dict(optimizers)
 
     def start(key, batch):
-        batch = first_view(experiment.preprocess(batch))
-        params, state = experiment.method.init(key, batch, embedding.padded_length(len(rows)))
-        if params.keys() != experiment.optimizers.keys():
-            raise ValueError(
-                f"optimizers must be given for {sorted(params)}, "
-                f"got {sorted(experiment.optimizers)}"
-            )
-        opt = {name: experiment.optimizers[name].init(part) for name, part in params.items()}
+        params, state = init(key, first_view(preprocess(batch)), num_rows)
+        if params.keys() != named.keys():
+            raise ValueError(f"optimizers must be given for {sorted(params)}, got {sorted(named)}")
+        opt = {name: named[name].init(part) for name, part in params.items()}
         return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
 
-    example = source[rows[:2]]
-    whole = jax.jit(start, out_shardings=parallel.replicated(mesh))
-    return whole(key(experiment.seed, "init"), example)
+    return jax.jit(start, out_shardings=parallel.replicated(mesh))
 
 
 def key(seed: int, stream: str, number: Any = 0) -> jax.Array:

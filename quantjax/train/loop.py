@@ -137,7 +137,7 @@ def fit(
             parallelize(
                 make_step(experiment, phase, skip_non_finite=skip_non_finite),
                 mesh,
-                _augmenter(experiment),
+                _augmenter(experiment.augment, experiment.seed),
             )
             for phase in phases
         ]
@@ -252,10 +252,9 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
     return train_state._replace(epoch=parallel.put(mesh, np.int32(epoch)))
 
 
-def _augmenter(experiment):
-    return lambda train_state, batch: experiment.augment(
-        key(experiment.seed, "augment", train_state.step), batch
-    )
+@parallel.shared
+def _augmenter(augment, seed):
+    return lambda train_state, batch: augment(key(seed, "augment", train_state.step), batch)
 
 
 def _save(store, journal, step, train_state, value=None):

@@ -1,6 +1,5 @@
 """One step of optimization, and the pass over the training set between epochs."""
 
-import functools
 from typing import Any
 
 import jax
@@ -27,12 +26,19 @@ def make_step(
 
     Returns:
       `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
-      hold at least "loss" and "grad_norm".
+      hold at least "loss" and "grad_norm". The same function, once compiled, for the same parts.
     """
+    optimizers = tuple(experiment.optimizers.items())
+    return _step(phase, experiment.method.after_step, optimizers, experiment.seed, skip_non_finite)
+
+
+@parallel.shared
+def _step(phase, after_step, optimizers, seed, skip_non_finite):
+    optimizer_of = dict(optimizers)
 
     def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
         context = Context(
-            key=key(experiment.seed, "step", train_state.step),
+            key=key(seed, "step", train_state.step),
             step=train_state.step,
             epoch=train_state.epoch,
             gather=collectives.gather,
@@ -48,12 +54,10 @@ def make_step(
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
         metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
         for name, gradient in gradients.items():
-            updates, opt[name] = experiment.optimizers[name].update(
-                gradient, opt[name], params[name]
-            )
+            updates, opt[name] = optimizer_of[name].update(gradient, opt[name], params[name])
             params[name] = optax.apply_updates(params[name], updates)
-        if experiment.method.after_step is not None:
-            params, state = experiment.method.after_step(params, state)
+        if after_step is not None:
+            params, state = after_step(params, state)
         taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
         if skip_non_finite:
             finite = all_finite((loss, metrics["grad_norm"], params, state))
@@ -112,8 +116,7 @@ def refresh(
     return train_state._replace(params=params, state=state, opt=opt)
 
 
-@functools.lru_cache(maxsize=32)
+@parallel.shared
 def _updater(update, mesh):
-    # Cached by the function's identity, so that the refreshes of a run compile once.
-    del mesh
+    del mesh  # a program for each: shardings are read at its first call
     return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
