@@ -104,10 +104,10 @@ def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
 def _numbers(latest):
     """Returns the latest numbers of a step and of an epoch, as a table of two rows."""
     grid = Table(box=None)
+    step = latest.get("step", {})
     found = {
         name: value
-        for kind in ("step", "epoch")
-        for name, value in latest.get(kind, {}).items()
+        for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }
     for name in found:

@@ -139,14 +139,14 @@ def clothing(tmp_path_factory):
     return data.from_records(out), source, dict(zip(names, rows, strict=True))
 
 
-def experiment(source, parts):
-    """Two steps an epoch, for two epochs."""
+def experiment(source, parts, every=96):
+    """Two steps an epoch, for two epochs, on every so many of the photos that train."""
     method = methods.dqn_ste(
         models.mlp((16, 16, 3), hidden=(8,), dim=8), dim=8, num_codebooks=2, num_codewords=4
     )
     splits = data.make_splits(
         source,
-        train=parts["train"][::96],
+        train=parts["train"][::every],
         validation=parts["validation"],
         query=parts["test"],
         database=parts["train"],
@@ -154,6 +154,39 @@ def experiment(source, parts):
     return toy.experiment(
         method, splits=splits, sampler=data.shuffled(32, 16), batch_size=16, num_epochs=2
     )
+
+
+def assert_records_train_as_the_folder(of_records, of_folder, workdir):
+    """Runs on records, stopped after a step and started again, beside a whole run on the folder."""
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    whole = train.fit(of_folder, mesh=mesh).state
+    options = {"mesh": mesh, "workdir": workdir, "log_every": 1}
+
+    def stop(record):
+        if record["step"] == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    stopped = train.fit(of_records, callbacks=[stop], **options)
+    assert stopped.signal == signal.SIGTERM
+    assert int(stopped.state.step) < 4
+    resumed = train.fit(of_records, **options).state
+    assert int(resumed.step) == 4
+    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+
+
+def test_a_run_on_records_that_was_stopped_ends_with_the_bits_of_one_on_the_folder(tmp_path, rng):
+    for number in range(48):
+        path = tmp_path / "photos" / "abcd"[number % 4] / f"{number:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(path)
+    cli.main(["records", str(tmp_path / "photos"), str(tmp_path / "out"), "--shards=3"])
+    numbers = np.random.default_rng(0).permutation(48)
+    parts = dict(zip(("train", "validation", "test"), np.split(numbers, (32, 40)), strict=True))
+    of_records, of_folder = (
+        experiment(source, parts, every=1)
+        for source in (data.from_records(tmp_path / "out"), data.image_folder(tmp_path / "photos"))
+    )
+    assert_records_train_as_the_folder(of_records, of_folder, tmp_path / "run")
 
 
 @pytest.mark.data
@@ -164,16 +197,5 @@ def test_training_on_real_records_equals_training_on_the_folder(clothing, tmp_pa
         np.testing.assert_array_equal(source.parts[name], rows)
     audited = data.audit(experiment(source, source.parts).splits, max_equal_images=1)
     assert audited == data.audit(experiment(due, parts).splits, max_equal_images=1)
-    mesh = parallel.data_mesh(jax.devices()[:2])
-    whole = train.fit(experiment(due, parts), mesh=mesh).state
-    options = {"mesh": mesh, "workdir": tmp_path, "log_every": 1}
-
-    def stop(record):
-        if record["step"] == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    stopped = train.fit(experiment(source, source.parts), callbacks=[stop], **options)
-    assert stopped.signal == signal.SIGTERM
-    resumed = train.fit(experiment(source, source.parts), **options).state
-    assert int(resumed.step) == 4
-    jax.tree.map(np.testing.assert_array_equal, resumed, whole)
+    of_records, of_folder = experiment(source, source.parts), experiment(due, parts)
+    assert_records_train_as_the_folder(of_records, of_folder, tmp_path)

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import config_dict
@@ -283,6 +284,21 @@ def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert len(names) == 2
     assert all(name.startswith("toy-") and len(name) == len("toy-") + 8 for name in names)
+
+
+@pytest.mark.parametrize(("said", "due"), [(None, "home/quantjax"), ("/elsewhere", "/elsewhere")])
+def test_programs_are_kept_in_the_users_cache_or_where_the_user_said(
+    tmp_path, monkeypatch, said, due
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", said)
+        with pytest.raises(SystemExit):
+            run(tmp_path / "toy", "--config.num_epochs=-1")
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / due)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_a_sweep_prints_commands_and_runs_none(tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import pytest
 
@@ -80,3 +81,15 @@ def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
     path.write_text("\n".join(lines)[:-3])
     assert [record["step"] for record in records.rewind(path, 8)] == [2, 4, 6]
     assert records.rewind(tmp_path / "none.jsonl", 8) == []
+
+
+def test_a_device_that_tells_its_memory_has_it_recorded(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_in_use": 1, "peak_bytes_in_use": 12345}
+
+    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+    journal = records.open_journal(None, [], 0)
+    note(journal, 1, 0.5)
+    records.settle(journal)
+    assert journal.history[0]["device_memory_peak"] == 12345

@@ -1,0 +1,58 @@
+"""What a person sees on a terminal; tests of the launcher see plain lines."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from quantjax import console
+from tests import toy
+
+STEPS = [
+    {"step": 4, "epoch": 0, "phase": "joint", "loss": 0.75, "data_wait": 0.0},
+    {"step": 4, "epoch": 0, "after_epoch": 0, "dead_codewords": 3, "validation": 0.8125},
+    {"step": 6, "epoch": 1, "phase": "joint", "loss": 0.03125, "data_wait": 0.25},
+]
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """What a terminal of 120 characters has shown, without what moves its cursor."""
+    file = io.StringIO()
+    shown = Console(file=file, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setattr(console, "_console", lambda: shown)
+    return lambda: re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue())
+
+
+def last_frame(text):
+    return text[text.rindex("training") :]
+
+
+def test_a_terminal_has_a_bar_and_the_latest_numbers(terminal):
+    with console.progress(toy.experiment(toy.dqn(), num_epochs=3)) as report:
+        for record in STEPS:
+            report(record)
+    frame = last_frame(terminal())
+    assert "6/12 steps" in frame
+    names, numbers = (re.split(r"\s{2,}", line.strip()) for line in frame.splitlines()[1:3])
+    assert dict(zip(names, numbers, strict=True)) == {
+        "epoch": "1",  # the step's own, not the one that ended
+        "loss": "0.03125",
+        "data wait": "0.25",
+        "dead codewords": "3",
+        "validation": "0.8125",
+    }
+
+
+def test_a_number_that_is_not_finite_is_shown_as_such(terminal):
+    with console.progress(toy.experiment(toy.dqn(), num_epochs=3)) as report:
+        report({"step": 5, "epoch": 1, "phase": "joint", "loss": None, "skipped": "loss"})
+    assert "not finite" in last_frame(terminal())
+
+
+def test_what_is_counted_has_a_bar(terminal):
+    with console.counter("photos") as report:
+        for done in (1, 3):
+            report(done, 3)
+    assert "3/3" in terminal().splitlines()[-1]
