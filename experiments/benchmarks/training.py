@@ -1,10 +1,11 @@
 """Training steps and the loop around them: `python -m experiments.benchmarks.training`.
 
-A step is DQN's: forward, backward and SGD with momentum, float32, on a batch that is there already.
-The peer is the fastest of torch's forms, the same network with the same loss: as torch lays images
-out or channels last, eager or compiled. On a graphics card the bar is 1.1; on a CPU 0.3 is a guard
-and no claim. A loop is `train.fit` on images in memory: some of its steps are timed, then as many
-of the same program by itself on a batch that is there, in turns within one run.
+A step is DQN's: forward, backward and SGD with momentum, float32, on a batch that is there
+already. The peer is the fastest of torch's forms, the same network with the same loss: as torch
+lays images out or channels last, eager or compiled. On a graphics card the bar is 1.1; on a CPU
+0.3 is a guard and no claim. A loop is `train.fit` on images in memory: some of its steps are
+timed, then as many of the same program by itself on a batch that is there, and as many of the step
+alone on a batch that is augmented already, in turns within one run.
 
 What our networks' convolutions gain on CPUs, layer by layer, is in
 `experiments/benchmarks/convolutions.py`.
@@ -14,7 +15,7 @@ import argparse
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -229,7 +230,7 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
     bare()
     began = time.perf_counter()
     bare()
-    rounds = max(2, round(seconds / (2 * (time.perf_counter() - began))))
+    rounds = max(2, round(seconds / (3 * (time.perf_counter() - began))))
     num_epochs = -(-(rounds * (case.turn + _LEAD) + 1) // case.steps)
     for what in ("no workdir", "a workdir"):
         with tempfile.TemporaryDirectory() as folder:
@@ -246,58 +247,76 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
             # Turns by themselves let input get ahead: waits are those of a run without.
             history = train.fit(run, workdir=plain, log_every=_LOGGED).history
         wait = float(np.mean([entry["data_wait"] for entry in history[1:]]))
-        over = turns.over()
-        low, middle, high = 100 * np.percentile(over, (25, 50, 75))
-        inside, alone = (1e3 * np.median(x) / case.turn for x in (turns.inside, turns.bare))
+        inside = 1e3 * np.median(turns.inside) / case.turn
+        told = []
+        for of, alone in (("program", turns.bare), ("step alone", turns.step)):
+            low, middle, high = 100 * np.percentile(turns.over(alone), (25, 50, 75))
+            each = 1e3 * np.median(alone) / case.turn
+            told.append(
+                f"{_judged(middle / 100, _OVERHEAD)} over the {of} of {each:.2f} ms, "
+                f"quartiles {low:+.1f} and {high:+.1f} %"
+            )
         yield (
-            f"{name} B={case.batch_size} in the loop, {what}: {inside:.2f} ms over {alone:.2f} ms, "
-            f"median of {len(over)} turns {_judged(middle / 100, _OVERHEAD)}, quartiles "
-            f"{low:+.1f} and {high:+.1f} %; data wait {_judged(wait, _WAIT)}"
+            f"{name} B={case.batch_size} in the loop, {what}: {inside:.2f} ms, medians of "
+            f"{len(turns.inside)} turns: {'; '.join(told)}; data wait {_judged(wait, _WAIT)}"
         )
 
 
 class Turns:
-    """Times steps of a loop and the same program by itself, in turns.
+    """Times steps of a loop, the same program by itself, and its step by itself, in turns.
 
     Attributes:
       inside: Seconds of each turn in the loop.
-      bare: Seconds of the turns by themselves, one more: before and after each.
+      bare: Seconds of the program by itself, augmentation included, one more: before and after
+        each turn in the loop.
+      step: The same of a step on a batch that is augmented already.
     """
 
     def __init__(self, turn: int):
         self.inside: list[float] = []
         self.bare: list[float] = []
+        self.step: list[float] = []
         self._turn, self._calls = turn, 0
 
-    def over(self) -> np.ndarray:
-        """Returns what each turn took beyond the mean of its neighbours, as a share of it."""
-        bare = np.asarray(self.bare)
-        return 2 * np.asarray(self.inside) / (bare[:-1] + bare[1:]) - 1
+    def over(self, alone: Sequence[float]) -> np.ndarray:
+        """Returns what each turn took beyond the mean of its neighbours, as a share of it.
+
+        Args:
+          alone: `bare` or `step`.
+        """
+        before, after = np.asarray(alone[:-1]), np.asarray(alone[1:])
+        return 2 * np.asarray(self.inside) / (before + after) - 1
 
     def parallelize(
         self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
     ) -> Callable[..., Any]:
         """For `train.fit`."""
         program = parallel.sharded_step(step, mesh, prepare)
-        alone: Callable[[], Any] | None = None
+        alone: list[tuple[list[float], Callable[[], Any]]] = []
         began = 0.0
 
         def call(state, batch):
-            nonlocal alone, began
+            nonlocal began
             place = self._calls % (self._turn + _LEAD)
             self._calls += 1
             if place == 0:
                 jax.block_until_ready(state)
-                if alone is None:
-                    there = parallel.put_rows(mesh, jax.tree.map(np.asarray, batch))
-                    mine = Start(jax.tree.map(jnp.copy, state), there, program)
-                    alone = _in_a_row(mine, self._turn)
-                    alone()
-                else:
+                if alone:
                     self.inside.append(time.perf_counter() - began)
-                began = time.perf_counter()
-                alone()
-                self.bare.append(time.perf_counter() - began)
+                else:
+                    there = parallel.put_rows(mesh, jax.tree.map(np.asarray, batch))
+                    ready = jax.jit(prepare)(state, there)
+                    for found, each, given in (
+                        (self.bare, program, there),
+                        (self.step, parallel.sharded_step(step, mesh), ready),
+                    ):
+                        begun = Start(jax.tree.map(jnp.copy, state), given, each)
+                        alone.append((found, _in_a_row(begun, self._turn)))
+                        alone[-1][1]()
+                for found, run in alone:
+                    began = time.perf_counter()
+                    run()
+                    found.append(time.perf_counter() - began)
             elif place == _LEAD:
                 jax.block_until_ready(state)
                 began = time.perf_counter()

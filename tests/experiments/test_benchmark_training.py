@@ -127,14 +127,16 @@ def test_a_loop_has_a_line_without_a_workdir_and_one_with(capsys, monkeypatch):
     _, without, with_one = capsys.readouterr().out.splitlines()
     assert "no workdir" in without
     assert "a workdir" in with_one
-    assert "median of 2 turns" in without
+    assert "medians of 2 turns" in without
+    assert "over the program of" in without
+    assert "over the step alone of" in without
     assert "data wait" in without
 
 
 def test_turns_see_what_a_loop_adds():
     turns = training.Turns(2)
-    turns.bare, turns.inside = [1.0, 3.0, 5.0], [2.2, 5.0]
-    np.testing.assert_allclose(turns.over(), [0.1, 0.25])
+    turns.inside = [2.2, 5.0]
+    np.testing.assert_allclose(turns.over([1.0, 3.0, 5.0]), [0.1, 0.25])
 
 
 def test_an_unknown_case_is_refused(capsys, monkeypatch):
