@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import socket
+import threading
 import time
 import warnings
 from collections.abc import Generator
@@ -24,23 +25,27 @@ LOCK = ".lock"
 _NOTHING = {"lost+found"}  # what a fresh volume holds
 _PATIENCE = 30  # seconds that a file may take to be seen by other hosts
 _TOLD = 6  # differing keys that a message names
-_held: set[pathlib.Path] = set()
+_held: set[tuple[pathlib.Path, int]] = set()  # folders, and the threads that hold them
 
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path | None) -> Generator[None]:
     """Keeps other runs out of a folder until left, or until the process ends, however it does.
 
-    Inside itself it does nothing.
+    Inside itself, in one thread, it does nothing.
 
     Args:
       workdir: Made if it is not there; None holds nothing.
 
     Raises:
-      ValueError: if another process holds the folder, saying which.
+      ValueError: if another process or thread holds the folder, saying which.
       OSError: if the folder cannot be written to.
     """
-    if workdir is None or workdir.resolve() in _held:
+    if workdir is None:
+        yield
+        return
+    here = workdir.resolve(), threading.get_ident()
+    if here in _held:
         yield
         return
     workdir.mkdir(parents=True, exist_ok=True)
@@ -66,11 +71,11 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.time()}")
         file.flush()
-        _held.add(workdir.resolve())
+        _held.add(here)
         try:
             yield
         finally:
-            _held.discard(workdir.resolve())
+            _held.discard(here)
 
 
 @contextlib.contextmanager

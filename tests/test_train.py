@@ -1,10 +1,12 @@
 """The loop: resume, signals, records, checks."""
 
+import concurrent.futures
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
@@ -282,6 +284,26 @@ def test_two_runs_in_one_workdir_are_one_too_many(experiment, mesh, tmp_path):
     holder.wait()
     holder.stdout.close()
     train.fit(experiment._replace(num_epochs=1), workdir=tmp_path, mesh=mesh)
+
+
+def test_two_runs_of_one_process_are_one_too_many_as_well(experiment, mesh, tmp_path):
+    held, done = threading.Event(), threading.Event()
+
+    def hold(record):
+        held.set()
+        assert done.wait(60)
+
+    options = {"workdir": tmp_path, "mesh": mesh}
+    short = experiment._replace(num_epochs=1)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        first = pool.submit(train.fit, short, callbacks=[hold], **options)
+        assert held.wait(60)
+        try:
+            with pytest.raises(ValueError, match=f"is in use by process {os.getpid()} on "):
+                train.fit(short, **options)
+        finally:
+            done.set()
+        assert int(first.result(60).state.step) == 4
 
 
 HOLD = """
