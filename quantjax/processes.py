@@ -8,6 +8,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
@@ -16,6 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_QUIET = 0.25  # seconds between two agreements
+_MOST_QUIET = 16  # steps between them, however short
 
 
 def start(
@@ -226,16 +230,20 @@ def on_host(tree: Any) -> Any:
 class Agreement:
     """Lets all processes stop at one step although a signal reaches them at different ones.
 
-    Each says its number at every step; the largest is known to all one step later, when it has
-    travelled beside the step's own work. A process that is alone hears itself at once.
+    Each says its number at every step. Every quarter of a second, or at every step that takes
+    longer, the numbers travel beside the step's own work, and the largest is known to all when
+    they travel the next time. How many steps that is, is agreed on in the same way. A process that
+    is alone hears itself at once.
     """
 
     def __init__(self, mesh: Mesh):
         self._alone = not spans(mesh)
         self._pending: jax.Array | None = None
         rows, whole = (NamedSharding(mesh, PartitionSpec(*cut)) for cut in (mesh.axis_names, ()))
-        self._sharding, self._largest = rows, jax.jit(jnp.max, out_shardings=whole)
+        self._sharding = rows
+        self._largest = jax.jit(lambda said: jnp.max(said, axis=0), out_shardings=whole)
         self._size = mesh.size
+        self._every, self._steps, self._since = 1, 0, time.perf_counter()
 
     def last(self, number: int | None) -> int | None:
         """Waits for all, and returns the number that is agreed on when nothing more will be said.
@@ -249,16 +257,27 @@ class Agreement:
         """Takes this process's number, and returns the one that is agreed on, or None.
 
         Args:
-          number: 1 or more; None for nothing.
+          number: 1 or more; None for nothing. To be said until it is agreed on.
         """
         if self._alone:
             return number
-        before, said = self._pending, np.int32(number or 0)
+        self._steps += 1
+        if self._steps < self._every:
+            return None
+        now = time.perf_counter()
+        most = _QUIET * self._steps / max(now - self._since, 1e-9)
+        self._steps, self._since = 0, now
+        # The largest number, and the smallest wish.
+        said = np.array([[number or 0, -min(max(int(most), 1), _MOST_QUIET)]], np.int32)
         everywhere = jax.make_array_from_callback(
-            (self._size,), self._sharding, lambda index: np.full((1,), said)
+            (self._size, 2), self._sharding, lambda index: said
         )
-        self._pending = self._largest(everywhere)
-        return None if before is None else int(before) or None
+        before, self._pending = self._pending, self._largest(everywhere)
+        if before is None:
+            return None
+        agreed, every = np.asarray(before)
+        self._every = -int(every)
+        return int(agreed) or None
 
 
 def _check_by_hand(coordinator, num_processes, process_id):

@@ -179,3 +179,22 @@ def test_alone_nothing_is_waited_for():
     assert processes.share(10) == slice(0, 10)
     assert parallel.local_rows(mesh, 16) == slice(0, 16)
     assert parallel.local(mesh) is mesh
+
+
+@pytest.mark.parametrize(("seconds", "least", "most"), [(10.0, 2, 2), (0.1, 3, 4), (0.001, 17, 32)])
+def test_a_number_is_agreed_on_when_numbers_have_travelled_twice(monkeypatch, seconds, least, most):
+    """Each long step asks, every second one of a tenth of a second, every sixteenth at most."""
+    now = 0.0
+    monkeypatch.setattr(processes.time, "perf_counter", lambda: now)
+    agreement = processes.Agreement(parallel.data_mesh())
+    agreement._alone = False  # as if some of the devices were another process's
+
+    def say(number):
+        nonlocal now
+        now += seconds
+        return agreement.say(number)
+
+    assert [say(None) for _ in range(100)] == [None] * 100
+    heard = [say(15) for _ in range(most)]
+    assert set(heard) == {None, 15}
+    assert least <= heard.index(15) + 1
