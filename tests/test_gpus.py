@@ -1,5 +1,6 @@
 """What is promised of GPUs, as far as a machine can tell: with a compiler for them, or with one."""
 
+import collections
 import pathlib
 import re
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.benchmarks import absent_gpus, training
-from quantjax import embedding, parallel, train
+from quantjax import embedding, models, parallel, train
 from quantjax.methods.base import Collectives
 from tests import programs, toy
 
@@ -109,6 +110,28 @@ def test_without_them_some_do_not(gpus):
     }
     assert found["joint"]
     assert found["update"]
+
+
+def convolutions(name, precision, mesh):
+    """Returns what the convolutions of a step give, forward and backward, by the type of it."""
+    case = training.CASES[name]
+    network = models.in_precision(case.ours(case.shape), precision)
+    experiment = training.experiment(case._replace(ours=lambda shape: network))
+    ((_, program),) = lowered(experiment, mesh)
+    given = re.findall(
+        r"= \(?(\w+)\[.* custom-call\(.*__cudnn\$conv(\w+)", program.compile().as_text()
+    )
+    return collections.Counter(given)
+
+
+@pytest.mark.slow
+@with_compiler
+@pytest.mark.parametrize(("name", "count"), [("convnet", 8), ("cifar_resnet18", 59)])
+def test_in_bfloat16_every_convolution_computes_in_it(gpus, name, count):
+    for precision, due in (("bfloat16", "bf16"), ("float32", "f32")):
+        found = convolutions(name, precision, gpus)
+        assert {of for of, _ in found} == {due}
+        assert found.total() == count
 
 
 SCATTER = """
