@@ -38,7 +38,8 @@ def loss_of(method, batch):
     def loss(params):
         return method.phases[0].loss(params, state, batch, CONTEXT)
 
-    (value, (_, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(params)
+    gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    (value, (_, metrics)), gradient = gradients(params)
     return float(value), metrics, gradient["net"]["shift"]
 
 
