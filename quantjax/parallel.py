@@ -188,16 +188,17 @@ def keep_shardings(
       **options: For `jax.jit`.
 
     Returns:
-      The compiled function; shardings are read at its first call.
+      The compiled function; shardings are read at its first call of each structure.
     """
-    compiled = None
+    compiled: dict[Any, Callable[..., Any]] = {}
 
     def call(*args):
-        nonlocal compiled
-        if compiled is None:
-            shardings = jax.tree.map(lambda x: getattr(x, "sharding", x), like(*args))
-            compiled = jax.jit(function, out_shardings=shardings, **options)
-        return compiled(*args)
+        kept = like(*args)
+        structure = jax.tree.structure(kept)
+        if structure not in compiled:
+            shardings = jax.tree.map(lambda x: getattr(x, "sharding", x), kept)
+            compiled[structure] = jax.jit(function, out_shardings=shardings, **options)
+        return compiled[structure](*args)
 
     return call
 

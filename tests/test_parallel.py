@@ -57,3 +57,18 @@ def test_what_is_shared_is_built_once_of_the_same_parts():
     assert build(1, b=3) is not build(1, b=2)
     assert build([1]) is not build([1])
     assert built == [((1,), {"b": 2}), ((1,), {"b": 3}), (([1],), {}), (([1],), {})]
+
+
+def test_one_step_serves_states_of_several_structures():
+    def step(state, batch, *, collectives):
+        return jax.tree.map(lambda x: x + batch["x"].sum(), state), {"loss": batch["x"].sum()}
+
+    mesh = parallel.data_mesh()
+    batch = parallel.put_rows(mesh, {"x": np.ones(8, np.float32)})
+    for state in ({"a": np.zeros(2)}, {"a": np.zeros(2), "b": np.zeros(3)}, {"a": np.zeros(2)}):
+        stepped = parallel.sharded_step(step, mesh)
+        after, _ = stepped(parallel.put(mesh, state), batch)
+        assert {name: leaf.tolist() for name, leaf in after.items()} == {
+            name: [8.0] * len(leaf) for name, leaf in state.items()
+        }
+        assert all(leaf.sharding == parallel.replicated(mesh) for leaf in after.values())
