@@ -1,14 +1,19 @@
 """Records for those who look at curves: TensorBoard and Weights & Biases, where they are there."""
 
 import contextlib
+import functools
 import hashlib
 import importlib
 import importlib.util
 import os
 import pathlib
+import secrets
+import time
 import warnings
 from collections.abc import Callable, Generator
 from typing import Any
+
+from quantjax import records
 
 Write = Callable[[dict[str, Any]], None]
 
@@ -24,8 +29,8 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
     off. A run that goes on does so there too: TensorBoard drops what came after the step it goes on
     from.
 
-    A writer that fails is told of in a warning and not written to again: no run is lost for a
-    curve.
+    A writer that cannot be opened, or fails, is told of in a warning and not written to again: no
+    run is lost for a curve.
 
     Args:
       workdir: Of the run.
@@ -39,16 +44,38 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
       ValueError: if Weights & Biases is to be sent the run and cannot be.
     """
     found = []
-    if importlib.util.find_spec("tensorboardX") is not None:
-        found.append(_tensorboard(workdir / "tensorboard"))
-    off = os.environ.get("WANDB_MODE") == "disabled"
-    if not off and importlib.util.find_spec("wandb") is not None:
-        found.append(_wandb(workdir, name, config))
+    if _installed("tensorboardX"):
+        _forgiving(lambda: found.append(_tensorboard(workdir / "tensorboard")))()
+    if os.environ.get("WANDB_MODE") != "disabled" and _installed("wandb"):
+        asked = os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE")
+        begin = functools.partial(_wandb, workdir, name, config)
+        if asked:
+            found.append(_sent(begin))
+        else:
+            _forgiving(lambda: found.append(begin()))()
     try:
         yield [_forgiving(write) for write, _ in found]
     finally:
         for _, close in found:
             _forgiving(close)()
+
+
+def _installed(name):
+    # A folder of that name, such as wandb leaves behind, has a spec too, but no origin.
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
+def _sent(begin):
+    """Begins a run that is to be sent, or says in one line why it cannot be."""
+    try:
+        return begin(resume="allow")
+    except Exception as error:  # whatever the package raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"Weights & Biases cannot be sent the run: {reason.rstrip('.')}; or set WANDB_MODE to "
+            "offline or disabled"
+        ) from None
 
 
 def _forgiving(function):
@@ -71,23 +98,36 @@ def _forgiving(function):
 
 
 def _tensorboard(folder):
-    """Returns a function that writes a record, and one that ends it."""
-    from tensorboardX import SummaryWriter
+    """Returns a function that writes a record, and one that ends it.
 
+    Written here, not by the package's thread: a disk that is full for a moment ends that one, and
+    then a process that has more to tell it never exits.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+
+    # Their messages are made when they are imported: no checker of types knows them.
+    event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
+    summary: Any = importlib.import_module("tensorboardX.proto.summary_pb2")
     writers = []
+
+    def begin(step):
+        folder.mkdir(parents=True, exist_ok=True)
+        writers.append(EventsWriter(str(folder / "events"), f".{step}"))
+        put(step, session_log=event.SessionLog(status=event.SessionLog.START))
+
+    def put(step, **content):
+        writers[0].write_event(event.Event(wall_time=time.time(), step=step, **content))
 
     def write(record):
         if not writers:  # only the first record knows which step the run goes on from
-            writers.append(
-                SummaryWriter(
-                    str(folder),
-                    # A record after an epoch belongs to a step that was written before.
-                    purge_step=record["step"] + ("after_epoch" in record),
-                    max_queue=0,  # no limit: a full disk ends its thread, and a full queue waits
-                )
-            )
-        for group, key, value in _scalars(record):
-            writers[0].add_scalar(f"{group}/{key}", value, record["step"])
+            # A record after an epoch belongs to a step that was written before.
+            begin(record["step"] + ("after_epoch" in record))
+        values = [
+            summary.Summary.Value(tag=f"{group}/{key}", simple_value=value)
+            for group, key, value in _scalars(record)
+        ]
+        put(record["step"], summary=summary.Summary(value=values))
+        writers[0].flush()
 
     def close():
         for writer in writers:
@@ -96,38 +136,38 @@ def _tensorboard(folder):
     return write, close
 
 
-def _wandb(workdir, name, config):
+def _wandb(workdir, name, config, **options):
     """Returns a function that writes a record, and one that ends it."""
     wandb: Any = importlib.import_module("wandb")  # no dependency, not even to check types
 
-    project = os.environ.get("WANDB_PROJECT")
-    if project or os.environ.get("WANDB_MODE"):
-        options: dict[str, Any] = {"resume": "allow"}
-    else:
+    if not options:
         # Unasked, it says nothing either.
         quiet = wandb.Settings(silent=True, console="off")
         options = {"mode": "offline", "settings": quiet}
-    try:
-        run = wandb.init(
-            dir=str(workdir),
-            project=project or "quantjax",
-            name=workdir.name,
-            group=name,
-            config=config,
-            id=hashlib.sha256(str(workdir.resolve()).encode()).hexdigest()[:12],
-            **options,
-        )
-    except wandb.Error as error:
-        raise ValueError(
-            f"Weights & Biases cannot be sent the run: {str(error).rstrip('.')}; or set WANDB_MODE "
-            "to offline or disabled"
-        ) from None
+    run = wandb.init(
+        dir=str(workdir),
+        project=os.environ.get("WANDB_PROJECT") or "quantjax",
+        name=workdir.name,
+        group=name,
+        config=config,
+        id=_id_of(workdir),
+        **options,
+    )
 
     def write(record):
         values = {f"{group}/{key}": value for group, key, value in _scalars(record)}
         run.log({**values, "step": record["step"]})
 
     return write, run.finish
+
+
+def _id_of(workdir):
+    """Returns what a run keeps when it goes on, and no other has, a copy of it included."""
+    file = workdir / "wandb" / "id"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if not file.exists():
+        records.write_whole(file, secrets.token_hex(16))
+    return hashlib.sha256(f"{file.read_text()} {workdir.resolve()}".encode()).hexdigest()[:12]
 
 
 def _scalars(record):

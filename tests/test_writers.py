@@ -1,7 +1,9 @@
 """Curves are there for those who have the tools, and nothing is sent to those who did not ask."""
 
 import json
+import shutil
 import struct
+import subprocess
 import sys
 import types
 
@@ -128,7 +130,7 @@ def wandb(monkeypatch):
     """A module in wandb's place: the real one would send what it gets."""
     runs = []
     module = types.ModuleType("wandb")
-    module.__spec__ = types.SimpleNamespace(name="wandb")
+    module.__spec__ = types.SimpleNamespace(name="wandb", origin="here")
     module.init = lambda **options: runs.append(FakeRun(**options)) or runs[-1]
     module.Settings, module.Error, module.runs = dict, Error, runs
     monkeypatch.setitem(sys.modules, "wandb", module)
@@ -151,9 +153,23 @@ def test_wandb_is_sent_the_run_where_a_project_is_named(tmp_path, wandb, monkeyp
     assert "mode" not in run.options
     assert run.logged == LOGGED
     assert run.finished
-    with writers.opened(tmp_path, "toy", {}), writers.opened(tmp_path.parent, "toy", {}):
-        ids = [each.options["id"] for each in wandb.runs]
-    assert ids[0] == ids[1] != ids[2]
+    copy = tmp_path / "copy"
+    shutil.copytree(tmp_path / "wandb", copy / "wandb")
+    for workdir in (tmp_path, copy, tmp_path / "other"):
+        with writers.opened(workdir, "toy", {}):
+            pass
+    first, again, *others = (each.options["id"] for each in wandb.runs)
+    assert first == again
+    assert len({first, *others}) == 3
+
+
+def test_another_machines_run_of_the_same_path_is_another(tmp_path, wandb):
+    for _ in range(2):
+        with writers.opened(tmp_path, "toy", {}):
+            pass
+        shutil.rmtree(tmp_path / "wandb")
+    a, b = (each.options["id"] for each in wandb.runs)
+    assert a != b
 
 
 @pytest.mark.parametrize(
@@ -180,6 +196,65 @@ def test_a_run_that_cannot_be_sent_is_refused_in_one_line(tmp_path, wandb, monke
         writers.opened(tmp_path, "toy", {}),
     ):
         pass
+
+
+@pytest.mark.parametrize("error", [Error("no service"), OSError(28, "No space left on device")])
+def test_nobody_is_refused_for_what_was_not_asked_for(tmp_path, wandb, error):
+    def init(**options):
+        raise error
+
+    wandb.init = init
+    with (
+        pytest.warns(UserWarning, match=f"no more curves are written, .*{error.args[-1]}"),
+        writers.opened(tmp_path, "toy", {}) as written,
+    ):
+        assert written == []
+
+
+def test_a_package_that_cannot_be_imported_costs_no_run(tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    with (
+        pytest.warns(UserWarning, match="no more curves are written, ModuleNotFoundError"),
+        writers.opened(tmp_path, "toy", {}) as written,
+    ):
+        assert written == []
+
+
+def test_a_folder_that_wandb_left_is_no_package(tmp_path, monkeypatch):
+    (tmp_path / "wandb").mkdir()
+    for name in [each for each in sys.modules if each.split(".")[0] in ("wandb", "tensorboardX")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delenv("WANDB_MODE")
+    with writers.opened(tmp_path / "run", "toy", {}) as written:
+        assert written == []
+
+
+def test_a_disk_that_is_full_for_a_moment_keeps_no_process_from_its_end(tmp_path):
+    pytest.importorskip("tensorboardX")
+    program = f"""
+import pathlib
+from tensorboardX import event_file_writer, record_writer
+from quantjax import writers
+
+flush = record_writer.RecordWriter.flush
+def fail(self):
+    record_writer.RecordWriter.flush = flush
+    raise OSError(28, "No space left on device")
+
+with writers.opened(pathlib.Path({str(tmp_path)!r}), "toy", {{}}) as (write,):
+    record_writer.RecordWriter.flush = fail
+    for step in range(5000):
+        write({{"step": step, "loss": 0.5}})
+print("left")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout) == (0, "left\n"), ended.stderr
+    assert ended.stderr.count("No space left on device") == 1
 
 
 def test_no_run_is_lost_for_a_curve(tmp_path, wandb, monkeypatch):
