@@ -65,7 +65,9 @@ def to_records(
         num_shards = min(-(-total // _PER_SHARD), _MOST_SHARDS)
     if not 1 <= num_shards <= total:
         raise ValueError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
-    folder = Path(folder).expanduser().absolute()
+    folder = Path(folder).expanduser().resolve()
+    if folder.is_mount():
+        raise ValueError(f"{folder} is where a disk is mounted; name a folder inside it")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise ValueError(f"{folder} is not an empty folder; choose another for the records")
     scratch = folder.with_name(f".{folder.name}.unfinished")

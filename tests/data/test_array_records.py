@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import pathlib
 import pickle
 import subprocess
 import sys
@@ -204,6 +205,21 @@ def test_no_image_is_read_before_it_is_asked_for(records, monkeypatch):
     assert source.labels.sum() == 11
     with pytest.raises(AssertionError, match="decoded"):
         source[np.array([0])]
+
+
+def test_records_are_written_where_a_link_leads(folder, tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "records").symlink_to(tmp_path / "disk")
+    to_records(image_folder(folder), tmp_path / "records")
+    assert len(from_records(tmp_path / "records")) == 11
+    assert (tmp_path / "records").is_symlink()
+
+
+def test_a_place_that_cannot_be_replaced_is_refused_at_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(pathlib.Path, "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(ValueError, match="disk is where a disk is mounted; name a folder inside"):
+        to_records(image_folder(folder), tmp_path / "disk")
+    to_records(image_folder(folder), tmp_path / "disk" / "records")
 
 
 def test_as_many_threads_decode_as_are_asked_for(records, monkeypatch):
