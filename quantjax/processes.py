@@ -7,6 +7,7 @@ Every process runs the same program and takes the same steps. What is decided by
 import json
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -55,10 +56,18 @@ def start(
     if not missing:
         _check_by_hand(coordinator, num_processes, process_id)
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator,
+            num_processes,
+            process_id,
+            cluster_detection_method=None if missing else "deactivate",
+        )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"the processes did not find each other: {reason}") from None
+    if missing and has_all_gpus(os.environ):
+        for kind in ("cuda", "rocm"):
+            jax.config.update(f"jax_{kind}_visible_devices", "all")
 
 
 def repeat_bits() -> None:
@@ -100,6 +109,24 @@ def in_a_cluster(environment: Any) -> bool:
         or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environment)
         or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
     )
+
+
+def has_all_gpus(environment: Any) -> bool:
+    """Tells whether a process that a launcher started has all GPUs that it sees to itself.
+
+    It has if it is alone on its host, or was given a single one to see. Of several on a host, JAX
+    lets each see the one that has its number there.
+
+    Args:
+      environment: Such as `os.environ`; JAX_LOCAL_DEVICE_IDS in it has the last word.
+    """
+    if "JAX_LOCAL_DEVICE_IDS" in environment:
+        return False
+    if environment.get("CUDA_VISIBLE_DEVICES", ",").strip(",").isdigit():
+        return True
+    # Such as "1(x2)" for a task on each of two hosts.
+    per_host = re.sub(r"\(x\d+\)", "", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
+    return set(per_host.split(",")) == {"1"} or environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
 
 
 def is_first() -> bool:

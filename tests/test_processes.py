@@ -1,7 +1,10 @@
 """Several processes are one run: same numbers, one writer, one step to stop at."""
 
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 
 import jax
@@ -143,6 +146,57 @@ def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
 )
 def test_launchers_are_known_by_what_they_set(environment, due):
     assert processes.in_a_cluster(environment) is due
+
+
+@pytest.mark.parametrize(
+    ("environment", "due"),
+    [
+        ({}, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1"}, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x16)"}, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "2,1(x3)"}, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "JAX_LOCAL_DEVICE_IDS": "0,1"}, False),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "3"}, True),
+        ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, False),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
+    ],
+)
+def test_it_is_known_whether_all_gpus_are_a_processs_own(environment, due):
+    assert processes.has_all_gpus(environment) is due
+
+
+def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several():
+    slurm = {
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_NTASKS": "1",  # nobody else comes
+        "SLURM_PROCID": "0",
+        "SLURM_LOCALID": "0",
+    }
+    by_hand = "coordinator='localhost:{}', num_processes=1, process_id=0"
+    found = []
+    for tasks, arguments in (("1(x2)", ""), ("2", ""), ("2", by_hand)):
+        port = programs.free_port()
+        program = (
+            "import jax; from quantjax import processes; "
+            f"processes.start({arguments.format(port)}); "
+            "print(jax.config.values['jax_cuda_visible_devices'])"
+        )
+        place = {"SLURM_STEP_TASKS_PER_NODE": tasks, "JAX_COORDINATOR_PORT": str(port)}
+        found.append(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=programs.ROOT,
+                env={**os.environ, **slurm, **place},
+                capture_output=True,
+                text=True,
+                timeout=60,
+            ).stdout.strip()
+        )
+    assert found == ["all", "0", "all"]
 
 
 @pytest.mark.parametrize(
