@@ -4,7 +4,10 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import pathlib
+import re
+import time
 import warnings
 from collections.abc import Generator
 from typing import Any
@@ -56,7 +59,7 @@ class Store:
         Raises:
           OSError: naming the folder, if this or an earlier state could not be written.
         """
-        if self.manager is None or step in self.manager.all_steps():
+        if self.manager is None or step in _steps(self.manager):
             return
         leaves = _by_path(train_state)
         items = ocp.args.Composite(
@@ -73,7 +76,18 @@ class Store:
         with _writing(self.folder):
             if value is not None:
                 self.values[step] = value
-            self.manager.save(step, args=items)
+            if not self.manager.save(step, args=items):
+                raise OSError(f"step {step} was not saved: {self.folder} shows later ones")
+
+    def wait(self) -> None:
+        """Waits until all that was saved is whole.
+
+        Raises:
+          OSError: naming the folder, if a state could not be written.
+        """
+        if self.manager is not None:
+            with _writing(self.folder):
+                self.manager.wait_until_finished()
 
     def restore(self, like: Any, step: int | None = None) -> Any:
         """Restores a step, or the latest that is whole, onto the shardings of a train state.
@@ -118,6 +132,7 @@ class Store:
         What one process cannot read, all leave alone: each tells the others before they go on.
         """
         assert self.manager is not None
+        assert self.folder is not None
         wanted = _by_path(like)
         leaves, about, error = {}, {}, None
         try:
@@ -134,7 +149,7 @@ class Store:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             leaves = self.manager.restore(step, args=items)["state"]
         except Exception as caught:  # whatever a library says of files that it cannot read
-            error = caught
+            error = _unwrapped(caught, self.folder / str(step))
         outcome = processes.all_agree(_kind(error))
         if outcome in (_NO_DAMAGE, _OTHER_RUN):
             if error is not None:
@@ -144,8 +159,8 @@ class Store:
             return False, error
         found, due = checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due.get(name))
-        if wrong:
-            return False, ValueError(f"its {wrong[0]} is not what was saved")
+        if processes.all_agree(len(wrong)):
+            return False, ValueError(f"its {wrong[0]} is not what was saved") if wrong else None
         state = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], like)
         return True, state
 
@@ -162,7 +177,12 @@ class Store:
                 (folder / str(step)).rename(aside / name)
 
         processes.from_first(move)
+        # Another host may see the folder as it was for a while.
+        patience = time.monotonic() + _PATIENCE
         self.manager.reload()
+        while set(steps) & set(self.manager.all_steps()) and time.monotonic() < patience:
+            time.sleep(0.1)
+            self.manager.reload()
         for step in steps:
             self.values.pop(step, None)
         which = ", ".join(map(str, sorted(steps)))
@@ -173,6 +193,7 @@ class Store:
 
 
 _DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
+_PATIENCE = 30  # seconds that a folder may take to look alike on all hosts
 
 
 def _kind(error):
@@ -186,6 +207,16 @@ def _kind(error):
     if away or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
         return _NO_DAMAGE
     return _DAMAGED
+
+
+def _unwrapped(error, path):
+    """Returns the error of the operating system that tensorstore tells of in words, if it does."""
+    if isinstance(error, OSError):
+        return error
+    for each in _chain(error):
+        if code := re.search(r"os_error_code='(\d+)'", str(each)):
+            return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
+    return error
 
 
 def _steps(manager):
@@ -237,9 +268,9 @@ def opened(
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
     values.update(_values(folder, manager))
     try:
-        yield Store(folder, about, manager, values)
-        with _writing(folder):
-            manager.wait_until_finished()
+        store = Store(folder, about, manager, values)
+        yield store
+        store.wait()
     finally:
         with contextlib.suppress(Exception):  # what went wrong with a save has been told
             manager.close()
@@ -299,11 +330,17 @@ def _writing(folder):
 
 def _system_error(error):
     """Returns the error of the operating system behind an exception, if there is one."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno is not None:
-            return error
-        error = error.__cause__ or error.__context__
+    for each in _chain(error):
+        if isinstance(each, OSError) and each.errno is not None:
+            return each
     return None
+
+
+def _chain(error):
+    """Yields an exception and those that led to it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _check_same(what, there, here):

@@ -26,15 +26,17 @@ class Stopped(BaseException):
 def watch() -> Generator[Callable[[], int | None]]:
     """Holds back the first SIGTERM or SIGINT; a second one acts at once, as if nobody watched.
 
-    Signals reach the main thread alone; watched from another, nothing is ever caught.
+    Signals reach the main thread alone; watched from another, nothing is ever caught. One that was
+    caught and not asked for is sent again when all is over.
 
     Yields:
       A function that returns the number of the caught signal, or None.
     """
-    _held_back.clear()
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
+    _held_back.clear()
+    told = False
     before = {number: signal.getsignal(number) for number in _NUMBERS}
 
     def handle(number, frame):
@@ -43,8 +45,15 @@ def watch() -> Generator[Callable[[], int | None]]:
         for each in _NUMBERS:
             signal.signal(each, before[each])
 
+    def caught():
+        nonlocal told
+        told = bool(_held_back)
+        return _held_back[0] if _held_back else None
+
     with _handling(handle):
-        yield lambda: _held_back[0] if _held_back else None
+        yield caught
+    if _held_back and not told:
+        os.kill(os.getpid(), _held_back.pop())
 
 
 @contextlib.contextmanager

@@ -153,6 +153,16 @@ def test_the_best_is_kept_whatever_its_age(experiment, mesh, tmp_path):
     assert again.history == result.history
 
 
+def test_a_value_that_is_no_number_is_not_the_best(experiment, mesh, tmp_path):
+    values = {0: float("nan"), 1: 0.1, 2: float("inf"), 3: float("nan")}
+    options = {"mesh": mesh, "after_epoch": lambda _, epoch: {"validation": values[epoch]}}
+    result = train.fit(experiment, workdir=tmp_path, keep=1, **options)
+    assert steps_in(tmp_path) == [8, 16]
+    assert int(train.restore(experiment, tmp_path, best=True, mesh=mesh).step) == 8
+    found = [each["validation"] for each in result.history if "after_epoch" in each]
+    assert found == [None, 0.1, None, None]
+
+
 def test_checkpoints_come_every_so_many_steps_and_at_the_end(experiment, mesh, tmp_path):
     short = experiment._replace(num_epochs=3)
     train.fit(short, workdir=tmp_path, mesh=mesh, checkpoint_every=3, keep=20)
@@ -218,6 +228,18 @@ def test_a_disk_that_fails_today_is_no_damage(copied, experiment, mesh, monkeypa
         train.fit(experiment, workdir=copied, mesh=mesh)
     assert steps_in(copied) == [8, 12, 16]
     assert not (copied / "damaged").exists()
+
+
+def test_an_array_that_cannot_be_opened_today_is_no_damage(copied, experiment, mesh):
+    (file, *_) = array_files(copied, 16)
+    kept = file.rename(file.with_name("kept"))
+    file.symlink_to(file)  # what root too cannot open
+    with pytest.raises(OSError, match=r"Too many levels of symbolic links.*checkpoints/16"):
+        train.fit(experiment, workdir=copied, mesh=mesh)
+    assert steps_in(copied) == [8, 12, 16]
+    assert not (copied / "damaged").exists()
+    kept.replace(file)
+    assert int(train.fit(experiment, workdir=copied, mesh=mesh).state.step) == 16
 
 
 def test_a_run_that_lost_its_checkpoints_says_that_it_starts_again(copied, experiment, mesh):

@@ -36,3 +36,34 @@ def test_another_thread_watches_nothing():
     thread.start()
     thread.join()
     assert out == [None]
+
+
+def test_a_signal_that_nobody_asked_for_comes_again():
+    def run():
+        with interruption.watch() as caught:
+            assert caught() is None
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("went on")
+
+    with interruption.ending(), pytest.raises(interruption.Stopped) as stopped:
+        run()
+    assert stopped.value.number == signal.SIGTERM
+
+
+def test_one_that_was_told_of_does_not():
+    with interruption.ending(), interruption.watch() as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert caught() == signal.SIGTERM
+
+
+def test_what_another_thread_watches_hides_no_signal():
+    def run():
+        with interruption.watch():
+            pass
+
+    with interruption.watch() as caught:
+        os.kill(os.getpid(), signal.SIGTERM)
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+        assert caught() == signal.SIGTERM

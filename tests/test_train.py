@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax import data, parallel, records, train
+from quantjax import checkpoint, data, parallel, records, train
 from quantjax.methods.base import over_views
 from tests import programs, run_toy, toy
 
@@ -103,6 +103,31 @@ def test_a_stopped_run_resumes_to_the_same_bits(experiment, uninterrupted, mesh,
     assert resumed.signal is None
     assert_equal_bits(resumed.state, whole.state)
     assert steps_logged(tmp_path) == steps_logged(folder) == list(range(2, 17, 2))
+
+
+def test_a_signal_in_the_last_step_leaves_what_no_signal_would(mesh, tmp_path):
+    experiment = toy.experiment(toy.dqn(), num_epochs=2)
+    options = {"mesh": mesh, "log_every": 1, "after_epoch": lambda *_: {"validation": 0.5}}
+    whole = train.fit(experiment, **options).state
+    found = train.fit(experiment, workdir=tmp_path, callbacks=[stop_after(7)], **options)
+    assert found.signal == signal.SIGTERM
+    for best in (False, True):
+        assert_equal_bits(train.restore(experiment, tmp_path, best=best, mesh=mesh), whole)
+    assert steps_logged(tmp_path) == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+
+
+def test_a_signal_while_the_last_state_is_saved_is_told(experiment, mesh, tmp_path, monkeypatch):
+    wait = checkpoint.Store.wait
+
+    def interrupted(store):
+        os.kill(os.getpid(), signal.SIGTERM)
+        monkeypatch.setattr(checkpoint.Store, "wait", wait)
+        wait(store)
+
+    monkeypatch.setattr(checkpoint.Store, "wait", interrupted)
+    short = experiment._replace(num_epochs=1)
+    assert train.fit(short, workdir=tmp_path, mesh=mesh).signal == signal.SIGTERM
+    assert int(train.restore(short, tmp_path, mesh=mesh).epoch) == 1
 
 
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):

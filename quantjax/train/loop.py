@@ -1,6 +1,7 @@
 """The loop. It knows `Method` and nothing of any paper."""
 
 import contextlib
+import math
 import pathlib
 import time
 import warnings
@@ -28,8 +29,8 @@ from quantjax.train.step import all_finite, make_step, refresh
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
 
-The values become a record with "after_epoch"; the checkpoint whose "validation" is largest is
-kept. Every process calls it."""
+The values become a record with "after_epoch", null where they are not finite; the checkpoint whose
+"validation" is largest is kept. Every process calls it."""
 
 
 class FitResult(NamedTuple):
@@ -89,8 +90,8 @@ def fit(
       Final state, history, and the signal that stopped the run, if one did.
 
     Raises:
-      ValueError: if batch size, training rows, optimizers or the workdir do not fit, or another
-        run is at work in the workdir.
+      ValueError: if batch size, training rows, optimizers, a number or the workdir do not fit, or
+        another run is at work in the workdir.
       checkpoint.DamagedError: if there are checkpoints and none can be read.
       OSError: if a checkpoint or a record cannot be written.
       NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
@@ -98,7 +99,7 @@ def fit(
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     workdir = None if workdir is None else pathlib.Path(workdir)
-    per_epoch = _check(experiment, mesh)
+    per_epoch = _check(experiment, mesh, log_every=log_every, keep=keep)
     about = about_run(experiment)
     processes.check_same(
         {
@@ -164,8 +165,10 @@ def fit(
                 last = step == (epoch + 1) * per_epoch
                 due = last or step % log_every == 0
                 records.note(journal, record, metrics, log=due)
-                stopped = agreement.say(caught())
-                # The last epoch is saved below, after the refresh that ends the run.
+                # The last epoch is saved below, after the refresh that ends the run: it is too late
+                # to stop ahead of that.
+                if not (last and epoch + 1 == experiment.num_epochs):
+                    stopped = agreement.say(caught())
                 if last and epoch + 1 < experiment.num_epochs:
                     value = _look(after_epoch, journal, train_state, step, epoch)
                     _save(store, journal, step, train_state, value)
@@ -174,8 +177,9 @@ def fit(
         value = None
         if epoch == experiment.num_epochs > 0:
             value = _look(after_epoch, journal, train_state, step, epoch - 1)
-            stopped = agreement.last(caught())
         _save(store, journal, step, train_state, value)
+        store.wait()
+        stopped = agreement.last(stopped or caught())
     return FitResult(train_state, journal.history, stopped)
 
 
@@ -217,7 +221,10 @@ def _look(after_epoch, journal, train_state, step, epoch):
 
 
 def _plain(value):
-    return value if isinstance(value, int) else float(value)
+    if isinstance(value, int):
+        return value
+    value = float(value)
+    return value if math.isfinite(value) else None  # JSON has no other numbers
 
 
 @contextlib.contextmanager
@@ -282,7 +289,7 @@ def _last_good(store):
         raise records.NonFiniteError(f"{error}; {good}; lower the learning rate") from None
 
 
-def _check(experiment, mesh):
+def _check(experiment, mesh, *, log_every, keep):
     """Returns the steps of an epoch once sizes are known to fit."""
     parallel.check_divisible(mesh, experiment.batch_size)
     embedding.check_mesh(mesh)
@@ -294,6 +301,9 @@ def _check(experiment, mesh):
             f"the sampler must give positions [steps, {experiment.batch_size}], "
             f"got {positions.shape}"
         )
+    for name, value in (("log_every", log_every), ("keep", keep)):
+        if value < 1:
+            raise ValueError(f"{name} must be 1 or more, got {value}")
     plan, rows = experiment.method.refresh, len(experiment.splits.train)
     if plan is not None and rows < plan.min_rows:
         raise ValueError(

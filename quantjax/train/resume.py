@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, parallel
+from quantjax import checkpoint, parallel, processes
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -71,8 +71,7 @@ def restored(
       ValueError: if they may not, or are of another experiment, or are further along.
       checkpoint.DamagedError: if none of them can be read.
     """
-    latest = store.latest()
-    if latest is not None and not resume:
+    if not resume and processes.from_first(store.latest) is not None:
         raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
     found = store.restore(train_state)
     if found is None:
