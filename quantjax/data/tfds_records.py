@@ -1,5 +1,6 @@
 """Finds sets that TensorFlow Datasets has prepared, and their records by row; downloads nothing."""
 
+import contextlib
 import difflib
 import importlib
 import json
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _FEW = 8  # names that an error shows
+_OF_TFDS = "tensorflow_datasets.core.features."
 
 
 class Records(NamedTuple):
@@ -68,14 +70,18 @@ def import_tfds() -> ModuleType:
 def find_builder(name: str, folder: Path) -> Any:
     """Returns the builder of a set, from its code or from what is prepared in a folder.
 
+    Files of the folder name classes of features, and TFDS would import any module for them. Here
+    they may name TFDS's own, and those of modules that were imported before.
+
     Raises:
-      ValueError: if there is neither, or the name is none.
+      ValueError: if there is neither, the name is none, or the files of the set are damaged.
     """
     tfds = import_tfds()
     try:
         if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
             raise ValueError("the part before the colon is a namespace, whose sets are downloaded")
-        return tfds.builder(name, data_dir=folder)
+        with _importing_nothing(tfds.features.FeatureConnector):
+            return tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         alike = difflib.get_close_matches(name.split(":")[0].split("/")[0], known)
@@ -83,9 +89,35 @@ def find_builder(name: str, folder: Path) -> Any:
         raise ValueError(
             f"no set {name} in TFDS or in {folder}, {_holds(folder)}{advice}"
         ) from None
-    except (AssertionError, ValueError) as error:  # of TFDS, of many lines
-        reason = textwrap.shorten(str(error).split('}": ', 1)[-1], 200)
-        raise ValueError(f"no set {name} in TFDS: {reason}") from error
+    except Exception as error:  # of TFDS, of many lines, and of libraries that read its files
+        reason = textwrap.shorten(str(error).split('}": ', 1)[-1], 200) or type(error).__name__
+        of_files = isinstance(error, _UnknownFeatureError | json.JSONDecodeError)
+        if isinstance(error, AssertionError | ValueError) and not of_files:
+            raise ValueError(f"no set {name} in TFDS: {reason}") from error
+        raise ValueError(f"cannot read {name} in {folder}: {reason}") from error
+
+
+class _UnknownFeatureError(ValueError):
+    pass
+
+
+@contextlib.contextmanager
+def _importing_nothing(connector):
+    """Keeps TFDS's search for a class of features from importing what a file names."""
+    search = connector.cls_from_name.__func__
+
+    def known(cls, name):
+        if not name.startswith(_OF_TFDS) and name not in cls._registered_features:
+            raise _UnknownFeatureError(
+                f"{name[:80]!r} is no feature of TFDS; import its module first"
+            )
+        return search(cls, name)
+
+    connector.cls_from_name = classmethod(known)
+    try:
+        yield
+    finally:
+        connector.cls_from_name = classmethod(search)
 
 
 def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:

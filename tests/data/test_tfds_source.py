@@ -169,12 +169,18 @@ def test_the_environment_names_the_folder(folder, monkeypatch):
     assert len(from_tfds(NAME, split="train")) == 24
 
 
-def test_a_set_is_read_without_its_code(folder, source, tmp_path):
-    copy = tmp_path / "other_things" / "1.0.0"
+def without_code(folder, where):
+    """Copies the set under a name of which there is no code; returns the copy."""
+    copy = where / "other_things" / "1.0.0"
     copy.mkdir(parents=True)
     for file in (folder / NAME / "1.0.0").iterdir():  # names of files hold that of the set
         content = file.read_bytes().replace(NAME.encode(), b"other_things")
         (copy / file.name.replace(NAME, "other_things")).write_bytes(content)
+    return copy
+
+
+def test_a_set_is_read_without_its_code(folder, source, tmp_path):
+    without_code(folder, tmp_path)
     other = from_tfds("other_things", split=["train", "test"], data_dir=tmp_path)
     np.testing.assert_array_equal(other[FIRST]["image"], source[FIRST]["image"])
 
@@ -251,6 +257,55 @@ def test_a_file_that_is_damaged_later_is_named(sets, tmp_path):
 def test_an_unknown_set_names_what_is_there(folder, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         from_tfds(name, split="train", data_dir=folder)
+    assert "\n" not in str(caught.value)
+
+
+def change(value, key, new):
+    """Changes what stands under a key, wherever it does."""
+    if isinstance(value, list | dict):
+        for each in value.values() if isinstance(value, dict) else value:
+            change(each, key, new)
+    if isinstance(value, dict) and key in value:
+        value[key] = new
+
+
+@pytest.mark.parametrize(
+    ("name", "legacy"),
+    [("hostile_module.X", False), ("hostile_module.X", True), ("unittest.__main__.X", False)],
+)
+def test_no_file_has_a_module_imported(folder, tmp_path, monkeypatch, name, legacy):
+    path = without_code(folder, tmp_path / "sets") / "features.json"
+    (tmp_path / "hostile_module.py").write_text("raise SystemExit('ran')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    content = json.loads(path.read_text())
+    if legacy:
+        content = {"type": name, "content": {}}
+    else:
+        change(content, "pythonClassName", name)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"'{name}' is no feature of TFDS; import its module"):
+        from_tfds("other_things", split="train", data_dir=tmp_path / "sets")
+    assert name.rpartition(".")[0] not in sys.modules
+
+
+@pytest.mark.parametrize("name", ["dataset_info.json", "features.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: "",
+        lambda content: content[: len(content) // 2],
+        lambda content: json.dumps({**json.loads(content), "unknown": 1}),
+        lambda content: "[" * 5000,
+        lambda content: "null",
+        lambda content: content.replace(":", ": [", 1),
+    ],
+    ids=["empty", "cut", "unknown field", "deep", "null", "no JSON"],
+)
+def test_damaged_descriptions_are_refused(folder, tmp_path, name, damage):
+    path = without_code(folder, tmp_path) / name
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(ValueError, match=r"cannot read|no set") as caught:
+        from_tfds("other_things", split="train", data_dir=tmp_path)
     assert "\n" not in str(caught.value)
 
 
