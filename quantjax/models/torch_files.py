@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.pickles import restricted_pickle
-from quantjax.pickles.pickled_arrays import Global
+from quantjax.pickles.pickled_arrays import Global, are_counts
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 ZIP_MAGIC = b"PK\x03\x04"
@@ -66,20 +66,16 @@ class Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _is_count(*numbers: Any) -> bool:
-    return all(type(number) is int and number >= 0 for number in numbers)
-
-
 def _storage(identity: Any) -> Storage:
     """Takes ("storage", its class, key, device, number of values[, view]) for a storage."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise ValueError("refused a persistent id that is no storage")
     _, kind, key, _, total, *view = identity
     dtype = _STORAGES.get(kind.name.removeprefix("torch ")) if type(kind) is Global else None
-    if dtype is None or type(key) is not str or not _is_count(total):
+    if dtype is None or type(key) is not str or not are_counts(total):
         raise ValueError("a storage must have a class, a key and a number of values")
     _, start, size = view[0] if view and view[0] is not None else ("", 0, total)
-    if not _is_count(start, size) or start + size > total:
+    if not are_counts(start, size) or start + size > total:
         raise ValueError(f"a part of storage {key[:40]!r} goes beyond its {total} values")
     return Storage(key, dtype, total, start, size)
 
@@ -88,7 +84,7 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any
     """Stands in for torch._utils._rebuild_tensor_v2: checks a view before anything is read."""
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise ValueError("a tensor must have a storage, a shape and strides")
-    if not len(shape) == len(strides) <= 8 or not _is_count(offset, *shape, *strides):
+    if not len(shape) == len(strides) <= 8 or not are_counts(offset, *shape, *strides):
         raise ValueError("shape and strides of a tensor must be up to 8 whole numbers, 0 or more")
     count = math.prod(shape)
     last = offset + sum((axis - 1) * stride for axis, stride in zip(shape, strides, strict=True))

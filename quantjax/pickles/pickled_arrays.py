@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+_MAX_BITS = 128
+
 
 class Global(NamedTuple):
     """A name that a pickle mentions, "module name"; nothing is imported for it."""
@@ -19,6 +21,14 @@ class Pending(NamedTuple):
 
     build: Callable[[Any], Any]
     built: list
+
+
+def are_counts(*numbers: Any) -> bool:
+    """Tells whether all are whole numbers from 0, of no more digits than sizes can have.
+
+    A file may have a number of a million digits; to multiply it takes hours.
+    """
+    return all(type(x) is int and x >= 0 and x.bit_length() <= _MAX_BITS for x in numbers)
 
 
 def _encode(text: str, encoding: str) -> bytes:
@@ -53,7 +63,7 @@ def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> 
     """Views bytes as an array, once sizes agree; stands in for numpy's _frombuffer."""
     if not isinstance(dtype, np.dtype) or type(shape) is not tuple or len(shape) > 8:
         raise ValueError("an array must have a dtype and a shape of at most 8 axes")
-    if not all(type(axis) is int and axis >= 0 for axis in shape):
+    if not are_counts(*shape):
         raise ValueError("the axes of an array must be whole numbers, 0 or more")
     if not isinstance(data, bytes | bytearray):
         raise ValueError(f"the content of an array must be bytes, got {type(data).__name__}")

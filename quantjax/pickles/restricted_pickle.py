@@ -3,7 +3,8 @@
 `pickletools.genops` splits the file into operations without carrying any out. The few that arrays,
 lists, tuples, dicts, text and numbers need are carried out here, on a list as the stack; a global
 is only ever a name, looked up in a table of stand-ins. Array content is not copied, and what is
-decoded may not outgrow the file, so that a small file cannot fill the memory.
+decoded may not outgrow the file, so that a small file cannot fill the memory; its objects may take
+some seventy bytes for each of its own.
 """
 
 import io
@@ -19,6 +20,8 @@ from quantjax.pickles.pickled_arrays import NUMPY, Global, Pending
 _MAX_GROWTH = 4
 # What a list handed to a call costs an item: it may be handed to many, and each copies it.
 _ITEM_COST = 32
+# Honest calls have 7 at most; any number of them may be handed to many calls.
+_MAX_ARGUMENTS = 16
 # Python hashes larger whole numbers alike, or slowly: a dict of such would take hours.
 _MAX_KEY = 1 << 60
 _CONSTANTS = frozenset(
@@ -133,6 +136,8 @@ def _reduce(machine: _Machine, target: Any, arguments: Any) -> Any:
     function = machine.allowed.get(target.name) if type(target) is Global else None
     if function is None or type(arguments) is not tuple:
         raise ValueError("refused a call of something that makes no array")
+    if len(arguments) > _MAX_ARGUMENTS:
+        raise ValueError(f"refused a call with {len(arguments)} arguments")
     for each in arguments:
         if type(each) is list:
             _spend(machine, each)

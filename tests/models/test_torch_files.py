@@ -176,6 +176,7 @@ def test_other_ways_to_call_are_refused(write, read, operations):
         (Part("0", "FloatStorage", 2, 0, (2**62, 2**62, 0), (1, 1, 1)), "beyond its storage"),
         (Part("0", "FloatStorage", 2, 0, (2,), (-1,)), "whole numbers, 0 or more"),
         (Part("0", "FloatStorage", 2, -1, (1,), (1,)), "whole numbers, 0 or more"),
+        (Part("0", "FloatStorage", 2, 0, (2**200,), (1,)), "whole numbers, 0 or more"),
         (Part("0", "FloatStorage", 2, 0, (1,) * 9, (1,) * 9), "up to 8 whole numbers"),
         (Part("0", "FloatStorage", -2, 0, (1,), (1,)), "a number of values"),
         (Part("0", "FloatStorage", 2**80, 0, (1,), (1,)), "takes 4.* bytes, got 8"),

@@ -118,6 +118,10 @@ def test_a_call_is_refused_by_name_and_does_not_run(protocol, capfd):
             PYTHON_2.replace(b"K\x02K\x03\x86", b"K\x02G?\xf0" + b"\0" * 6 + b"\x86"),
             "whole numbers",
         ),
+        (
+            PYTHON_2.replace(b"K\x02K\x03\x86", b"K\x02\x8a\x80" + b"\1" * 128 + b"\x86"),
+            "whole numbers",
+        ),
         (PYTHON_2.replace(b"U\x06\x00\x01\x02\x80\xffa", b"N"), "must be bytes, got NoneType"),
         (PYTHON_2.replace(b"U\x01|NNN", b"U\x01|K\x01NN"), "refused a structured dtype"),
         *(
@@ -164,6 +168,19 @@ def test_a_list_cannot_be_copied_many_times():
     assert len(read(head + b"h\x01h\x00\x85Re.", allowed={"module make": dict})[2]) == 100
     with pytest.raises(ValueError, match="decodes to far more bytes than it has"):
         read(head + b"h\x01h\x00\x85R" * 20 + b"e.", allowed={"module make": dict})
+
+
+def test_a_long_list_of_arguments_cannot_be_handed_to_many_calls():
+    arguments = b"(U\x02f4" + b"N" * 100_000 + b"tq\x01"
+    with pytest.raises(ValueError, match="refused a call with 100001 arguments"):
+        read(b"\x80\x02cnumpy\ndtype\nq\x00" + arguments + b"h\x00h\x01R" * 10_000 + b".")
+
+
+def test_numbers_of_a_million_digits_are_not_multiplied():
+    number = b"\x8b" + struct.pack("<i", 500_000) + b"\x7f" * 500_000
+    shape = b"(" + number + b"q\x09" + b"h\x09" * 7 + b"t"
+    with pytest.raises(ValueError, match="the axes of an array must be whole numbers"):
+        read(PYTHON_2.replace(b"K\x02K\x03\x86", shape))
 
 
 def test_hostile_nesting_is_harmless():
