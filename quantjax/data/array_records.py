@@ -71,6 +71,9 @@ def from_records(
     Rows, labels and pixels are those of the photos that were converted, bit for bit. Labels come
     from a small file; an image is read when its row is asked for, and none is kept.
 
+    Records of other people run no code and read no other files, but a record may be written to take
+    any amount of memory.
+
     Args:
       folder: Of the records.
       size: Height and width in pixels, see `image_folder`; None takes photos as they are, which
@@ -109,6 +112,12 @@ def _num_threads(manifest: Manifest) -> int:
 
 def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
     if manifest.size is not None:
+        limit = photos.max_pixels()
+        if limit is not None and manifest.size**2 > limit:
+            raise ValueError(
+                f"photos of {manifest.size} x {manifest.size} pixels in {folder} have more than "
+                f"{limit:,}"
+            )
         if size not in (None, manifest.size):
             raise ValueError(
                 f"size must be {manifest.size}, that of the pixels stored in {folder}, or absent, "

@@ -20,6 +20,7 @@ _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 _TURNED = (5, 6, 7, 8)  # values of the Exif orientation that exchange height and width
 _ORIENTATION = 0x0112
+_TILE = 0x0142, 0x0143  # width and height of a TIFF's tiles
 # Pillow decodes a compressed BMP in Python, line by line of two bytes: 38 kB took it 18 s.
 _MAX_RLE_PIXELS = 1 << 22
 
@@ -53,6 +54,8 @@ def mixed(
 def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
     if limit is not None and image.width * image.height > limit:
         raise ValueError(f"{image.width} x {image.height} pixels are more than {limit:,}")
+    if limit is not None and image.format == "TIFF":
+        _check_pieces(image, limit)
     is_rle = bool(image.tile) and image.tile[0][0] == "bmp_rle"
     if is_rle and image.width * image.height > _MAX_RLE_PIXELS:
         raise ValueError(
@@ -61,6 +64,21 @@ def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
         )
     if image.mode not in _MODES:
         raise ValueError(f"pixels of mode {image.mode} are not 8 bits a channel, convert them")
+
+
+def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
+    """Refuses a TIFF of tiles too large, or of pieces that have more pixels than it."""
+    tags = getattr(image, "tag_v2", {})
+    width, height = (int(tags.get(number, 1)) for number in _TILE)
+    if width * height > limit:
+        raise ValueError(f"a tile of {width} x {height} pixels has more than {limit:,}")
+    # Each is decoded, and any number of them may name one place of a small file.
+    area = 0
+    for _, extents, *_ in image.tile:
+        left, upper, right, lower = extents or (0, 0, 0, 0)
+        area += (right - left) * (lower - upper)
+    if area > len(image.getbands()) * image.width * image.height:
+        raise ValueError(f"its pieces have more pixels than its {image.width} x {image.height}")
 
 
 def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
@@ -190,3 +208,8 @@ def check_side(size: int | None) -> None:
     """Raises ValueError if the size is below 1."""
     if size is not None and size < 1:
         raise ValueError(f"size must be 1 pixel or more, got {size}")
+
+
+def max_pixels() -> int | None:
+    """Returns how many pixels a photo may have, Pillow's limit, or None where there is none."""
+    return _pillow()[0].MAX_IMAGE_PIXELS

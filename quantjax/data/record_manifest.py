@@ -136,6 +136,9 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(
                 f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
             )
+    most = len(manifest.classes) - 1 if manifest.labels.ndim == 1 else 1
+    if not ((manifest.labels >= 0) & (manifest.labels <= most)).all():
+        raise ValueError(f"labels must lie in 0 to {most}")
     for name, rows in manifest.parts.items():
         if rows.ndim != 1 or rows.dtype != np.int64 or not ((rows >= 0) & (rows < num_rows)).all():
             raise ValueError(f"part {name} must hold rows from 0 to {num_rows - 1}")

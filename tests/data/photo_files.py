@@ -1,6 +1,7 @@
 """Small photos and list files for tests of readers."""
 
-from collections.abc import Iterable
+import struct
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,3 +21,39 @@ def write_list(path: Path, photos: Iterable[str], labels: Iterable[Iterable[int]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{photo} {' '.join(map(str, row))}\n" for photo, row in pairs))
     return path
+
+
+def tiff(
+    height: int, width: int, pieces: Sequence[bytes], tile: tuple[int, int], *, deflated: bool
+) -> bytes:
+    """A grey TIFF of 8 bits, in tiles or, of the image's own width, in strips of rows.
+
+    Args:
+      height: In pixels.
+      width: In pixels.
+      pieces: Content of each; equal ones are written once.
+      tile: Height and width of a piece.
+      deflated: Whether pieces are.
+    """
+    places, body = {}, b""
+    for piece in dict.fromkeys(pieces):
+        places[piece] = 8 + len(body)
+        body += piece + bytes(len(piece) % 2)
+    offsets = 8 + len(body)
+    body += struct.pack(f"<{len(pieces)}I", *(places[piece] for piece in pieces))
+    counts = 8 + len(body)
+    body += struct.pack(f"<{len(pieces)}I", *map(len, pieces))
+    tags = {256: width, 257: height, 258: 8, 259: 8 if deflated else 1, 262: 1, 277: 1}
+    if tile[1] == width:
+        tags |= {273: offsets, 278: tile[0], 279: counts}
+    else:
+        tags |= {322: tile[1], 323: tile[0], 324: offsets, 325: counts}
+    arrays = {offsets: places[pieces[0]], counts: len(pieces[0])}
+    entries = b""
+    for number, value in sorted(tags.items()):
+        is_array = number in (273, 279, 324, 325)
+        if is_array and len(pieces) == 1:  # it stands in the entry itself
+            value = arrays[value]
+        entries += struct.pack("<HHII", number, 4, len(pieces) if is_array else 1, value)
+    head = b"II*\0" + struct.pack("<I", 8 + len(body))
+    return head + body + struct.pack("<H", len(tags)) + entries + bytes(4)

@@ -407,6 +407,8 @@ def test_a_changed_manifest_is_refused(records, name):
         ({}, {"shape": [8]}, "shape must be a height and a width"),
         ({"labels": np.zeros((5, 2))}, {}, "labels must be uint8 .*, got float64"),
         ({"labels": np.zeros(5, np.uint8)}, {}, "labels must be int64 .*, got uint8"),
+        ({"labels": np.full((5, 2), 7, np.uint8)}, {}, "labels must lie in 0 to 1"),
+        ({"labels": np.arange(-1, 4)}, {}, "labels must lie in 0 to 1"),
         ({"checksums": np.zeros(4, np.uint32)}, {}, r"checksums must be uint32 \(5,\), got uint32"),
         ({"checksums": np.zeros(5, np.int64)}, {}, "checksums must be uint32 .*, got int64"),
         ({"part.a": np.array([0, 5])}, {}, "part a must hold rows from 0 to 4"),
@@ -428,6 +430,13 @@ def test_a_manifest_that_anyone_could_have_written_is_checked(tmp_path, arrays, 
         with pytest.raises(ValueError, match=rf"cannot read .*{MANIFEST}: .*{expected}") as caught:
             record_manifest.read_manifest(tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_stored_photos_of_too_many_pixels_are_refused(folder, tmp_path, monkeypatch):
+    to_records(image_folder(folder), tmp_path / "records", size=6)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 35)
+    with pytest.raises(ValueError, match=r"photos of 6 x 6 pixels in .*records have more than 35"):
+        from_records(tmp_path / "records")
 
 
 @pytest.mark.parametrize("length", [0, 5, 200])

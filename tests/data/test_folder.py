@@ -10,6 +10,7 @@ import pytest
 
 from quantjax.data import image_folder, image_folders
 from quantjax.data import photos as photos_module
+from tests.data.photo_files import tiff
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -211,8 +212,16 @@ def rle_bmp(height: int, width: int) -> bytes:
         (png(2**31 - 1, 2**31 - 1), "pixels"),
         (png(10_000, 10_000), "10000 x 10000 pixels are more than 89,478,485"),
         (rle_bmp(2049, 2048), "2048 x 2049 pixels are more than the 4,194,304 that a compressed"),
+        (
+            tiff(16, 16, [zlib.compress(bytes(100))], (10_000, 20_000), deflated=True),
+            "a tile of 20000 x 10000 pixels has more than 89,478,485",
+        ),
+        (
+            tiff(8, 8, [bytes(32), bytes([1]) * 32] * 9, (4, 8), deflated=False),
+            "its pieces have more pixels than its 8 x 8",
+        ),
     ],
-    ids=["far beyond", "beyond all", "beyond", "compressed BMP"],
+    ids=["far beyond", "beyond all", "beyond", "compressed BMP", "tile", "strips"],
 )
 def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, content, message):
     save(tmp_path / "a" / "a.png")

@@ -231,7 +231,7 @@ def _records() -> list[bytes]:
     about = {"version": 1, "classes": ["a", "b"], "shards": [["s-0.array_record", 3, 9]]}
     return [
         _signed({**about, "size": None, "shape": [4, 5]}, _RECORDS),
-        _signed({**about, "size": 4, "shape": [4, 4]}, {**_RECORDS, "labels": np.arange(3)}),
+        _signed({**about, "size": 4, "shape": [4, 4]}, {**_RECORDS, "labels": np.arange(3) % 2}),
     ]
 
 

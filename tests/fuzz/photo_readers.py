@@ -14,7 +14,7 @@ import pytest
 from quantjax import data
 from quantjax.data.benchmarks import Counts
 from quantjax.data.photos import decode, header_size
-from tests.data.photo_files import write_photo
+from tests.data.photo_files import tiff, write_photo
 from tests.data.test_folder import rle_bmp
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
@@ -73,6 +73,8 @@ def _photos() -> list[bytes]:
         _saved("L", "TIFF", compression="tiff_deflate"),
         _saved("YCbCr", "TIFF", compression="jpeg"),
         _saved("1", "TIFF", compression="group4"),
+        tiff(16, 32, [zlib.compress(bytes(range(256)))] * 2, (16, 16), deflated=True),
+        tiff(8, 12, [bytes(range(48)), bytes(48)], (4, 12), deflated=False),
         _saved("RGB", "PPM"),
         _saved("1", "PPM"),
         b"P3\n# by hand\n2 2\n255\n" + b"1 2 3 " * 4,

@@ -72,7 +72,8 @@ def complaint(error: BaseException, path: pathlib.Path, *, names_file: bool) -> 
         return f"does not name the file: {text!r}"
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, MemoryError):
+        # Pillow's decoders tell of memory by a number.
+        if isinstance(cause, MemoryError) or "decoder error -9" in str(cause):
             return f"takes more memory than {MEMORY:,} bytes: {text!r}"
         cause = cause.__cause__ or cause.__context__
     return ""
