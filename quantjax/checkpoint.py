@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -65,12 +66,14 @@ class Store:
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
             about=ocp.args.JsonSave(
-                {
-                    "run": self.about,
-                    "leaves": _described(leaves),
-                    "checksums": checksums(leaves),
-                    "value": value,
-                }
+                _sealed(
+                    {
+                        "run": self.about,
+                        "leaves": _described(leaves),
+                        "checksums": checksums(leaves),
+                        "value": value,
+                    }
+                )
             ),
         )
         with _writing(self.folder):
@@ -193,6 +196,7 @@ class Store:
 
 
 _DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
+_SEAL = "digest"
 _PATIENCE = 30  # seconds that a folder may take to look alike on all hosts
 
 
@@ -298,7 +302,8 @@ def _values(folder, manager):
         found = []
         for step in manager.all_steps():
             with contextlib.suppress(Exception):
-                about = json.loads((folder / str(step) / "about" / "metadata").read_text())
+                text = (folder / str(step) / "about" / "metadata").read_text()
+                about = _unsealed(json.loads(text))
                 if about["value"] is not None:
                     found.append([int(step), float(about["value"])])
         return found
@@ -311,7 +316,20 @@ def _best(values):
 
 
 def _about(manager, step):
-    return manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+    found = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
+    return _unsealed(found["about"])
+
+
+def _sealed(about):
+    return {**about, _SEAL: hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
+
+
+def _unsealed(about):
+    """Returns what was sealed, or raises ValueError if it is not as it was."""
+    content = {name: value for name, value in dict(about).items() if name != _SEAL}
+    if about != _sealed(content):
+        raise ValueError("what it says of itself is not what was saved")
+    return content
 
 
 @contextlib.contextmanager

@@ -100,6 +100,15 @@ def test_every_byte_counts(trained, copied, experiment, mesh):
     assert seen >= 10
 
 
+@pytest.mark.parametrize("place", ["checksums", "leaves", "run", "seed", "value", "digest"])
+def test_what_a_checkpoint_says_of_itself_counts_too(trained, copied, experiment, mesh, place):
+    path = copied / "checkpoints" / "16" / "about" / "metadata"
+    flip(path, path.read_bytes().index(f'"{place}"'.encode()) + 3)
+    with pytest.warns(UserWarning, match="checkpoint 16 is damaged .* going on from step 12"):
+        again = train.fit(experiment, workdir=copied, mesh=mesh)
+    assert_equal_bits(again.state, trained[0])
+
+
 def test_a_missing_file_is_seen(trained, copied, experiment, mesh):
     for path in array_files(copied, 16)[:1]:
         path.unlink()

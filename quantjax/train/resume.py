@@ -29,6 +29,8 @@ def restore(
 ) -> TrainState:
     """Reads a checkpoint of a run, which may be at work, and leaves everything as it is.
 
+    A checkpoint of other people runs no code, but may be written to take any amount of memory.
+
     Args:
       experiment: What was run.
       workdir: Its folder.
