@@ -193,16 +193,17 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     """
     if not path.exists():
         return []
-    kept = []
+    kept, lines = [], []
     for line in path.read_bytes().splitlines():
         try:
             record = json.loads(line)
             if not isinstance(record["step"], int) or record["step"] > step:
                 break
+            lines.append(json.dumps(record) + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             break
         kept.append(record)
-    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+    write_whole(path, "".join(lines))
     return kept
 
 

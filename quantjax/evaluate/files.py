@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import typing
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from quantjax import records
 from quantjax.evaluate.results import Number, Results
 
+_SCALARS = {str: (str,), int: (int,), float: (float, int)}
 _ROWS, _QUERIES = "results.json", "per_query.safetensors"
 
 
@@ -65,8 +67,7 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
         values = [arrays[str(i)] for i in range(len(rows))]
         results: dict[int, Results] = {}
         for row, per_query in zip(rows, values, strict=True):
-            if per_query.shape != (row["num_queries"],):
-                raise ValueError(f"row {row['name']} has values of {per_query.shape} queries")
+            _check_values(row, per_query)
             results[row["result"]] = _with_row(results.get(row["result"]), row, per_query)
     except (
         ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, SafetensorError
@@ -76,7 +77,25 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
     return list(results.values())
 
 
+def _check_values(row, per_query):
+    due = (row["num_queries"],)
+    if per_query.shape != due or per_query.dtype != np.float64:
+        raise ValueError(
+            f"row {row['name']} has values {per_query.dtype} {per_query.shape}, due float64 {due}"
+        )
+    if not np.isclose(per_query.mean(), row["value"], rtol=1e-9, atol=1e-12):
+        raise ValueError(f"row {row['name']} has {row['value']}, and values of another mean")
+
+
+def _check_types(kind, fields):
+    for name, due in typing.get_type_hints(kind).items():
+        if due in _SCALARS and name in fields and type(fields[name]) not in _SCALARS[due]:
+            raise ValueError(f"{name} must be of type {due.__name__}, got {fields[name]!r:.40}")
+
+
 def _with_row(results, row, per_query):
+    for kind in (Number, Results):
+        _check_types(kind, row)
     number = Number(**{field: row.get(field, np.nan) for field in Number._fields})
     if results is None:
         known = {field: row[field] for field in Results._fields if field in row}

@@ -190,10 +190,16 @@ def _codec(manifest, tensors):
             raise ValueError(f"{name} must be {'a setting' if is_setting[name] else 'a tensor'}")
         if is_setting[name] and type(value) is not (str if name == "metric" else int):
             raise ValueError(f"{name} must not be {value!r}")
+    for name, x in arrays.items():
+        if not np.isfinite(x).all():
+            raise ValueError(f"{name} must be of finite numbers")
     codec = kind(**arrays, **manifest["settings"])
+    codec.check()
     codes, ids = tensors["codes"], tensors["ids"]
     if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
         raise ValueError(f"codes must be uint8 [N, {codec.num_bytes}], got {codes.shape}")
+    if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
+        raise ValueError(f"codes must have zeros behind their {codec.bits} bits")
     if ids.dtype != np.int64 or ids.shape != codes.shape[:1]:
         raise ValueError(f"ids must be int64 {codes.shape[:1]}, got {ids.dtype} {ids.shape}")
     due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}

@@ -45,6 +45,10 @@ class ClassCodec:
             raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
         return (self.num_classes - 1).bit_length()
 
+    def check(self) -> None:
+        """Raises ValueError where there are fewer than two classes."""
+        _ = self.bits
+
     @property
     def num_bytes(self) -> int:
         """Bytes stored per item."""

@@ -68,6 +68,13 @@ class ProductCodec:
         """Bytes stored per item."""
         return -(-self.bits // 8)
 
+    def check(self) -> None:
+        """Raises ValueError where the fields do not fit each other."""
+        product.check_metric(self.metric)
+        packing.bits_per_codeword(self.codebooks.shape[1])
+        if self.rotation is not None:
+            _check_rotation(self.codebooks, self.rotation)
+
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
         assignments = product.encode(self.codebooks, self._rotate("x", x))
@@ -129,6 +136,10 @@ class BinaryCodec:
     def num_bytes(self) -> int:
         """Bytes stored per item."""
         return -(-self.num_bits // 8)
+
+    def check(self) -> None:
+        """Raises ValueError where the fields do not fit each other."""
+        self._check_fields()
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8; a sign of 0 is +1."""
@@ -200,6 +211,13 @@ class ResidualCodec:
         """Bytes stored per item."""
         return -(-self.bits // 8)
 
+    def check(self) -> None:
+        """Raises ValueError where the fields do not fit each other."""
+        product.check_metric(self.metric)
+        packing.bits_per_codeword(self.codebooks.shape[1])
+        if self.beam_width < 1:
+            raise ValueError(f"beam_width must be at least 1, got {self.beam_width}")
+
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
         width = packing.bits_per_codeword(self.codebooks.shape[1])
@@ -242,6 +260,10 @@ class FloatCodec:
     def num_bytes(self) -> int:
         """Bytes stored per item."""
         return 4 * self.dim
+
+    def check(self) -> None:
+        """Raises ValueError where the fields do not fit each other."""
+        product.check_metric(self.metric)
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Views embeddings [N, D] as little-endian float32 bytes [N, 4 D]."""

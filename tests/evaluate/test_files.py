@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from quantjax import evaluate
 from quantjax.metrics import measures
@@ -52,6 +52,16 @@ def test_an_unfinished_run_has_none(tmp_path):
         evaluate.read_results(tmp_path)
 
 
+def change_values(folder, change):
+    path = folder / "per_query.safetensors"
+    save_file({name: change(values) for name, values in load_file(path).items()}, path)
+
+
+def change_rows(folder, **fields):
+    path = folder / "results.json"
+    path.write_text(json.dumps([{**row, **fields} for row in json.loads(path.read_text())]))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -62,6 +72,13 @@ def test_an_unfinished_run_has_none(tmp_path):
         lambda folder: save_file(
             {str(i): np.zeros(3) for i in range(3)}, folder / "per_query.safetensors"
         ),
+        lambda folder: change_values(folder, lambda values: values + 1),
+        lambda folder: change_values(folder, lambda values: values.astype(np.uint8)),
+        lambda folder: change_values(folder, lambda values: values * np.nan),
+        lambda folder: change_rows(folder, value="abc"),
+        lambda folder: change_rows(folder, metric=7),
+        lambda folder: change_rows(folder, num_database="x"),
+        lambda folder: change_rows(folder, zeros=None),
     ],
 )
 def test_damaged_files_are_refused(folder, damage):

@@ -5,7 +5,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from safetensors import numpy as safetensors_numpy
 
 from quantjax import evaluate, folders, records
 from quantjax.quantizers import BinaryCodec
@@ -68,7 +67,7 @@ READERS = {
         prepare=_other(_QUERIES),
     ),
     "values of queries": Reader(
-        lambda: [_results(_QUERIES), safetensors_numpy.save({"0": np.zeros(2)})],
+        lambda: [_results(_QUERIES)],
         _read_results,
         _QUERIES,
         restructured=restructured.safetensors,

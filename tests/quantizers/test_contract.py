@@ -41,6 +41,10 @@ NO_ROWS = {
     "product.check_num_codewords": "refuses and returns nothing: test_product.py",
     "additive.check_codebooks": "refuses and returns nothing: every additive row's wrong shapes",
     "packing.check_codes": "refuses and returns nothing: every codec row's wrong shapes",
+    **{
+        f"{codec}.check": "refuses and returns nothing: test_artefact.py"
+        for codec in ("ProductCodec", "BinaryCodec", "ResidualCodec", "FloatCodec", "ClassCodec")
+    },
     "packing.bits_per_codeword": "of whole numbers, not arrays: test_packing.py",
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
 }
