@@ -66,7 +66,7 @@ CASES = {
     "cifar_resnet18": Case(
         (32, 32, 3),
         128,
-        8,
+        35,  # as 4,500 images have
         3,
         functools.partial(models.cifar_resnet18, dim=DIM),
         functools.partial(torch_networks.cifar_resnet18, dim=DIM),
@@ -74,7 +74,7 @@ CASES = {
     "alexnet_224": Case(
         (224, 224, 3),
         32,
-        15,
+        60,
         5,
         functools.partial(models.alexnet_torchvision, dim=DIM),
         functools.partial(torch_networks.alexnet, dim=DIM),
@@ -245,16 +245,18 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
                 log_every=_LOGGED,
             )
             # Turns by themselves let input get ahead: waits are those of a run without.
-            history = train.fit(run, workdir=plain, log_every=_LOGGED).history
-        wait = float(np.mean([entry["data_wait"] for entry in history[1:]]))
+            short = run._replace(num_epochs=1)
+            history = train.fit(short, workdir=plain, log_every=_LOGGED).history
+        wait = float(np.mean([entry["data_wait"] for entry in history[1:] or history]))
         inside = 1e3 * np.median(turns.inside) / case.turn
         told = []
-        for of, alone in (("program", turns.bare), ("step alone", turns.step)):
-            low, middle, high = 100 * np.percentile(turns.over(alone), (25, 50, 75))
-            each = 1e3 * np.median(alone) / case.turn
+        for of, by_itself in (("program", turns.bare), ("step alone", turns.step)):
+            low, middle, high = 100 * np.percentile(turns.over(by_itself), (25, 50, 75))
+            each = 1e3 * np.median(by_itself) / case.turn
+            mean = 100 * turns.mean_over(by_itself)
             told.append(
                 f"{_judged(middle / 100, _OVERHEAD)} over the {of} of {each:.2f} ms, "
-                f"quartiles {low:+.1f} and {high:+.1f} %"
+                f"quartiles {low:+.1f} and {high:+.1f} %, mean {mean:+.1f} %"
             )
         yield (
             f"{name} B={case.batch_size} in the loop, {what}: {inside:.2f} ms, medians of "
@@ -286,6 +288,15 @@ class Turns:
         """
         before, after = np.asarray(alone[:-1]), np.asarray(alone[1:])
         return 2 * np.asarray(self.inside) / (before + after) - 1
+
+    def mean_over(self, alone: Sequence[float]) -> float:
+        """Returns the share that all turns together took beyond their neighbours.
+
+        Args:
+          alone: `bare` or `step`.
+        """
+        around = sum(alone[:-1]) + sum(alone[1:])
+        return 2 * sum(self.inside) / around - 1
 
     def parallelize(
         self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
