@@ -23,17 +23,18 @@ class Stopped(BaseException):
 
 
 @contextlib.contextmanager
-def watch() -> Generator[Callable[[], int | None]]:
+def watch() -> Generator[Callable[..., int | None]]:
     """Holds back the first SIGTERM or SIGINT; a second one acts at once, as if nobody watched.
 
     Signals reach the main thread alone; watched from another, nothing is ever caught. One that was
-    caught and not asked for is sent again when all is over.
+    caught and not asked for is sent again when all is over, unless the watcher stops anyway.
 
     Yields:
-      A function that returns the number of the caught signal, or None.
+      A function that returns the number of the caught signal, or None; its argument `stops` says
+      whether the watcher ends for another reason, such as the signal of another process.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
+        yield lambda stops=False: None
         return
     _held_back.clear()
     told = False
@@ -45,9 +46,9 @@ def watch() -> Generator[Callable[[], int | None]]:
         for each in _NUMBERS:
             signal.signal(each, before[each])
 
-    def caught():
+    def caught(stops=False):
         nonlocal told
-        told = bool(_held_back)
+        told = stops or bool(_held_back)
         return _held_back[0] if _held_back else None
 
     with _handling(handle):

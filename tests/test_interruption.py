@@ -67,3 +67,9 @@ def test_what_another_thread_watches_hides_no_signal():
         thread.start()
         thread.join()
         assert caught() == signal.SIGTERM
+
+
+def test_nor_does_one_that_comes_to_who_stops_anyway():
+    with interruption.ending(), interruption.watch() as caught:
+        caught(stops=True)
+        os.kill(os.getpid(), signal.SIGTERM)

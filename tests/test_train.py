@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax import checkpoint, data, parallel, records, train
+from quantjax import checkpoint, data, interruption, parallel, processes, records, train
 from quantjax.methods.base import over_views
 from tests import programs, run_toy, toy
 
@@ -130,6 +130,25 @@ def test_a_signal_while_the_last_state_is_saved_is_told(experiment, mesh, tmp_pa
     assert int(train.restore(short, tmp_path, mesh=mesh).epoch) == 1
 
 
+def test_a_signal_of_ones_own_behind_that_of_another_process_is_not_sent_again(
+    experiment, mesh, tmp_path, monkeypatch
+):
+    wait, waited = checkpoint.Store.wait, []
+
+    def interrupted(store):
+        wait(store)
+        waited.append(1)
+        if len(waited) == 2:  # the last thing before all is over
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    # As if another process had told of its signal, and this one's came late.
+    monkeypatch.setattr(checkpoint.Store, "wait", interrupted)
+    monkeypatch.setattr(processes.Agreement, "say", lambda *_: signal.SIGTERM)
+    with interruption.ending():
+        assert train.fit(experiment, workdir=tmp_path, mesh=mesh).signal == signal.SIGTERM
+    assert len(waited) == 2
+
+
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
     whole, _ = uninterrupted
     train.fit(
@@ -206,7 +225,7 @@ def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_p
     with pytest.raises(records.NonFiniteError) as caught:
         train.fit(exploding(experiment, 7), workdir=tmp_path, mesh=mesh)
     message = str(caught.value)
-    assert "at step 7 (epoch 1, phase joint)" in message
+    assert "loss is nan at step 7 (epoch 1, phase joint)" in message
     assert f"last good checkpoint is step 4 in {tmp_path}" in message
     # The good checkpoint is whole: a mended experiment goes on from it.
     mended = train.fit(experiment, workdir=tmp_path, mesh=mesh)
@@ -256,6 +275,7 @@ def test_records_tell_what_input_and_steps_took(uninterrupted):
         assert record["images_per_second"] == pytest.approx(
             64 * record["steps_per_second"], rel=0.01
         )
+        assert record["steps_per_second"] > 0
         assert 0 <= record["data_wait"] <= 1
 
 
@@ -291,8 +311,22 @@ def test_an_error_of_the_source_is_the_error_of_the_run(experiment, mesh):
         train.fit(experiment._replace(sampler=sampler), mesh=mesh)
 
 
-def test_a_stretch_of_steps_is_traced(experiment, mesh, tmp_path):
-    train.fit(experiment._replace(num_epochs=2), workdir=tmp_path, mesh=mesh, profile=(2, 5))
+def test_a_stretch_of_steps_is_traced(experiment, mesh, tmp_path, monkeypatch):
+    taken, at = [], []
+
+    def counted(*args):
+        step = parallel.sharded_step(*args)
+        return lambda state, batch: taken.append(1) or step(state, batch)
+
+    for name in ("start_trace", "stop_trace"):
+        call = getattr(jax.profiler, name)
+        monkeypatch.setattr(
+            jax.profiler, name, lambda *args, call=call: at.append(len(taken)) or call(*args)
+        )
+    short = experiment._replace(num_epochs=2)
+    options = {"mesh": mesh, "parallelize": counted}
+    train.fit(short, workdir=tmp_path, profile=(2, 5), **options)
+    assert at == [2, 5]
     (trace,) = (tmp_path / "profile").rglob("*.xplane.pb")
     assert trace.stat().st_size > 1000
 

@@ -179,7 +179,9 @@ def fit(
             value = _look(after_epoch, journal, train_state, step, epoch - 1)
         _save(store, journal, step, train_state, value)
         store.wait()
-        stopped = agreement.last(stopped or caught())
+        late = caught()
+        stopped = agreement.last(stopped or late)
+        caught(stops=stopped is not None)
     return FitResult(train_state, journal.history, stopped)
 
 
