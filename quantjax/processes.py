@@ -124,9 +124,11 @@ def has_all_gpus(environment: Any) -> bool:
         return False
     if environment.get("CUDA_VISIBLE_DEVICES", ",").strip(",").isdigit():
         return True
+    if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:  # its processes have Slurm's variables too
+        return environment["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
     # Such as "1(x2)" for a task on each of two hosts.
     per_host = re.sub(r"\(x\d+\)", "", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return set(per_host.split(",")) == {"1"} or environment.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1"
+    return set(per_host.split(",")) == {"1"}
 
 
 def is_first() -> bool:

@@ -161,6 +161,7 @@ def test_launchers_are_known_by_what_they_set(environment, due):
         ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, False),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
         ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
+        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, False),
     ],
 )
 def test_it_is_known_whether_all_gpus_are_a_processs_own(environment, due):
