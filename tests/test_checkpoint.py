@@ -1,6 +1,7 @@
 """What is saved is what is restored, or it is said."""
 
 import gc
+import json
 import pathlib
 import shutil
 
@@ -98,6 +99,30 @@ def test_every_byte_counts(trained, copied, experiment, mesh):
                     assert_equal_bits(restored, trained[0])
             path.write_bytes(before)
     assert seen >= 10
+
+
+def test_every_file_counts(trained, copied, experiment, mesh):
+    """What is restored although a file is missing is bit-equal."""
+    like, about, seen = train.initialize(experiment, mesh), train.about_run(experiment), []
+    for path in array_files(copied, 16):
+        path.rename(copied / "away")
+        with checkpoint.opened(copied / "checkpoints", about, read_only=True) as store:
+            try:
+                restored = store.restore(like, 16)
+            except checkpoint.DamagedError:
+                seen.append(path.name)
+            else:
+                assert_equal_bits(restored, trained[0])
+        (copied / "away").rename(path)
+    assert len(seen) >= 4
+
+
+def test_a_checkpoint_that_says_nothing_of_its_digest_is_read(trained, copied, experiment, mesh):
+    path = copied / "checkpoints" / "16" / "about" / "metadata"
+    about = json.loads(path.read_text())
+    del about["digest"]
+    path.write_text(json.dumps(about))
+    assert_equal_bits(train.restore(experiment, copied, mesh=mesh), trained[0])
 
 
 @pytest.mark.parametrize("place", ["checksums", "leaves", "run", "seed", "value", "digest"])
