@@ -2,10 +2,12 @@
 
 import contextlib
 import difflib
+import functools
 import importlib
 import json
 import shlex
 import textwrap
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +17,7 @@ import numpy as np
 
 _FEW = 8  # names that an error shows
 _OF_TFDS = "tensorflow_datasets.core.features."
+_SEARCHING = threading.Lock()
 
 
 class Records(NamedTuple):
@@ -89,6 +92,8 @@ def find_builder(name: str, folder: Path) -> Any:
         raise ValueError(
             f"no set {name} in TFDS or in {folder}, {_holds(folder)}{advice}"
         ) from None
+    except ImportError:  # of the code of a set that was imported
+        raise
     except Exception as error:  # of TFDS, of many lines, and of libraries that read its files
         reason = textwrap.shorten(str(error).split('}": ', 1)[-1], 200) or type(error).__name__
         of_files = isinstance(error, _UnknownFeatureError | json.JSONDecodeError)
@@ -104,20 +109,19 @@ class _UnknownFeatureError(ValueError):
 @contextlib.contextmanager
 def _importing_nothing(connector):
     """Keeps TFDS's search for a class of features from importing what a file names."""
-    search = connector.cls_from_name.__func__
+    with _SEARCHING:
+        search = connector.cls_from_name.__func__
+        connector.cls_from_name = classmethod(functools.partial(_known, search))
+        try:
+            yield
+        finally:
+            connector.cls_from_name = classmethod(search)
 
-    def known(cls, name):
-        if not name.startswith(_OF_TFDS) and name not in cls._registered_features:
-            raise _UnknownFeatureError(
-                f"{name[:80]!r} is no feature of TFDS; import its module first"
-            )
-        return search(cls, name)
 
-    connector.cls_from_name = classmethod(known)
-    try:
-        yield
-    finally:
-        connector.cls_from_name = classmethod(search)
+def _known(search, cls, name):
+    if not name.startswith(_OF_TFDS) and name not in cls._registered_features:
+        raise _UnknownFeatureError(f"{name[:80]!r} is no feature of TFDS; import its module first")
+    return search(cls, name)
 
 
 def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
