@@ -45,9 +45,10 @@ def test_params_statistics_outputs_and_gradients_stay_float32(name):
         assert dtypes(tree) == {jnp.dtype("float32")}
     assert jax.tree.map(lambda leaf: leaf.dtype, after) == jax.tree.map(lambda x: x.dtype, state)
     text = str(jax.make_jaxpr(loss)(params, state, X))
-    convolutions = [line for line in text.splitlines() if "conv_general_dilated[" in line]
-    assert convolutions
-    assert all("bf16" in line.split("=")[0] for line in convolutions), convolutions
+    for kind in ("conv_general_dilated[", "dot_general["):
+        layers = [line for line in text.splitlines() if kind in line]
+        assert layers or kind == "dot_general["
+        assert all("bf16" in line.split("=")[0] for line in layers), layers
 
 
 @pytest.mark.parametrize("name", ["convnet", "patch_resnet"])
