@@ -13,8 +13,6 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import Any
 
-from quantjax import records
-
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -166,7 +164,7 @@ def _id_of(workdir):
     file = workdir / "wandb" / "id"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        records.write_whole(file, secrets.token_hex(16))
+        file.write_text(secrets.token_hex(16))
     return hashlib.sha256(f"{file.read_text()} {workdir.resolve()}".encode()).hexdigest()[:12]
 
 
