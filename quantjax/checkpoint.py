@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -14,11 +13,9 @@ from collections.abc import Generator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 
-from quantjax import processes
+from quantjax import processes, sealing
 
 
 class DamagedError(RuntimeError):
@@ -62,15 +59,15 @@ class Store:
         """
         if self.manager is None or step in _steps(self.manager):
             return
-        leaves = _by_path(train_state)
+        leaves = sealing.by_path(train_state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
             about=ocp.args.JsonSave(
-                _sealed(
+                sealing.sealed(
                     {
                         "run": self.about,
-                        "leaves": _described(leaves),
-                        "checksums": checksums(leaves),
+                        "leaves": sealing.described(leaves),
+                        "checksums": sealing.checksums(leaves),
                         "value": value,
                     }
                 )
@@ -136,14 +133,14 @@ class Store:
         """
         assert self.manager is not None
         assert self.folder is not None
-        wanted = _by_path(like)
+        wanted = sealing.by_path(like)
         leaves, about, error = {}, {}, None
         try:
             about = _about(self.manager, step)
             _check_same(
                 f"checkpoint {step} in {self.folder}",
                 {**about["run"], **about["leaves"]},
-                {**self.about, **_described(wanted)},
+                {**self.about, **sealing.described(wanted)},
             )
             abstract = {
                 name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
@@ -160,11 +157,13 @@ class Store:
             raise ValueError(f"another process cannot go on from checkpoint {step}")
         if outcome == _DAMAGED:
             return False, error
-        found, due = checksums(leaves), about["checksums"]
+        found, due = sealing.checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due.get(name))
         if processes.all_agree(len(wrong)):
             return False, ValueError(f"its {wrong[0]} is not what was saved") if wrong else None
-        state = jax.tree_util.tree_map_with_path(lambda path, _: leaves[_name(path)], like)
+        state = jax.tree_util.tree_map_with_path(
+            lambda path, _: leaves[sealing.name_of(path)], like
+        )
         return True, state
 
     def _put_aside(self, steps, good):
@@ -196,8 +195,6 @@ class Store:
 
 
 _DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
-_SEAL = "digest"
-_UNSEALED = {"run", "leaves", "checksums", "value"}
 _PATIENCE = 30  # seconds that a folder may take to look alike on all hosts
 
 
@@ -304,7 +301,7 @@ def _values(folder, manager):
         for step in manager.all_steps():
             with contextlib.suppress(Exception):
                 text = (folder / str(step) / "about" / "metadata").read_text()
-                about = _unsealed(json.loads(text))
+                about = sealing.unsealed(json.loads(text))
                 if about["value"] is not None:
                     found.append([int(step), float(about["value"])])
         return found
@@ -318,21 +315,7 @@ def _best(values):
 
 def _about(manager, step):
     found = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-    return _unsealed(found["about"])
-
-
-def _sealed(about):
-    return {**about, _SEAL: hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
-
-
-def _unsealed(about):
-    """Returns what was sealed, or raises ValueError if it is not as it was."""
-    if about.keys() == _UNSEALED:  # of a version that did not seal it
-        return about
-    content = {name: value for name, value in dict(about).items() if name != _SEAL}
-    if about != _sealed(content):
-        raise ValueError("what it says of itself is not what was saved")
-    return content
+    return sealing.unsealed(found["about"])
 
 
 @contextlib.contextmanager
@@ -370,39 +353,3 @@ def _check_same(what, there, here):
         some = ", ".join(f"{k} {there.get(k)!r}, not {here.get(k)!r}" for k in differing[:3])
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
         raise _OtherRunError(f"{what} belongs to another run: {some}{more}; choose another workdir")
-
-
-def checksums(leaves):
-    """Returns a number for each leaf, the same on any mesh, that no changed byte leaves alone."""
-    return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}
-
-
-@jax.jit
-def _sums(leaves):
-    def checksum(x):
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-            x = jax.random.key_data(x)
-        if x.dtype == jnp.bool:
-            x = x.astype(jnp.uint8)
-        width = min(x.dtype.itemsize, 4)
-        bits = jax.lax.bitcast_convert_type(x, np.dtype(f"uint{8 * width}"))
-        bits = bits.ravel().astype(jnp.uint32)
-        # A change in one entry is multiplied by an odd number, and so is never 0 modulo 2^32.
-        place = jax.lax.iota(jnp.uint32, bits.size)
-        return jnp.sum(bits * (place * np.uint32(2654435761) | np.uint32(1)), dtype=jnp.uint32)
-
-    return jax.tree.map(checksum, leaves)
-
-
-def _described(leaves):
-    return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
-
-
-def _by_path(train_state):
-    # Leaves by path in one flat dict: no library's container types end up on disk.
-    leaves = jax.tree_util.tree_leaves_with_path(train_state)
-    return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path):
-    return jax.tree_util.keystr(path, simple=True, separator="/")

@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from quantjax import checkpoint, data, parallel, train
+from quantjax import checkpoint, data, parallel, sealing, train
 from tests import toy
 
 # Orbax leaves reads behind that it began, once one of them has failed.
@@ -212,18 +212,18 @@ def test_checksums_tell_every_type_apart_and_do_not_depend_on_the_mesh(mesh):
         "one": jnp.int32(7),
         "none": jnp.zeros((0, 3)),
     }
-    before = checkpoint.checksums(leaves)
+    before = sealing.checksums(leaves)
     for name, leaf in leaves.items():
         if leaf.size:
             last = (-1,) * leaf.ndim
             other = ~leaf[last] if leaf.dtype == bool else leaf[last] + 1
             changed = leaf.at[last].set(other)
-            assert checkpoint.checksums({**leaves, name: changed})[name] != before[name]
+            assert sealing.checksums({**leaves, name: changed})[name] != before[name]
     swapped = leaves["float"].at[0, 1].set(2.0).at[0, 2].set(1.0)
-    assert checkpoint.checksums({"float": swapped})["float"] != before["float"]
+    assert sealing.checksums({"float": swapped})["float"] != before["float"]
     eight = parallel.data_mesh()
     rows = {"float": jax.device_put(leaves["float"], parallel.by_rows(eight))}
-    assert checkpoint.checksums(rows)["float"] == before["float"]
+    assert sealing.checksums(rows)["float"] == before["float"]
 
 
 def test_reading_leaves_everything_as_it_is(trained, copied, experiment, mesh, tmp_path):
