@@ -1,5 +1,6 @@
 """Codes on disk come back to the bit, and nothing else comes back at all."""
 
+import dataclasses
 import json
 import struct
 
@@ -10,7 +11,13 @@ from safetensors.numpy import load_file, save_file
 
 from quantjax import index
 from quantjax.index.artefact import _digest
-from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    ClassCodec,
+    FloatCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 from tests.models.weight_files import safetensors
 
 
@@ -188,6 +195,30 @@ def test_tensors_that_do_not_fit_are_refused_whatever_their_digests(saved, chang
     (folder / "codes.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=message):
         index.load(folder)
+
+
+BOOKS = jnp.zeros((3, 16, 2))
+
+
+@pytest.mark.parametrize(
+    ("codec", "change", "message"),
+    [
+        (ProductCodec(BOOKS), {"metric": "foo"}, "metric must be one of"),
+        (ProductCodec(BOOKS), {"codebooks": BOOKS[:, :15]}, "power of two"),
+        (ProductCodec(BOOKS, jnp.eye(6)), {"rotation": jnp.eye(5)}, "rotation must have shape"),
+        (BinaryCodec(4, jnp.zeros(4)), {"offset": jnp.zeros(5)}, "offset must have shape"),
+        (BinaryCodec(4), {"projection": jnp.zeros((9, 5))}, "projection must have shape"),
+        (ResidualCodec(BOOKS), {"metric": "foo"}, "metric must be one of"),
+        (ResidualCodec(BOOKS), {"codebooks": BOOKS[:, :15]}, "power of two"),
+        (ResidualCodec(BOOKS), {"beam_width": 0}, "beam_width must be at least 1, got 0"),
+        (FloatCodec(4), {"metric": "foo"}, "metric must be one of"),
+        (ClassCodec(2), {"num_classes": 1}, "num_classes must be 2 or more, got 1"),
+    ],
+)
+def test_codecs_check_that_their_fields_fit(codec, change, message):
+    codec.check()
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(codec, **change).check()
 
 
 def test_a_missing_file_is_named(saved):
