@@ -256,7 +256,7 @@ def _cache_programs():
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "workdir": (flags.DEFINE_string, None, "Folder of the run; runs/NAME-DIGEST if not given."),
     "checkpoint_every": (
-        flags.DEFINE_integer, None, "Steps between checkpoints beside those after every epoch."
+        flags.DEFINE_integer, None, "Steps between checkpoints beside those at epochs' ends."
     ),
     "keep": (flags.DEFINE_integer, 3, "Latest checkpoints to keep beside the best."),
     "validate_every": (

@@ -37,7 +37,8 @@ def experiment():
 @pytest.fixture(scope="module")
 def trained(experiment, mesh, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("trained")
-    return train.fit(experiment, workdir=workdir, mesh=mesh).state, workdir
+    result = train.fit(experiment, workdir=workdir, mesh=mesh, checkpoint_every=4)
+    return result.state, workdir
 
 
 @pytest.fixture
@@ -200,7 +201,16 @@ def test_a_value_that_is_no_number_is_not_the_best(experiment, mesh, tmp_path):
 def test_checkpoints_come_every_so_many_steps_and_at_the_end(experiment, mesh, tmp_path):
     short = experiment._replace(num_epochs=3)
     train.fit(short, workdir=tmp_path, mesh=mesh, checkpoint_every=3, keep=20)
-    assert steps_in(tmp_path) == [3, 4, 6, 8, 9, 12]
+    assert steps_in(tmp_path) == [3, 6, 9, 12]
+
+
+def test_epochs_are_saved_where_the_last_checkpoint_is_old(experiment, mesh, tmp_path, monkeypatch):
+    options = {"mesh": mesh, "checkpoint_every": 6, "keep": 20}
+    train.fit(experiment, workdir=tmp_path / "short epochs", **options)
+    assert steps_in(tmp_path / "short epochs") == [6, 12, 16]
+    monkeypatch.setattr(train.loop, "_BETWEEN_SAVES", 0.0)
+    train.fit(experiment, workdir=tmp_path / "long epochs", **options)
+    assert steps_in(tmp_path / "long epochs") == [4, 6, 8, 12, 16]
 
 
 def test_checksums_tell_every_type_apart_and_do_not_depend_on_the_mesh(mesh):

@@ -223,7 +223,7 @@ def exploding(experiment, at_step, num_steps=1):
 
 def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_path):
     with pytest.raises(records.NonFiniteError) as caught:
-        train.fit(exploding(experiment, 7), workdir=tmp_path, mesh=mesh)
+        train.fit(exploding(experiment, 7), workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     message = str(caught.value)
     assert "loss is nan at step 7 (epoch 1, phase joint)" in message
     assert f"last good checkpoint is step 4 in {tmp_path}" in message
@@ -234,7 +234,7 @@ def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_p
 
 def test_a_nan_in_the_last_step_of_an_epoch_is_not_saved(experiment, mesh, tmp_path):
     with pytest.raises(records.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
-        train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh)
+        train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh, checkpoint_every=4)
 
 
 def test_a_nan_is_skipped_and_counted_if_so_wished(experiment, mesh, tmp_path):
@@ -390,7 +390,7 @@ def test_a_state_that_is_not_finite_is_not_saved(mesh, tmp_path):
     method = experiment.method._replace(phases=(phase._replace(loss=loss),), init=init)
     spoilt = experiment._replace(method=method)
     with pytest.raises(records.NonFiniteError, match=r"a state is not finite at step 8.*step 4"):
-        train.fit(spoilt, workdir=tmp_path, mesh=mesh)
+        train.fit(spoilt, workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     skipped = train.fit(spoilt, mesh=mesh, skip_non_finite=True, log_every=1)
     assert {each.get("skipped") for each in skipped.history[6:]} == {"the new state"}
     assert float(skipped.state.state["spoilt"]) == 0

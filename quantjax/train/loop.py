@@ -79,7 +79,8 @@ def fit(
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values.
       log_every: Steps between two records; the last step of an epoch is always logged.
-      checkpoint_every: Steps between two checkpoints beside those after every epoch.
+      checkpoint_every: Steps between two checkpoints, beside those after epochs that gave a
+        "validation" and after those whose last checkpoint is ten seconds old.
       keep: Checkpoints that are kept, the latest ones; the best by "validation" is kept as well.
       after_epoch: See `AfterEpoch`.
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
@@ -146,6 +147,7 @@ def fit(
         tracing = _trace(workdir if writes else None, profile)
         batches = _batches(experiment, mesh, step, per_epoch)
         with prefetch.ahead(batches) as next_batch, tracing as trace:
+            saved = time.monotonic()
             stopped = agreement.say(caught())
             while not stopped and epoch < experiment.num_epochs:
                 if step == (epoch + 1) * per_epoch:
@@ -167,13 +169,16 @@ def fit(
                 records.note(journal, record, metrics, log=due)
                 # The last epoch is saved below, after the refresh that ends the run: it is too late
                 # to stop ahead of that.
-                if not (last and epoch + 1 == experiment.num_epochs):
-                    stopped = agreement.say(caught())
-                if last and epoch + 1 < experiment.num_epochs:
+                if last and epoch + 1 == experiment.num_epochs:
+                    continue
+                stopped = agreement.say(caught())
+                value, asked = None, checkpoint_every and step % checkpoint_every == 0
+                if last:
                     value = _look(after_epoch, journal, train_state, step, epoch)
+                    asked = asked or value is not None or _rested(saved)
+                if asked:
                     _save(store, journal, step, train_state, value)
-                elif not last and checkpoint_every and step % checkpoint_every == 0:
-                    _save(store, journal, step, train_state)
+                    saved = time.monotonic()
         value = None
         if epoch == experiment.num_epochs > 0:
             value = _look(after_epoch, journal, train_state, step, epoch - 1)
@@ -272,6 +277,14 @@ def _save(store, journal, step, train_state, value=None):
         if not _all_finite(part):
             raise records.NonFiniteError(f"a {what} is not finite at step {step}")
     store.save(step, train_state, value=value)
+
+
+def _rested(saved):
+    """Returns whether the last save is so old that another costs next to nothing."""
+    return processes.from_first(lambda: time.monotonic() - saved >= _BETWEEN_SAVES)
+
+
+_BETWEEN_SAVES = 10.0  # seconds: saving a small network takes two cores some 40 ms
 
 
 @jax.jit
