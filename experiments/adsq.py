@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.task import Task, configured, named, wire
+from experiments.task import Task, configured, named, steps_per_epoch, wire
 from quantjax import data, methods, models, train
 from quantjax.methods.adsq import both, first, second
 
@@ -116,8 +116,11 @@ def optimizer(
       method: Its phases say which epochs those are.
       name: The entry of params.
       num_train: Number of training images.
+
+    Raises:
+      ValueError: if batch_size is below 1 or above num_train.
     """
     phases = [method.phases[method.phase_at(epoch)] for epoch in range(config.num_epochs)]
     epochs = sum(name in phase.trains for phase in phases)
-    steps = max(epochs * (num_train // config.batch_size), 1)
+    steps = max(epochs * steps_per_epoch(config, num_train), 1)
     return optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))

@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.task import Task, configured, named, wire
+from experiments.task import Task, configured, named, steps_per_epoch, wire
 from quantjax import data, losses, methods, optimizers, train
 from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
@@ -122,8 +122,11 @@ def optimizer(config: ConfigDict, num_train: int) -> optax.GradientTransformatio
       config: Its num_epochs, batch_size and learning_rate; maybe weight_decay, the factor of the L2
         penalty's gradient (the paper has none), and backbone_factor, of a pretrained part's rate.
       num_train: Number of training images.
+
+    Raises:
+      ValueError: if batch_size is below 1 or above num_train.
     """
-    steps = config.num_epochs * (num_train // config.batch_size)
+    steps = config.num_epochs * steps_per_epoch(config, num_train)
     staircase = optax.piecewise_constant_schedule(
         config.learning_rate, {int(0.7 * steps): 0.2, int(0.9 * steps): 0.2}
     )

@@ -144,6 +144,19 @@ def named(key: str, word: str, known: dict[str, Any]) -> Any:
     return known[word]
 
 
+def steps_per_epoch(config: ConfigDict, num_train: int) -> int:
+    """Returns the steps of an epoch of shuffled batches.
+
+    Args:
+      config: Its batch_size.
+      num_train: Number of training images.
+
+    Raises:
+      ValueError: if batch_size is below 1, or one batch does not fit.
+    """
+    return len(data.shuffled(num_train, config.batch_size)(0, 0))
+
+
 def wire(
     config: ConfigDict,
     name: str,

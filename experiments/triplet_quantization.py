@@ -124,8 +124,8 @@ def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:
     Raises:
       ValueError: if the one does not divide the other, or classes are too few or too small.
     """
-    num_classes, rest = divmod(config.batch_size, config.images_per_class)
-    if rest:
+    num_classes, rest = divmod(config.batch_size, max(config.images_per_class, 1))
+    if rest or config.images_per_class < 1:
         raise ValueError(
             f"batch_size must be a multiple of images_per_class, got {config.batch_size} and "
             f"{config.images_per_class}"

@@ -80,3 +80,12 @@ def test_labels_that_teach_nothing_are_refused(wiring, label, message):
     found = task.of_features(splits(label), x, hidden=())
     with pytest.raises(ValueError, match=message):
         wiring.build(config, "toy", found)
+
+
+@pytest.mark.parametrize("wiring", [adsq, dqn, triplet_quantization])
+@pytest.mark.parametrize("batch_size", [-4, 0, 10])
+def test_batches_that_cannot_be_are_refused(wiring, batch_size):
+    numbers = {"num_epochs": 1, "batch_size": batch_size, "images_per_class": 5}
+    config = wiring.get_config(**numbers, learning_rate=0.1, bits=8)
+    with pytest.raises(ValueError, match=r"batch_size must be|classes_per_batch|images of"):
+        wiring.build(config, "toy", on_features()[1])
