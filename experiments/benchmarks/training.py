@@ -15,7 +15,7 @@ import argparse
 import functools
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -23,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import timing, torch_networks
+from experiments.benchmarks import timing, torch_networks, turns
 from quantjax import data, methods, models, parallel, train
 
 DIM = 48
 _CLASSES = 10
 _OVERHEAD, _WAIT = 0.03, 0.02
 _LOGGED = 10  # steps between two records of a loop
-_LEAD = 4  # steps of a loop after a turn by itself, in which input was read ahead
 _CONVNET = {"channels": (16, 32, 64), "kernel_sizes": (5, 3, 3), "hidden": 128, "dim": DIM}
 
 
@@ -128,15 +127,7 @@ def _centred(batch):
     return {**batch, "image": batch["image"].astype(jnp.float32) / 128 - 1}
 
 
-class Start(NamedTuple):
-    """Where a step begins: the train state, a batch on the devices, and the compiled step."""
-
-    state: train.TrainState
-    batch: dict[str, jax.Array]
-    step: Callable[..., tuple[train.TrainState, dict[str, jax.Array]]]
-
-
-def start(run: train.Experiment) -> Start:
+def start(run: train.Experiment) -> turns.Start:
     """Returns the start of an experiment, its codebooks drawn at random."""
     mesh, rng = parallel.data_mesh(), np.random.default_rng(1)
     state = train.initialize(run, mesh)
@@ -146,21 +137,9 @@ def start(run: train.Experiment) -> Start:
     rows = run.splits.train[: run.batch_size]
     batch = {**run.splits.source[rows], "index": np.arange(run.batch_size, dtype=np.int32)}
     batch = jax.jit(run.preprocess)(parallel.put_rows(mesh, batch))
-    return Start(
+    return turns.Start(
         state, batch, parallel.sharded_step(train.make_step(run, run.method.phases[0]), mesh)
     )
-
-
-def _in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
-    state, batch, step = begun
-
-    def run():
-        nonlocal state
-        for _ in range(num_steps):
-            state, metrics = step(state, batch)
-        return jax.block_until_ready((state, metrics))[1]
-
-    return run
 
 
 def speed(case: Case, name: str, seconds: float) -> Iterator[object]:
@@ -181,7 +160,7 @@ def speed(case: Case, name: str, seconds: float) -> Iterator[object]:
         np.array(a)
         for a in (begun.batch["image"], begun.batch["label"], begun.state.state["codebooks"])
     )
-    runs = {"ours": _in_a_row(begun, num_steps)}
+    runs = {"ours": turns.in_a_row(begun, num_steps)}
     for form, options in FORMS.items():
         network = case.torchs(case.shape)
         try:
@@ -226,114 +205,42 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
       A line without a workdir and one with.
     """
     run = experiment(case)
-    bare = _in_a_row(start(run), case.turn)
+    bare = turns.in_a_row(start(run), case.turn)
     bare()
     began = time.perf_counter()
     bare()
     rounds = max(2, round(seconds / (3 * (time.perf_counter() - began))))
-    num_epochs = -(-(rounds * (case.turn + _LEAD) + 1) // case.steps)
+    num_epochs = -(-(rounds * (case.turn + turns.LEAD) + 1) // case.steps)
     for what in ("no workdir", "a workdir"):
         with tempfile.TemporaryDirectory() as folder:
-            turns = Turns(case.turn)
+            taken = turns.Turns(case.turn)
             timed, plain = (
                 None if what == "no workdir" else f"{folder}/{part}" for part in ("timed", "plain")
             )
             train.fit(
                 run._replace(num_epochs=num_epochs),
                 workdir=timed,
-                parallelize=turns.parallelize,
+                parallelize=taken.parallelize,
                 log_every=_LOGGED,
             )
             # Turns by themselves let input get ahead: waits are those of a run without.
             short = run._replace(num_epochs=1)
             history = train.fit(short, workdir=plain, log_every=_LOGGED).history
         wait = float(np.mean([entry["data_wait"] for entry in history[1:] or history]))
-        inside = 1e3 * np.median(turns.inside) / case.turn
+        inside = 1e3 * np.median(taken.inside) / case.turn
         told = []
-        for of, by_itself in (("program", turns.bare), ("step alone", turns.step)):
-            low, middle, high = 100 * np.percentile(turns.over(by_itself), (25, 50, 75))
+        for of, by_itself in (("program", taken.bare), ("step alone", taken.step)):
+            low, middle, high = 100 * np.percentile(taken.over(by_itself), (25, 50, 75))
             each = 1e3 * np.median(by_itself) / case.turn
-            mean = 100 * turns.mean_over(by_itself)
+            mean = taken.mean_over(by_itself)
             told.append(
                 f"{_judged(middle / 100, _OVERHEAD)} over the {of} of {each:.2f} ms, "
-                f"quartiles {low:+.1f} and {high:+.1f} %, mean {mean:+.1f} %"
+                f"quartiles {low:+.1f} and {high:+.1f} %, mean {_judged(mean, _OVERHEAD)}"
             )
         yield (
             f"{name} B={case.batch_size} in the loop, {what}: {inside:.2f} ms, medians of "
-            f"{len(turns.inside)} turns: {'; '.join(told)}; data wait {_judged(wait, _WAIT)}"
+            f"{len(taken.inside)} turns: {'; '.join(told)}; data wait {_judged(wait, _WAIT)}"
         )
-
-
-class Turns:
-    """Times steps of a loop, the same program by itself, and its step by itself, in turns.
-
-    Attributes:
-      inside: Seconds of each turn in the loop.
-      bare: Seconds of the program by itself, augmentation included, one more: before and after
-        each turn in the loop.
-      step: The same of a step on a batch that is augmented already.
-    """
-
-    def __init__(self, turn: int):
-        self.inside: list[float] = []
-        self.bare: list[float] = []
-        self.step: list[float] = []
-        self._turn, self._calls = turn, 0
-
-    def over(self, alone: Sequence[float]) -> np.ndarray:
-        """Returns what each turn took beyond the mean of its neighbours, as a share of it.
-
-        Args:
-          alone: `bare` or `step`.
-        """
-        before, after = np.asarray(alone[:-1]), np.asarray(alone[1:])
-        return 2 * np.asarray(self.inside) / (before + after) - 1
-
-    def mean_over(self, alone: Sequence[float]) -> float:
-        """Returns the share that all turns together took beyond their neighbours.
-
-        Args:
-          alone: `bare` or `step`.
-        """
-        around = sum(alone[:-1]) + sum(alone[1:])
-        return 2 * sum(self.inside) / around - 1
-
-    def parallelize(
-        self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
-    ) -> Callable[..., Any]:
-        """For `train.fit`."""
-        program = parallel.sharded_step(step, mesh, prepare)
-        alone: list[tuple[list[float], Callable[[], Any]]] = []
-        began = 0.0
-
-        def call(state, batch):
-            nonlocal began
-            place = self._calls % (self._turn + _LEAD)
-            self._calls += 1
-            if place == 0:
-                jax.block_until_ready(state)
-                if alone:
-                    self.inside.append(time.perf_counter() - began)
-                else:
-                    there = parallel.put_rows(mesh, jax.tree.map(np.asarray, batch))
-                    ready = jax.jit(prepare)(state, there)
-                    for found, each, given in (
-                        (self.bare, program, there),
-                        (self.step, parallel.sharded_step(step, mesh), ready),
-                    ):
-                        begun = Start(jax.tree.map(jnp.copy, state), given, each)
-                        alone.append((found, _in_a_row(begun, self._turn)))
-                        alone[-1][1]()
-                for found, run in alone:
-                    began = time.perf_counter()
-                    run()
-                    found.append(time.perf_counter() - began)
-            elif place == _LEAD:
-                jax.block_until_ready(state)
-                began = time.perf_counter()
-            return program(state, batch)
-
-        return call
 
 
 def _judged(share, bar):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.benchmarks import convolutions, torch_networks, training
+from experiments.benchmarks import convolutions, torch_networks, training, turns
 from quantjax import parallel
 from quantjax.models import alexnet, resnet, weights
 
@@ -134,9 +134,9 @@ def test_a_loop_has_a_line_without_a_workdir_and_one_with(capsys, monkeypatch):
 
 
 def test_turns_see_what_a_loop_adds():
-    turns = training.Turns(2)
-    turns.inside = [2.2, 5.0]
-    np.testing.assert_allclose(turns.over([1.0, 3.0, 5.0]), [0.1, 0.25])
+    taken = turns.Turns(2)
+    taken.inside = [2.2, 5.0]
+    np.testing.assert_allclose(taken.over([1.0, 3.0, 5.0]), [0.1, 0.25])
 
 
 def test_an_unknown_case_is_refused(capsys, monkeypatch):

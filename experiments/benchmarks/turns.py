@@ -1,0 +1,111 @@
+"""Steps timed in a row, and those of a loop in turns with the same by themselves."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax import parallel, train
+
+LEAD = 4  # steps of a loop after a turn by itself, in which input was read ahead
+
+
+class Start(NamedTuple):
+    """Where a step begins: the train state, a batch on the devices, and the compiled step."""
+
+    state: train.TrainState
+    batch: dict[str, jax.Array]
+    step: Callable[..., tuple[train.TrainState, dict[str, jax.Array]]]
+
+
+def in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
+    """Returns what takes so many steps on one batch, waits for them, and returns their metrics.
+
+    Args:
+      begun: Where the first one begins; each call goes on from the one before.
+      num_steps: Of a call.
+    """
+    state, batch, step = begun
+
+    def run():
+        nonlocal state
+        for _ in range(num_steps):
+            state, metrics = step(state, batch)
+        return jax.block_until_ready((state, metrics))[1]
+
+    return run
+
+
+class Turns:
+    """Times steps of a loop, the same program by itself, and its step by itself, in turns.
+
+    Attributes:
+      inside: Seconds of each turn in the loop.
+      bare: Seconds of the program by itself, augmentation included, one more: before and after
+        each turn in the loop.
+      step: The same of a step on a batch that is augmented already.
+    """
+
+    def __init__(self, turn: int):
+        self.inside: list[float] = []
+        self.bare: list[float] = []
+        self.step: list[float] = []
+        self._turn, self._calls = turn, 0
+
+    def over(self, alone: Sequence[float]) -> np.ndarray:
+        """Returns what each turn took beyond the mean of its neighbours, as a share of it.
+
+        Args:
+          alone: `bare` or `step`.
+        """
+        before, after = np.asarray(alone[:-1]), np.asarray(alone[1:])
+        return 2 * np.asarray(self.inside) / (before + after) - 1
+
+    def mean_over(self, alone: Sequence[float]) -> float:
+        """Returns the share that all turns together took beyond their neighbours.
+
+        Args:
+          alone: `bare` or `step`.
+        """
+        around = sum(alone[:-1]) + sum(alone[1:])
+        return 2 * sum(self.inside) / around - 1
+
+    def parallelize(
+        self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
+    ) -> Callable[..., Any]:
+        """For `train.fit`."""
+        program = parallel.sharded_step(step, mesh, prepare)
+        alone: list[tuple[list[float], Callable[[], Any]]] = []
+        began = 0.0
+
+        def call(state, batch):
+            nonlocal began
+            place = self._calls % (self._turn + LEAD)
+            self._calls += 1
+            if place == 0:
+                jax.block_until_ready(state)
+                if alone:
+                    self.inside.append(time.perf_counter() - began)
+                else:
+                    there = parallel.put_rows(mesh, jax.tree.map(np.asarray, batch))
+                    ready = jax.jit(prepare)(state, there)
+                    for found, each, given in (
+                        (self.bare, program, there),
+                        (self.step, parallel.sharded_step(step, mesh), ready),
+                    ):
+                        begun = Start(jax.tree.map(jnp.copy, state), given, each)
+                        alone.append((found, in_a_row(begun, self._turn)))
+                        alone[-1][1]()
+                for found, run in alone:
+                    began = time.perf_counter()
+                    run()
+                    found.append(time.perf_counter() - began)
+            elif place == LEAD:
+                jax.block_until_ready(state)
+                began = time.perf_counter()
+            return program(state, batch)
+
+        return call
