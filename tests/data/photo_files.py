@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,30 @@ def write_photo(path: Path, value: int = 0, side: int = 8) -> None:
 
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path)
+
+
+def write_random_photo(
+    path: Path, rng: np.random.Generator, height: int = 12, width: int = 12, **options: Any
+) -> None:
+    """Writes a photo of random pixels, with Pillow's options of its format."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+    Image.fromarray(pixels).save(path, **options)
+
+
+def write_ants_and_cats(folder: Path, rng: np.random.Generator) -> None:
+    """Writes eleven photos of two classes, formats and orientations, one size as they are seen."""
+    from PIL import Image
+
+    lying = Image.Exif()
+    lying[0x0112] = 6
+    for i in range(5):
+        write_random_photo(folder / "ant" / f"{i}.jpg", rng, 10, 14)
+    for i in range(5):
+        write_random_photo(folder / "cat" / f"{i}.png", rng, 10, 14)
+    write_random_photo(folder / "cat" / "lying.jpg", rng, 14, 10, exif=lying)
 
 
 def write_list(path: Path, photos: Iterable[str], labels: Iterable[Iterable[int]]) -> Path:
