@@ -30,8 +30,8 @@ def watch() -> Generator[Callable[..., int | None]]:
     caught and not asked for is sent again when all is over, unless the watcher stops anyway.
 
     Yields:
-      A function that returns the number of the caught signal, or None; its argument `stops` says
-      whether the watcher ends for another reason, such as the signal of another process.
+      A function that returns the number of the caught signal, or None; with `stops=True` it takes
+      one that nobody asked for as told, as the watcher stops anyway.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda stops=False: None
@@ -48,8 +48,9 @@ def watch() -> Generator[Callable[..., int | None]]:
 
     def caught(stops=False):
         nonlocal told
-        told = stops or bool(_held_back)
-        return _held_back[0] if _held_back else None
+        number = _held_back[0] if _held_back else None
+        told = told or stops or number is not None
+        return number
 
     with _handling(handle):
         yield caught
