@@ -5,7 +5,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from experiments import feature_codes
-from quantjax import console, embedding, evaluate, train
+from quantjax import console, embedding, evaluate, processes, train
 from quantjax.data import class_counts
 
 
@@ -14,7 +14,8 @@ def baselines(
 ) -> list[evaluate.Results]:
     """Measures product quantization of pixels and of the untrained network, and the class-id code.
 
-    The last is left out, saying so, where training images have no label or several.
+    The last is left out, saying so, where training images have no label or several. Of several
+    processes the first alone measures pixels, as it would have to hold all of them.
 
     Args:
       experiment: Gives split, method and preprocessing.
@@ -23,14 +24,15 @@ def baselines(
       trained: What `train.fit` ended with.
 
     Returns:
-      Three results, asymmetric distance, or two.
+      Three results, asymmetric distance, or fewer.
     """
-    found = [pixels(experiment, config), untrained(experiment, mesh)]
+    found = [untrained(experiment, mesh)]
     splits = experiment.splits
     if (class_counts.num_labels(splits.source.labels[splits.train]) == 1).all():
-        return [*found, class_id_code(experiment, mesh, trained)]
-    console.say("class-id code: left out, it is of training images with one label each")
-    return found
+        found.append(class_id_code(experiment, mesh, trained))
+    else:
+        console.say("class-id code: left out, it is of training images with one label each")
+    return [pixels(experiment, config), *found] if processes.is_first() else found
 
 
 def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "pickles": set(),
     "models": {"pickles"},
     "methods": {"losses", "quantizers", "labels", "models"},
-    "data": {"pickles"},
+    "data": {"pickles", "processes"},
     "index": {"quantizers"},
     "optimizers": set(),
     "records": set(),

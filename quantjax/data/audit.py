@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax import processes
 from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
 from quantjax.data.protocols import Splits
 from quantjax.data.sources import Source
@@ -70,7 +71,8 @@ def audit(
     """Counts overlaps, duplicates and missing labels, and refuses a split that leaks its queries.
 
     Images are equal when shape and all decoded pixels are; photos that were scaled or compressed
-    anew are not found. Every image is read once, whatever number of lists it is in.
+    anew are not found. Every image is read once, whatever number of lists it is in; several
+    processes, all of which must call this, read a part each.
 
     Args:
       splits: What will be trained and measured on.
@@ -80,7 +82,8 @@ def audit(
         train, in validation or in database; 1 refuses none. CIFAR-10 (JPEG) and Fashion-MNIST have
         no equal images at all, the lists of thulab/DeepHash#49 had 888 for 1,000 queries.
       batch_size: Images held in memory at once.
-      progress: Called with the number of images hashed and of all to hash, after each batch.
+      progress: Called with the number of images hashed and of all to hash by this process, after
+        each batch.
 
     Returns:
       Everything that was counted.
@@ -103,7 +106,10 @@ def audit(
     shared_rows = {(a, b): np.intersect1d(lists[a], lists[b]) for a, b in pairs}
     _check_rows(shared_rows, lists, allow_query_overlap)
     rows = np.unique(np.concatenate(list(lists.values())))
-    hashes = image_hashes(splits.source, rows, batch_size=batch_size, progress=progress)
+    mine = rows[processes.share(len(rows))] if processes.several() else rows
+    hashes = image_hashes(splits.source, mine, batch_size=batch_size, progress=progress)
+    if processes.several():
+        hashes = processes.join(hashes, len(rows))
     image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
     shared = {(a, b): _in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
