@@ -22,7 +22,7 @@ class DamagedError(RuntimeError):
     """Checkpoints are there, and none of them can be read."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Store:
     """A folder of checkpoints of one run; without a folder, every method does nothing.
 
@@ -30,33 +30,35 @@ class Store:
       folder: Where they are, or None.
       about: What the run is (JSON); a checkpoint of anything else is refused.
       manager: Orbax's manager of the folder, or None.
-      values: How good each step is, of those of which `save` was told.
+      values: How good steps are, larger being better; the best is kept whatever its age.
+      since: When the last save began, or the folder was opened, by `time.monotonic`.
     """
 
     folder: pathlib.Path | None
     about: dict[str, Any]
     manager: ocp.CheckpointManager | None
     values: dict[int, float] = dataclasses.field(default_factory=dict)
+    since: float = dataclasses.field(default_factory=time.monotonic)
 
     def latest(self) -> int | None:
         """Returns the number of the latest step that is saved, or None."""
         return None if self.manager is None else self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the step, the latest of equals, that `save` was given the largest value of."""
-        return _best(self.values)
+        """Returns the saved step of the largest value, the latest of equals, or None."""
+        return None if self.manager is None else _best(self.values, _steps(self.manager))
 
-    def save(self, step: int, train_state: Any, *, value: float | None = None) -> None:
+    def save(self, step: int, train_state: Any) -> None:
         """Begins to save a train state; a step that is there already is left alone.
 
         Args:
           step: Its number.
           train_state: Any pytree of arrays.
-          value: How good it is, larger being better; the best is kept whatever its age.
 
         Raises:
           OSError: naming the folder, if this or an earlier state could not be written.
         """
+        self.since = time.monotonic()
         if self.manager is None or step in _steps(self.manager):
             return
         leaves = sealing.by_path(train_state)
@@ -68,14 +70,11 @@ class Store:
                         "run": self.about,
                         "leaves": sealing.described(leaves),
                         "checksums": sealing.checksums(leaves),
-                        "value": value,
                     }
                 )
             ),
         )
         with _writing(self.folder):
-            if value is not None:
-                self.values[step] = value
             if not self.manager.save(step, args=items):
                 raise OSError(f"step {step} was not saved: {self.folder} shows later ones")
 
@@ -136,7 +135,7 @@ class Store:
         wanted = sealing.by_path(like)
         leaves, about, error = {}, {}, None
         try:
-            about = _about(self.manager, step)
+            about = _about(self.folder / str(step))
             _check_same(
                 f"checkpoint {step} in {self.folder}",
                 {**about["run"], **about["leaves"]},
@@ -146,8 +145,7 @@ class Store:
                 name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
                 for name, leaf in wanted.items()
             }
-            items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-            leaves = self.manager.restore(step, args=items)["state"]
+            leaves = _arrays(self.folder / str(step), abstract)
         except Exception as caught:  # whatever a library says of files that it cannot read
             error = _unwrapped(caught, self.folder / str(step))
         outcome = processes.all_agree(_kind(error))
@@ -185,8 +183,6 @@ class Store:
         while set(steps) & set(self.manager.all_steps()) and time.monotonic() < patience:
             time.sleep(0.1)
             self.manager.reload()
-        for step in steps:
-            self.values.pop(step, None)
         which = ", ".join(map(str, sorted(steps)))
         warnings.warn(
             f"checkpoint {which} is damaged and was put into {aside}; going on from step {good}",
@@ -215,10 +211,13 @@ def _unwrapped(error, path):
     """Returns the error of the operating system that tensorstore tells of in words, if it does."""
     if isinstance(error, OSError):
         return error
-    for each in _chain(error):
-        if code := re.search(r"os_error_code='(\d+)'", str(each)):
-            return OSError(int(code[1]), os.strerror(int(code[1])), str(path))
-    return error
+    found = [code for each in _chain(error) if (code := _code_in_words(each))]
+    return OSError(found[0], os.strerror(found[0]), str(path)) if found else error
+
+
+def _code_in_words(error):
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(code[1]) if code else None
 
 
 def _steps(manager):
@@ -268,7 +267,6 @@ def opened(
     )
     with _writing(folder):
         manager = ocp.CheckpointManager(folder.resolve(), options=options)
-    values.update(_values(folder, manager))
     try:
         store = Store(folder, about, manager, values)
         yield store
@@ -288,34 +286,24 @@ class _LatestAndBest:
     def should_preserve(self, checkpoints, *, context):
         del context
         steps = [each.step for each in checkpoints]
-        best = _best({step: self.values[step] for step in steps if step in self.values})
-        kept = {*sorted(steps)[-self.latest :], best}
+        kept = {*sorted(steps)[-self.latest :], _best(self.values, steps)}
         return [step in kept for step in steps]
 
 
-def _values(folder, manager):
-    """Returns how good the steps are, as the first process reads it; damage is found out later."""
-
-    def read():
-        found = []
-        for step in manager.all_steps():
-            with contextlib.suppress(Exception):
-                text = (folder / str(step) / "about" / "metadata").read_text()
-                about = sealing.unsealed(json.loads(text))
-                if about["value"] is not None:
-                    found.append([int(step), float(about["value"])])
-        return found
-
-    return dict(processes.from_first(read))
+def _best(values, steps):
+    rated = [step for step in steps if step in values]
+    return max(rated, key=lambda step: (values[step], step), default=None)
 
 
-def _best(values):
-    return max(values, key=lambda step: (values[step], step), default=None)
+# Orbax's manager would wait for the other processes here, unless this one cannot read.
+def _about(folder):
+    return sealing.unsealed(json.loads((folder / "about" / "metadata").read_text()))
 
 
-def _about(manager, step):
-    found = manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))
-    return sealing.unsealed(found["about"])
+def _arrays(folder, abstract):
+    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
+        args = ocp.args.StandardRestore(abstract)
+        return handler.restore((folder / "state").resolve(), args=args)
 
 
 @contextlib.contextmanager
@@ -328,15 +316,16 @@ def _writing(folder):
         if cause is None:
             raise
         raise OSError(
-            cause.errno, f"{cause.strerror or cause}; checkpoints could not be written", str(folder)
+            cause, f"{os.strerror(cause)}; checkpoints could not be written", str(folder)
         ) from error
 
 
 def _system_error(error):
-    """Returns the error of the operating system behind an exception, if there is one."""
+    """Returns the number of the operating system's error behind an exception, if there is one."""
     for each in _chain(error):
-        if isinstance(each, OSError) and each.errno is not None:
-            return each
+        number = each.errno if isinstance(each, OSError) else _code_in_words(each)
+        if number is not None:
+            return number
     return None
 
 

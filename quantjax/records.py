@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -178,6 +179,17 @@ def log_record(journal: Journal, record: Record) -> None:
         callback(record)
 
 
+def sync(journal: Journal) -> None:
+    """Waits until the disk has what was logged, which no later checkpoint is to outlive.
+
+    Args:
+      journal: From `open_journal`.
+    """
+    if journal.path is not None and journal.path.exists():
+        with journal.path.open("ab") as file:
+            os.fsync(file.fileno())
+
+
 def rewind(path: pathlib.Path, step: int) -> list[Record]:
     """Reads the records up to a step and drops later ones from the file.
 
@@ -191,20 +203,31 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     Returns:
       Records whose step is at most `step`, oldest first.
     """
-    if not path.exists():
-        return []
-    kept, lines = [], []
-    for line in path.read_bytes().splitlines():
+    kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
+    if path.exists():
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+    return kept
+
+
+def read(path: pathlib.Path) -> list[Record]:
+    """Reads records up to the first line that is none, such as one that was cut short.
+
+    Args:
+      path: The file; need not exist.
+
+    Returns:
+      The records, oldest first.
+    """
+    found = []
+    for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
-            if not isinstance(record["step"], int) or record["step"] > step:
+            if not isinstance(record["step"], int):
                 break
-            lines.append(json.dumps(record) + "\n")
         except (ValueError, KeyError, TypeError, RecursionError):
             break
-        kept.append(record)
-    write_whole(path, "".join(lines))
-    return kept
+        found.append(record)
+    return found
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
@@ -216,7 +239,10 @@ def write_whole(path: pathlib.Path, text: str) -> None:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_text(text)
+        with scratch.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
         scratch.unlink(missing_ok=True)

@@ -5,20 +5,21 @@ Each prints a line of JSON: what each thing led to.
 
 import argparse
 import json
+import math
 import pathlib
 import warnings
 
 import jax
 import numpy as np
 
-from quantjax import checkpoint, folders, parallel, processes, train
+from quantjax import checkpoint, data, embedding, folders, parallel, processes, train
 from tests import programs, toy
 
 
 def refusal(function):
     try:
         function()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return str(error)
     return None
 
@@ -33,24 +34,91 @@ def other_workdir(folder):
         pass
 
 
-def restored(folder):
-    """Saves two steps, damages the later one, and restores the latest that is whole."""
+def states():
     mesh = parallel.data_mesh()
-    states = [
+    found = [
         {"rows": parallel.put_rows(mesh, {"x": np.full((1, 999), n, np.float32)})["x"], "step": n}
         for n in map(np.int32, range(3))
     ]
-    states = [{**state, "step": parallel.put(mesh, state["step"])} for state in states]
+    return [{**state, "step": parallel.put(mesh, state["step"])} for state in found]
+
+
+def restored(folder):
+    """Saves two steps, damages the later one, and restores the latest that is whole."""
     with checkpoint.opened(folder, {"run": 1}) as store:
         for number in (1, 2):
-            store.save(number, states[number])
+            store.save(number, states()[number])
     processes.from_first(lambda: programs.flip_a_byte(folder / "2"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with checkpoint.opened(folder, {"run": 1}) as store:
-            found = store.restore(states[0])
+            found = store.restore(states()[0])
     mine = found["rows"].addressable_shards[0].data
     return [int(found["step"]), float(mine.min()), [str(each.message) for each in caught]]
+
+
+def unreadable(folder):
+    """Restores where the disk of the last process fails."""
+    read = checkpoint._arrays
+
+    def failing(*arguments):
+        if not processes.is_first():
+            raise OSError(5, "Input/output error")
+        return read(*arguments)
+
+    checkpoint._arrays = failing
+    try:
+        with checkpoint.opened(folder, {"run": 1}) as store:
+            store.restore(states()[0])
+    finally:
+        checkpoint._arrays = read
+
+
+class Counting:
+    """A source that knows which rows were read."""
+
+    def __init__(self, source):
+        self._source, self.rows = source, []
+        self.labels, self.classes = source.labels, source.classes
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, rows):
+        self.rows += rows.tolist()
+        return self._source[rows]
+
+
+def read(folder):
+    """Audits, trains for two epochs and embeds; returns the rows that each of them read.
+
+    The first process finds its last checkpoint old after every epoch, the other never does.
+    """
+    experiment = toy.experiment(toy.dqn_ste()._replace(refresh=None), num_epochs=2)
+    source = Counting(experiment.splits.source)
+    splits = experiment.splits._replace(source=source)
+    found = {}
+
+    def note(name):
+        found[name] = source.rows
+        source.rows = []
+
+    data.audit(splits)
+    note("audit")
+    train.loop._BETWEEN_SAVES = 0.0 if processes.is_first() else math.inf
+    state = train.fit(experiment._replace(splits=splits), workdir=folder).state
+    note("train")
+    embedding.embed(
+        experiment.method.embed,
+        state.params,
+        state.state,
+        source,
+        splits.query,
+        preprocess=experiment.preprocess,
+        mesh=parallel.data_mesh(),
+    )
+    note("embed")
+    return found
 
 
 if __name__ == "__main__":
@@ -67,5 +135,7 @@ if __name__ == "__main__":
         "settings": refusal(other_settings),
         "workdir": refusal(lambda: other_workdir(workdir)),
         "restored": restored(workdir / "checkpoints"),
+        "unreadable": refusal(lambda: unreadable(workdir / "checkpoints")),
+        "read": read(workdir / "run"),
     }
     print(json.dumps(told), flush=True)

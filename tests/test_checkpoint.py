@@ -2,8 +2,11 @@
 
 import gc
 import json
+import math
 import pathlib
+import resource
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -122,11 +125,12 @@ def test_a_checkpoint_that_says_nothing_of_its_digest_is_read(trained, copied, e
     path = copied / "checkpoints" / "16" / "about" / "metadata"
     about = json.loads(path.read_text())
     del about["digest"]
+    about["value"] = None  # as it was then
     path.write_text(json.dumps(about))
     assert_equal_bits(train.restore(experiment, copied, mesh=mesh), trained[0])
 
 
-@pytest.mark.parametrize("place", ["checksums", "leaves", "run", "seed", "value", "digest"])
+@pytest.mark.parametrize("place", ["checksums", "leaves", "run", "seed", "digest"])
 def test_what_a_checkpoint_says_of_itself_counts_too(trained, copied, experiment, mesh, place):
     path = copied / "checkpoints" / "16" / "about" / "metadata"
     flip(path, path.read_bytes().index(f'"{place}"'.encode()) + 3)
@@ -198,19 +202,60 @@ def test_a_value_that_is_no_number_is_not_the_best(experiment, mesh, tmp_path):
     assert found == [None, 0.1, None, None]
 
 
-def test_checkpoints_come_every_so_many_steps_and_at_the_end(experiment, mesh, tmp_path):
+def test_checkpoints_come_every_so_many_steps_and_at_the_end(
+    experiment, mesh, tmp_path, monkeypatch
+):
     short = experiment._replace(num_epochs=3)
+    monkeypatch.setattr(train.loop, "_BETWEEN_SAVES", math.inf)
     train.fit(short, workdir=tmp_path, mesh=mesh, checkpoint_every=3, keep=20)
     assert steps_in(tmp_path) == [3, 6, 9, 12]
 
 
 def test_epochs_are_saved_where_the_last_checkpoint_is_old(experiment, mesh, tmp_path, monkeypatch):
     options = {"mesh": mesh, "checkpoint_every": 6, "keep": 20}
-    train.fit(experiment, workdir=tmp_path / "short epochs", **options)
-    assert steps_in(tmp_path / "short epochs") == [6, 12, 16]
+    for between, due in ((math.inf, [6, 12, 16]), (0.0, [4, 6, 8, 12, 16])):
+        monkeypatch.setattr(train.loop, "_BETWEEN_SAVES", between)
+        train.fit(experiment, workdir=tmp_path / str(between), **options)
+        assert steps_in(tmp_path / str(between)) == due
+
+
+def test_an_epoch_is_saved_before_it_is_looked_at(experiment, mesh, tmp_path, monkeypatch):
+    """A look may take longer than whoever sends a signal waits for the end."""
     monkeypatch.setattr(train.loop, "_BETWEEN_SAVES", 0.0)
-    train.fit(experiment, workdir=tmp_path / "long epochs", **options)
-    assert steps_in(tmp_path / "long epochs") == [4, 6, 8, 12, 16]
+
+    def killed(train_state, epoch):
+        patience = time.monotonic() + 10
+        while not (tmp_path / "checkpoints" / "4").exists() and time.monotonic() < patience:
+            time.sleep(0.01)
+        raise RuntimeError(f"in epoch {epoch}")
+
+    with pytest.raises(RuntimeError, match="in epoch 0"):
+        train.fit(experiment, workdir=tmp_path, mesh=mesh, after_epoch=killed)
+    assert steps_in(tmp_path) == [4]
+    looked = []
+    values = {0: 0.9, 1: 0.1, 2: 0.3, 3: 0.2}
+
+    def after_epoch(train_state, epoch):
+        looked.append((int(train_state.step), epoch))
+        return {"validation": values[epoch]}
+
+    train.fit(experiment, workdir=tmp_path, mesh=mesh, after_epoch=after_epoch, keep=1)
+    assert looked == [(4, 0), (8, 1), (12, 2), (16, 3)]
+    assert steps_in(tmp_path) == [4, 16]
+    assert int(train.restore(experiment, tmp_path, best=True, mesh=mesh).step) == 4
+
+
+def test_the_best_is_known_after_a_restart(experiment, mesh, tmp_path):
+    values = {0: 0.9, 1: 0.1, 2: 0.3, 3: 0.2}
+    options = {
+        "mesh": mesh,
+        "keep": 1,
+        "after_epoch": lambda _, epoch: {"validation": values[epoch]},
+    }
+    train.fit(experiment._replace(num_epochs=2), workdir=tmp_path, **options)
+    assert steps_in(tmp_path) == [4, 8]
+    train.fit(experiment, workdir=tmp_path, **options)
+    assert steps_in(tmp_path) == [4, 16]
 
 
 def test_checksums_tell_every_type_apart_and_do_not_depend_on_the_mesh(mesh):
@@ -305,3 +350,19 @@ def test_a_disk_that_is_full_is_said_and_what_is_there_stays(copied, experiment,
             train.fit(longer, workdir=copied, mesh=mesh)
     assert steps_in(copied) == [8, 12, 16]
     assert int(train.fit(longer, workdir=copied, mesh=mesh).state.step) == 24
+
+
+def test_a_disk_that_fills_while_a_checkpoint_is_written_is_said(copied, experiment, mesh):
+    """A limit on the size of files stands for the disk."""
+    longer = experiment._replace(num_epochs=6)
+    train.fit(longer, mesh=mesh)  # compiles what it takes
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large; .* not be written.*checkpoints"):
+            train.fit(longer, workdir=copied, mesh=mesh)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {path.name for path in (copied / "checkpoints").iterdir()} >= {"8", "12", "16"}
+    assert int(train.fit(longer, workdir=copied, mesh=mesh).state.step) == 24
+    assert steps_in(copied) == [12, 16, 24]

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from quantjax import launch, parallel, processes
-from tests import programs, run_toy
+from tests import programs, run_toy, toy
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +61,20 @@ def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
     assert programs.steps_of(workdir) == list(range(1, step + 1))
 
 
+def assert_each_read_its_share(first, second):
+    experiment = toy.experiment(toy.dqn_ste())
+    splits, half = experiment.splits, experiment.batch_size // 2
+    assert first["audit"] + second["audit"] == list(range(len(splits.source)))
+    positions = [experiment.sampler(experiment.seed, epoch) for epoch in (0, 1)]
+    batches = splits.train[np.concatenate(positions)]
+    # Two rows are read first, to know their shapes.
+    assert first["train"][2:] == batches[:, :half].ravel().tolist()
+    assert second["train"][2:] == batches[:, half:].ravel().tolist()
+    queries = splits.query.tolist()  # fewer than one process takes at a time
+    assert first["embed"][: len(queries)] == queries
+    assert set(second["embed"]) == set(queries[:1])  # as padding
+
+
 def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path):
     ended = programs.wait(programs.start(tmp_path, program="agreeing", processes=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
@@ -73,6 +87,11 @@ def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path)
         assert (step, rows) == (1, 1.0)
         assert "checkpoint 2 is damaged" in warning
     assert [path.name for path in (tmp_path / "damaged").iterdir()] == ["2"]
+    assert "Input/output error" in second["unreadable"]
+    assert "another process cannot go on from checkpoint 1" in first["unreadable"]
+    assert_each_read_its_share(first["read"], second["read"])
+    saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert saved == {"4", "8"}  # as the first process's clock said
 
 
 @pytest.mark.slow

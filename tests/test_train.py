@@ -149,6 +149,19 @@ def test_a_signal_of_ones_own_behind_that_of_another_process_is_not_sent_again(
     assert len(waited) == 2
 
 
+def test_a_signal_while_the_others_are_waited_for_is_not_lost(
+    experiment, mesh, tmp_path, monkeypatch
+):
+    def last(agreement, number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return number
+
+    monkeypatch.setattr(processes.Agreement, "last", last)
+    with interruption.ending(), pytest.raises(interruption.Stopped) as stopped:
+        train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    assert stopped.value.number == signal.SIGTERM
+
+
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
     whole, _ = uninterrupted
     train.fit(
@@ -235,6 +248,52 @@ def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_p
 def test_a_nan_in_the_last_step_of_an_epoch_is_not_saved(experiment, mesh, tmp_path):
     with pytest.raises(records.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
         train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh, checkpoint_every=4)
+
+
+def test_a_run_that_is_stopped_at_the_end_of_an_epoch_looks_at_it_later(experiment, mesh, tmp_path):
+    looked = []
+
+    def after_epoch(train_state, epoch):
+        looked.append((int(train_state.step), epoch))
+        return {"seen": epoch}
+
+    options = {"workdir": tmp_path, "mesh": mesh, "log_every": 1, "after_epoch": after_epoch}
+    stopped = train.fit(experiment, callbacks=[stop_after(3)], **options)
+    assert stopped.signal == signal.SIGTERM
+    assert int(stopped.state.step) == 4
+    assert looked == []
+    resumed = train.fit(experiment, **options)
+    assert looked == [(4, 0), (8, 1), (12, 2), (16, 3)]
+    assert_equal_bits(resumed.state, train.fit(experiment, mesh=mesh).state)
+    assert [each["seen"] for each in resumed.history if "after_epoch" in each] == [0, 1, 2, 3]
+
+
+def test_a_run_that_is_further_along_than_asked_for_is_refused(experiment, mesh, tmp_path):
+    train.fit(experiment, workdir=tmp_path, mesh=mesh, callbacks=[stop_after(9)], log_every=1)
+    shorter = experiment._replace(num_epochs=2)
+    with pytest.raises(ValueError, match="is 3 epochs along, more than num_epochs, 2; choose"):
+        train.fit(shorter, workdir=tmp_path, mesh=mesh)
+
+
+def test_records_are_on_the_disk_before_a_checkpoint_is(experiment, mesh, tmp_path, monkeypatch):
+    path, fsync, save = tmp_path / "metrics.jsonl", os.fsync, checkpoint.Store.save
+    synced, sizes = 0, []
+
+    def noted_fsync(descriptor):
+        nonlocal synced
+        fsync(descriptor)
+        if path.exists() and os.path.samestat(os.fstat(descriptor), path.stat()):
+            synced = path.stat().st_size
+
+    def noted_save(store, *arguments, **options):
+        sizes.append((synced, path.stat().st_size))
+        save(store, *arguments, **options)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(checkpoint.Store, "save", noted_save)
+    train.fit(experiment, workdir=tmp_path, mesh=mesh, checkpoint_every=4, log_every=1)
+    assert len(sizes) == 4
+    assert all(0 < kept == written for kept, written in sizes)
 
 
 def test_a_nan_is_skipped_and_counted_if_so_wished(experiment, mesh, tmp_path):

@@ -23,7 +23,7 @@ from quantjax import (
     records,
 )
 from quantjax.train.experiment import Experiment, TrainState, initialize, key
-from quantjax.train.resume import about_run, restored
+from quantjax.train.resume import about_run, restored, validations
 from quantjax.train.step import all_finite, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
@@ -135,6 +135,7 @@ def fit(
             step,
             batch_size=experiment.batch_size,
         )
+        store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
         steps = [
             parallelize(
                 make_step(experiment, phase, skip_non_finite=skip_non_finite),
@@ -147,13 +148,12 @@ def fit(
         tracing = _trace(workdir if writes else None, profile)
         batches = _batches(experiment, mesh, step, per_epoch)
         with prefetch.ahead(batches) as next_batch, tracing as trace:
-            saved = time.monotonic()
             stopped = agreement.say(caught())
             while not stopped and epoch < experiment.num_epochs:
                 if step == (epoch + 1) * per_epoch:
                     # A run that was stopped between the two has still to look at its epoch.
                     if 0 <= epoch < experiment.num_epochs - 1:
-                        _look(after_epoch, journal, train_state, step, epoch)
+                        _look(after_epoch, store, journal, train_state, step, epoch)
                     epoch += 1
                     train_state = _begin_epoch(experiment, train_state, epoch, mesh)
                     continue
@@ -172,21 +172,22 @@ def fit(
                 if last and epoch + 1 == experiment.num_epochs:
                     continue
                 stopped = agreement.say(caught())
-                value, asked = None, checkpoint_every and step % checkpoint_every == 0
-                if last:
-                    value = _look(after_epoch, journal, train_state, step, epoch)
-                    asked = asked or value is not None or _rested(saved)
-                if asked:
-                    _save(store, journal, step, train_state, value)
-                    saved = time.monotonic()
-        value = None
-        if epoch == experiment.num_epochs > 0:
-            value = _look(after_epoch, journal, train_state, step, epoch - 1)
-        _save(store, journal, step, train_state, value)
-        store.wait()
-        late = caught()
-        stopped = agreement.last(stopped or late)
-        caught(stops=stopped is not None)
+                asked = checkpoint_every and step % checkpoint_every == 0
+                # Ahead of the look, which may take longer than whoever sends signals waits.
+                if stopped or asked or (last and _rested(store)):
+                    _save(store, journal, step, train_state)
+                if last and not stopped:
+                    _look(after_epoch, store, journal, train_state, step, epoch)
+            if epoch == experiment.num_epochs > 0:
+                if _rested(store):
+                    _save(store, journal, step, train_state)
+                _look(after_epoch, store, journal, train_state, step, epoch - 1)
+            _save(store, journal, step, train_state)
+            store.wait()
+            late = caught()
+            stopped = agreement.last(stopped or late)
+            if stopped is not None:
+                caught(stops=True)
     return FitResult(train_state, journal.history, stopped)
 
 
@@ -208,11 +209,11 @@ def _batches(experiment, mesh, step, per_epoch):
             yield batch if plain else parallel.put_rows(mesh, batch)
 
 
-def _look(after_epoch, journal, train_state, step, epoch):
-    """Logs what `after_epoch` finds, once for each epoch, and returns its "validation"."""
+def _look(after_epoch, store, journal, train_state, step, epoch):
+    """Logs what `after_epoch` finds, once for each epoch, and saves what has a "validation"."""
     records.settle(journal)
     if after_epoch is None:
-        return None
+        return
     there = processes.from_first(
         lambda: [each for each in journal.history[-1:] if each.get("after_epoch") == epoch]
     )
@@ -224,7 +225,9 @@ def _look(after_epoch, journal, train_state, step, epoch):
         there = [{**about, **{name: _plain(value) for name, value in found.items()}}]
         records.log_record(journal, there[0])
         journal.clock.since += seconds
-    return there[0].get("validation")
+    store.values.update(validations(there))
+    if step in store.values:
+        _save(store, journal, step, train_state)
 
 
 def _plain(value):
@@ -271,17 +274,18 @@ def _augmenter(augment, seed):
     return lambda train_state, batch: augment(key(seed, "augment", train_state.step), batch)
 
 
-def _save(store, journal, step, train_state, value=None):
+def _save(store, journal, step, train_state):
     records.settle(journal)
     for what, part in (("parameter", train_state.params), ("state", train_state.state)):
         if not _all_finite(part):
             raise records.NonFiniteError(f"a {what} is not finite at step {step}")
-    store.save(step, train_state, value=value)
+    records.sync(journal)
+    store.save(step, train_state)
 
 
-def _rested(saved):
+def _rested(store):
     """Returns whether the last save is so old that another costs next to nothing."""
-    return processes.from_first(lambda: time.monotonic() - saved >= _BETWEEN_SAVES)
+    return processes.from_first(lambda: time.monotonic() - store.since >= _BETWEEN_SAVES)
 
 
 _BETWEEN_SAVES = 10.0  # seconds: saving a small network takes two cores some 40 ms

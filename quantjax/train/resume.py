@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, parallel, processes
+from quantjax import checkpoint, parallel, processes, records
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -50,12 +50,19 @@ def restore(
         raise FileNotFoundError(f"{workdir} has no checkpoints")
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
+        store.values.update(validations(records.read(pathlib.Path(workdir) / "metrics.jsonl")))
         step = store.best() if best else store.latest()
         if step is None:
             raise FileNotFoundError(
                 f"{folder} has no checkpoint{' with a validation' if best else ''}"
             )
         return store.restore(like, step)
+
+
+def validations(history: list[records.Record]) -> dict[int, float]:
+    """Returns the "validation" of every step of which records tell one."""
+    found = {each["step"]: each.get("validation") for each in history if "after_epoch" in each}
+    return {step: value for step, value in found.items() if value is not None}
 
 
 def restored(
@@ -78,9 +85,10 @@ def restored(
     found = store.restore(train_state)
     if found is None:
         return train_state
-    if int(found.epoch) > experiment.num_epochs:
+    per_epoch = store.about["steps per epoch"]
+    if int(found.step) > experiment.num_epochs * per_epoch:
         raise ValueError(
-            f"{store.folder} is {int(found.epoch)} epochs along, more than num_epochs, "
-            f"{experiment.num_epochs}; choose another workdir"
+            f"{store.folder} is {-(-int(found.step) // per_epoch)} epochs along, more than "
+            f"num_epochs, {experiment.num_epochs}; choose another workdir"
         )
     return found
