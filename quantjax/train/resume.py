@@ -34,7 +34,8 @@ def restore(
     Args:
       experiment: What was run.
       workdir: Its folder.
-      best: Whether to read the one with the largest "validation" instead of the latest.
+      best: Whether to read, instead of the latest, the one of the largest "validation" in
+        metrics.jsonl.
       mesh: Where the state is put; all devices when None.
 
     Returns:
@@ -62,7 +63,7 @@ def restore(
 def validations(history: list[records.Record]) -> dict[int, float]:
     """Returns the "validation" of every step of which records tell one."""
     found = {each["step"]: each.get("validation") for each in history if "after_epoch" in each}
-    return {step: value for step, value in found.items() if value is not None}
+    return {step: value for step, value in found.items() if isinstance(value, int | float)}
 
 
 def restored(
