@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from experiments import feature_codes
 from quantjax import console, embedding, evaluate, processes, train
 from quantjax.data import class_counts
+from quantjax.quantizers import packing
 
 
 def baselines(
@@ -14,8 +15,9 @@ def baselines(
 ) -> list[evaluate.Results]:
     """Measures product quantization of pixels and of the untrained network, and the class-id code.
 
-    The last is left out, saying so, where training images have no label or several. Of several
-    processes the first alone measures pixels, as it would have to hold all of them.
+    The last is left out, saying so, where training images have no label or several; pixels, where
+    codewords of num_codewords have no code of so many bits. Of several processes the first alone
+    measures pixels, as it would have to hold all of them.
 
     Args:
       experiment: Gives split, method and preprocessing.
@@ -32,6 +34,11 @@ def baselines(
         found.append(class_id_code(experiment, mesh, trained))
     else:
         console.say("class-id code: left out, it is of training images with one label each")
+    try:
+        packing.num_codebooks(config.bits, config.num_codewords)
+    except ValueError as error:  # too late to refuse what was trained, and these bits may be right
+        console.say(f"pq on pixels: left out, {error}")
+        return found
     return [pixels(experiment, config), *found] if processes.is_first() else found
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 
 from quantjax.models import convolution
-from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.weights import Source, after_flattening
 
 FEATURES = 4096
@@ -192,8 +192,7 @@ def alexnet_torchvision(
 def _network(input_shape, table, dim):
     if len(input_shape) != 3:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    if dim is not None and dim < 1:
-        raise ValueError(f"dim must be positive, or None for the features, got {dim}")
+    check_positive(dim=dim)
     map_shape(input_shape, table)
     return from_nnx(functools.partial(AlexNet, tuple(input_shape), table, FEATURES, dim))
 

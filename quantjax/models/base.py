@@ -1,6 +1,6 @@
 """A network is two pure functions, whatever library it is written in."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -82,6 +82,14 @@ def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
     """
     if x.shape[1:] != input_shape:
         raise ValueError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
+
+
+def check_positive(**sizes: int | Sequence[int] | None) -> None:
+    """Refuses sizes below 1 with a ValueError that names them; None is none."""
+    for name, given in sizes.items():
+        numbers = given if isinstance(given, Sequence) else [given]
+        if any(number is not None and number < 1 for number in numbers):
+            raise ValueError(f"{name} must be 1 or more, got {given}")
 
 
 def _filled(nnx, abstract, values):

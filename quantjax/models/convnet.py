@@ -5,7 +5,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 
 _HE = nnx.initializers.he_normal()
 
@@ -66,8 +66,15 @@ def convnet(
       Its `apply` raises ValueError for images of another shape.
 
     Raises:
-      ValueError: if there is not one kernel size for every convolution.
+      ValueError: if there is not one kernel size for every convolution, or a size is below 1.
     """
+    check_positive(
+        input_shape=input_shape,
+        channels=channels,
+        kernel_sizes=kernel_sizes,
+        hidden=hidden,
+        dim=dim,
+    )
     if len(kernel_sizes) != len(channels):
         raise ValueError(
             f"kernel_sizes must have one entry for each of {len(channels)} channels, got "

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.models import weights
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_positive, from_nnx
 from quantjax.models.depthwise import DepthwiseConv
 from quantjax.models.norm import BatchNorm
 
@@ -143,8 +143,7 @@ def efficientnet_lite0(
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    if dim is not None and dim < 1:
-        raise ValueError(f"dim must be positive, or None for the features, got {dim}")
+    check_positive(dim=dim)
     return from_nnx(functools.partial(EfficientNetLite0, tuple(input_shape), dim))
 
 

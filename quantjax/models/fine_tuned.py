@@ -5,7 +5,7 @@ import functools
 import jax
 from flax import nnx
 
-from quantjax.models.base import Network, from_nnx
+from quantjax.models.base import Network, check_positive, from_nnx
 from quantjax.models.norm import BatchNorm
 
 
@@ -37,7 +37,11 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
 
     Returns:
       The network: images -> [B, dim]; params and net_state {"backbone", "head"}.
+
+    Raises:
+      ValueError: if a size is below 1.
     """
+    check_positive(num_features=num_features, dim=dim)
     head = from_nnx(functools.partial(Head, num_features, dim))
 
     def init(key, example):

@@ -6,7 +6,7 @@ import math
 
 from flax import nnx
 
-from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 
 
 class Mlp(nnx.Module):
@@ -41,5 +41,9 @@ def mlp(input_shape: tuple[int, ...], *, hidden: tuple[int, ...], dim: int) -> N
     Returns:
       The network: [B, *input_shape] float32 -> [B, dim]. Its `apply` raises ValueError for inputs
       of another shape.
+
+    Raises:
+      ValueError: if a size is below 1.
     """
+    check_positive(input_shape=input_shape, hidden=hidden, dim=dim)
     return from_nnx(functools.partial(Mlp, tuple(input_shape), tuple(hidden), dim))

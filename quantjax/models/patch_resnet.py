@@ -8,7 +8,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.norm import BatchNorm
 
 _HE = nnx.initializers.he_normal()
@@ -110,12 +110,13 @@ def patch_resnet(
 
     Raises:
       ValueError: if patch does not divide height and width, or there is not one number of blocks
-        for every stage.
+        for every stage, or a size is below 1.
     """
     if len(num_blocks) != len(channels):
         raise ValueError(
             f"num_blocks must have one entry for each of {len(channels)} channels, got {num_blocks}"
         )
+    check_positive(input_shape=input_shape, channels=channels, dim=dim)
     height, width, _ = input_shape
     if patch < 1 or height % patch or width % patch:
         raise ValueError(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.models import convolution
-from quantjax.models.base import Network, check_inputs, from_nnx
+from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.norm import BatchNorm
 
 _WIDTHS = (64, 128, 256, 512)
@@ -219,8 +219,7 @@ def build(
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
         raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
-    if dim is not None and dim < 1:
-        raise ValueError(f"dim must be positive, or None for the features, got {dim}")
+    check_positive(dim=dim)
     return from_nnx(functools.partial(ResNet, tuple(input_shape), stem, block, num_blocks, dim))
 
 

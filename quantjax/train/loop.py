@@ -312,8 +312,9 @@ def _check(experiment, mesh, *, log_every, keep):
     """Returns the steps of an epoch once sizes are known to fit."""
     parallel.check_divisible(mesh, experiment.batch_size)
     embedding.check_mesh(mesh)
-    if experiment.num_epochs < 0:
-        raise ValueError(f"num_epochs must be 0 or more, got {experiment.num_epochs}")
+    for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
+        if value < 0:
+            raise ValueError(f"{name} must be 0 or more, got {value}")
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise ValueError(

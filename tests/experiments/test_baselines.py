@@ -77,6 +77,15 @@ def test_the_class_id_code_knows_the_seen_classes_alone(trained):
     assert trained["unseen"].value > trained["unseen"].numbers[0].chance - 0.05
 
 
+def test_pixels_are_left_out_where_no_codebooks_have_so_many_bits(capsys):
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    experiment = toy.experiment(toy.triplet_quantization(), num_epochs=0)
+    config = config_dict.create(bits=8, num_codewords=32, seed=0)
+    found = baselines(experiment, config, mesh, train.initialize(experiment, mesh))
+    assert [each.name for each in found] == ["untrained network", "class-id code"]
+    assert "pq on pixels: left out, bits must be a multiple of log2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("make", "bits", "distance"),
     [(toy.dqn, 8, "aqd"), (toy.triplet_quantization, 8, "hamming")],

@@ -210,7 +210,7 @@ def test_shapes_that_cannot_be_are_refused(build):
         build((8, 227, 3))
     with pytest.raises(ValueError, match=r"must be \(height, width, channels\), got \(227, 227\)"):
         build((227, 227))
-    with pytest.raises(ValueError, match="dim must be positive, or None for the features, got 0"):
+    with pytest.raises(ValueError, match="dim must be 1 or more, got 0"):
         build(dim=0)
 
 

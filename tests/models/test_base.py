@@ -216,3 +216,33 @@ def test_any_pair_of_functions_trains_as_a_network(make):
     y, unchanged = network.apply(params, state, X, train=False)
     assert y.shape[0] == len(X)
     jax.tree.map(np.testing.assert_array_equal, unchanged, state)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: models.mlp((4,), hidden=(3, 0), dim=2), r"hidden must be 1 or more, got \(3, 0\)"),
+        (lambda: models.mlp((0,), hidden=(), dim=2), r"input_shape must be 1 or more, got \(0,\)"),
+        (lambda: models.mlp((4,), hidden=(), dim=-1), "dim must be 1 or more, got -1"),
+        (lambda: convnet(channels=(0,)), "channels must be 1 or more"),
+        (lambda: convnet(kernel_sizes=(0,)), "kernel_sizes must be 1 or more"),
+        (lambda: convnet(hidden=0), "hidden must be 1 or more, got 0"),
+        (lambda: convnet(dim=0), "dim must be 1 or more, got 0"),
+        (lambda: patch_resnet(channels=(-1,)), "channels must be 1 or more"),
+        (lambda: patch_resnet(dim=0), "dim must be 1 or more, got 0"),
+        (lambda: models.fine_tuned(convnet(), 4, dim=0), "dim must be 1 or more, got 0"),
+    ],
+)
+def test_sizes_below_one_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def convnet(**changes):
+    sizes = {"channels": (2,), "kernel_sizes": (3,), "hidden": 4, "dim": 4}
+    return models.convnet((4, 4, 1), **{**sizes, **changes})
+
+
+def patch_resnet(**changes):
+    sizes = {"patch": 2, "channels": (2,), "num_blocks": (1,), "dim": 4}
+    return models.patch_resnet((4, 4, 1), **{**sizes, **changes})

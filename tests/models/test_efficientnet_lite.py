@@ -196,7 +196,7 @@ def test_a_shape_that_is_no_image_is_refused(shape):
 
 
 def test_a_bottleneck_has_a_positive_width():
-    with pytest.raises(ValueError, match="dim must be positive, or None for the features, got 0"):
+    with pytest.raises(ValueError, match="dim must be 1 or more, got 0"):
         models.efficientnet_lite0(SHAPE, dim=0)
 
 

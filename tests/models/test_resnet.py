@@ -213,7 +213,7 @@ def test_shapes_and_widths_that_cannot_be_are_refused(name):
         build((32, 32))
     with pytest.raises(ValueError, match=r"must be \(height, width, channels\), got \(32, 0, 3\)"):
         build((32, 0, 3))
-    with pytest.raises(ValueError, match="dim must be positive, or None for the features, got 0"):
+    with pytest.raises(ValueError, match="dim must be 1 or more, got 0"):
         build(dim=0)
 
 
