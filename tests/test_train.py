@@ -550,3 +550,17 @@ def test_views_of_preprocess_are_embedded_and_collected_one_by_one(mesh):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), states[0].state, states[1].state
     )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_epochs": -1}, "num_epochs must be 0 or more, got -1"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"method": toy.dqn(refit_every=0)}, "must start at epoch 0 .* got start 0 and every 0"),
+        ({"method": toy.dqn(refit_every=-2)}, "must start at epoch 0 .* got start -2 and every -2"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(experiment, mesh, changes, message):
+    with pytest.raises(ValueError, match=message):
+        train.fit(experiment._replace(**changes), mesh=mesh)

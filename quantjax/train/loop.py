@@ -325,6 +325,11 @@ def _check(experiment, mesh, *, log_every, keep):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     plan, rows = experiment.method.refresh, len(experiment.splits.train)
+    if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
+        raise ValueError(
+            "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
+            f"start {plan.start} and every {plan.every}"
+        )
     if plan is not None and rows < plan.min_rows:
         raise ValueError(
             f"there are fewer training rows than codewords: {rows} rows, at least "
