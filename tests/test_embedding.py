@@ -11,13 +11,54 @@ import pytest
 from quantjax import embedding, methods, parallel, train
 from tests import toy
 
-GATHERED = re.compile(r"= \w+\[([0-9,]*)\]\S* (all-gather|all-to-all|collective-permute)")
+MOVED = re.compile(
+    r"= (\(?\w+\[.*?) (?:all-gather|all-reduce|all-to-all|collective-permute)(?:-done)?\("
+)
+SHAPE = re.compile(r"\w+\[([0-9,]*)\]")
 
 
-def largest_gathered(program):
-    """Entries of the largest array that a program puts together from several devices."""
-    shapes = [shape for shape, _ in GATHERED.findall(program.as_text())]
+def largest_moved(text):
+    """Entries of the largest array that a compiled program puts together of several devices'."""
+    shapes = [shape for result in MOVED.findall(text) for shape in SHAPE.findall(result)]
     return max((math.prod(int(n) for n in shape.split(",") if n) for shape in shapes), default=0)
+
+
+def gathered(x):
+    return jax.lax.all_gather(x, parallel.AXIS, tiled=True)
+
+
+def summed(x):
+    """The same as a sum of what each device has, zeros elsewhere."""
+    first = jax.lax.axis_index(parallel.AXIS) * len(x)
+    whole = jnp.zeros((jax.device_count() * len(x), *x.shape[1:]), x.dtype)
+    return jax.lax.psum(jax.lax.dynamic_update_slice_in_dim(whole, x, first, 0), parallel.AXIS)
+
+
+@pytest.mark.parametrize("whole", [gathered, summed])
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_program_that_puts_all_rows_together_is_seen_to(whole, others):
+    program = jax.shard_map(
+        lambda *parts: [whole(part) for part in parts],
+        mesh=parallel.data_mesh(),
+        in_specs=jax.sharding.PartitionSpec(parallel.AXIS),
+        out_specs=jax.sharding.PartitionSpec(),
+        check_vma=False,
+    )
+    parts = [jnp.zeros((4096, 8)), *[jnp.zeros(4096)] * others]
+    assert largest_moved(jax.jit(program).lower(*parts).compile().as_text()) == 4096 * 8
+
+
+@pytest.mark.parametrize(
+    ("line", "due"),
+    [
+        ("%a = (f32[64,2]{1,0}, f32[256]{0}) all-gather(%b, %c), dimensions={0}", 256),
+        ("%a = (f32[64,2]{1,0}, f32[]) all-reduce(%b, %c), to_apply=%add", 128),
+        ("%a = f32[64,512]{1,0} all-gather-done(%b)", 32768),
+        ("%a = f32[64,512]{1,0} add(%all-gather.1, %b)", 0),
+    ],
+)
+def test_arrays_that_move_together_are_seen_to(line, due):
+    assert largest_moved(line) == due
 
 
 @pytest.mark.parametrize("num_rows", [1, 1000, 1024, 3000])
@@ -56,8 +97,7 @@ def test_rows_stay_on_the_device_that_embedded_them():
         for _ in range(num_rows // 1024)
     ]
     joined = embedding._joiner(mesh).lower(parts).compile()
-    assert largest_gathered(joined) == 0
-    assert "all-reduce" not in joined.as_text()
+    assert largest_moved(joined.as_text()) == 0
     # The refresh after it: codebooks of all rows, none of which is gathered but a draw of some.
     experiment = toy.experiment(toy.dqn())
     start = train.initialize(experiment, mesh)
@@ -67,7 +107,7 @@ def test_rows_stay_on_the_device_that_embedded_them():
     fitted = (
         jax.jit(update).lower(jax.random.key(0), start.params, start.state, rows, mask).compile()
     )
-    assert largest_gathered(fitted) <= num_rows * dim / 4
+    assert largest_moved(fitted.as_text()) <= num_rows * dim / 4
 
 
 def test_nothing_to_embed_is_refused():
