@@ -1,6 +1,8 @@
 """Whole processes of the toy experiment: started, killed, and read."""
 
+import itertools
 import json
+import math
 import os
 import pathlib
 import signal
@@ -8,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -84,14 +87,44 @@ TO_BE_KILLED = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3"
 
 
 def kill_and_go_on(workdir, *arguments, **options):
-    """Kills a run after some steps, and runs it to its end."""
+    """Kills a run after some steps, and lets it go on to its end."""
     (process,) = start(workdir, *arguments, **options)
     wait_for_steps(workdir, 10, process)
     process.kill()
     ((code, _, _),) = wait([process])
     assert code == -signal.SIGKILL
     assert not (workdir / "results.json").exists()
-    run(workdir, *arguments, **options)
+    go_on(workdir, *arguments, **options)
+
+
+def go_on(workdir, *arguments, **options):
+    """Runs what left a checkpoint to its end, which must be a good one and not begin anew."""
+    before = left(workdir)
+    ended = wait(start(workdir, *arguments, **options))
+    assert [code for code, _, _ in ended] == [0] * len(ended), ended
+    assert_went_on(workdir, before, ended)
+
+
+class Left(NamedTuple):
+    """What a run goes on from: the step of its latest checkpoint, 0 for none, and its records."""
+
+    step: int
+    records: list
+
+
+def left(workdir):
+    names = [path.name for path in (workdir / "checkpoints").glob("*")]
+    step = max((int(name) for name in names if name.isdigit()), default=0)
+    return Left(step, records_of(workdir, step) if step else [])
+
+
+def assert_went_on(workdir, before, ended):
+    """A run kept what there was: a step that it took again would show another rate."""
+    assert before.step > 0
+    assert before.records
+    assert all("starting at step 0" not in errors for _, _, errors in ended), ended
+    kept = records_of(workdir, before.step)
+    assert kept == before.records, f"steps up to {before.step} were taken again"
 
 
 def wait_for_steps(workdir, count, process):
@@ -104,8 +137,11 @@ def wait_for_steps(workdir, count, process):
         time.sleep(0.01)
 
 
-def records_of(workdir):
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def records_of(workdir, last=math.inf):
+    """Returns the records up to a step."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    records = map(json.loads, lines)
+    return list(itertools.takewhile(lambda record: record["step"] <= last, records))
 
 
 def steps_of(workdir):

@@ -101,11 +101,11 @@ def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path
     programs.run(whole, *arguments)
     shapes = [(1, 8), (1, 1), (1, 4), (2, 1)]
     for place, (count, devices) in enumerate(shapes):
+        left = programs.left(workdir)
         started = programs.start(workdir, *arguments, processes=count, devices=devices)
         if place < len(shapes) - 1:
-            before = len(programs.records_of(workdir)) if place else 0
             while not (workdir / "metrics.jsonl").exists() or (
-                len((workdir / "metrics.jsonl").read_text().splitlines()) < before + 3
+                len((workdir / "metrics.jsonl").read_text().splitlines()) < len(left.records) + 3
             ):
                 assert all(process.poll() is None for process in started)
                 time.sleep(0.02)
@@ -115,6 +115,8 @@ def test_a_run_moves_from_eight_devices_to_one_to_four_to_two_processes(tmp_path
             due = 0
         ended = programs.wait(started)
         assert [code for code, _, _ in ended] == [due] * count, ended
+        if place:
+            programs.assert_went_on(workdir, left, ended)
     assert programs.steps_of(workdir) == programs.steps_of(whole) == list(range(1, 33))
     assert_close(programs.final_state(workdir), programs.final_state(whole), 1e-4)
     assert programs.values_of(workdir) == pytest.approx(programs.values_of(whole), abs=0.005)

@@ -33,21 +33,24 @@ def test_thirty_kills_at_random_moments_in_the_middle_of_saves_too(tmp_path):
     workdir, whole = tmp_path / "run", tmp_path / "whole"
     arguments = "--config.num_epochs=150", "--log_every=1", "--checkpoint_every=1"
     programs.run(whole, *arguments)
-    rng, reached = random.Random(0), [0]
+    rng, left, unfinished = random.Random(0), programs.left(workdir), 0
     for _ in range(30):
         (process,) = programs.start(workdir, *arguments)
         if rng.random() < 0.8:
             programs.wait_for_steps(workdir, 1, process)
         time.sleep(rng.uniform(0, 0.8))
         process.kill()
-        ((code, said, errors),) = programs.wait([process])
-        assert code == -signal.SIGKILL, (said, errors)
-        assert "damaged" not in errors
-        saved = [path.name for path in (workdir / "checkpoints").glob("[0-9]*")]
-        reached.append(max((int(name) for name in saved if name.isdigit()), default=0))
-        assert reached[-1] >= reached[-2]
-    assert reached[-1] > 30
-    programs.run(workdir, *arguments)
+        ended = programs.wait([process])
+        assert ended[0][0] == -signal.SIGKILL, ended
+        assert "damaged" not in ended[0][2]
+        before, left = left, programs.left(workdir)
+        assert left.step >= before.step
+        if before.step:
+            programs.assert_went_on(workdir, before, ended)
+        unfinished += any((workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+    assert left.step > 30
+    assert unfinished > 0
+    programs.go_on(workdir, *arguments)
     assert_equal_bits(
         programs.final_state(workdir, num_epochs=150), programs.final_state(whole, num_epochs=150)
     )
@@ -68,8 +71,8 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
     process.send_signal(number)
     ((found, said, _),) = programs.wait([process])
     assert found == code
-    assert f"stopped by {number.name} at step" in said
-    programs.run(workdir, *arguments)
+    assert f"stopped by {number.name} at step {programs.left(workdir).step};" in said
+    programs.go_on(workdir, *arguments)
     programs.run(whole, *arguments)
     assert_equal_bits(
         programs.final_state(workdir, num_epochs=60), programs.final_state(whole, num_epochs=60)
