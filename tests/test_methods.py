@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax import evaluate, methods, parallel, train
+from quantjax.train import loop
 from tests import toy
 
 every_method = pytest.mark.parametrize("make", toy.METHODS.values(), ids=toy.METHODS.keys())
@@ -37,7 +38,14 @@ def mean_average_precision(experiment, train_state, mesh):
 
 def largest_gap(a, b):
     gaps = jax.tree.map(lambda x, y: np.max(np.abs(np.float64(x) - np.float64(y))), a, b)
-    return max(jax.tree.leaves(gaps), default=0.0)
+    # Python's max passes a NaN over.
+    return float(np.max([0.0, *jax.tree.leaves(gaps)]))
+
+
+def test_a_nan_is_no_small_gap():
+    here, there = ({"a": 0.0, "b": 1.0, "c": b} for b in (1.0, np.nan))
+    assert largest_gap(here, here) == 0
+    assert np.isnan(largest_gap(here, there))
 
 
 @pytest.fixture(scope="module")
@@ -64,11 +72,25 @@ def test_training_beats_the_untrained_network_by_a_fifth(make, mesh):
     assert after > before + 0.2
 
 
+@pytest.fixture
+def refreshed(monkeypatch):
+    """The epochs that began with a refresh while the test runs."""
+    epochs, refresh = [], loop.refresh
+
+    def noted(*arguments, epoch, **options):
+        epochs.append(epoch)
+        return refresh(*arguments, epoch=epoch, **options)
+
+    monkeypatch.setattr(loop, "refresh", noted)
+    return epochs
+
+
 @every_method
-def test_eight_devices_take_the_steps_of_one(make, one_device):
-    # With at least one refresh among them.
+def test_eight_devices_take_the_steps_of_one(make, one_device, refreshed):
     experiment, one = one_device(make)
     eight = train.fit(experiment, mesh=parallel.data_mesh()).state
+    # One at the end would have no step after it.
+    assert experiment.method.refresh is None or min(refreshed) < experiment.num_epochs
     assert int(one.step) == int(eight.step) == 20
     assert largest_gap(one.params, eight.params) < 1e-5
     assert largest_gap(one.state, eight.state) < 1e-5

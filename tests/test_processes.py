@@ -40,6 +40,7 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert programs.steps_of(tmp_path / "run") == programs.steps_of(alone)
     one, two = (programs.final_state(workdir) for workdir in (alone, tmp_path / "run"))
     assert int(one.step) == int(two.step) == 20
+    assert np.any(two.params["codebooks"])  # the refresh was among them: before, all are 0
     assert_close(one, two, 1e-5)
     values = programs.values_of(tmp_path / "run")
     assert values == pytest.approx(programs.values_of(alone), abs=0.005)
