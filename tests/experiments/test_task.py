@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import adsq, dqn, task, triplet_quantization
-from quantjax import data
+from experiments import adsq, deepquan, dqn, task, triplet_quantization
+from quantjax import data, models, parallel, train
+from quantjax.methods.base import Collectives
 
 
 def splits(label):
@@ -89,3 +90,57 @@ def test_batches_that_cannot_be_are_refused(wiring, batch_size):
     config = wiring.get_config(**numbers, learning_rate=0.1, bits=8)
     with pytest.raises(ValueError, match=r"batch_size must be|classes_per_batch|images of"):
         wiring.build(config, "toy", on_features()[1])
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """What each perceptron that is built from here on is given: {input shape: {(type, rows)}}."""
+    found, mlp = {}, models.mlp
+
+    def noted(shape, **options):
+        network, seen = mlp(shape, **options), found.setdefault(shape, set())
+
+        def apply(params, net_state, x, *, train, key=None):
+            if train:
+                types = {leaf.dtype.name for leaf in [x, *jax.tree.leaves(params)]}
+                seen.add((*types, len(x)))
+            return network.apply(params, net_state, x, train=train, key=key)
+
+        return models.Network(network.init, apply)
+
+    monkeypatch.setattr(models, "mlp", noted)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("wiring", "networks"),
+    [
+        (dqn, {(5,)}),
+        (triplet_quantization, {(5,)}),
+        (adsq, {(2,), (5,)}),  # labels and features
+        (deepquan, {(5,), (8,)}),  # there and back
+    ],
+)
+@pytest.mark.parametrize(
+    ("changes", "due"),
+    [
+        ({}, ("float32", 8)),
+        ({"precision": "bfloat16"}, ("bfloat16", 8)),
+        ({"microbatch": 2}, ("float32", 2)),
+        ({"precision": "bfloat16", "microbatch": 2}, ("bfloat16", 2)),
+    ],
+)
+def test_every_network_computes_as_the_config_says(wiring, networks, changes, due, given):
+    numbers = {"num_epochs": 1, "batch_size": 8, "learning_rate": 0.1, "images_per_class": 4}
+    small = {"bits": 8, "num_codewords": 16, "dim": 8, "margin": 0.5, "num_neighbours": 3}
+    config = wiring.get_config(**numbers, **small, **changes)
+    experiment = wiring.build(config, "toy", on_features()[1])
+    state = train.initialize(experiment, parallel.data_mesh(jax.devices()[:1]))
+    rows = experiment.splits.train
+    batch = {**experiment.splits.source[rows], "index": np.arange(8, dtype=np.int32)}
+    for phase in experiment.method.phases:
+        step = train.make_step(experiment, phase)
+        jax.eval_shape(
+            lambda *parts, step=step: step(*parts, collectives=Collectives()), state, batch
+        )
+    assert given == {network: {due} for network in networks}
