@@ -1,6 +1,7 @@
 """The toy set as an experiment file: `python -m tests.run_toy`, for tests of whole processes."""
 
 import os
+import sys
 import time
 
 import jax
@@ -53,6 +54,28 @@ def exploding(loss, at_step, num_steps):
     return exploded
 
 
+CHANGES = "open", "os.mkdir", "os.rename", "os.remove", "os.truncate"
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+
+def tell_writes(folder):
+    """Says on stderr, once, that a path below a folder is written, made, moved or removed."""
+    told = set()
+
+    def tell(event, arguments):
+        if event not in CHANGES or (event == "open" and not arguments[2] & WRITING):
+            return
+        for path in arguments[: 2 if event == "os.rename" else 1]:
+            path = "." if isinstance(path, int) else os.path.relpath(os.fsdecode(path), folder)
+            if path != "." and path[:2] != ".." and path not in told:
+                told.add(path)
+                sys.stderr.write(f"writes {path}\n")
+
+    sys.addaudithook(tell)
+
+
 if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TOY_DEVICES", "1")))
+    if "TOY_TELLS_WRITES" in os.environ:
+        tell_writes(os.environ["TOY_TELLS_WRITES"])
     launch.main(get_config, build, measured, title="toy")

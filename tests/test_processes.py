@@ -29,7 +29,15 @@ def assert_close(a, b, atol):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
 
 
-def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_path):
+def written(errors):
+    """Paths below the workdir that a process said it writes."""
+    return {
+        line.removeprefix("writes ") for line in errors.splitlines() if line.startswith("writes ")
+    }
+
+
+def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_path, monkeypatch):
+    monkeypatch.setenv("TOY_TELLS_WRITES", str(tmp_path / "run"))
     ended = programs.wait(programs.start(tmp_path / "run", processes=2, devices=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
     said = [
@@ -37,6 +45,9 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     ]
     assert any("everything is in" in line for line in said[0])
     assert said[1] == []
+    first, second = (written(errors) for _, _, errors in ended)
+    assert {"codes.json", "codes.safetensors", "results.json", "metrics.jsonl"} <= first
+    assert {path.split("/")[0] for path in second} == {"checkpoints"}
     assert programs.steps_of(tmp_path / "run") == programs.steps_of(alone)
     one, two = (programs.final_state(workdir) for workdir in (alone, tmp_path / "run"))
     assert int(one.step) == int(two.step) == 20
