@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import launch, parallel, processes
+from quantjax import launch, parallel, processes, train
 from tests import programs, run_toy, toy
 
 
@@ -57,19 +57,28 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert values == pytest.approx(programs.values_of(alone), abs=0.005)
 
 
-def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
-    workdir = tmp_path / "run"
-    started = programs.start(
-        workdir, "--config.num_epochs=500", "--log_every=1", processes=2, devices=1
-    )
+TO_BE_STOPPED = "--config.num_epochs=30", "--config.pause=1.0", "--log_every=1"
+"""Input of the second epoch takes a second to come: a signal is there well ahead of the end."""
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The workdir of two processes, one of which got a signal, and how they ended."""
+    workdir = tmp_path_factory.mktemp("stopped") / "run"
+    started = programs.start(workdir, *TO_BE_STOPPED, processes=2)
     while not (workdir / "metrics.jsonl").exists():
         assert all(process.poll() is None for process in started), programs.wait(started)
         time.sleep(0.05)
     started[1].send_signal(signal.SIGTERM)
-    ended = programs.wait(started)
+    return workdir, programs.wait(started)
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(stopped):
+    workdir, ended = stopped
     assert [code for code, _, _ in ended] == [75, 75], ended
     assert "stopped by SIGTERM at step" in ended[0][1]
     step = int(programs.final_state(workdir).step)
+    assert step < 120
     assert programs.steps_of(workdir) == list(range(1, step + 1))
 
 
@@ -85,6 +94,22 @@ def assert_each_read_its_share(first, second):
     queries = splits.query.tolist()  # fewer than one process takes at a time
     assert first["embed"][: len(queries)] == queries
     assert set(second["embed"]) == set(queries[:1])  # as padding
+
+
+@pytest.mark.slow
+def test_processes_that_were_stopped_go_on_to_the_same_bits(stopped):
+    workdir, _ = stopped
+    assert programs.left(workdir).step < 120
+    programs.go_on(workdir, *TO_BE_STOPPED, processes=2)
+    experiment = toy.experiment(toy.dqn_ste(), num_epochs=30)
+    # A sum of two is the same in either order: two devices of one process have the bits of two.
+    whole = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2]), log_every=1)
+    jax.tree.map(np.testing.assert_array_equal, programs.final_state(workdir), whole.state)
+    found, due = (
+        [(each["step"], each["loss"], each["grad_norm"]) for each in records if "loss" in each]
+        for records in (programs.records_of(workdir), whole.history)
+    )
+    assert found == due
 
 
 def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path):
