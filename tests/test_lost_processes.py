@@ -23,7 +23,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path, 
     assert codes[lost] == -signal.SIGKILL
     assert codes[1 - lost] not in (0, None)
     assert not (tmp_path / "run" / "results.json").exists()
-    programs.run(tmp_path / "run", *programs.TO_BE_KILLED, processes=2)
+    programs.go_on(tmp_path / "run", *programs.TO_BE_KILLED, processes=2)
     programs.run(tmp_path / "whole", *programs.TO_BE_KILLED, processes=2)
     assert programs.steps_of(tmp_path / "run") == list(range(1, 49))
     assert_equal_bits(

@@ -1,5 +1,6 @@
 """Several processes are one run: same numbers, one writer, one step to stop at."""
 
+import functools
 import json
 import os
 import signal
@@ -26,7 +27,8 @@ def alone(tmp_path_factory):
 
 
 def assert_close(a, b, atol):
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=atol), a, b)
+    close = functools.partial(np.testing.assert_allclose, atol=atol, equal_nan=False)
+    jax.tree.map(close, a, b)
 
 
 def written(errors):
@@ -180,8 +182,10 @@ def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
     programs.run(workdir, "--checkpoint_every=2")
     newest = max((workdir / "checkpoints").iterdir(), key=lambda path: int(path.name))
     programs.flip_a_byte(newest)
+    before = programs.Left(18, programs.records_of(workdir, 18))
     ended = programs.wait(programs.start(workdir, processes=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
+    programs.assert_went_on(workdir, before, ended)
     assert all("checkpoint 20 is damaged" in errors for _, _, errors in ended)
     assert [path.name for path in (workdir / "damaged").iterdir()] == ["20"]
     programs.run(tmp_path / "whole")
