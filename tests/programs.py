@@ -123,8 +123,9 @@ def assert_went_on(workdir, before, ended):
     assert before.step > 0
     assert before.records
     assert all("starting at step 0" not in errors for _, _, errors in ended), ended
-    kept = records_of(workdir, before.step)
-    assert kept == before.records, f"steps up to {before.step} were taken again"
+    kept, count = records_of(workdir, before.step), len(before.records)
+    assert kept[:count] == before.records, f"steps up to {before.step} were taken again"
+    assert all("after_epoch" in record for record in kept[count:])  # it was killed ahead of it
 
 
 def wait_for_steps(workdir, count, process):
