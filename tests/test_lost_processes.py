@@ -31,6 +31,7 @@ def test_a_process_that_is_killed_ends_the_others_and_the_run_goes_on(tmp_path, 
     )
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_all_processes(tmp_path):
     arguments = "--config.nan_at=7", "--checkpoint_every=2"
     ended = programs.wait(programs.start(tmp_path / "run", *arguments, processes=2))
