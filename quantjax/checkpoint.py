@@ -58,8 +58,10 @@ class Store:
         Raises:
           OSError: naming the folder, if this or an earlier state could not be written.
         """
+        if self.manager is not None and step in _steps(self.manager):
+            return
         self.since = time.monotonic()
-        if self.manager is None or step in _steps(self.manager):
+        if self.manager is None:
             return
         leaves = sealing.by_path(train_state)
         items = ocp.args.Composite(

@@ -196,6 +196,7 @@ def run(
         if processes.is_first():
             index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
             evaluate.write_results(workdir, results, same)
+        processes.all_agree(0)  # nobody leaves, and waits for minutes at most, while one measures
         console.table(results)
         console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return None

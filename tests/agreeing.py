@@ -77,16 +77,41 @@ def unreadable(folder):
 class Counting:
     """A source that knows which rows were read."""
 
-    def __init__(self, source):
-        self._source, self.rows = source, []
+    def __init__(self, source, fails=False):
+        self._source, self._fails, self.rows = source, fails, []
         self.labels, self.classes = source.labels, source.classes
 
     def __len__(self):
         return len(self._source)
 
     def __getitem__(self, rows):
+        if self._fails:
+            raise ValueError(f"image {rows[0]} cannot be decoded")
         self.rows += rows.tolist()
         return self._source[rows]
+
+
+def unreadable_image():
+    """Audits images of which the last process cannot read its own."""
+    splits = toy.splits()
+    source = Counting(splits.source, fails=not processes.is_first())
+    data.audit(splits._replace(source=source))
+
+
+def best(folder):
+    """Restores the best where the last process does not see any records yet."""
+    read = train.resume.records.read
+    train.resume.records.read = lambda path: read(path) if processes.is_first() else []
+    try:
+        experiment = toy.experiment(toy.dqn_ste()._replace(refresh=None), num_epochs=2)
+        return int(train.restore(experiment, folder, best=True).step)
+    finally:
+        train.resume.records.read = read
+
+
+def after_epoch(train_state, epoch):
+    """What the first process alone knows."""
+    return {"validation": 1.0 - epoch} if processes.is_first() else {}
 
 
 def read(folder):
@@ -106,7 +131,9 @@ def read(folder):
     data.audit(splits)
     note("audit")
     train.loop._BETWEEN_SAVES = 0.0 if processes.is_first() else math.inf
-    state = train.fit(experiment._replace(splits=splits), workdir=folder).state
+    state = train.fit(
+        experiment._replace(splits=splits), workdir=folder, after_epoch=after_epoch
+    ).state
     note("train")
     embedding.embed(
         experiment.method.embed,
@@ -137,5 +164,7 @@ if __name__ == "__main__":
         "restored": restored(workdir / "checkpoints"),
         "unreadable": refusal(lambda: unreadable(workdir / "checkpoints")),
         "read": read(workdir / "run"),
+        "best": best(workdir / "run"),
+        "unreadable image": refusal(unreadable_image),
     }
     print(json.dumps(told), flush=True)

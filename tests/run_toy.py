@@ -9,14 +9,14 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from experiments.baselines import baselines
-from quantjax import launch, train
+from quantjax import launch, processes, train
 from tests import toy
 
 
 def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
-        baselines=False, pause=0.0,
+        baselines=False, pause=0.0, measuring=0.0,
     )  # fmt: skip
 
 
@@ -39,6 +39,8 @@ def build(config: ConfigDict) -> train.Experiment:
 
 
 def measured(experiment, config, mesh, trained):
+    """Baselines, which take the first process `measuring` seconds more."""
+    time.sleep(config.measuring if processes.is_first() else 0)
     return baselines(experiment, config, mesh, trained) if config.baselines else []
 
 

@@ -245,6 +245,22 @@ def test_an_epoch_is_saved_before_it_is_looked_at(experiment, mesh, tmp_path, mo
     assert int(train.restore(experiment, tmp_path, best=True, mesh=mesh).step) == 4
 
 
+def test_a_save_of_what_is_there_does_not_make_the_last_one_younger(tmp_path):
+    with checkpoint.opened(tmp_path, {"run": 1}) as store:
+        opened = store.since
+        store.save(1, {"x": jax.numpy.zeros(3)})
+        saved = store.since
+        assert saved > opened
+        store.save(1, {"x": jax.numpy.zeros(3)})
+        assert store.since == saved
+
+
+def test_a_run_that_lost_its_records_says_what_it_cannot_know(copied, experiment, mesh):
+    (copied / "metrics.jsonl").unlink()
+    with pytest.warns(UserWarning, match="metrics.jsonl is gone: which checkpoint was the best"):
+        train.fit(experiment._replace(num_epochs=5), workdir=copied, mesh=mesh)
+
+
 def test_the_best_is_known_after_a_restart(experiment, mesh, tmp_path):
     values = {0: 0.9, 1: 0.1, 2: 0.3, 3: 0.2}
     options = {

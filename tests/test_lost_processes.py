@@ -1,6 +1,7 @@
 """One process of a run is lost: the others end too, and the run goes on where it was."""
 
 import signal
+import time
 
 import jax
 import numpy as np
@@ -38,3 +39,17 @@ def test_a_loss_that_is_not_finite_ends_all_processes(tmp_path):
     assert [code == 0 for code, _, _ in ended] == [False, False]
     assert any("loss is nan at step 7 (epoch 1" in errors for _, _, errors in ended)
     assert any("last good checkpoint is step 6" in errors for _, _, errors in ended)
+
+
+@pytest.mark.slow
+def test_no_process_leaves_while_the_first_one_measures(tmp_path):
+    started = programs.start(
+        tmp_path, "--config.measuring=60.0", "--config.num_epochs=2", processes=2
+    )
+    said = iter(started[0].stdout.readline, "")
+    assert any("evaluating" in line for line in said)
+    time.sleep(10)
+    assert [process.poll() for process in started] == [None, None]
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+    assert [code for code, _, _ in programs.wait(started)] == [75, 75]

@@ -131,6 +131,9 @@ def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path)
     assert_each_read_its_share(first["read"], second["read"])
     saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert saved == {"4", "8"}  # as the first process's clock said
+    assert first["best"] == second["best"] == 4
+    assert second["unreadable image"] == "image 192 cannot be decoded"
+    assert first["unreadable image"] == "process 1 cannot read an image; see what it says"
 
 
 @pytest.mark.slow

@@ -106,10 +106,7 @@ def audit(
     shared_rows = {(a, b): np.intersect1d(lists[a], lists[b]) for a, b in pairs}
     _check_rows(shared_rows, lists, allow_query_overlap)
     rows = np.unique(np.concatenate(list(lists.values())))
-    mine = rows[processes.share(len(rows))] if processes.several() else rows
-    hashes = image_hashes(splits.source, mine, batch_size=batch_size, progress=progress)
-    if processes.several():
-        hashes = processes.join(hashes, len(rows))
+    hashes = _hashes(splits.source, rows, batch_size=batch_size, progress=progress)
     image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
     shared = {(a, b): _in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
@@ -126,6 +123,23 @@ def audit(
         repeated_images={n: len(images[n]) - len(np.unique(images[n])) for n in _LISTS},
         **_label_counts(splits.source, lists),
     )
+
+
+def _hashes(source, rows, **options):
+    """Hashes a part of the images in each process, and puts the parts together."""
+    if not processes.several():
+        return image_hashes(source, rows, **options)
+    hashes, error = np.empty((0, 2), np.uint64), None
+    try:
+        hashes = image_hashes(source, rows[processes.share(len(rows))], **options)
+    except (ValueError, OSError) as caught:  # the others wait, and are told first
+        error = caught
+    failed = processes.all_agree(0 if error is None else processes.number() + 1)
+    if error is not None:
+        raise error
+    if failed:
+        raise ValueError(f"process {failed - 1} cannot read an image; see what it says")
+    return processes.join(hashes, len(rows))
 
 
 def image_hashes(

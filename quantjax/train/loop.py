@@ -81,7 +81,8 @@ def fit(
       log_every: Steps between two records; the last step of an epoch is always logged.
       checkpoint_every: Steps between two checkpoints, beside those after epochs that gave a
         "validation" and after those whose last checkpoint is ten seconds old.
-      keep: Checkpoints that are kept, the latest ones; the best by "validation" is kept as well.
+      keep: Checkpoints that are kept, the latest ones; the best by "validation" is kept as well,
+        and the one that it beat until the next is saved.
       after_epoch: See `AfterEpoch`.
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
         in the records, where it would stop the run.
@@ -129,6 +130,11 @@ def fit(
         log_file = workdir / "metrics.jsonl" if workdir is not None and writes else None
         if step == 0 and log_file is not None and log_file.exists():
             warnings.warn(f"{folder} holds no checkpoint: starting at step 0 again", stacklevel=2)
+        if step >= per_epoch and log_file is not None and not log_file.exists():
+            warnings.warn(
+                f"{log_file} is gone: which checkpoint was the best is not known any more",
+                stacklevel=2,
+            )
         journal = records.open_journal(
             log_file,
             callbacks if processes.is_first() else (),
@@ -222,7 +228,9 @@ def _look(after_epoch, store, journal, train_state, step, epoch):
         found = after_epoch(train_state, epoch)
         seconds = round(time.perf_counter() - began, 3)
         about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
-        there = [{**about, **{name: _plain(value) for name, value in found.items()}}]
+        record = {**about, **{name: _plain(value) for name, value in found.items()}}
+        # What one process found counts for all: what they do next hangs on it.
+        there = processes.from_first(lambda: [record])
         records.log_record(journal, there[0])
         journal.clock.since += seconds
     store.values.update(validations(there))

@@ -51,7 +51,10 @@ def restore(
         raise FileNotFoundError(f"{workdir} has no checkpoints")
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
-        store.values.update(validations(records.read(pathlib.Path(workdir) / "metrics.jsonl")))
+        path = pathlib.Path(workdir) / "metrics.jsonl"
+        store.values.update(
+            processes.from_first(lambda: [*validations(records.read(path)).items()])
+        )
         step = store.best() if best else store.latest()
         if step is None:
             raise FileNotFoundError(
