@@ -128,6 +128,11 @@ def assert_went_on(workdir, before, ended):
     assert all("after_epoch" in record for record in kept[count:])  # it was killed ahead of it
 
 
+def steps_in(workdir):
+    """Returns the steps of the checkpoints, which is all that may be in their folder."""
+    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir())
+
+
 def wait_for_steps(workdir, count, process):
     """Waits until a run has logged so many records more than there are."""
     path = workdir / "metrics.jsonl"

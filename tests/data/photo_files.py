@@ -40,6 +40,11 @@ def write_ants_and_cats(folder: Path, rng: np.random.Generator) -> None:
     write_random_photo(folder / "cat" / "lying.jpg", rng, 14, 10, exif=lying)
 
 
+def shards(folder: Path) -> list[Path]:
+    """Returns the files of records, in order."""
+    return sorted(folder.glob("*.array_record"))
+
+
 def write_list(path: Path, photos: Iterable[str], labels: Iterable[Iterable[int]]) -> Path:
     """Writes a line for each photo: its path, then its labels."""
     pairs = zip(photos, labels, strict=True)

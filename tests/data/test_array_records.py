@@ -22,28 +22,12 @@ from quantjax.data import (
     record_writer,
     to_records,
 )
-from tests.data.photo_files import write_ants_and_cats, write_random_photo
+from tests.data.photo_files import shards, write_random_photo
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
 
 MANIFEST = record_manifest.NAME
-
-
-@pytest.fixture
-def folder(tmp_path, rng):
-    write_ants_and_cats(tmp_path / "photos", rng)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def records(folder, tmp_path):
-    to_records(image_folder(folder), tmp_path / "records", num_shards=3)
-    return tmp_path / "records"
-
-
-def shards(folder):
-    return sorted(folder.glob("*.array_record"))
 
 
 def assert_equal(source, due, rows):

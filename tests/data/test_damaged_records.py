@@ -9,28 +9,12 @@ from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open
 
 from quantjax.data import from_records, image_folder, record_manifest, to_records
-from tests.data.photo_files import write_ants_and_cats, write_random_photo
+from tests.data.photo_files import shards, write_random_photo
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("grain")
 
 MANIFEST = record_manifest.NAME
-
-
-@pytest.fixture
-def folder(tmp_path, rng):
-    write_ants_and_cats(tmp_path / "photos", rng)
-    return tmp_path / "photos"
-
-
-@pytest.fixture
-def records(folder, tmp_path):
-    to_records(image_folder(folder), tmp_path / "records", num_shards=3)
-    return tmp_path / "records"
-
-
-def shards(folder):
-    return sorted(folder.glob("*.array_record"))
 
 
 def test_a_missing_folder_and_one_without_records_are_named(folder, tmp_path):
