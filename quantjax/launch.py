@@ -138,6 +138,7 @@ def run(
     """
     began = time.perf_counter()
     experiment = build(config)
+    left_out = train.left_out(experiment)
     about = {"experiment": experiment.name, "config": json.loads(config.to_json())}
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
     processes.check_same(
@@ -153,6 +154,8 @@ def run(
     with folders.held_by_all(workdir):
         processes.from_first(functools.partial(folders.claim, workdir, about))
         console.announce(experiment, workdir)
+        for line in left_out:
+            console.say(f"note: {line}")
         audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
         console.report_audit(audited)
         mesh = parallel.data_mesh()

@@ -163,8 +163,9 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
 @with_codebooks
 def test_codec_before_codebooks_exist_raises(make, mesh):
     experiment = toy.experiment(make())
-    fresh = train.initialize(experiment, mesh)
-    with pytest.raises(ValueError, match="codebooks do not exist"):
+    fresh, plan = train.initialize(experiment, mesh), experiment.method.refresh
+    end = " or the end of training" if plan.at_end else ""
+    with pytest.raises(ValueError, match=f"do not exist before epoch {plan.start}{end};"):
         experiment.method.codec(fresh.params, fresh.state)
 
 

@@ -236,8 +236,9 @@ def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
     def codec(params, state):
         codebooks, fitted = codebooks_of(params, state)
         if not fitted:
+            end = " or the end of training" if refresh.at_end else ""
             raise ValueError(
-                f"codebooks do not exist before epoch {refresh.start} or the end of training; "
+                f"codebooks do not exist before epoch {refresh.start}{end}; "
                 "train longer or refresh first"
             )
         return ProductCodec(codebooks, metric=metric)

@@ -4,7 +4,7 @@ Randomness is a function of (seed, step) and batches of (seed, epoch, step), so 
 all there is to save: a run that is killed and started again ends with the same bits.
 """
 
-from quantjax.train.experiment import Experiment, TrainState, initialize
+from quantjax.train.experiment import Experiment, TrainState, initialize, left_out
 from quantjax.train.loop import AfterEpoch, FitResult, fit
 from quantjax.train.resume import about_run, restore
 from quantjax.train.step import make_step, refresh
@@ -17,6 +17,7 @@ __all__ = [
     "about_run",
     "fit",
     "initialize",
+    "left_out",
     "make_step",
     "refresh",
     "restore",

@@ -99,6 +99,35 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
     return jax.jit(start, out_shardings=parallel.replicated(mesh))
 
 
+def left_out(experiment: Experiment) -> list[str]:
+    """Tells what of its method an experiment ends too early for.
+
+    Args:
+      experiment: What will be run.
+
+    Returns:
+      A line for each phase that takes no step, and one if no refresh comes before the end.
+
+    Raises:
+      ValueError: if no refresh comes at all, without which a codec has no codebooks.
+    """
+    method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
+    reached = {method.phase_at(epoch) for epoch in range(num_epochs)}
+    lines = [
+        f"phase {phase.name!r} takes no step in {num_epochs} epochs"
+        for number, phase in enumerate(method.phases)
+        if number not in reached
+    ]
+    if plan is None or any(plan.due(epoch) for epoch in range(num_epochs)):
+        return lines
+    if not plan.at_end:
+        raise ValueError(
+            f"codebooks are first made after {plan.start} epochs, and num_epochs is {num_epochs}: "
+            "train longer, or start them earlier"
+        )
+    return [*lines, f"the refresh (codebooks, codes) comes only at the end of {num_epochs} epochs"]
+
+
 def key(seed: int, stream: str, number: Any = 0) -> jax.Array:
     """Returns a random key.
 
