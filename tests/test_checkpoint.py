@@ -19,7 +19,7 @@ from tests.programs import steps_in
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def collect():
     yield
     gc.collect()
