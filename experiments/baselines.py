@@ -9,6 +9,8 @@ from quantjax import console, embedding, evaluate, processes, train
 from quantjax.data import class_counts
 from quantjax.quantizers import packing
 
+_MOST_BYTES = 4 * 2**30  # of pixels: a set that is read from disk may be larger than memory
+
 
 def baselines(
     experiment: train.Experiment, config: ConfigDict, mesh: Mesh, trained: train.TrainState
@@ -16,8 +18,8 @@ def baselines(
     """Measures product quantization of pixels and of the untrained network, and the class-id code.
 
     The last is left out, saying so, where training images have no label or several; pixels, where
-    codewords of num_codewords have no code of so many bits. Of several processes the first alone
-    measures pixels, as it would have to hold all of them.
+    codewords of num_codewords have no code of so many bits, or they would take more than 4 GiB. Of
+    several processes the first alone measures pixels, as it has to hold all of them.
 
     Args:
       experiment: Gives split, method and preprocessing.
@@ -38,6 +40,12 @@ def baselines(
         packing.num_codebooks(config.bits, config.num_codewords)
     except ValueError as error:  # too late to refuse what was trained, and these bits may be right
         console.say(f"pq on pixels: left out, {error}")
+        return found
+    if (due := _pixel_bytes(splits)) > _MOST_BYTES:
+        console.say(
+            f"pq on pixels: left out, they would take {due / 2**30:.1f} GiB of memory, of "
+            f"{_MOST_BYTES / 2**30:.0f} at most"
+        )
         return found
     return [pixels(experiment, config), *found] if processes.is_first() else found
 
@@ -111,6 +119,12 @@ def class_id_code(
         for name, (side, rows) in sides.items()
     }
     return feature_codes.class_id_code(splits, x)
+
+
+def _pixel_bytes(splits):
+    pixels = splits.source[splits.train[:1]]["image"].size
+    rows = len(splits.train) + len(splits.query) + len(splits.database)
+    return rows * pixels * np.dtype(np.float32).itemsize
 
 
 def _embedded(experiment, mesh, state, side, rows):

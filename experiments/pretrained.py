@@ -14,8 +14,6 @@ from quantjax import console, data, features, methods, models, parallel
 from quantjax.data import augment
 from quantjax.models import efficientnet_lite
 
-_PADDING = 4
-
 
 def numbers(*, hidden: tuple[int, ...] = (512,), dropout: float = 0.0) -> dict[str, Any]:
     """Returns the numbers that a task on features takes from a config.
@@ -60,10 +58,60 @@ def cifar10_images(config: ConfigDict) -> task.Task:
     Raises:
       ValueError: if `views` is another word.
     """
-    known = {"one": lambda batch: batch, "flips": augment.flips(), "ten_crop": _farthest_moves}
-    views = task.named("views", config.views, known)
     splits = task.carved(config, data.cifar10_i(_cifar10(config.data_dir)))
-    distort = augment.compose(augment.random_crop(padding=_PADDING), augment.random_flip())
+    return _whole(config, splits, padding=4)
+
+
+def photos(config: ConfigDict) -> task.Task:
+    """Returns photos from records, none of which stays in memory, for the whole network.
+
+    In training a photo is moved by up to an eighth of its height and mirrored or not.
+
+    Args:
+      config: Its records, the folder that `python -m quantjax.cli records` made with --parts; size,
+        see `data.from_records`; train, validation ("" for none), query and database, which parts
+        these are; final, see `task.carved`; image_size and views, see `cifar10_images`.
+
+    Raises:
+      ValueError: if there are no such parts, or as `data.from_records`.
+    """
+    if config.records is None:
+        raise ValueError(
+            "no photos are given: convert a folder by python -m quantjax.cli records FOLDER OUT "
+            "--parts=train,validation,test, then say --config.records=OUT"
+        )
+    source = data.from_records(config.records, size=config.size)
+
+    def rows_of(name):
+        part = config[name]
+        if part not in source.parts:
+            raise ValueError(
+                f"{name} must be one of the parts of {config.records}, "
+                f"{', '.join(source.parts) or 'which has none (see --parts)'}; got {part!r}"
+            )
+        return source.parts[part]
+
+    splits = data.make_splits(
+        source,
+        train=rows_of("train"),
+        validation=rows_of("validation") if config.validation else np.zeros(0, np.int64),
+        query=rows_of("query"),
+        database=rows_of("database"),
+        name="photos",
+    )
+    height = source[splits.train[:1]]["image"].shape[1]
+    return _whole(config, task.carved(config, splits), padding=max(height // 8, 1))
+
+
+def _whole(config, splits, *, padding):
+    """Returns a task for the whole network, images being moved by up to `padding` pixels."""
+    known = {
+        "one": lambda batch: batch,
+        "flips": augment.flips(),
+        "ten_crop": functools.partial(_farthest_moves, padding),
+    }
+    views = task.named("views", config.views, known)
+    distort = augment.compose(augment.random_crop(padding=padding), augment.random_flip())
     return task.Task(
         splits,
         lambda dim: network(dim, size=config.image_size),
@@ -116,8 +164,8 @@ def _features(config, name, splits):
     return task.of_features(splits, x, hidden=tuple(config.hidden), dropout=config.dropout)
 
 
-def _farthest_moves(batch):
-    around = [(0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)]
+def _farthest_moves(padding, batch):
+    around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     size = batch["image"].shape[1:3]
     padded = {**batch, "image": jnp.pad(batch["image"], around, mode="reflect")}
     return augment.ten_crop(size)(padded)

@@ -16,7 +16,7 @@ from typing import Any
 
 from quantjax import processes, records
 
-PLACES = ("data_dir", "features_dir")
+PLACES = ("data_dir", "features_dir", "records")
 """Keys of a config that say where data lie, not what an experiment is."""
 
 LOCK = ".lock"

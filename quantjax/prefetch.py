@@ -7,9 +7,15 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
+_PATIENCE = 0.25  # seconds between two looks at whether an item is still wanted
+
+
+class GivenUpError(Exception):
+    """Nobody waits for the item any more."""
+
 
 @contextlib.contextmanager
-def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tuple[Any, float]]]:
+def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tuple[Any, float]]]:
     """Draws items in a thread of their own, up to `depth` ahead of who asks for them.
 
     Args:
@@ -18,7 +24,8 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
 
     Yields:
       A function that returns the next item, and the seconds it was waited for. It raises
-      LookupError after the last. Left by an exception, nothing waits for the item being drawn.
+      LookupError after the last, and GivenUpError if `unless()`, when given, turns true before the
+      item is there. Left after that, or by an exception, nothing waits for the item being drawn.
     """
     # Queues without locks of their own: a thread that loses its turn holds nobody up.
     ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -35,9 +42,19 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
         except BaseException as error:  # handed over to who asks
             ready.put((None, error))
 
-    def take():
+    abandoned = False
+
+    def take(unless=None):
+        nonlocal abandoned
         began = time.perf_counter()
-        item, error = ready.get()
+        while True:
+            try:
+                item, error = ready.get(timeout=_PATIENCE)
+                break
+            except queue.Empty:
+                if unless is not None and unless():
+                    abandoned = True
+                    raise GivenUpError from None
         waited = time.perf_counter() - began
         if error is not None:
             ready.put((None, error))
@@ -55,4 +72,5 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[[], tup
             while True:
                 permits.get_nowait()
         permits.put(False)
-    thread.join()
+    if not abandoned:
+        thread.join()

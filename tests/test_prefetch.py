@@ -59,3 +59,22 @@ def test_leaving_early_ends_the_thread():
         take()
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
+
+
+def test_an_item_that_nobody_wants_any_more_is_not_waited_for():
+    stalled = threading.Event()
+
+    def items():
+        yield 0
+        stalled.wait(60)
+        yield 1
+
+    began = time.monotonic()
+    asked = []
+    with prefetch.ahead(items()) as take:
+        assert take(lambda: True)[0] == 0  # what is there is given
+        with pytest.raises(prefetch.GivenUpError):
+            take(lambda: asked.append(1) or len(asked) == 2)
+    assert len(asked) == 2
+    assert time.monotonic() - began < 10
+    stalled.set()

