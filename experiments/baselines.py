@@ -9,7 +9,7 @@ from quantjax import console, embedding, evaluate, processes, train
 from quantjax.data import class_counts
 from quantjax.quantizers import packing
 
-_MOST_BYTES = 4 * 2**30  # of pixels: a set that is read from disk may be larger than memory
+_MOST_BYTES = 2 * 2**30  # of pixels as float32: three and a half times as much is held for a while
 
 
 def baselines(
@@ -18,7 +18,7 @@ def baselines(
     """Measures product quantization of pixels and of the untrained network, and the class-id code.
 
     The last is left out, saying so, where training images have no label or several; pixels, where
-    codewords of num_codewords have no code of so many bits, or they would take more than 4 GiB. Of
+    codewords of num_codewords have no code of so many bits, or where they are more than 2 GiB. Of
     several processes the first alone measures pixels, as it has to hold all of them.
 
     Args:
@@ -43,8 +43,8 @@ def baselines(
         return found
     if (due := _pixel_bytes(splits)) > _MOST_BYTES:
         console.say(
-            f"pq on pixels: left out, they would take {due / 2**30:.1f} GiB of memory, of "
-            f"{_MOST_BYTES / 2**30:.0f} at most"
+            f"pq on pixels: left out, they are {due / 2**30:.1f} GiB, more than "
+            f"{_MOST_BYTES / 2**30:.0f}"
         )
         return found
     return [pixels(experiment, config), *found] if processes.is_first() else found
