@@ -6,7 +6,8 @@
 
 FOLDER has a folder for each part and in it one for each class. By default the part "test" searches
 "train"; --config.query, --config.database and the like name others. Photos are read when their
-batch is due, so that there may be more of them than memory holds.
+batch is due, so that there may be more of them than memory holds. Without --size their files are
+stored as they are; --config.size=PX then says to what they are resized and cropped.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -132,11 +132,11 @@ def check_free(workdir: pathlib.Path) -> None:
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
     """Makes a workdir this experiment's own, or finds that it is.
 
-    Where data lie is not part of what an experiment is: `data_dir` and `features_dir` may differ.
+    Where data lie is not part of what an experiment is: keys of `PLACES` may differ.
 
     Args:
       workdir: Made, with config.json in it, if it is not there.
-      about: Experiment's name and config, JSON.
+      about: Experiment's name and config, and the digest of a source that has one, JSON.
 
     Raises:
       ValueError: naming the keys that differ, if the workdir holds another experiment's config.

@@ -27,6 +27,7 @@ from quantjax import (
     index,
     interruption,
     parallel,
+    prefetch,
     processes,
     records,
     train,
@@ -91,14 +92,16 @@ def main(
             stopped = run(config, build, baselines, title=title, **options)
     except interruption.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
-        processes.leave(_code(error.number))
+        processes.leave(_code(error.number), at_once=prefetch.abandoned())
     except _DOCUMENTED as error:
-        processes.leave(_complain(error, 1))
+        processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
     except Exception:
-        if not processes.several():
+        if not (processes.several() or prefetch.abandoned()):
             raise
         traceback.print_exc()
-        processes.leave(1)
+        processes.leave(1, at_once=True)
+    if stopped is not None and prefetch.abandoned():
+        processes.leave(_code(stopped), at_once=True)
     if stopped is not None:
         sys.exit(_code(stopped))
 
@@ -140,6 +143,8 @@ def run(
     experiment = build(config)
     left_out = train.left_out(experiment)
     about = {"experiment": experiment.name, "config": json.loads(config.to_json())}
+    if experiment.splits.source_digest is not None:
+        about["source"] = experiment.splits.source_digest
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
     processes.check_same(
         {
@@ -188,6 +193,8 @@ def run(
             name=title,
             audited=audited,
         )
+        if processes.is_first():  # ahead of the baselines, which may need more memory than there is
+            index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
         results = [*retrieval.results, *baselines(experiment, config, mesh, result.state)]
         same = {
             "experiment": experiment.name,
@@ -197,7 +204,6 @@ def run(
             "audit": audited._asdict(),
         }
         if processes.is_first():
-            index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
             evaluate.write_results(workdir, results, same)
         processes.all_agree(0)  # nobody leaves, and waits for minutes at most, while one measures
         console.table(results)

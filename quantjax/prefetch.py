@@ -10,6 +10,20 @@ from typing import Any
 _PATIENCE = 0.25  # seconds between two looks at whether an item is still wanted
 
 
+_NAME = "prefetch"
+
+
+def abandoned() -> bool:
+    """Tells whether something is being drawn that nobody waits for.
+
+    Python waits for it at its own end where it is drawn by a pool of threads.
+    """
+    threads = [thread for thread in threading.enumerate() if thread.name == _NAME]
+    for thread in threads:
+        thread.join(_PATIENCE)  # most have their item soon, and see that it was the last
+    return any(thread.is_alive() for thread in threads)
+
+
 class GivenUpError(Exception):
     """Nobody waits for the item any more."""
 
@@ -42,10 +56,10 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tu
         except BaseException as error:  # handed over to who asks
             ready.put((None, error))
 
-    abandoned = False
+    given_up = False
 
     def take(unless=None):
-        nonlocal abandoned
+        nonlocal given_up
         began = time.perf_counter()
         while True:
             try:
@@ -53,7 +67,7 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tu
                 break
             except queue.Empty:
                 if unless is not None and unless():
-                    abandoned = True
+                    given_up = True
                     raise GivenUpError from None
         waited = time.perf_counter() - began
         if error is not None:
@@ -62,7 +76,7 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tu
         permits.put(True)  # from here on the other thread may take this one's core
         return item, waited
 
-    thread = threading.Thread(target=draw, name="prefetch", daemon=True)
+    thread = threading.Thread(target=draw, name=_NAME, daemon=True)
     thread.start()
     try:
         yield take
@@ -72,5 +86,5 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tu
             while True:
                 permits.get_nowait()
         permits.put(False)
-    if not abandoned:
+    if not given_up:
         thread.join()

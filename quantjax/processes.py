@@ -79,13 +79,14 @@ def repeat_bits() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
-def leave(status: int) -> NoReturn:
+def leave(status: int, *, at_once: bool = False) -> NoReturn:
     """Ends a process that failed, without waiting for the others, who would wait for it.
 
     Args:
       status: Exit code.
+      at_once: Whether one that is alone waits for none of its threads either.
     """
-    if several():
+    if at_once or several():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

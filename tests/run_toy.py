@@ -2,7 +2,9 @@
 
 import os
 import sys
+import threading
 import time
+from concurrent import futures
 
 import jax
 import numpy as np
@@ -16,7 +18,7 @@ from tests import toy
 def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
-        baselines=False, pause=0.0, measuring=0.0,
+        baselines=False, pause=0.0, refreshing=0.0, measuring=0.0,
     )  # fmt: skip
 
 
@@ -31,11 +33,33 @@ def build(config: ConfigDict) -> train.Experiment:
         )
     experiment = toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
 
+    source = Stalling(experiment.splits.source, config.refreshing)
+
     def sampler(seed, epoch):
-        time.sleep(config.pause if epoch == 1 else 0)
+        source.trains = threading.current_thread() is not threading.main_thread()
+        with futures.ThreadPoolExecutor(1) as pool:  # as readers of records have
+            pool.submit(time.sleep, config.pause if epoch == 1 else 0).result()
         return experiment.sampler(seed, epoch)
 
-    return experiment._replace(sampler=sampler)
+    splits = experiment.splits._replace(source=source)
+    return experiment._replace(sampler=sampler, splits=splits)
+
+
+class Stalling:
+    """A source whose rows take `seconds` to come for a refresh, when training has begun."""
+
+    def __init__(self, source, seconds):
+        self.labels, self.classes = source.labels, source.classes
+        self.trains = False
+        self._source, self._seconds = source, seconds
+
+    def __len__(self):
+        return len(self._source)
+
+    def __getitem__(self, rows):
+        if self.trains and threading.current_thread() is threading.main_thread():
+            time.sleep(self._seconds)
+        return self._source[rows]
 
 
 def measured(experiment, config, mesh, trained):

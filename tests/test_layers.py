@@ -10,9 +10,9 @@ import pytest
 ROOT = pathlib.Path(__file__).parents[1]
 
 # What each part of the package may import of the package itself; a part may import its own modules.
-# `embedding` (batched embedding on the mesh), `records`, `interruption` and `console` are leaves of
-# the loop and the launcher. `pickles` is a leaf because both data and weights come in pickles, and
-# neither may import the other.
+# `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
+# are leaves of the loop and the launcher. `pickles` is a leaf because both data and weights come in
+# pickles, and neither may import the other.
 MAY_IMPORT = {
     "labels": set(),
     "metrics": set(),
@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "writers": set(),
     "launch": {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
-        "folders", "processes", "checkpoint", "writers", "interruption",
+        "folders", "processes", "checkpoint", "writers", "interruption", "prefetch",
     },
     "cli": {"console", "data"},
 }  # fmt: skip

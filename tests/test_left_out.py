@@ -46,6 +46,26 @@ def test_a_run_that_would_end_without_codebooks_is_refused_ahead_of_training(tmp
     with pytest.raises(SystemExit) as caught:
         launch.main(run_toy.get_config, run_toy.build, run_toy.measured, title="toy", argv=argv)
     assert caught.value.code == 1
-    message = "codebooks are first made after 1 epochs, and num_epochs is 1"
+    message = "a run of 1 epochs would end without codes: codebooks do not exist before epoch 1;"
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_method_whose_codes_need_no_refresh_may_do_without():
+    never = toy.dqn_ste().refresh._replace(start=5)
+    method = toy.triplet_quantization()._replace(refresh=never)
+    due = ["no refresh comes in 3 epochs"]
+    assert train.left_out(toy.experiment(method, num_epochs=3)) == due
+
+
+@pytest.mark.parametrize(
+    ("make", "num_epochs", "message"),
+    [
+        (lambda: toy.dqn(refit_every=0), 3, "come every 1 or more, got start 0 and every 0"),
+        (toy.dqn_ste, -1, "num_epochs must be 0 or more, got -1"),
+        (lambda: toy.dqn_ste(start=-1), 3, "must start at epoch 0 or later"),
+    ],
+)
+def test_numbers_that_no_run_can_have_are_refused_first(make, num_epochs, message):
+    with pytest.raises(ValueError, match=message):
+        train.left_out(toy.experiment(make(), num_epochs=num_epochs))

@@ -59,8 +59,8 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert values == pytest.approx(programs.values_of(alone), abs=0.005)
 
 
-TO_BE_STOPPED = "--config.num_epochs=30", "--config.pause=1.0", "--log_every=1"
-"""Input of the second epoch takes a second to come: a signal is there well ahead of the end."""
+TO_BE_STOPPED = "--config.num_epochs=30", "--config.pause=4.0", "--log_every=1"
+"""Input of the second epoch takes seconds to come: a signal finds all waiting for it."""
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +68,7 @@ def stopped(tmp_path_factory):
     """The workdir of two processes, one of which got a signal, and how they ended."""
     workdir = tmp_path_factory.mktemp("stopped") / "run"
     started = programs.start(workdir, *TO_BE_STOPPED, processes=2)
-    while not (workdir / "metrics.jsonl").exists():
-        assert all(process.poll() is None for process in started), programs.wait(started)
-        time.sleep(0.05)
+    programs.wait_for_steps(workdir, 4, started[0])
     started[1].send_signal(signal.SIGTERM)
     return workdir, programs.wait(started)
 

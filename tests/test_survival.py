@@ -83,9 +83,9 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_stops_at_once(tmp_path, number):
-    # Input takes a minute to come: the first signal waits for it, the second does not.
-    (process,) = programs.start(tmp_path / "run", "--config.pause=60.0", "--log_every=1")
-    programs.wait_for_steps(tmp_path / "run", 3, process)
+    # The refresh takes a minute: the first signal waits for it, the second does not.
+    (process,) = programs.start(tmp_path / "run", "--config.refreshing=60.0", "--log_every=1")
+    programs.wait_for_steps(tmp_path / "run", 4, process)
     process.send_signal(number)
     time.sleep(1)
     assert process.poll() is None
@@ -94,6 +94,20 @@ def test_a_second_signal_stops_at_once(tmp_path, number):
     ((code, _, _),) = programs.wait([process])
     assert code == 128 + number
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_process_whose_source_is_stalled(tmp_path, number):
+    (process,) = programs.start(tmp_path / "run", "--config.pause=60.0", "--log_every=1")
+    programs.wait_for_steps(tmp_path / "run", 4, process)
+    began = time.perf_counter()
+    process.send_signal(number)
+    ((code, said, _),) = programs.wait([process])
+    assert code == {signal.SIGTERM: 75, signal.SIGINT: 130}[number]
+    assert "stopped by" in said
+    assert programs.left(tmp_path / "run").step == 4
+    assert time.perf_counter() - began < 20
 
 
 @pytest.fixture(scope="module")

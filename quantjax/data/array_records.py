@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data import photos
-from quantjax.data.record_manifest import Manifest, read_manifest
+from quantjax.data.record_manifest import Manifest, digest_of_content, read_manifest
 from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
 
@@ -33,6 +33,7 @@ class RecordsSource:
       size: Height and width in pixels, or None for photos as they are.
       stored_size: Height and width of stored pixels, or None where files are stored.
       num_threads: That decode a batch.
+      digest: SHA-256, in hex, of what it gives: labels, parts, and checksums of the photos.
     """
 
     shards: Shards
@@ -42,6 +43,7 @@ class RecordsSource:
     size: int | None
     stored_size: int | None
     num_threads: int
+    digest: str
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,14 +94,16 @@ def from_records(
         raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
     folder = Path(folder).expanduser().absolute()
     manifest = read_manifest(folder)
+    size = _size(folder, manifest, size)
     return RecordsSource(
         shards=open_shards(folder, manifest),
         labels=manifest.labels,
         classes=manifest.classes,
         parts=manifest.parts,
-        size=_size(folder, manifest, size),
+        size=size,
         stored_size=manifest.size,
         num_threads=num_threads or _num_threads(manifest),
+        digest=digest_of_content(manifest, size),
     )
 
 

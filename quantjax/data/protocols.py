@@ -50,6 +50,14 @@ class Splits(NamedTuple):
         return digest.hexdigest()
 
     @property
+    def source_digest(self) -> str | None:
+        """The source's own `digest` of what it holds, or None where it has none.
+
+        What a config cannot tell apart, such as two folders of records, this does.
+        """
+        return getattr(self.source, "digest", None)
+
+    @property
     def validation_database(self) -> np.ndarray:
         """What validation queries search: the database without them, or `validation_searches`."""
         if self.validation_searches is not None:

@@ -78,6 +78,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / NAME).write_bytes(content)
 
 
+def digest_of_content(manifest: Manifest, size: int | None) -> str:
+    """Returns the SHA-256, in hex, of all that training sees of records, wherever they lie.
+
+    How records are cut into shards does not enter.
+
+    Args:
+      manifest: Its labels, classes, parts and checksums.
+      size: To which photos are resized.
+    """
+    arrays = {_PART + name: rows for name, rows in manifest.parts.items()}
+    arrays |= {"labels": manifest.labels, "checksums": manifest.checksums}
+    return _digest({"classes": manifest.classes, "size": size}, arrays)
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Reads the manifest of a folder.
 

@@ -17,7 +17,7 @@ from quantjax.quantizers import Codec, FloatCodec, product
 
 def task_of(splits: Splits, asked: str = "query") -> str:
     """Names what results must share to be compared: the split, and which of its lists asks."""
-    return f"{asked} of {splits.digest}"
+    return f"{asked} of {splits.digest} {splits.source_digest or ''}".strip()
 
 
 class Retrieval(NamedTuple):

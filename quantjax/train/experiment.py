@@ -100,7 +100,7 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
 
 
 def left_out(experiment: Experiment) -> list[str]:
-    """Tells what of its method an experiment ends too early for.
+    """Tells what of its method a run would leave out.
 
     Args:
       experiment: What will be run.
@@ -109,8 +109,10 @@ def left_out(experiment: Experiment) -> list[str]:
       A line for each phase that takes no step, and one if no refresh comes before the end.
 
     Raises:
-      ValueError: if no refresh comes at all, without which a codec has no codebooks.
+      ValueError: if the run would end without codes, as no refresh makes the codebooks; or as
+        `check_numbers`.
     """
+    check_numbers(experiment)
     method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
     reached = {method.phase_at(epoch) for epoch in range(num_epochs)}
     lines = [
@@ -120,12 +122,37 @@ def left_out(experiment: Experiment) -> list[str]:
     ]
     if plan is None or any(plan.due(epoch) for epoch in range(num_epochs)):
         return lines
-    if not plan.at_end:
+    if plan.at_end:
+        return [
+            *lines,
+            f"the refresh (codebooks, codes) comes only at the end of {num_epochs} epochs",
+        ]
+    start = initialize(experiment, parallel.data_mesh(jax.local_devices()[:1]))
+    try:
+        method.codec(start.params, start.state)
+    except ValueError as error:
+        raise ValueError(f"a run of {num_epochs} epochs would end without codes: {error}") from None
+    return [*lines, f"no refresh comes in {num_epochs} epochs"]
+
+
+def check_numbers(experiment: Experiment) -> None:
+    """Refuses numbers that no run can have.
+
+    Args:
+      experiment: What will be run.
+
+    Raises:
+      ValueError: if num_epochs or the seed is negative, or the refresh comes at no epoch.
+    """
+    for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
+        if value < 0:
+            raise ValueError(f"{name} must be 0 or more, got {value}")
+    plan = experiment.method.refresh
+    if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
         raise ValueError(
-            f"codebooks are first made after {plan.start} epochs, and num_epochs is {num_epochs}: "
-            "train longer, or start them earlier"
+            "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
+            f"start {plan.start} and every {plan.every}"
         )
-    return [*lines, f"the refresh (codebooks, codes) comes only at the end of {num_epochs} epochs"]
 
 
 def key(seed: int, stream: str, number: Any = 0) -> jax.Array:

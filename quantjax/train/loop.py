@@ -22,7 +22,7 @@ from quantjax import (
     processes,
     records,
 )
-from quantjax.train.experiment import Experiment, TrainState, initialize, key
+from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize, key
 from quantjax.train.resume import about_run, restored, validations
 from quantjax.train.step import all_finite, make_step, refresh
 
@@ -325,9 +325,7 @@ def _check(experiment, mesh, *, log_every, keep):
     """Returns the steps of an epoch once sizes are known to fit."""
     parallel.check_divisible(mesh, experiment.batch_size)
     embedding.check_mesh(mesh)
-    for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
-        if value < 0:
-            raise ValueError(f"{name} must be 0 or more, got {value}")
+    check_numbers(experiment)
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise ValueError(
@@ -338,11 +336,6 @@ def _check(experiment, mesh, *, log_every, keep):
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
     plan, rows = experiment.method.refresh, len(experiment.splits.train)
-    if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
-        raise ValueError(
-            "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
-            f"start {plan.start} and every {plan.every}"
-        )
     if plan is not None and rows < plan.min_rows:
         raise ValueError(
             f"there are fewer training rows than codewords: {rows} rows, at least "

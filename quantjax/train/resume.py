@@ -11,13 +11,16 @@ from quantjax.train.experiment import Experiment, TrainState, initialize
 
 def about_run(experiment: Experiment) -> dict[str, Any]:
     """Returns what a checkpoint must share with an experiment that goes on from it."""
-    return {
+    about = {
         "experiment": experiment.name,
         "split": experiment.splits.digest,
         "seed": experiment.seed,
         "batch_size": experiment.batch_size,
         "steps per epoch": len(experiment.sampler(experiment.seed, 0)),
     }
+    if experiment.splits.source_digest is not None:
+        about["source"] = experiment.splits.source_digest
+    return about
 
 
 def restore(
