@@ -8,7 +8,11 @@ import numpy as np
 
 
 class Source(Protocol):
-    """Images and labels by row. Whatever has these four can be trained on."""
+    """Images and labels by row. Whatever has these four can be trained on.
+
+    A source that has a `digest` too, a str of what it holds, is told apart from others by it: runs
+    on the same rows of two folders of records are two runs.
+    """
 
     @property
     def labels(self) -> np.ndarray:
