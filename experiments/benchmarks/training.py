@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,12 @@ import optax
 
 from experiments.benchmarks import timing, torch_networks, turns
 from quantjax import data, methods, models, parallel, train
+from quantjax.train import loop as training_loop
 
 DIM = 48
 _CLASSES = 10
 _OVERHEAD, _WAIT = 0.03, 0.02
+_BETWEEN_SAVES = training_loop._BETWEEN_SAVES
 _LOGGED = 10  # steps between two records of a loop
 _CONVNET = {"channels": (16, 32, 64), "kernel_sizes": (5, 3, 3), "hidden": 128, "dim": DIM}
 
@@ -217,12 +220,14 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
             timed, plain = (
                 None if what == "no workdir" else f"{folder}/{part}" for part in ("timed", "plain")
             )
-            train.fit(
-                run._replace(num_epochs=num_epochs),
-                workdir=timed,
-                parallelize=taken.parallelize,
-                log_every=_LOGGED,
-            )
+            # The loop has a third of the seconds; saves are to come as often as in a whole run.
+            with mock.patch.object(training_loop, "_BETWEEN_SAVES", 3 * _BETWEEN_SAVES):
+                train.fit(
+                    run._replace(num_epochs=num_epochs),
+                    workdir=timed,
+                    parallelize=taken.parallelize,
+                    log_every=_LOGGED,
+                )
             # Turns by themselves let input get ahead: waits are those of a run without.
             short = run._replace(num_epochs=1)
             history = train.fit(short, workdir=plain, log_every=_LOGGED).history
