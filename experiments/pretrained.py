@@ -130,8 +130,8 @@ def network(dim: int, *, size: int) -> models.Network:
       size: Height and width to which it resizes images, bilinear.
 
     Returns:
-      The network: images [B, H, W, 3] of 0 to 255 -> [B, D]. Its `init` raises ImportError if the
-      extra `pretrained` is not installed.
+      The network: images [B, H, W, 3] of 0 to 255 -> [B, D]. Its `init` raises ModuleNotFoundError
+      if the extra `pretrained` is not installed.
     """
     inner = models.efficientnet_lite0((size, size, 3))
 

