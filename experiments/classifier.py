@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from quantjax.errors import InputError
+
 _MOST_STEPS = 1_000
 _FLAT = 1e-5  # norm of the gradient; float32 tells no smaller one from rounding
 
@@ -49,11 +51,11 @@ def fit_classifier(
       ValueError: if the shapes do not agree, or a class id is out of range.
     """
     if x.ndim != 2 or class_ids.shape != x.shape[:1]:
-        raise ValueError(
+        raise InputError(
             f"x must have shape [N, D] and class_ids [N], got {x.shape} and {class_ids.shape}"
         )
     if not 0 <= class_ids.min() <= class_ids.max() < num_classes:
-        raise ValueError(
+        raise InputError(
             f"class_ids must lie in 0 to {num_classes - 1}, got {class_ids.min()} to "
             f"{class_ids.max()}"
         )

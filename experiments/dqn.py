@@ -7,6 +7,7 @@ from ml_collections import ConfigDict, config_dict
 
 from experiments.task import Task, configured, named, steps_per_epoch, wire
 from quantjax import data, losses, methods, optimizers, train
+from quantjax.errors import InputError
 from quantjax.methods.dqn import PairLoss
 from quantjax.quantizers import packing
 
@@ -90,7 +91,7 @@ def num_codebooks(config: ConfigDict) -> int:
     """
     due = packing.num_codebooks(config.bits, config.num_codewords)
     if config.num_codebooks not in (None, due):
-        raise ValueError(
+        raise InputError(
             f"{config.bits} bits are {due} codebooks of {config.num_codewords} codewords, got "
             f"num_codebooks = {config.num_codebooks}; change bits or num_codewords with it"
         )

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 import experiments
+from quantjax.errors import InputError
 
 
 class Entry(NamedTuple):
@@ -38,11 +39,11 @@ def entry(name: str) -> Entry:
     file, _, ablation = name.partition(".")
     known = names()
     if file not in known:
-        raise ValueError(f"no experiment {file}; there are {', '.join(known)}")
+        raise InputError(f"no experiment {file}; there are {', '.join(known)}")
     module = importlib.import_module(f"experiments.{file}")
     ablations = getattr(module, "ABLATIONS", {})
     if ablation and ablation not in ablations:
-        raise ValueError(
+        raise InputError(
             f"{file} has no ablation {ablation}; there are {', '.join(ablations) or 'none'}"
         )
     return Entry(name, module, ablations[ablation] if ablation else {})
@@ -72,12 +73,12 @@ def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:
     for overrides in (entry.overrides, settings):
         for key, value in overrides.items():
             if key not in config:
-                raise ValueError(f"{entry.name} has no setting {key}")
+                raise InputError(f"{entry.name} has no setting {key}")
             try:
                 config[key] = value
             except TypeError:
                 kind = type(config[key]).__name__
-                raise ValueError(f"{key} of {entry.name} is of {kind}, got {value!r}") from None
+                raise InputError(f"{key} of {entry.name} is of {kind}, got {value!r}") from None
     return config
 
 

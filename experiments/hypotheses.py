@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from quantjax.errors import InputError
+
 
 class Hypothesis(NamedTuple):
     """A claim and how it is decided.
@@ -58,7 +60,7 @@ def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, floa
       ValueError: if they are not of as many seeds, two at least.
     """
     if len(a) != len(b) or len(a) < 2:
-        raise ValueError(f"there must be two seeds or more, the same, got {len(a)} and {len(b)}")
+        raise InputError(f"there must be two seeds or more, the same, got {len(a)} and {len(b)}")
     gaps = np.subtract(a, b)
     half = half_width(gaps.tolist())
     assert half is not None

@@ -26,6 +26,7 @@ import numpy as np
 from experiments import hypotheses, results_tables, tuning
 from experiments.entries import commit, configure, entry
 from quantjax import console, evaluate, folders, launch, records
+from quantjax.errors import InputError, NonFiniteError
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -145,7 +146,7 @@ def _one(found, config, workdir):
             results = evaluate.read_results(workdir)
             (row, *_) = json.loads((workdir / "results.json").read_text())
             where = {key: row[key] for key in ("protocol", "split", "audit")}
-    except (ValueError, records.NonFiniteError) as error:
+    except (ValueError, NonFiniteError) as error:
         console.say(f"failed: {error}")
         return {**about, "failed": str(error)}
     rows = [row for result in results for row in result.rows()]
@@ -162,7 +163,7 @@ def _setting(text):
     """Returns key and value of KEY=VALUE; what is no Python literal is a word."""
     key, equals, value = text.partition("=")
     if not (key and equals):
-        raise ValueError(f"--set takes KEY=VALUE, got {text!r}")
+        raise InputError(f"--set takes KEY=VALUE, got {text!r}")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):

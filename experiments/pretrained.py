@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_dict
 from experiments import task
 from quantjax import console, data, features, methods, models, parallel
 from quantjax.data import augment
+from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite
 
 
@@ -76,7 +77,7 @@ def photos(config: ConfigDict) -> task.Task:
       ValueError: if there are no such parts, or as `data.from_records`.
     """
     if config.records is None:
-        raise ValueError(
+        raise InputError(
             "no photos are given: convert a folder by python -m quantjax.cli records FOLDER OUT "
             "--parts=train,validation,test, then say --config.records=OUT"
         )
@@ -85,7 +86,7 @@ def photos(config: ConfigDict) -> task.Task:
     def rows_of(name):
         part = config[name]
         if part not in source.parts:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be one of the parts of {config.records}, "
                 f"{', '.join(source.parts) or 'which has none (see --parts)'}; got {part!r}"
             )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from experiments import hypotheses
+from quantjax.errors import InputError
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
@@ -59,10 +60,10 @@ def update(readme: pathlib.Path, results: pathlib.Path, *, check: bool = False) 
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ValueError(f"{readme.name} must have the lines {_BEGIN} and {_END}")
+        raise InputError(f"{readme.name} must have the lines {_BEGIN} and {_END}")
     due = f"{before}{_BEGIN}\n{render(results)}{_END}{after}"
     if check and due != text:
-        raise ValueError(
+        raise InputError(
             f"{readme.name} has other tables than the ledger's files; run "
             "python -m experiments.ledger table"
         )

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from quantjax import data, features, methods, models, train
 from quantjax.data import augment, protocols
+from quantjax.errors import InputError
 
 
 class Task(NamedTuple):
@@ -66,7 +67,7 @@ def of_features(
       ValueError: if dropout is not in 0 to 1.
     """
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be 0 or more and below 1, got {dropout}")
+        raise InputError(f"dropout must be 0 or more and below 1, got {dropout}")
     x = x - x[splits.train].mean(axis=0)
     length = np.linalg.norm(x, axis=1, keepdims=True)
     x = x * np.float32(np.sqrt(x.shape[1])) / np.maximum(length, np.finfo(np.float32).tiny)
@@ -140,7 +141,7 @@ def named(key: str, word: str, known: dict[str, Any]) -> Any:
       ValueError: if it is not known.
     """
     if word not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}, got {word!r}")
+        raise InputError(f"{key} must be one of {', '.join(known)}, got {word!r}")
     return known[word]
 
 

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_dict
 from experiments import dqn
 from experiments.task import Task, configured, named, wire
 from quantjax import data, losses, methods, train
+from quantjax.errors import InputError
 from quantjax.methods.triplet_quantization import Quantization, on_rows, on_triplets
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -126,7 +127,7 @@ def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:
     """
     num_classes, rest = divmod(config.batch_size, max(config.images_per_class, 1))
     if rest or config.images_per_class < 1:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of images_per_class, got {config.batch_size} and "
             f"{config.images_per_class}"
         )

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from experiments import hypotheses
 from experiments.entries import Entry, commit, configure, entry
 from quantjax import console, data, evaluate, parallel, records, train
+from quantjax.errors import InputError, NonFiniteError
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
@@ -29,7 +30,7 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
     """
     found = entry(name)
     if name not in hypotheses.SETTINGS:
-        raise ValueError(f"{name} has no settings to try in experiments.hypotheses.SETTINGS")
+        raise InputError(f"{name} has no settings to try in experiments.hypotheses.SETTINGS")
     trials = []
     for number, tried in enumerate(hypotheses.SETTINGS[name]):
         config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
@@ -70,7 +71,7 @@ def validation_only(splits: data.Splits) -> data.Splits:
       ValueError: if there are none.
     """
     if not len(splits.validation):
-        raise ValueError(f"{splits.name} has no validation rows to choose by")
+        raise InputError(f"{splits.name} has no validation rows to choose by")
     return data.make_splits(
         splits.source,
         train=splits.train,
@@ -88,7 +89,7 @@ def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDi
     try:
         with console.progress(experiment) as report:
             state = train.fit(experiment, mesh=mesh, callbacks=[report]).state
-    except records.NonFiniteError as error:
+    except NonFiniteError as error:
         console.say(str(error))
         return 0.0
     found = evaluate.evaluate_method(

@@ -16,10 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from quantjax import processes, sealing
-
-
-class DamagedError(RuntimeError):
-    """Checkpoints are there, and none of them can be read."""
+from quantjax.errors import DamagedError, FileError, InputError
 
 
 @dataclasses.dataclass
@@ -78,7 +75,7 @@ class Store:
         )
         with _writing(self.folder):
             if not self.manager.save(step, args=items):
-                raise OSError(f"step {step} was not saved: {self.folder} shows later ones")
+                raise FileError(f"step {step} was not saved: {self.folder} shows later ones")
 
     def wait(self) -> None:
         """Waits until all that was saved is whole.
@@ -154,13 +151,13 @@ class Store:
         if outcome in (_NO_DAMAGE, _OTHER_RUN):
             if error is not None:
                 raise error
-            raise ValueError(f"another process cannot go on from checkpoint {step}")
+            raise InputError(f"another process cannot go on from checkpoint {step}")
         if outcome == _DAMAGED:
             return False, error
         found, due = sealing.checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due.get(name))
         if processes.all_agree(len(wrong)):
-            return False, ValueError(f"its {wrong[0]} is not what was saved") if wrong else None
+            return False, InputError(f"its {wrong[0]} is not what was saved") if wrong else None
         state = jax.tree_util.tree_map_with_path(
             lambda path, _: leaves[sealing.name_of(path)], like
         )
@@ -227,7 +224,7 @@ def _steps(manager):
     return processes.from_first(lambda: sorted(map(int, manager.all_steps()), reverse=True))
 
 
-class _OtherRunError(ValueError):
+class _OtherRunError(InputError):
     pass
 
 
@@ -317,7 +314,7 @@ def _writing(folder):
         cause = _system_error(error)
         if cause is None:
             raise
-        raise OSError(
+        raise FileError(
             cause, f"{os.strerror(cause)}; checkpoints could not be written", str(folder)
         ) from error
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantjax import console, data
+from quantjax.errors import InputError
 
 _DOCUMENTED = (ValueError, OSError, ModuleNotFoundError)
 
@@ -70,7 +71,7 @@ def _add_records(commands):
 def _records(arguments):
     folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
     if folder.resolve() in out.resolve().parents:
-        raise ValueError(f"{out} is in {folder}, where it would be a class; choose another folder")
+        raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
     # A size, so that headers are not read to see that sizes agree; files are stored as they are.
     size = arguments.size or 1
     parts = {}

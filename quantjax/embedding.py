@@ -10,6 +10,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from quantjax import parallel
 from quantjax.data.sources import Source
+from quantjax.errors import InputError
 from quantjax.methods.base import Batch, over_views
 
 ROWS = 1024
@@ -25,7 +26,7 @@ def padded_length(num_rows: int) -> int:
 def check_mesh(mesh: Mesh) -> None:
     """Refuses a number of devices that cannot share `ROWS` rows with a ValueError."""
     if ROWS % mesh.size:
-        raise ValueError(
+        raise InputError(
             f"rows are embedded {ROWS} at a time, which {mesh.size} devices cannot share; take a "
             "number of devices that is a power of two"
         )
@@ -60,7 +61,7 @@ def apply_to_rows(
       ValueError: if there are no rows, or `ROWS` is no multiple of the number of devices.
     """
     if len(rows) == 0:
-        raise ValueError("there are no rows to embed; the split is empty")
+        raise InputError("there are no rows to embed; the split is empty")
     check_mesh(mesh)
     compiled = _compiled(function, preprocess, mesh)
     outputs = []

@@ -20,6 +20,7 @@ from safetensors import numpy as safetensors_numpy
 from quantjax import models, parallel
 from quantjax.data.batches import padded
 from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
 
 ROWS = 16
@@ -141,27 +142,27 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
     """
     path = pathlib.Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no features at {path}; extract them first")
+        raise MissingFileError(f"no features at {path}; extract them first")
     try:
         with safe_open(path, "numpy") as file:
             there = file.metadata() or {}
             found = file.get_slice(_NAME)
             if found.get_dtype() != "F32" or len(found.get_shape()) != 2:
-                raise ValueError(
+                raise InputError(
                     f"{_NAME} must be F32 of 2 axes, got {found.get_dtype()} of "
                     f"{len(found.get_shape())}"
                 )
             features = file.get_tensor(_NAME)
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         reason = " ".join(str(error)[:200].split())
-        raise ValueError(f"cannot read features {path}: {reason}; delete the file") from error
+        raise InputError(f"cannot read features {path}: {reason}; delete the file") from error
     differing = [
         f"{key} {_short(there.get(key))}, due {_short(due[key])}"
         for key in due
         if there.get(key) != due[key]
     ]
     if differing:
-        raise ValueError(
+        raise InputError(
             f"{path} holds features of other {'; '.join(differing)}; delete it or name another file"
         )
     return features

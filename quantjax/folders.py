@@ -15,6 +15,7 @@ from collections.abc import Generator
 from typing import Any
 
 from quantjax import processes, records
+from quantjax.errors import InputError
 
 PLACES = ("data_dir", "features_dir", "records")
 """Keys of a config that say where data lie, not what an experiment is."""
@@ -65,7 +66,7 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
                 raise
             file.seek(0)
             who = file.read().strip() or "another process"
-            raise ValueError(
+            raise InputError(
                 f"{workdir} is in use by {who}; wait for it, or choose another workdir"
             ) from None
         file.truncate(0)
@@ -100,7 +101,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
             where = (
                 f"process {processes.number()} sees another" if missing else "others see another"
             )
-            raise ValueError(f"{workdir} must be one folder for all processes; {where}")
+            raise InputError(f"{workdir} must be one folder for all processes; {where}")
         yield
 
 
@@ -126,7 +127,7 @@ def check_free(workdir: pathlib.Path) -> None:
     if (workdir / "config.json").exists() or not workdir.exists():
         return
     if any(path.name not in _NOTHING and path.name[0] != "." for path in workdir.iterdir()):
-        raise ValueError(f"{workdir} is not empty and holds no run; choose another --workdir")
+        raise InputError(f"{workdir} is not empty and holds no run; choose another --workdir")
 
 
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
@@ -147,9 +148,9 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
             there = json.loads(path.read_text())
             differing = _differing(flat(there), flat(about))
         except (ValueError, AttributeError, RecursionError):
-            raise ValueError(f"{path} is no config of an experiment; choose another") from None
+            raise InputError(f"{path} is no config of an experiment; choose another") from None
         if differing:
-            raise ValueError(
+            raise InputError(
                 f"{workdir} holds a run of another config ({differing}); choose another --workdir"
             )
         return

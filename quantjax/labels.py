@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
+
 
 def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
     """Tells of every pair whether its class is the same.
@@ -19,7 +21,7 @@ def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
     """
     for name, ids in (("queries", queries), ("database", database)):
         if ids.ndim != 1 or not jnp.issubdtype(ids.dtype, jnp.integer):
-            raise ValueError(
+            raise InputError(
                 f"{name} must be integer class ids of one axis, got {ids.dtype} {ids.shape}; "
                 "share_label compares one-hot and multi-hot labels"
             )
@@ -41,7 +43,7 @@ def multi_hot(class_ids: jax.Array, num_classes: int) -> jax.Array:
       ValueError: if class_ids are not integers or of more than two axes.
     """
     if class_ids.ndim not in (1, 2) or not jnp.issubdtype(class_ids.dtype, jnp.integer):
-        raise ValueError(
+        raise InputError(
             f"class_ids must be integers of shape [B] or [B, J], got {class_ids.dtype} "
             f"{class_ids.shape}"
         )
@@ -111,7 +113,7 @@ def cosine_similarity(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 def _num_shared(queries, database):
     if queries.ndim != 2 or database.ndim != 2 or queries.shape[1] != database.shape[1]:
-        raise ValueError(
+        raise InputError(
             "queries and database must be multi-hot labels [Q, L] and [N, L] of one L, got "
             f"{queries.shape} and {database.shape}"
         )

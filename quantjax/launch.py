@@ -19,7 +19,6 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from quantjax import (
-    checkpoint,
     console,
     data,
     evaluate,
@@ -29,17 +28,17 @@ from quantjax import (
     parallel,
     prefetch,
     processes,
-    records,
     train,
     writers,
 )
+from quantjax.errors import DamagedError, InputError, NonFiniteError
 
 _DOCUMENTED = (
     ValueError,
     ModuleNotFoundError,
     OSError,
-    records.NonFiniteError,
-    checkpoint.DamagedError,
+    NonFiniteError,
+    DamagedError,
 )
 
 TRY_AGAIN = 75
@@ -213,17 +212,17 @@ def run(
 
 def _print_sweep(argv, config, sweep):
     if sweep is None:
-        sys.exit(_complain(ValueError("this experiment has no sweep()"), 2))
+        sys.exit(_complain(InputError("this experiment has no sweep()"), 2))
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec else ["python", argv[0]]
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
-        sys.exit(_complain(ValueError("runs of a sweep need a workdir each; drop --workdir"), 2))
+        sys.exit(_complain(InputError("runs of a sweep need a workdir each; drop --workdir"), 2))
     commands = []
     for overrides in sweep():
         unknown = sorted(overrides.keys() - folders.flat(json.loads(config.to_json())).keys())
         if unknown:
-            sys.exit(_complain(ValueError(f"sweep() sets an unknown key {unknown[0]}"), 2))
+            sys.exit(_complain(InputError(f"sweep() sets an unknown key {unknown[0]}"), 2))
         settings = [f"--config.{key}={value}" for key, value in overrides.items()]
         commands.append(shlex.join([*program, *rest, *settings]))
     print("\n".join(commands))
@@ -310,7 +309,7 @@ def _parse(argv, defaults):
         if name != key and key not in keys:
             near = difflib.get_close_matches(key, keys, n=1)
             hint = f"did you mean --config.{near[0]}?" if near else "--help lists all"
-            raise ValueError(f"unknown key --config.{key}; {hint}")
+            raise InputError(f"unknown key --config.{key}; {hint}")
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
     for name, (define, default, line) in {**_OPTIONS, **_START}.items():
@@ -318,9 +317,9 @@ def _parse(argv, defaults):
     try:
         rest = values(argv)[1:]
     except flags.Error as error:
-        raise ValueError(f"{error}; --help lists all") from None
+        raise InputError(f"{error}; --help lists all") from None
     if rest:
-        raise ValueError(f"unexpected argument {rest[0]!r}; --help lists all")
+        raise InputError(f"unexpected argument {rest[0]!r}; --help lists all")
     options = {name: values[name].value for name in _OPTIONS}
     for name, least in (
         ("checkpoint_every", 1),
@@ -330,7 +329,7 @@ def _parse(argv, defaults):
     ):
         value = values[name].value
         if value is not None and value < least:
-            raise ValueError(f"--{name} must be {least} or more, got {value}")
+            raise InputError(f"--{name} must be {least} or more, got {value}")
     options["profile"] = _steps(options["profile"])
     return values.config, options, {name: values[name].value for name in _START}
 
@@ -341,7 +340,7 @@ def _steps(text):
         return None
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise ValueError(f"--profile takes START:STOP, steps with START < STOP, got {text!r}")
+        raise InputError(f"--profile takes START:STOP, steps with START < STOP, got {text!r}")
     return int(first), int(last)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import jax
 import optax
 
+from quantjax.errors import InputError
+
 
 def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
     """Multiplies updates by factors chosen by the parameter's path.
@@ -26,7 +28,7 @@ def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransfo
         paths = [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
         for pattern, _ in factors:
             if not any(re.fullmatch(pattern, path) for path in paths):
-                raise ValueError(f"no parameter matches {pattern!r}; there are {', '.join(paths)}")
+                raise InputError(f"no parameter matches {pattern!r}; there are {', '.join(paths)}")
         return optax.EmptyState()
 
     def update(updates, state, params=None):

@@ -26,6 +26,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from quantjax.errors import InputError
 from quantjax.methods.base import Collectives
 
 AXIS = "data"
@@ -146,7 +147,7 @@ def gather(x: jax.Array) -> np.ndarray:
 def check_divisible(mesh: Mesh, batch_size: int) -> None:
     """Refuses a batch that the devices cannot share evenly with a ValueError."""
     if batch_size % mesh.size:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}"
         )
 
@@ -245,7 +246,7 @@ def pmapped_step(
       ValueError: if the mesh spans several processes.
     """
     if mesh.is_multi_process:
-        raise ValueError("pmapped_step runs in one process; take sharded_step for several")
+        raise InputError("pmapped_step runs in one process; take sharded_step for several")
     collectives = Collectives(
         gather=lambda x: jax.lax.all_gather(x, AXIS, tiled=True),
         mean=lambda tree: jax.lax.pmean(tree, AXIS),

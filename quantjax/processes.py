@@ -19,6 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from quantjax.errors import InputError
+
 _QUIET = 0.25  # seconds between two agreements
 _MOST_QUIET = 16  # steps between them, however short
 
@@ -50,7 +52,7 @@ def start(
     }  # fmt: skip
     missing = [name for name, value in by_hand.items() if value is None]
     if missing and len(missing) < len(by_hand):
-        raise ValueError(f"{', '.join(by_hand)} go together; missing: {', '.join(missing)}")
+        raise InputError(f"{', '.join(by_hand)} go together; missing: {', '.join(missing)}")
     if missing and not (in_a_cluster(os.environ) if detect is None else detect):
         return
     if not missing:
@@ -64,7 +66,7 @@ def start(
         )
     except (RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise ValueError(f"the processes did not find each other: {reason}") from None
+        raise InputError(f"the processes did not find each other: {reason}") from None
     if missing and has_all_gpus(os.environ):
         for kind in ("cuda", "rocm"):
             jax.config.update(f"jax_{kind}_visible_devices", "all")
@@ -167,7 +169,7 @@ def from_first(function: Callable[[], Any]) -> Any:
     sent = np.frombuffer(said.ljust(length), np.uint8)
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))))
     if "error" in answer:
-        raise ValueError(answer["error"])
+        raise InputError(answer["error"])
     return answer["result"]
 
 
@@ -198,7 +200,7 @@ def check_same(about: dict[str, Any]) -> None:
     differing = sorted(key for key in {**first, **here} if first.get(key) != here.get(key))
     if all_agree(len(differing) > 0):
         told = [f"{key} {here.get(key)!r}, not {first.get(key)!r}" for key in differing[:3]]
-        raise ValueError(
+        raise InputError(
             f"process {jax.process_index()} runs with {', '.join(told)} of process 0"
             if told
             else "another process runs with other settings than process 0"
@@ -313,8 +315,8 @@ class Agreement:
 def _check_by_hand(coordinator, num_processes, process_id):
     host, _, port = coordinator.rpartition(":")
     if not (host and port.isdigit()):
-        raise ValueError(f"coordinator must be HOST:PORT of process 0, got {coordinator!r}")
+        raise InputError(f"coordinator must be HOST:PORT of process 0, got {coordinator!r}")
     if not 0 <= process_id < num_processes:
-        raise ValueError(
+        raise InputError(
             f"process_id must lie in 0 to num_processes - 1 = {num_processes - 1}, got {process_id}"
         )

@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from quantjax.errors import NonFiniteError
+
 Record = dict[str, Any]
 
 _PATIENCE = 100  # steps in a row that may be skipped
 _AHEAD = 16  # steps that may wait to be checked
 _GLANCE = 0.25  # seconds after which they are checked however few they are
-
-
-class NonFiniteError(FloatingPointError):
-    """A loss, gradient or parameter that is no longer a finite number."""
 
 
 @dataclasses.dataclass

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.errors import InputError
+
 _SEAL = "digest"
 _UNSEALED = {"run", "leaves", "checksums", "value"}
 
@@ -23,7 +25,7 @@ def unsealed(about: dict[str, Any]) -> dict[str, Any]:
         return about
     content = {name: value for name, value in dict(about).items() if name != _SEAL}
     if about != sealed(content):
-        raise ValueError("what it says of itself is not what was saved")
+        raise InputError("what it says of itself is not what was saved")
     return content
 
 

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import Any
 
+from quantjax.errors import InputError
+
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -70,7 +72,7 @@ def _sent(begin):
         return begin(resume="allow")
     except Exception as error:  # whatever the package raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
+        raise InputError(
             f"Weights & Biases cannot be sent the run: {reason.rstrip('.')}; or set WANDB_MODE to "
             "offline or disabled"
         ) from None

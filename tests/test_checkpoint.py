@@ -11,7 +11,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from quantjax import checkpoint, data, parallel, sealing, train
+from quantjax import checkpoint, data, errors, parallel, sealing, train
 from tests import toy
 from tests.programs import steps_in
 
@@ -91,7 +91,7 @@ def test_every_byte_counts(trained, copied, experiment, mesh):
             with checkpoint.opened(copied / "checkpoints", about, read_only=True) as store:
                 try:
                     restored = store.restore(like, 16)
-                except (checkpoint.DamagedError, ValueError):
+                except (errors.DamagedError, ValueError):
                     seen += 1
                 else:
                     assert_equal_bits(restored, trained[0])
@@ -107,7 +107,7 @@ def test_every_file_counts(trained, copied, experiment, mesh):
         with checkpoint.opened(copied / "checkpoints", about, read_only=True) as store:
             try:
                 restored = store.restore(like, 16)
-            except checkpoint.DamagedError:
+            except errors.DamagedError:
                 seen.append(path.name)
             else:
                 assert_equal_bits(restored, trained[0])
@@ -153,7 +153,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_from_zero(copied
     for step in steps_in(copied):
         array_files(copied, step)[0].write_bytes(b"no")
     before = (copied / "metrics.jsonl").read_text()
-    with pytest.raises(checkpoint.DamagedError, match=r"no checkpoint in .* can be read; step 16"):
+    with pytest.raises(errors.DamagedError, match=r"no checkpoint in .* can be read; step 16"):
         train.fit(experiment, workdir=copied, mesh=mesh)
     assert steps_in(copied) == [8, 12, 16]
     assert (copied / "metrics.jsonl").read_text() == before

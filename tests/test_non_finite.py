@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from quantjax import parallel, records, train
+from quantjax import errors, parallel, train
 from tests import toy
 
 
@@ -46,7 +46,7 @@ def experiment():
 
 
 def test_a_gradient_alone_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_path):
-    with pytest.raises(records.NonFiniteError) as caught:
+    with pytest.raises(errors.NonFiniteError) as caught:
         train.fit(experiment, workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     message = str(caught.value)
     assert "grad_norm is nan at step 7 (epoch 1, phase joint)" in message

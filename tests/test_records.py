@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from quantjax import records
+from quantjax import errors, records
 
 
 def note(journal, step, loss, *, log=True):
@@ -32,7 +32,7 @@ def test_records_lag_one_step_and_settle(tmp_path):
 def test_a_step_that_is_not_logged_is_checked_all_the_same():
     journal = records.open_journal(None, [], 0)
     note(journal, 1, float("inf"), log=False)
-    with pytest.raises(records.NonFiniteError, match=r"loss is inf at step 1 \(epoch 0, phase"):
+    with pytest.raises(errors.NonFiniteError, match=r"loss is inf at step 1 \(epoch 0, phase"):
         records.settle(journal)
 
 
@@ -42,7 +42,7 @@ def test_short_steps_are_checked_with_the_next_that_is_logged(monkeypatch):
     for step, loss in ((1, 0.5), (2, float("nan")), (3, 0.5)):
         note(journal, step, loss, log=step == 3)
     assert len(journal.pending) == 3
-    with pytest.raises(records.NonFiniteError, match="loss is nan at step 2 "):
+    with pytest.raises(errors.NonFiniteError, match="loss is nan at step 2 "):
         note(journal, 4, 0.5, log=False)
 
 
@@ -52,7 +52,7 @@ def test_steps_are_checked_after_some_of_them_or_some_time(name, value, monkeypa
         monkeypatch.setattr(records, key, value if key == name else large)
     journal = records.open_journal(None, [], 0)
     note(journal, 1, float("nan"), log=False)
-    with pytest.raises(records.NonFiniteError, match="at step 1 "):
+    with pytest.raises(errors.NonFiniteError, match="at step 1 "):
         note(journal, 2, 0.5, log=False)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax import checkpoint, data, interruption, parallel, processes, records, train
+from quantjax import checkpoint, data, errors, interruption, parallel, processes, train
 from quantjax.methods.base import over_views
 from tests import programs, run_toy, toy
 
@@ -235,7 +235,7 @@ def exploding(experiment, at_step, num_steps=1):
 
 
 def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_path):
-    with pytest.raises(records.NonFiniteError) as caught:
+    with pytest.raises(errors.NonFiniteError) as caught:
         train.fit(exploding(experiment, 7), workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     message = str(caught.value)
     assert "loss is nan at step 7 (epoch 1, phase joint)" in message
@@ -246,7 +246,7 @@ def test_a_nan_names_step_phase_and_last_good_checkpoint(experiment, mesh, tmp_p
 
 
 def test_a_nan_in_the_last_step_of_an_epoch_is_not_saved(experiment, mesh, tmp_path):
-    with pytest.raises(records.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
+    with pytest.raises(errors.NonFiniteError, match=r"at step 8.*checkpoint is step 4"):
         train.fit(exploding(experiment, 8), workdir=tmp_path, mesh=mesh, checkpoint_every=4)
 
 
@@ -324,7 +324,7 @@ def test_a_skipped_step_changes_nothing_but_its_number(experiment, mesh):
 
 def test_a_run_that_only_skips_is_stopped(experiment, mesh):
     longer = experiment._replace(num_epochs=30)
-    with pytest.raises(records.NonFiniteError, match="100 steps in a row were skipped, loss not"):
+    with pytest.raises(errors.NonFiniteError, match="100 steps in a row were skipped, loss not"):
         train.fit(exploding(longer, 5, 1000), mesh=mesh, skip_non_finite=True)
 
 
@@ -448,7 +448,7 @@ def test_a_state_that_is_not_finite_is_not_saved(mesh, tmp_path):
 
     method = experiment.method._replace(phases=(phase._replace(loss=loss),), init=init)
     spoilt = experiment._replace(method=method)
-    with pytest.raises(records.NonFiniteError, match=r"a state is not finite at step 8.*step 4"):
+    with pytest.raises(errors.NonFiniteError, match=r"a state is not finite at step 8.*step 4"):
         train.fit(spoilt, workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     skipped = train.fit(spoilt, mesh=mesh, skip_non_finite=True, log_every=1)
     assert {each.get("skipped") for each in skipped.history[6:]} == {"the new state"}

@@ -11,6 +11,7 @@ from jax.experimental import topologies
 from jax.sharding import Mesh
 
 from quantjax import parallel
+from quantjax.errors import MissingPackageError
 
 _PLUGINS = "jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"
 
@@ -61,7 +62,7 @@ def mesh(num_devices: int) -> Mesh:
       ModuleNotFoundError: if the compiler is not installed.
     """
     if not can_compile():
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             "compiling for CUDA takes its compiler: pip install --no-deps jax-cuda12-plugin=="
             f"{jax.__version__} jax-cuda12-pjrt=={jax.__version__} (no card and no driver needed)"
         )

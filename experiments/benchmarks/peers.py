@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from quantjax.errors import MissingPackageError
+
 Case = Callable[[], Any]
 
 
@@ -188,4 +190,4 @@ def _import(name):
         return importlib.import_module(name)
     except ImportError:
         message = f'the peers need {name}: pip install "quantjax[bench]"'
-        raise ModuleNotFoundError(message) from None
+        raise MissingPackageError(message) from None

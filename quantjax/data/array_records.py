@@ -13,6 +13,7 @@ from quantjax.data import photos
 from quantjax.data.record_manifest import Manifest, digest_of_content, read_manifest
 from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
+from quantjax.errors import InputError
 
 _SMALL = 4096  # bytes a photo; below, Python's own work on each hides what threads do at once
 
@@ -91,7 +92,7 @@ def from_records(
     """
     photos.check_side(size)
     if num_threads is not None and num_threads < 1:
-        raise ValueError(f"num_threads must be 1 or more, got {num_threads}")
+        raise InputError(f"num_threads must be 1 or more, got {num_threads}")
     folder = Path(folder).expanduser().absolute()
     manifest = read_manifest(folder)
     size = _size(folder, manifest, size)
@@ -118,18 +119,18 @@ def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
     if manifest.size is not None:
         limit = photos.max_pixels()
         if limit is not None and manifest.size**2 > limit:
-            raise ValueError(
+            raise InputError(
                 f"photos of {manifest.size} x {manifest.size} pixels in {folder} have more than "
                 f"{limit:,}"
             )
         if size not in (None, manifest.size):
-            raise ValueError(
+            raise InputError(
                 f"size must be {manifest.size}, that of the pixels stored in {folder}, or absent, "
                 f"got {size}; convert the photos again with --size={size}"
             )
         return manifest.size
     if size is None and manifest.shape is None:
-        raise ValueError(
+        raise InputError(
             f"photos must have one size, those of {folder} have several; "
             "pass size= to resize and crop"
         )

@@ -10,6 +10,7 @@ from quantjax import processes
 from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
 from quantjax.data.protocols import Splits
 from quantjax.data.sources import Source
+from quantjax.errors import InputError
 
 _APART = (
     ("query", "train"),
@@ -98,7 +99,7 @@ def audit(
     """
     lists = {name: getattr(splits, name) for name in (*_LISTS, "validation_database")}
     if not 0 <= max_equal_images <= 1:
-        raise ValueError(f"max_equal_images must be a share from 0 to 1, got {max_equal_images}")
+        raise InputError(f"max_equal_images must be a share from 0 to 1, got {max_equal_images}")
     apart = [*_APART]
     if splits.validation_searches is None:
         apart.remove(("query", "validation_database"))  # a part of the database
@@ -112,7 +113,7 @@ def audit(
     shared = {(a, b): _in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
     for (a, b), mask in shared.items():
         if a == "query" and mask.sum() > max_equal_images * len(mask):
-            raise ValueError(_equal_images(lists, images, mask, b, max_equal_images))
+            raise InputError(_equal_images(lists, images, mask, b, max_equal_images))
     return Audit(
         name=splits.name,
         digest=splits.digest,
@@ -138,7 +139,7 @@ def _hashes(source, rows, **options):
     if error is not None:
         raise error
     if failed:
-        raise ValueError(f"process {failed - 1} cannot read an image; see what it says")
+        raise InputError(f"process {failed - 1} cannot read an image; see what it says")
     return processes.join(hashes, len(rows))
 
 
@@ -166,7 +167,7 @@ def image_hashes(
       ValueError: if batch_size is below 1.
     """
     if batch_size < 1:
-        raise ValueError(f"batch_size must be 1 or more, got {batch_size}")
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}")
     digests = []
     for start in range(0, len(rows), batch_size):
         images = np.ascontiguousarray(source[rows[start : start + batch_size]]["image"])
@@ -197,7 +198,7 @@ def _check_rows(
         )
     for (first, second), rows in shared.items():
         if len(rows) and first in advice and (first, second) in _APART:
-            raise ValueError(
+            raise InputError(
                 f"{len(rows)} of {len(lists[first])} {first} rows are in {second} too, "
                 f"such as {', '.join(map(str, rows[:3]))}; {advice[first]}"
             )

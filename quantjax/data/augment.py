@@ -18,6 +18,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError, InputTypeError
+
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
 Batch = dict[str, jax.Array]
 
@@ -68,7 +70,7 @@ def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float,
       TypeError: if images are neither uint8 nor floating.
     """
     if not images.ndim or (len(mean), len(std)) != (images.shape[-1], images.shape[-1]):
-        raise ValueError(
+        raise InputError(
             f"mean and std must hold one number per channel, got {len(mean)} and {len(std)} "
             f"for images of shape {images.shape}"
         )
@@ -92,7 +94,7 @@ def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[B
       ValueError: if mean and std differ in length, or a deviation is not positive.
     """
     if len(mean) != len(std) or not all(deviation > 0 for deviation in std):
-        raise ValueError(
+        raise InputError(
             f"mean and std must be equally long and std positive, got {mean} and {std}"
         )
     return lambda batch: {**batch, "image": standardize(batch["image"], mean=mean, std=std)}
@@ -136,14 +138,14 @@ def ten_crop(size: tuple[int, int]) -> Callable[[Batch], Batch]:
     """
     height, width = size
     if height < 1 or width < 1:
-        raise ValueError(f"size must be a positive height and width, got {size}")
+        raise InputError(f"size must be a positive height and width, got {size}")
 
     def views(batch):
         images = batch["image"]
         _check_images(images)
         down, right = images.shape[1] - height, images.shape[2] - width
         if down < 0 or right < 0:
-            raise ValueError(
+            raise InputError(
                 f"size must fit into images of {images.shape[1]} x {images.shape[2]} pixels, "
                 f"got {size}"
             )
@@ -186,7 +188,7 @@ def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
         _check_images(images)
         batch, *size = images.shape
         if mode == "reflect" and padding >= min(size[:2]):
-            raise ValueError(f"padding must be below the {min(size[:2])} pixels, got {padding}")
+            raise InputError(f"padding must be below the {min(size[:2])} pixels, got {padding}")
         around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         padded = jnp.pad(images, around, mode=mode)
         corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
@@ -322,14 +324,14 @@ def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
 
 def _check_images(images):
     if images.ndim != 4:
-        raise ValueError(f"images must have shape [B, H, W, C], got {images.shape}")
+        raise InputError(f"images must have shape [B, H, W, C], got {images.shape}")
 
 
 def _check_dtype(images):
     if images.dtype != jnp.uint8 and not jnp.issubdtype(images.dtype, jnp.floating):
-        raise TypeError(f"images must be uint8 or floating, got {images.dtype}")
+        raise InputTypeError(f"images must be uint8 or floating, got {images.dtype}")
 
 
 def _check_range(name, value, below=math.inf):
     if not 0 <= value < below:
-        raise ValueError(f"{name} must be 0 or more and below {below}, got {value}")
+        raise InputError(f"{name} must be 0 or more and below {below}, got {value}")

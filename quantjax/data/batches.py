@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from quantjax.data.class_counts import class_ids
+from quantjax.errors import InputError
 
 Sampler = Callable[[int, int], np.ndarray]
 """(seed, epoch) -> positions in train, int64 [steps, B] or [steps, B, V]."""
@@ -12,7 +13,7 @@ Sampler = Callable[[int, int], np.ndarray]
 
 def _check_sizes(num_rows: int, batch_size: int) -> None:
     if num_rows < 1 or batch_size < 1:
-        raise ValueError(
+        raise InputError(
             f"num_rows and batch_size must be 1 or more, got {num_rows} and {batch_size}"
         )
 
@@ -27,7 +28,7 @@ def shuffled(num_rows: int, batch_size: int) -> Sampler:
     """
     _check_sizes(num_rows, batch_size)
     if batch_size > num_rows:
-        raise ValueError(
+        raise InputError(
             f"batch_size must be at most the {num_rows} training rows, got {batch_size}"
         )
     num_steps = num_rows // batch_size
@@ -61,15 +62,15 @@ def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_cla
     sizes = {"classes_per_batch": classes_per_batch, "images_per_class": images_per_class}
     for (name, size), lack in zip(sizes.items(), ("negatives", "positives"), strict=True):
         if size < 2:
-            raise ValueError(f"{name} must be 2 or more, got {size}: a batch would have no {lack}")
+            raise InputError(f"{name} must be 2 or more, got {size}: a batch would have no {lack}")
     names, members, counts = np.unique(class_ids(labels), return_inverse=True, return_counts=True)
     if len(names) < classes_per_batch:
-        raise ValueError(
+        raise InputError(
             f"classes_per_batch must be at most the {len(names)} classes of the training rows, "
             f"got {classes_per_batch}"
         )
     if counts.min() < images_per_class:
-        raise ValueError(
+        raise InputError(
             f"images_per_class must be at most the {counts.min()} training images of class "
             f"{names[counts.argmin()]}, got {images_per_class}"
         )

@@ -7,6 +7,7 @@ import numpy as np
 
 from quantjax.data.locate import locate
 from quantjax.data.sources import ArraySource, from_arrays
+from quantjax.errors import InputError, MissingFileError
 from quantjax.pickles import restricted_pickle
 
 CLASSES = (
@@ -36,19 +37,19 @@ def _check_batch(batch: Any, path: Path) -> tuple[np.ndarray, list[int]]:
     """Returns images [n, 3072] and class ids of one unpickled file, or raises ValueError."""
     advice = "fetch the file anew from its source"
     if type(batch) is not dict:
-        raise ValueError(f"{path} must hold a dict, got {type(batch).__name__}; {advice}")
+        raise InputError(f"{path} must hold a dict, got {type(batch).__name__}; {advice}")
     data, labels = _key(batch, "data"), _key(batch, "labels")
     shape = (_ROWS_PER_FILE, 3072)
     if not isinstance(data, np.ndarray) or data.shape != shape or data.dtype != np.uint8:
         came = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
-        raise ValueError(f"'data' in {path} must be uint8 {shape}, got {came}; {advice}")
+        raise InputError(f"'data' in {path} must be uint8 {shape}, got {came}; {advice}")
     if type(labels) is not list or len(labels) != _ROWS_PER_FILE:
         came = f"{len(labels)}" if type(labels) is list else type(labels).__name__
-        raise ValueError(
+        raise InputError(
             f"'labels' in {path} must be a list of {_ROWS_PER_FILE} class ids, got {came}; {advice}"
         )
     if not all(type(label) is int and 0 <= label < len(CLASSES) for label in labels):
-        raise ValueError(f"'labels' in {path} must be whole numbers from 0 to 9; {advice}")
+        raise InputError(f"'labels' in {path} must be whole numbers from 0 to 9; {advice}")
     return data, labels
 
 
@@ -68,7 +69,7 @@ def cifar10(data_dir: str | Path | None = None) -> ArraySource:
     folder = locate(data_dir, _FOLDER, origin=_ORIGIN, files=_FILES)
     missing = [name for name in _FILES if not (folder / name).is_file()]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is half there, it lacks {', '.join(missing)}; unpack the whole archive "
             f"from {_ORIGIN}"
         )

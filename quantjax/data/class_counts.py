@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 
 def num_labels(labels: np.ndarray) -> np.ndarray:
     """Counts the labels of each row.
@@ -68,7 +70,7 @@ def class_ids(labels: np.ndarray) -> np.ndarray:
     counts = num_labels(labels)
     if (counts != 1).any():
         row = int(np.flatnonzero(counts != 1)[0])
-        raise ValueError(f"rows must have one label each, got {counts[row]} in row {row}")
+        raise InputError(f"rows must have one label each, got {counts[row]} in row {row}")
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
@@ -85,16 +87,16 @@ def check_labels(labels: np.ndarray) -> None:
         there are no negatives.
     """
     if labels.ndim not in (1, 2):
-        raise ValueError(f"labels must be multi-hot [N, L] or class ids [N], got {labels.shape}")
+        raise InputError(f"labels must be multi-hot [N, L] or class ids [N], got {labels.shape}")
     empty = np.flatnonzero(num_labels(labels) == 0)
     if len(empty):
-        raise ValueError(
+        raise InputError(
             f"training row {empty[0]} has no class ({len(empty)} of {len(labels)} rows have none); "
             "leave such rows out of the split"
         )
     shared = np.all(labels == labels[:1]) if labels.ndim == 1 else np.any(np.all(labels, axis=0))
     if shared:
-        raise ValueError(
+        raise InputError(
             f"all {len(labels)} training rows share a class, so there are no negatives; train on "
             "two classes or more"
         )
@@ -102,7 +104,7 @@ def check_labels(labels: np.ndarray) -> None:
 
 def _checked(ids: np.ndarray, num_classes: int) -> np.ndarray:
     if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
-        raise ValueError(
+        raise InputError(
             f"class ids must lie in 0 to {num_classes - 1}, got {ids.min()} to {ids.max()}"
         )
     return ids

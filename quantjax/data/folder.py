@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data.photos import SUFFIXES, Photos, check_size, unreadable
+from quantjax.errors import InputError, MissingFileError
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -41,16 +42,16 @@ def image_folder(path: str | Path, *, size: int | None = None) -> Photos:
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; name one that has a folder for each class")
+        raise MissingFileError(f"no folder {folder}; name one that has a folder for each class")
     class_folders = sorted(p for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if not class_folders:
-        raise ValueError(f"{folder} has no class; put photos into a folder for each class in it")
+        raise InputError(f"{folder} has no class; put photos into a folder for each class in it")
     paths: list[Path] = []
     class_ids: list[int] = []
     for class_id, class_folder in enumerate(class_folders):
         photos = _photos(class_folder)
         if not photos:
-            raise ValueError(
+            raise InputError(
                 f"class {class_folder} is empty; put photos ({' '.join(SUFFIXES)}) directly into "
                 "it, or take it away"
             )
@@ -80,7 +81,7 @@ def image_folders(
     for part, photos in zip(parts, found, strict=True):
         if photos.classes != found[0].classes:
             odd = sorted(set(photos.classes) ^ set(found[0].classes))[0]
-            raise ValueError(
+            raise InputError(
                 f"parts must have the same classes, but {odd} is not in both {parts[0]} and {part}"
             )
     paths = tuple(path for photos in found for path in photos.paths)

@@ -11,6 +11,7 @@ import numpy as np
 
 from quantjax.data.locate import locate
 from quantjax.data.sources import ArraySource, from_arrays
+from quantjax.errors import InputError, MissingFileError
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -35,13 +36,13 @@ _DEBIAN = "/usr/share/datasets"  # where the package dataset-fashion-mnist puts 
 def _read_header(stream: io.BufferedIOBase) -> tuple[np.dtype, tuple[int, ...]]:
     magic = stream.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
-        raise ValueError(f"an idx file begins with 0, 0, a type and a rank, got {magic.hex(' ')!r}")
+        raise InputError(f"an idx file begins with 0, 0, a type and a rank, got {magic.hex(' ')!r}")
     rank = magic[3]
     if rank > _MAX_AXES:
-        raise ValueError(f"the header names {rank} axes, no more than {_MAX_AXES} are read")
+        raise InputError(f"the header names {rank} axes, no more than {_MAX_AXES} are read")
     axes = stream.read(4 * rank)
     if rank == 0 or len(axes) < 4 * rank:
-        raise ValueError(f"the header must name {max(rank, 1)} axes, got {len(axes) // 4}")
+        raise InputError(f"the header must name {max(rank, 1)} axes, got {len(axes) // 4}")
     return np.dtype(_DTYPES[magic[2]]), struct.unpack(f">{rank}I", axes)
 
 
@@ -52,7 +53,7 @@ def _read_content(stream: io.BufferedIOBase, due: int) -> bytearray:
         content += chunk
     if len(content) != due:
         came = "more" if len(content) > due else f"{len(content):,}"
-        raise ValueError(f"its header promises {due:,} bytes of content, got {came}")
+        raise InputError(f"its header promises {due:,} bytes of content, got {came}")
     return content
 
 
@@ -76,7 +77,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
             dtype, shape = _read_header(stream)
             due = math.prod(shape) * dtype.itemsize
             if is_gzip and due > max_bytes:
-                raise ValueError(
+                raise InputError(
                     f"its header promises {due:,} bytes of gzipped content, which may be no more "
                     f"than max_bytes={max_bytes:,}"
                 )
@@ -84,7 +85,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
         array = np.frombuffer(content, dtype).reshape(shape)
         return array.astype(dtype.newbyteorder("="), copy=False)
     except (EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot read {path}: {error}; the file is truncated, damaged or no idx file: "
             "fetch it anew from its source"
         ) from error
@@ -100,7 +101,7 @@ def _read_part(folder: Path, part: str, num_rows: int) -> tuple[np.ndarray, np.n
         path = zipped if zipped.is_file() else plain
         array = read_idx(path, max_bytes=math.prod(shape))
         if array.shape != shape or array.dtype != np.uint8:
-            raise ValueError(
+            raise InputError(
                 f"{path} must hold uint8 {shape}, got {array.dtype} {array.shape}; "
                 "fetch the file anew from its source"
             )
@@ -130,7 +131,7 @@ def fashion_mnist(data_dir: str | Path | None = None) -> ArraySource:
         if not any((folder / f"{name}{suffix}").is_file() for suffix in ("", ".gz"))
     ]
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} is half there, it lacks {', '.join(missing)} (plain or .gz); fetch them "
             f"from {_ORIGIN}"
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from quantjax.data.listed_paths import below_root
 from quantjax.data.photos import SUFFIXES
+from quantjax.errors import InputError, MissingFileError
 
 _SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)
 _LINE = re.compile(rf"(.*\.(?:{_SUFFIX}))((?:\s+[0-9]{{1,6}})+)", re.IGNORECASE)
@@ -73,13 +74,13 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
                 labels[line.labels] = _label(line, first_line)
             if line.path in in_list:
                 other = in_list[line.path].number
-                raise ValueError(f"{line}: photo {line.path} stands in line {other} already")
+                raise InputError(f"{line}: photo {line.path} stands in line {other} already")
             same = first.setdefault(line.path, line)
             if labels[same.labels] != labels[line.labels]:
-                raise ValueError(f"{line}: photo {line.path} has other labels in {same}")
+                raise InputError(f"{line}: photo {line.path} has other labels in {same}")
             in_list[line.path] = line
         if not in_list:
-            raise ValueError(f"{file} lists no photo")
+            raise InputError(f"{file} lists no photo")
     paths = sorted(first)
     row_of = {path: row for row, path in enumerate(paths)}
     return Listing(
@@ -91,7 +92,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
 
 def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
     if not file.is_file():
-        raise FileNotFoundError(f"no list file {file}")
+        raise MissingFileError(f"no list file {file}")
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, 1):
             if not (text := line.strip()):
@@ -99,7 +100,7 @@ def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
             match = _LINE.fullmatch(text)
             if match is None:
                 shown = text if len(text) <= 80 else f"{text[:60]} ... {text[-16:]}"
-                raise ValueError(
+                raise InputError(
                     f"{file} line {number}: must be a path that ends in .jpg or another photo "
                     "suffix, then labels of 0 and 1 or a class id below 1,000,000, with spaces "
                     f"between; got {shown!r}"
@@ -107,16 +108,16 @@ def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
             try:
                 path = below_root(place(match[1]))
             except ValueError as error:
-                raise ValueError(f"{file} line {number}: {error}") from error
+                raise InputError(f"{file} line {number}: {error}") from error
             yield _Line(file, number, path, match[2])
 
 
 def _label(line: _Line, first: _Line) -> tuple[int, ...]:
     values, width = tuple(map(int, line.labels.split())), len(first.labels.split())
     if len(values) != width:
-        raise ValueError(f"{line}: {len(values)} labels, but {width} in {first}")
+        raise InputError(f"{line}: {len(values)} labels, but {width} in {first}")
     if width > 1 and max(values) > 1:
-        raise ValueError(f"{line}: labels of several columns must be 0 or 1, got {max(values)}")
+        raise InputError(f"{line}: labels of several columns must be 0 or 1, got {max(values)}")
     return values
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data.photos import SUFFIXES
+from quantjax.errors import InputError, MissingFileError
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 # No such file, a file for a folder, a name too long for the disk, a link to itself.
@@ -28,14 +29,14 @@ def below_root(path: str) -> str:
     """
     inside = path.replace("\\", "/")
     if _ABSOLUTE.match(inside):
-        raise ValueError(
+        raise InputError(
             f"path {path[:200]!r} is absolute, paths must be relative to the root; pass place= to "
             "map them, such as data.by_name(root)"
         )
     if "/." in inside or "//" in inside or inside[:1] == ".":
         inside = posixpath.normpath(inside)
     if inside == ".." or inside.startswith("../") or _ABSOLUTE.match(inside) or "\0" in inside:
-        raise ValueError(f"path {path[:200]!r} leaves the root; name photos below it")
+        raise InputError(f"path {path[:200]!r} leaves the root; name photos below it")
     return inside
 
 
@@ -95,7 +96,7 @@ def by_name(root: str | Path) -> Callable[[str], str]:
             return paths[0]
         if (same := listed.removeprefix("./")) in paths:
             return same
-        raise ValueError(
+        raise InputError(
             f"photo {name} lies {len(paths)} times below {root}, at {paths[0]} and {paths[1]}; "
             "take one away"
         )
@@ -111,7 +112,7 @@ def existing_folder(folder: str | Path) -> Path:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; name the one that holds the photos")
+        raise MissingFileError(f"no folder {folder}; name the one that holds the photos")
     return folder
 
 

@@ -9,6 +9,7 @@ from quantjax.data.list_format import Listing, read_lists
 from quantjax.data.listed_paths import are_there, existing_folder
 from quantjax.data.photos import Photos, check_size
 from quantjax.data.protocols import Splits, make_splits
+from quantjax.errors import InputError, MissingFileError
 
 _FEW = 3  # names that an error shows
 
@@ -70,7 +71,7 @@ def file_lists(
     if validation is not None:
         files["validation"] = validation
         if num_validation:
-            raise ValueError(
+            raise InputError(
                 f"validation is listed in {validation}, num_validation must be 0, got "
                 f"{num_validation}"
             )
@@ -96,7 +97,7 @@ def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
         return listing
     train = listing.rows["train"]
     if not 0 <= num_validation < len(train):
-        raise ValueError(
+        raise InputError(
             "num_validation is a part of train and must be smaller, got "
             f"{num_validation} of {len(train)}"
         )
@@ -123,7 +124,7 @@ def splits_of(
     rows = listing.rows
     if not there.all():
         if not allow_incomplete:
-            raise FileNotFoundError(_missing(name, root, listing.paths, there))
+            raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
         name = incomplete(name)
     paths = tuple(root / path for path in listing.paths)
@@ -151,7 +152,7 @@ def _class_names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str
     if classes is None:
         return tuple(map(str, range(due)))
     if len(classes) < due or (several and len(classes) > due):
-        raise ValueError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
+        raise InputError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
     return tuple(classes)
 
 
@@ -164,7 +165,7 @@ def _check_overlap(listing: Listing) -> None:
     ):
         shared = np.intersect1d(listing.rows[first], listing.rows[second])
         if shared.size:
-            raise ValueError(
+            raise InputError(
                 f"{first} and {second} must share no photo, got {shared.size:,} in both, such as "
                 f"{listing.paths[shared[0]]}"
             )

@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from quantjax.errors import MissingFileError
+
 
 def _inside(parent: Path, folder: str, files: Iterable[str]) -> Path | None:
     """Returns parent/folder, or parent where that itself holds one of the files, or None."""
@@ -44,7 +46,7 @@ def locate(
         if found := _inside(Path(parent).expanduser(), folder, files):
             return found
     tried = ", ".join(parents) if parents else "nowhere, QUANTJAX_DATA is not set"
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"data folder {folder} not found, looked in: {tried}; name the folder that holds it "
         f"with --config.data_dir=FOLDER or QUANTJAX_DATA=FOLDER, or fetch it from {origin}"
     )

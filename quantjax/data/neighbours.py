@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 
 class Neighbours(NamedTuple):
     """The nearest rows of every row, nearest first.
@@ -32,9 +34,9 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
     """
     x = np.asarray(x)
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [N, F], got {x.shape}")
+        raise InputError(f"x must have shape [N, F], got {x.shape}")
     if not 1 <= num_neighbours < len(x):
-        raise ValueError(f"num_neighbours must be between 1 and {len(x) - 1}, got {num_neighbours}")
+        raise InputError(f"num_neighbours must be between 1 and {len(x) - 1}, got {num_neighbours}")
     x = x.astype(np.float64)
     squares = np.sum(x * x, axis=1)
     rows = np.zeros((len(x), num_neighbours), np.int32)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from quantjax.data.sources import batch_label, check_rows
+from quantjax.errors import InputError, MissingPackageError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -29,7 +30,7 @@ def _pillow() -> tuple[ModuleType, ModuleType]:
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             'photos need Pillow, which is not installed: pip install "quantjax[folder]"'
         ) from error
     return Image, ImageOps
@@ -38,14 +39,14 @@ def _pillow() -> tuple[ModuleType, ModuleType]:
 def unreadable(name: object, reason: object) -> ValueError:
     """Returns the error for a photo that cannot be used, and why."""
     shown = " ".join(str(reason)[:400].split()) or type(reason).__name__
-    return ValueError(f"cannot read photo {name}: {shown}; replace it or take it away")
+    return InputError(f"cannot read photo {name}: {shown}; replace it or take it away")
 
 
 def mixed(
     name: object, size: tuple[int, ...], other: object, other_size: tuple[int, ...]
 ) -> ValueError:
     """Returns the error for two photos whose heights and widths differ."""
-    return ValueError(
+    return InputError(
         f"photos must have one size, got {name} of {size[0]} x {size[1]} and {other} "
         f"of {other_size[0]} x {other_size[1]} (height x width); pass size= to resize and crop"
     )
@@ -53,17 +54,17 @@ def mixed(
 
 def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
     if limit is not None and image.width * image.height > limit:
-        raise ValueError(f"{image.width} x {image.height} pixels are more than {limit:,}")
+        raise InputError(f"{image.width} x {image.height} pixels are more than {limit:,}")
     if limit is not None and image.format == "TIFF":
         _check_pieces(image, limit)
     is_rle = bool(image.tile) and image.tile[0][0] == "bmp_rle"
     if is_rle and image.width * image.height > _MAX_RLE_PIXELS:
-        raise ValueError(
+        raise InputError(
             f"{image.width} x {image.height} pixels are more than the {_MAX_RLE_PIXELS:,} that a "
             "compressed BMP may have"
         )
     if image.mode not in _MODES:
-        raise ValueError(f"pixels of mode {image.mode} are not 8 bits a channel, convert them")
+        raise InputError(f"pixels of mode {image.mode} are not 8 bits a channel, convert them")
 
 
 def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
@@ -71,14 +72,14 @@ def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
     tags = getattr(image, "tag_v2", {})
     width, height = (int(tags.get(number, 1)) for number in _TILE)
     if width * height > limit:
-        raise ValueError(f"a tile of {width} x {height} pixels has more than {limit:,}")
+        raise InputError(f"a tile of {width} x {height} pixels has more than {limit:,}")
     # Each is decoded, and any number of them may name one place of a small file.
     area = 0
     for _, extents, *_ in image.tile:
         left, upper, right, lower = extents or (0, 0, 0, 0)
         area += (right - left) * (lower - upper)
     if area > len(image.getbands()) * image.width * image.height:
-        raise ValueError(f"its pieces have more pixels than its {image.width} x {image.height}")
+        raise InputError(f"its pieces have more pixels than its {image.width} x {image.height}")
 
 
 def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
@@ -207,7 +208,7 @@ def check_size(paths: Sequence[Path], size: int | None) -> None:
 def check_side(size: int | None) -> None:
     """Raises ValueError if the size is below 1."""
     if size is not None and size < 1:
-        raise ValueError(f"size must be 1 pixel or more, got {size}")
+        raise InputError(f"size must be 1 pixel or more, got {size}")
 
 
 def max_pixels() -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from quantjax.data.class_counts import class_ids
 from quantjax.data.sources import Source
+from quantjax.errors import InputError
 
 
 class Splits(NamedTuple):
@@ -69,16 +70,16 @@ def _frozen_rows(name: str, rows: np.ndarray, num_rows: int) -> np.ndarray:
     """Returns a read-only int64 copy of a list of rows, once it has proved valid."""
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
-        raise ValueError(f"{name} must be a list of row numbers, got {rows.dtype} {rows.shape}")
+        raise InputError(f"{name} must be a list of row numbers, got {rows.dtype} {rows.shape}")
     if not rows.size and name != "validation":
-        raise ValueError(f"{name} must hold a row at least, got none")
+        raise InputError(f"{name} must hold a row at least, got none")
     if rows.size and not 0 <= rows.min() <= rows.max() < num_rows:
-        raise ValueError(
+        raise InputError(
             f"{name} must hold rows of 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}"
         )
     values, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
-        raise ValueError(f"{name} must hold a row once, got row {values[counts > 1][0]} again")
+        raise InputError(f"{name} must hold a row once, got row {values[counts > 1][0]} again")
     rows = rows.astype(np.int64)
     rows.flags.writeable = False
     return rows
@@ -124,7 +125,7 @@ def make_splits(
     for first, second in apart:
         shared = np.intersect1d(frozen[first], frozen[second])
         if shared.size:
-            raise ValueError(
+            raise InputError(
                 f"{first} and {second} must share no row, got {shared.size} in both, "
                 f"such as {shared[0]}"
             )
@@ -142,7 +143,7 @@ def final(splits: Splits) -> Splits:
       ValueError: if there are no validation rows.
     """
     if not len(splits.validation):
-        raise ValueError(
+        raise InputError(
             f"final adds the validation rows to train, but {splits.name or 'the split'} has none; "
             "run it as it is"
         )
@@ -175,20 +176,20 @@ def _class_ids(source: Source) -> np.ndarray:
     try:
         return class_ids(source.labels)
     except ValueError as error:
-        raise ValueError(f"{error}; make lists of your own with make_splits") from None
+        raise InputError(f"{error}; make lists of your own with make_splits") from None
 
 
 def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
     """Returns sorted rows of `pool`: for each size that many of each class, then all the rest."""
     if min(sizes) < 0:
-        raise ValueError(f"numbers of images of each class must be 0 or more, got {sizes}")
+        raise InputError(f"numbers of images of each class must be 0 or more, got {sizes}")
     class_ids = _class_ids(source)[pool]
     rng = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
     for class_id, name in enumerate(source.classes):
         rows = rng.permutation(pool[class_ids == class_id])
         if len(rows) < sum(sizes):
-            raise ValueError(f"class {name} must have {sum(sizes)} images, got {len(rows)}")
+            raise InputError(f"class {name} must have {sum(sizes)} images, got {len(rows)}")
         for part, chosen in zip(parts, np.split(rows, np.cumsum(sizes)), strict=True):
             part.append(chosen)
     return [np.sort(np.concatenate(part)) for part in parts]
@@ -239,7 +240,7 @@ def protocol_i(
     """
     pool = np.arange(len(source)) if pool is None else _frozen_rows("pool", pool, len(source))
     if not 0 <= validation_per_class < train_per_class:
-        raise ValueError(
+        raise InputError(
             "validation_per_class is a part of train_per_class and must be smaller, got "
             f"{validation_per_class} of {train_per_class}"
         )
@@ -285,7 +286,7 @@ def protocol_ii(
 
 def _check_length(source: Source, num_rows: int, reader: str) -> Source:
     if len(source) != num_rows:
-        raise ValueError(
+        raise InputError(
             f"this protocol is of the {num_rows} images that data.{reader}() reads, "
             f"got {len(source)}"
         )

@@ -11,6 +11,8 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 from safetensors import safe_open
 
+from quantjax.errors import InputError, MissingFileError
+
 NAME = "manifest.safetensors"
 AGAIN = "convert the photos again: python -m quantjax.cli records FOLDER OUT"
 _VERSION = 1
@@ -102,18 +104,18 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / NAME
     if not path.is_file():
         state = "holds no finished records" if folder.is_dir() else "is no folder"
-        raise FileNotFoundError(f"{folder} {state}, {NAME} is not there; {AGAIN}")
+        raise MissingFileError(f"{folder} {state}, {NAME} is not there; {AGAIN}")
     try:
         with safe_open(path, "numpy") as file:
             about = dict(json.loads((file.metadata() or {})[_KEY]))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         said, found = about.pop("digest", None), _digest(about, arrays)
     except Exception as error:  # of a damaged file, whose numbers and types may be any
-        raise ValueError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
+        raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
     if (version := about.get("version")) != _VERSION:
-        raise ValueError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
+        raise InputError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
     if said != found:
-        raise ValueError(f"{path} has another digest than it was written with; {AGAIN}")
+        raise InputError(f"{path} has another digest than it was written with; {AGAIN}")
     try:
         parts = {name: rows for name, rows in arrays.items() if name.startswith(_PART)}
         manifest = Manifest(
@@ -127,7 +129,7 @@ def read_manifest(folder: Path) -> Manifest:
         )
         _check(manifest)
     except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
+        raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
     return manifest
 
 
@@ -136,9 +138,9 @@ def _check(manifest: Manifest) -> None:
     for shard in manifest.shards:
         # A name alone: a path would read files from elsewhere.
         if type(shard.name) is not str or not re.fullmatch(r"\w[\w.-]{,99}", shard.name):
-            raise ValueError(f"a shard must have the name of a file, got {shard.name!r}")
+            raise InputError(f"a shard must have the name of a file, got {shard.name!r}")
         if not _are_counts(shard.num_records, shard.num_bytes):
-            raise ValueError(f"shard {shard.name} must have a number of records and of bytes")
+            raise InputError(f"shard {shard.name} must have a number of records and of bytes")
     num_rows = sum(shard.num_records for shard in manifest.shards)
     table, ids = ((num_rows, len(manifest.classes)), np.uint8), ((num_rows,), np.int64)
     due = {
@@ -147,23 +149,23 @@ def _check(manifest: Manifest) -> None:
     }
     for name, (array, shape, dtype) in due.items():
         if array.shape != shape or array.dtype != dtype:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
             )
     most = len(manifest.classes) - 1 if manifest.labels.ndim == 1 else 1
     if not ((manifest.labels >= 0) & (manifest.labels <= most)).all():
-        raise ValueError(f"labels must lie in 0 to {most}")
+        raise InputError(f"labels must lie in 0 to {most}")
     for name, rows in manifest.parts.items():
         if rows.ndim != 1 or rows.dtype != np.int64 or not ((rows >= 0) & (rows < num_rows)).all():
-            raise ValueError(f"part {name} must hold rows from 0 to {num_rows - 1}")
+            raise InputError(f"part {name} must hold rows from 0 to {num_rows - 1}")
     if not all(type(name) is str for name in manifest.classes):
-        raise ValueError("classes must be names")
+        raise InputError("classes must be names")
     if manifest.size is not None and not (_are_counts(manifest.size) and manifest.size):
-        raise ValueError(f"size must be 1 or more, got {manifest.size!r}")
+        raise InputError(f"size must be 1 or more, got {manifest.size!r}")
     if manifest.shape is not None and not (
         len(manifest.shape) == 2 and _are_counts(*manifest.shape)
     ):
-        raise ValueError(f"shape must be a height and a width, got {manifest.shape!r}")
+        raise InputError(f"shape must be a height and a width, got {manifest.shape!r}")
 
 
 def _are_counts(*numbers: Any) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quantjax.data.record_manifest import AGAIN, Manifest, Shard
+from quantjax.errors import InputError, MissingFileError, MissingPackageError
 
 
 class Shards(NamedTuple):
@@ -80,9 +81,9 @@ def open_shards(folder: Path, manifest: Manifest) -> Shards:
     for shard in manifest.shards:
         path = folder / shard.name
         if not path.is_file():
-            raise FileNotFoundError(f"{path} is missing; copy it again, or {AGAIN}")
+            raise MissingFileError(f"{path} is missing; copy it again, or {AGAIN}")
         if (size := path.stat().st_size) != shard.num_bytes:
-            raise ValueError(
+            raise InputError(
                 f"{path} has {size:,} bytes, due {shard.num_bytes:,}; copy it again, or {AGAIN}"
             )
     names = tuple(str(folder / shard.name) for shard in manifest.shards)
@@ -110,7 +111,7 @@ def _first_damaged(names: Sequence[str], shards: Sequence[Shard], reason: object
 
 
 def _damaged(name: str, reason: object) -> ValueError:
-    return ValueError(f"cannot read {name}: {reason}; copy the file again, or {AGAIN}")
+    return InputError(f"cannot read {name}: {reason}; copy the file again, or {AGAIN}")
 
 
 def _import(name: str) -> ModuleType:
@@ -118,7 +119,7 @@ def _import(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).partition(".")[0]
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             f"records need grain and array-record, {missing} is not installed: "
             'pip install "quantjax[stream]"'
         ) from error

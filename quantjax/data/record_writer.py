@@ -18,6 +18,7 @@ from quantjax.data.class_counts import class_ids, num_labels
 from quantjax.data.photos import Photos
 from quantjax.data.record_manifest import Manifest, Shard, write_manifest
 from quantjax.data.record_shards import import_array_record, import_grain
+from quantjax.errors import FileError, InputError
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
 _OPTIONS = "group_size:1,uncompressed"
@@ -64,12 +65,12 @@ def to_records(
     if num_shards is None:
         num_shards = min(-(-total // _PER_SHARD), _MOST_SHARDS)
     if not 1 <= num_shards <= total:
-        raise ValueError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
+        raise InputError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
     folder = Path(folder).expanduser().resolve()
     if folder.is_mount():
-        raise ValueError(f"{folder} is where a disk is mounted; name a folder inside it")
+        raise InputError(f"{folder} is where a disk is mounted; name a folder inside it")
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise ValueError(f"{folder} is not an empty folder; choose another for the records")
+        raise InputError(f"{folder} is not an empty folder; choose another for the records")
     scratch = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
@@ -143,7 +144,7 @@ def _writing(path: Path) -> Generator[Callable[[bytes], None]]:
         yield writer.write
         writer.close()
     except RuntimeError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+        raise FileError(f"cannot write {path}: {error}") from error
 
 
 def _labels(labels: np.ndarray) -> np.ndarray:

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import numpy as np
 
+from quantjax.errors import InputError, RowError
+
 
 class Source(Protocol):
     """Images and labels by row. Whatever has these four can be trained on.
@@ -43,12 +45,12 @@ def check_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
     """
     rows = np.asarray(rows)
     if rows.ndim == 0 or not np.issubdtype(rows.dtype, np.integer):
-        raise IndexError(
+        raise RowError(
             f"rows must be an array of integers, got {rows.dtype} {rows.shape}; "
             "turn a mask into rows with np.flatnonzero"
         )
     if rows.size and not 0 <= rows.min() <= rows.max() < num_rows:
-        raise IndexError(f"rows must lie in 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}")
+        raise RowError(f"rows must lie in 0 to {num_rows - 1}, got {rows.min()} to {rows.max()}")
     return rows
 
 
@@ -92,10 +94,10 @@ class ArraySource:
 def _one_hot(class_ids: np.ndarray, num_classes: int | None) -> np.ndarray:
     """Returns [N, L] uint8 of class ids [N]; L is the largest id + 1 where no number is given."""
     if class_ids.min() < 0:
-        raise ValueError(f"class ids must be 0 or more, got {class_ids.min()}")
+        raise InputError(f"class ids must be 0 or more, got {class_ids.min()}")
     due = int(class_ids.max()) + 1 if num_classes is None else num_classes
     if class_ids.max() >= due:
-        raise ValueError(f"class id {class_ids.max()} has no name, classes holds {due}")
+        raise InputError(f"class id {class_ids.max()} has no name, classes holds {due}")
     return (class_ids[:, None] == np.arange(due)).astype(np.uint8)
 
 
@@ -115,18 +117,18 @@ def _multi_hot(label: np.ndarray, *, num_rows: int, num_classes: int | None = No
         return _one_hot(label, num_classes)
     expected = f"class ids ({num_rows},) of integers, or zeros and ones ({num_rows}, classes)"
     if label.ndim != 2 or len(label) != num_rows or label.dtype.kind not in "biuf":
-        raise ValueError(f"label must be {expected}, got {label.dtype} {label.shape}")
+        raise InputError(f"label must be {expected}, got {label.dtype} {label.shape}")
     if label.shape[1] != (num_classes or label.shape[1]):
-        raise ValueError(
+        raise InputError(
             f"label must have a column for each of {num_classes} classes, got shape {label.shape}"
         )
     if label.shape[1] == 1 and num_classes is None:
-        raise ValueError(
+        raise InputError(
             f"label {label.shape} may be class ids or one class: "
             "pass label[:, 0], or name the class in classes"
         )
     if not ((label == 0) | (label == 1)).all():
-        raise ValueError(f"label must be {expected}, got other values in {label.shape}")
+        raise InputError(f"label must be {expected}, got other values in {label.shape}")
     return label.astype(np.uint8, copy=False)
 
 
@@ -157,7 +159,7 @@ def from_arrays(
     """
     image = np.asarray(image)
     if image.ndim not in (3, 4) or image.dtype != np.uint8 or not image.size:
-        raise ValueError(
+        raise InputError(
             "image must be uint8 [N, H, W, C] or [N, H, W] and not empty, "
             f"got {image.dtype} {image.shape}"
         )
@@ -168,9 +170,9 @@ def from_arrays(
     names = map(str, range(label.shape[1])) if classes is None else classes
     for name, column in columns.items():
         if name in ("index", "mask"):
-            raise ValueError(f"column {name} would hide the batch's own {name}; rename it")
+            raise InputError(f"column {name} would hide the batch's own {name}; rename it")
         if np.ndim(column) == 0 or len(column) != num_rows:
-            raise ValueError(f"column {name} must have {num_rows} rows, got {np.shape(column)}")
+            raise InputError(f"column {name} must have {num_rows} rows, got {np.shape(column)}")
     columns = {"image": image, "label": label, **columns}
     frozen = {name: _frozen(np.asarray(column)) for name, column in columns.items()}
     return ArraySource(frozen, tuple(names))

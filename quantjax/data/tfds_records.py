@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError, MissingFileError, MissingPackageError
+
 _FEW = 8  # names that an error shows
 _OF_TFDS = "tensorflow_datasets.core.features."
 _SEARCHING = threading.Lock()
@@ -64,7 +66,7 @@ def import_tfds() -> ModuleType:
     try:
         return importlib.import_module("tensorflow_datasets")
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             "sets of TFDS need tensorflow-datasets, which is not installed: "
             'pip install "quantjax[tfds]"'
         ) from error
@@ -82,14 +84,14 @@ def find_builder(name: str, folder: Path) -> Any:
     tfds = import_tfds()
     try:
         if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
-            raise ValueError("the part before the colon is a namespace, whose sets are downloaded")
+            raise InputError("the part before the colon is a namespace, whose sets are downloaded")
         with _importing_nothing(tfds.features.FeatureConnector):
             return tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError:
         known = tfds.list_builders(with_community_datasets=False)
         alike = difflib.get_close_matches(name.split(":")[0].split("/")[0], known)
         advice = f"; did you mean {' or '.join(alike)}?" if alike else ""
-        raise ValueError(
+        raise InputError(
             f"no set {name} in TFDS or in {folder}, {_holds(folder)}{advice}"
         ) from None
     except ImportError:  # of the code of a set that was imported
@@ -98,8 +100,8 @@ def find_builder(name: str, folder: Path) -> Any:
         reason = textwrap.shorten(str(error).split('}": ', 1)[-1], 200) or type(error).__name__
         of_files = isinstance(error, _UnknownFeatureError | json.JSONDecodeError)
         if isinstance(error, AssertionError | ValueError) and not of_files:
-            raise ValueError(f"no set {name} in TFDS: {reason}") from error
-        raise ValueError(f"cannot read {name} in {folder}: {reason}") from error
+            raise InputError(f"no set {name} in TFDS: {reason}") from error
+        raise InputError(f"cannot read {name} in {folder}: {reason}") from error
 
 
 class _UnknownFeatureError(ValueError):
@@ -163,14 +165,14 @@ def _why_not(builder: Any, split: str, folder: Path) -> Exception:
     tfds = import_tfds()
     name = builder.info.full_name
     if not builder.is_prepared():
-        return FileNotFoundError(
+        return MissingFileError(
             f"{name} is not prepared in {folder}, {_holds(folder)}; prepare it, for which many "
             f"sets need TensorFlow: {_command(builder, folder)}"
         )
     formats = builder.info.available_file_formats()
     if not formats & tfds.core.FileFormat.with_random_access():
         came = ", ".join(sorted(each.value for each in formats))
-        return FileNotFoundError(
+        return MissingFileError(
             f"{name} is prepared in {folder} as {came}, which has no random access; prepare it in "
             "another folder, a set of your own after an import of its code: "
             f"{_command(builder, folder / 'array_record')}"
@@ -180,13 +182,13 @@ def _why_not(builder: Any, split: str, folder: Path) -> Exception:
 
 def _no_rows(builder: Any, split: str | Sequence[str]) -> ValueError:
     has = ", ".join(f"{key} ({each.num_examples:,})" for key, each in builder.info.splits.items())
-    return ValueError(
+    return InputError(
         f"split must name rows of {builder.info.full_name}, which has {has}, got {split!r}"
     )
 
 
 def _damaged(name: str, split: str, error: Exception) -> ValueError:
-    return ValueError(
+    return InputError(
         f"cannot read {split} of {name}: {error}; delete what is prepared, and prepare it anew"
     )
 

@@ -12,6 +12,7 @@ import numpy as np
 from quantjax.data import photos
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
+from quantjax.errors import InputError
 
 _BATCH = 256  # records in memory while labels are read
 _TABLE = 1 << 30  # bytes of multi-hot labels above which class ids stay such
@@ -127,7 +128,7 @@ def _feature(info: Any, argument: str, key: str) -> tuple[Any, int]:
         if part is None:
             break
         if not isinstance(feature, tfds.features.FeaturesDict) or part not in feature:
-            raise ValueError(
+            raise InputError(
                 f"{argument} must be a key of {info.full_name}, which has "
                 f"{', '.join(info.features)}, got {key}"
             )
@@ -146,7 +147,7 @@ def _image_shape(info: Any, key: str) -> tuple[int | None, int | None, int]:
     kinds = (tfds.features.Image, tfds.features.Tensor)
     shape = feature.shape if isinstance(feature, kinds) else ()
     if sequences or len(shape) != 3 or shape[-1] not in _MODES or feature.np_dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             "image must be the key of an image of 8 bits and 1 or 3 channels, "
             f"{info.full_name} has {_kind(feature, sequences)} under {key}"
         )
@@ -158,7 +159,7 @@ def _classes(info: Any, key: str) -> tuple[tuple[str, ...], bool]:
     tfds = import_tfds()
     feature, sequences = _feature(info, "label", key)
     if not isinstance(feature, tfds.features.ClassLabel) or sequences > 1 or not feature.names:
-        raise ValueError(
+        raise InputError(
             "label must be the key of a ClassLabel, or of a sequence of them, "
             f"{info.full_name} has {_kind(feature, sequences)} under {key}"
         )
@@ -200,7 +201,7 @@ def _table(
     rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
     wrong = np.flatnonzero((class_ids < 0) | (class_ids >= num_classes))
     if wrong.size:
-        raise ValueError(
+        raise InputError(
             f"label {class_ids[wrong[0]]} of {records.name_of(rows[wrong[0]])} is none of "
             f"its {num_classes} classes; leave out a split without labels"
         )

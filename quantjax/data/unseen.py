@@ -7,6 +7,7 @@ import numpy as np
 from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
 from quantjax.data.protocols import Splits, make_splits
 from quantjax.data.sources import Source
+from quantjax.errors import InputError
 
 
 def unseen_classes(
@@ -47,7 +48,7 @@ def unseen_classes(
       1609.06753 (75 % of the classes; sizes and validation are ours).
     """
     if query_per_class < 1:
-        raise ValueError(f"query_per_class must be 1 or more, got {query_per_class}")
+        raise InputError(f"query_per_class must be 1 or more, got {query_per_class}")
     num_seen, num_validation = _num_classes(len(source.classes), seen_share, validation_share)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(source.classes))
@@ -75,7 +76,7 @@ def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
       ValueError: if the source is not 6,000 images of each of 10 classes.
     """
     if rows_per_class(source.labels, len(source.classes)).tolist() != [6_000] * 10:
-        raise ValueError(
+        raise InputError(
             "this protocol is of the 6000 images of each of 10 classes that data.cifar10() reads, "
             f"got {len(source)} images of {len(source.classes)} classes"
         )
@@ -86,7 +87,7 @@ def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
 def _num_classes(num_classes: int, seen_share: float, validation_share: float) -> tuple[int, int]:
     """Returns how many classes are seen, and how many of these validate."""
     if not 0 < seen_share < 1 or not 0 <= validation_share < 1:
-        raise ValueError(
+        raise InputError(
             "seen_share must be between 0 and 1, and validation_share 0 or more and below 1, got "
             f"{seen_share} and {validation_share}"
         )
@@ -99,7 +100,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
         "unseen": num_classes - num_seen,
     }
     if min(sizes.values()) < 2:
-        raise ValueError(
+        raise InputError(
             "train, validation and the unseen part must have 2 classes or more each, got "
             + ", ".join(f"{size} {name}" for name, size in sizes.items())
             + f" of {num_classes} classes; change seen_share or validation_share"
@@ -127,7 +128,7 @@ def _draw(
         of_class = num_labels_among(labels, _chosen(source, class_id)) > 0
         free = np.flatnonzero(of_class & ~drawn)
         if len(free) <= per_class:
-            raise ValueError(
+            raise InputError(
                 f"class {source.classes[class_id]} must have more than {per_class} images to draw "
                 f"from, got {len(free)}; lower query_per_class"
             )

@@ -6,6 +6,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import metrics, parallel
+from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
 from quantjax.quantizers import Codec, FloatCodec
 
@@ -28,10 +29,10 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
     x = np.asarray(x)
     # bfloat16 is of kind "V" to NumPy.
     if x.ndim != 2 or not (x.dtype.kind in "fiu" or x.dtype.name == "bfloat16"):
-        raise ValueError(f"{name} must be real embeddings [N, D], got {x.dtype} {x.shape}")
+        raise InputError(f"{name} must be real embeddings [N, D], got {x.dtype} {x.shape}")
     rows = np.flatnonzero(np.isnan(x).any(axis=1)) if x.dtype.kind not in "iu" else ()
     if len(rows):
-        raise ValueError(
+        raise InputError(
             f"{name} must be numbers, got NaN in row {rows[0]} ({len(rows)} of {len(x)} rows): "
             "look for a diverged loss"
         )
@@ -41,17 +42,17 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
 def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Relevance) -> None:
     """Refuses codes of another codec, labels of another number of rows, and empty sides."""
     if codes.ndim != 2 or codes.shape[1] != codec.num_bytes or codes.dtype != np.uint8:
-        raise ValueError(
+        raise InputError(
             f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
         )
     if len(codes) == 0 or len(queries) == 0:
-        raise ValueError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
+        raise InputError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
     for what, rows, patterns in (
         ("query_labels", queries, labels.queries),
         ("database_labels", codes, labels.database),
     ):
         if len(patterns) != len(rows):
-            raise ValueError(f"{what} must be of {len(rows)} items, got {len(patterns)}")
+            raise InputError(f"{what} must be of {len(rows)} items, got {len(patterns)}")
 
 
 def check_distance(codec: Codec, distance: str) -> None:
@@ -62,7 +63,7 @@ def check_distance(codec: Codec, distance: str) -> None:
         kinds = ("float",) if isinstance(codec, FloatCodec) else ("aqd", "sqd")
     if distance not in kinds:
         due = " or ".join(map(repr, kinds))
-        raise ValueError(f"distance must be {due} for {type(codec).__name__}, got {distance!r}")
+        raise InputError(f"distance must be {due} for {type(codec).__name__}, got {distance!r}")
 
 
 def as_measures(
@@ -83,31 +84,31 @@ def as_measures(
     """
     measures = (measures,) if isinstance(measures, metrics.Measure) else tuple(measures)
     if not measures:
-        raise ValueError("there is nothing to measure: measures is empty")
+        raise InputError("there is nothing to measure: measures is empty")
     for measure in measures:
         if not isinstance(measure, metrics.Measure):
-            raise ValueError(f"measures must be of metrics.measures, got {measure!r}")
+            raise InputError(f"measures must be of metrics.measures, got {measure!r}")
         if not measure.ranked and codec.metric != "hamming":
-            raise ValueError(
+            raise InputError(
                 f"{measure.name} is of a set within a Hamming distance, not of {codec.metric}"
             )
         if measure.graded and labels.num_grades > _MOST_SHARED + 1:
-            raise ValueError(
+            raise InputError(
                 f"{measure.name} tells up to {_MOST_SHARED} shared labels apart, "
                 f"these may share {labels.num_grades - 1}"
             )
     ids = [measure.id(distance="aqd", num_items=1) for measure in measures]
     if len(set(ids)) < len(ids):
-        raise ValueError("measures must differ, got one twice")
+        raise InputError("measures must differ, got one twice")
     return measures
 
 
 def check_work(mesh: Mesh | None, tile: int | None) -> None:
     """Refuses a mesh of other axes, and a tile of no items."""
     if mesh is not None and mesh.axis_names != (parallel.AXIS,):
-        raise ValueError(
+        raise InputError(
             f"mesh must have the one axis {parallel.AXIS!r} (see parallel.data_mesh), "
             f"got {mesh.axis_names}"
         )
     if tile is not None and not (isinstance(tile, (int, np.integer)) and tile >= 1):
-        raise ValueError(f"tile must be a number of items of at least 1, or None, got {tile!r}")
+        raise InputError(f"tile must be a number of items of at least 1, or None, got {tile!r}")

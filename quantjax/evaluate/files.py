@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from quantjax import records
+from quantjax.errors import InputError, MissingFileError
 from quantjax.evaluate.results import Number, Results
 
 _SCALARS = {str: (str,), int: (int,), float: (float, int)}
@@ -35,7 +36,7 @@ def write_results(
     rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
     taken = {key for row in rows for key in row} & about.keys()
     if taken:
-        raise ValueError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
+        raise InputError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
     rows = [{**row, **about} for row in rows]
     values = [values for result in results for values in result.per_query.values()]
     scratch = folder / f".{_QUERIES}.tmp"
@@ -60,7 +61,7 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
     folder = pathlib.Path(folder)
     for name in (_ROWS, _QUERIES):
         if not (folder / name).exists():
-            raise FileNotFoundError(f"{folder} has no {name}; has the run come to its end?")
+            raise MissingFileError(f"{folder} has no {name}; has the run come to its end?")
     try:
         rows = json.loads((folder / _ROWS).read_text())
         arrays = load_file(folder / _QUERIES)
@@ -73,24 +74,24 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
         ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, SafetensorError
     ) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{folder} holds no results that belong together: {reason}") from None
+        raise InputError(f"{folder} holds no results that belong together: {reason}") from None
     return list(results.values())
 
 
 def _check_values(row, per_query):
     due = (row["num_queries"],)
     if per_query.shape != due or per_query.dtype != np.float64:
-        raise ValueError(
+        raise InputError(
             f"row {row['name']} has values {per_query.dtype} {per_query.shape}, due float64 {due}"
         )
     if not np.isclose(per_query.mean(), row["value"], rtol=1e-9, atol=1e-12):
-        raise ValueError(f"row {row['name']} has {row['value']}, and values of another mean")
+        raise InputError(f"row {row['name']} has {row['value']}, and values of another mean")
 
 
 def _check_types(kind, fields):
     for name, due in typing.get_type_hints(kind).items():
         if due in _SCALARS and name in fields and type(fields[name]) not in _SCALARS[due]:
-            raise ValueError(f"{name} must be of type {due.__name__}, got {fields[name]!r:.40}")
+            raise InputError(f"{name} must be of type {due.__name__}, got {fields[name]!r:.40}")
 
 
 def _with_row(results, row, per_query):

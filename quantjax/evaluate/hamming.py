@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax import metrics, parallel
+from quantjax.errors import InputError
 from quantjax.evaluate.checks import check_work
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
@@ -182,21 +183,21 @@ def _as_words(codes):
 def _check(query_codes, database_codes, labels, num_bits):
     for name, codes in (("query_codes", query_codes), ("database_codes", database_codes)):
         if codes.ndim != 2 or codes.dtype != np.uint8 or codes.size == 0:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be packed codes [N, bytes] uint8 of one item and byte at least, "
                 f"got {codes.dtype} {codes.shape}"
             )
     num_bits = 8 * query_codes.shape[1] if num_bits is None else num_bits
     if not isinstance(num_bits, (int, np.integer)) or num_bits < 1:
-        raise ValueError(f"num_bits must be an integer of at least 1, got {num_bits!r}")
+        raise InputError(f"num_bits must be an integer of at least 1, got {num_bits!r}")
     for codes in (query_codes, database_codes):
         packing.check_codes(codes, -(-num_bits // 8))
     if num_bits % 8 and max(query_codes[:, -1].max(), database_codes[:, -1].max()) >> num_bits % 8:
-        raise ValueError(f"codes of {num_bits} bits must have zeros above them, got ones")
+        raise InputError(f"codes of {num_bits} bits must have zeros above them, got ones")
     for name, codes, rows in (
         ("query_labels", query_codes, labels.queries),
         ("database_labels", database_codes, labels.database),
     ):
         if len(codes) != len(rows):
-            raise ValueError(f"{name} must be of {len(codes)} items, got {len(rows)}")
+            raise InputError(f"{name} must be of {len(codes)} items, got {len(rows)}")
     return num_bits

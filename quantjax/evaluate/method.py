@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from quantjax import embedding, metrics, processes
 from quantjax.data.audit import Audit, audit
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
 from quantjax.methods.base import Batch, Method
@@ -70,7 +71,7 @@ def evaluate_method(
     """
     audited = audit(splits) if audited is None else audited
     if audited.digest != splits.digest:
-        raise ValueError(
+        raise InputError(
             f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
         )
     codec = processes.on_host(method.codec(params, state))

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import parallel
+from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
@@ -159,7 +160,7 @@ def _distances(codec, queries, codes):
 def _refuse_nan(distances, start):
     rows = np.flatnonzero(np.isnan(distances).any(axis=1))
     if rows.size:
-        raise ValueError(
+        raise InputError(
             f"distances of query {start + rows[0]} hold NaN: look for a zero vector or a diverged "
             "loss"
         )

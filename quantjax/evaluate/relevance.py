@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 
 class Relevance(NamedTuple):
     """Labels of both sides; made by `relevance`.
@@ -92,7 +94,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
         queries = _one_hot("query_labels", queries, database)
         database = _one_hot("database_labels", database, queries)
     if queries.ndim == 2 and queries.shape[1] != database.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"query_labels have {queries.shape[1]} classes, database_labels {database.shape[1]}: "
             f"shapes {queries.shape} and {database.shape}"
         )
@@ -121,24 +123,24 @@ def _checked(name, labels):
     try:
         labels = np.asarray(labels)
     except ValueError:
-        raise ValueError(f"{name} must be {due}, got rows of several lengths") from None
+        raise InputError(f"{name} must be {due}, got rows of several lengths") from None
     if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
-        raise ValueError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
+        raise InputError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
     if labels.ndim == 1:
         if labels.dtype.kind not in "iu":
-            raise ValueError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
+            raise InputError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
         if labels.size and not 0 <= labels.min() <= labels.max() < 2**63:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be class ids from 0 to 2^63 - 1, got {labels.min()} to {labels.max()}"
             )
         return labels.astype(np.int64)
     if labels.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             f"{name} of shape {labels.shape} may be class ids or one label: pass {name}[:, 0], or "
             "a column of zeros beside it"
         )
     if not ((labels == 0) | (labels == 1)).all():
-        raise ValueError(f"{name} must be {due}, got other values in shape {labels.shape}")
+        raise InputError(f"{name} must be {due}, got other values in shape {labels.shape}")
     return labels.astype(bool)
 
 
@@ -147,7 +149,7 @@ def _one_hot(name, labels, other):
         return labels
     num_labels = other.shape[1]
     if labels.size and labels.max() >= num_labels:
-        raise ValueError(
+        raise InputError(
             f"{name} of shape {labels.shape} hold class {labels.max()}, the other side's labels "
             f"have shape {other.shape}"
         )

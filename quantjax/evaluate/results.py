@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.evaluate.bootstrap import mean_interval, randomization_p_value
 
 
@@ -169,21 +170,21 @@ def compare(
       Evaluation, CIKM 2007 (the randomization test).
     """
     if num_resamples < 1:
-        raise ValueError(f"num_resamples must be 1 or more, got {num_resamples}")
+        raise InputError(f"num_resamples must be 1 or more, got {num_resamples}")
     metric = a.metric if metric is None else metric
     for side, results in (("a", a), ("b", b)):
         if metric not in results.per_query:
             known = ", ".join(results.per_query)
-            raise ValueError(
+            raise InputError(
                 f"numbers of different ids are different quantities: {side} has {known}, "
                 f"not {metric}"
             )
     if a.num_database != b.num_database:
-        raise ValueError(
+        raise InputError(
             f"results must be of one database, got {a.num_database} and {b.num_database} items"
         )
     if a.task_digest != b.task_digest:
-        raise ValueError(
+        raise InputError(
             "a paired comparison needs the same queries in the same order and the same database, "
             f"got tasks of digest {a.task_digest} and {b.task_digest}"
         )

@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
+from quantjax.errors import InputError, MissingFileError
 from quantjax.quantizers import (
     BinaryCodec,
     ClassCodec,
@@ -80,15 +81,15 @@ def save(
     folder = pathlib.Path(folder)
     kind = next((name for name, cls in _KINDS.items() if type(codec) is cls), None)
     if kind is None:
-        raise ValueError(f"no format for {type(codec).__name__}; there are {', '.join(_KINDS)}")
+        raise InputError(f"no format for {type(codec).__name__}; there are {', '.join(_KINDS)}")
     ids = np.arange(len(codes), dtype=np.int64) if ids is None else np.asarray(ids, np.int64)
     codes = np.asarray(codes)
     if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != codec.num_bytes:
-        raise ValueError(
+        raise InputError(
             f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
         )
     if ids.shape != (len(codes),):
-        raise ValueError(f"ids must have shape ({len(codes)},), got {ids.shape}")
+        raise InputError(f"ids must have shape ({len(codes)},), got {ids.shape}")
     arrays, settings = _parts(codec)
     tensors = {"codes": codes, "ids": ids, **{f"codec.{name}": x for name, x in arrays.items()}}
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
@@ -126,12 +127,12 @@ def load(folder: str | pathlib.Path) -> Artefact:
     folder = pathlib.Path(folder)
     for name in ("codes.json", "codes.safetensors"):
         if not (folder / name).is_file():
-            raise FileNotFoundError(f"{folder} has no {name}; save an index there first")
+            raise MissingFileError(f"{folder} has no {name}; save an index there first")
     try:
         manifest = dict(json.loads((folder / "codes.json").read_text()))
         tensors = safetensors_numpy.load((folder / "codes.safetensors").read_bytes())
     except _UNREADABLE as error:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds no readable codes: {_shown(error)}; save them again"
         ) from None
     _check_manifest(manifest, folder)
@@ -142,14 +143,14 @@ def load(folder: str | pathlib.Path) -> Artefact:
         if found.get(name) != manifest["digests"].get(name)
     )
     if wrong:
-        raise ValueError(
+        raise InputError(
             f"{folder}: {_shown(', '.join(wrong))} not what the manifest says; the files are "
             "damaged or of two different saves, save them again"
         )
     try:
         codec = _codec(manifest, tensors)
     except _UNREADABLE as error:
-        raise ValueError(
+        raise InputError(
             f"{folder} holds codes, ids and a codec that do not fit: {_shown(error)}; save them "
             "again"
         ) from None
@@ -158,20 +159,20 @@ def load(folder: str | pathlib.Path) -> Artefact:
 
 def _check_manifest(manifest, folder):
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise ValueError(
+        raise InputError(
             f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
             f"{_shown(manifest.get('format'))} version {_shown(manifest.get('version'))}"
         )
     missing = sorted({"codec", "settings", "digests"} - manifest.keys())
     if missing or str(manifest["codec"]) not in _KINDS:
-        raise ValueError(
+        raise InputError(
             f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
             f"got codec {_shown(manifest.get('codec'))!r} and "
             f"{', '.join(missing) or 'nothing'} missing"
         )
     for name in ("settings", "digests"):
         if not isinstance(manifest[name], dict):
-            raise ValueError(
+            raise InputError(
                 f"{folder}/codes.json must have an object of {name}, got {_shown(manifest[name])}"
             )
 
@@ -187,25 +188,25 @@ def _codec(manifest, tensors):
     }
     for name, value in {**arrays, **manifest["settings"]}.items():
         if is_setting[name] != (name in manifest["settings"]):
-            raise ValueError(f"{name} must be {'a setting' if is_setting[name] else 'a tensor'}")
+            raise InputError(f"{name} must be {'a setting' if is_setting[name] else 'a tensor'}")
         if is_setting[name] and type(value) is not (str if name == "metric" else int):
-            raise ValueError(f"{name} must not be {value!r}")
+            raise InputError(f"{name} must not be {value!r}")
     for name, x in arrays.items():
         if not np.isfinite(x).all():
-            raise ValueError(f"{name} must be of finite numbers")
+            raise InputError(f"{name} must be of finite numbers")
     codec = kind(**arrays, **manifest["settings"])
     codec.check()
     codes, ids = tensors["codes"], tensors["ids"]
     if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
-        raise ValueError(f"codes must be uint8 [N, {codec.num_bytes}], got {codes.shape}")
+        raise InputError(f"codes must be uint8 [N, {codec.num_bytes}], got {codes.shape}")
     if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
-        raise ValueError(f"codes must have zeros behind their {codec.bits} bits")
+        raise InputError(f"codes must have zeros behind their {codec.bits} bits")
     if ids.dtype != np.int64 or ids.shape != codes.shape[:1]:
-        raise ValueError(f"ids must be int64 {codes.shape[:1]}, got {ids.dtype} {ids.shape}")
+        raise InputError(f"ids must be int64 {codes.shape[:1]}, got {ids.dtype} {ids.shape}")
     due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}
     for name, value in due.items():
         if manifest.get(name) != value:
-            raise ValueError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
+            raise InputError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
     with np.errstate(over="raise"):
         return dataclasses.replace(codec, **{name: jnp.asarray(x) for name, x in arrays.items()})
 
@@ -224,7 +225,7 @@ def _parts(codec):
 
 def _real(name, x):
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ValueError(f"{name} must be of real numbers, got {x.dtype}")
+        raise InputError(f"{name} must be of real numbers, got {x.dtype}")
     return x
 
 

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
+
 
 def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
     """Returns the first rows of [H; -H], H being Sylvester's Hadamard matrix.
@@ -27,11 +29,11 @@ def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
     """
     _check_sizes(num_classes, num_bits)
     if num_bits & (num_bits - 1):
-        raise ValueError(
+        raise InputError(
             f"num_bits must be a power of two, got {num_bits}; bernoulli_centres takes any"
         )
     if num_classes > 2 * num_bits:
-        raise ValueError(
+        raise InputError(
             f"num_classes must be at most 2 * num_bits = {2 * num_bits}, got {num_classes}; "
             "bernoulli_centres takes any"
         )
@@ -71,7 +73,7 @@ def bernoulli_centres(
     """
     _check_sizes(num_classes, num_bits)
     if num_candidates < 1:
-        raise ValueError(f"num_candidates must be 1 or more, got {num_candidates}")
+        raise InputError(f"num_candidates must be 1 or more, got {num_candidates}")
     balanced = jnp.where(jnp.arange(num_bits) < num_bits // 2, -1, 1).astype(jnp.float32)
 
     def add_one(centres, numbered_key):
@@ -112,9 +114,9 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
       CVPR 2020, section 3.2.
     """
     if labels.ndim != 2:
-        raise ValueError(f"labels must have shape [B, L], got {labels.shape}")
+        raise InputError(f"labels must have shape [B, L], got {labels.shape}")
     if centres.ndim != 2 or centres.shape[0] != labels.shape[1]:
-        raise ValueError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
+        raise InputError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
     centres = jnp.asarray(centres)
     votes = (labels > 0).astype(jnp.float32) @ centres.astype(jnp.float32)
     tie = jax.random.rademacher(key, (centres.shape[1],), jnp.float32)
@@ -124,4 +126,4 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
 def _check_sizes(num_classes, num_bits):
     for name, size in (("num_classes", num_classes), ("num_bits", num_bits)):
         if size < 1:
-            raise ValueError(f"{name} must be 1 or more, got {size}")
+            raise InputError(f"{name} must be 1 or more, got {size}")

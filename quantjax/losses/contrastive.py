@@ -7,6 +7,7 @@ Rows name their columns by number, so that on many devices local rows meet gathe
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.losses.shapes import check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
@@ -222,7 +223,7 @@ def _bernoulli_divergence(x, constant):
 
 def _check_columns(queries, keys, positives, selves):
     if queries.ndim != 2:
-        raise ValueError(f"queries must have shape [B, D], got {queries.shape}")
+        raise InputError(f"queries must have shape [B, D], got {queries.shape}")
     _check_gathered("keys", keys, queries)
     _check_row_numbers("positives", positives, queries)
     _check_row_numbers("selves", selves, queries)
@@ -230,9 +231,9 @@ def _check_columns(queries, keys, positives, selves):
 
 def _check_gathered(name, columns, rows):
     if columns.ndim != 2 or columns.shape[1] != rows.shape[1]:
-        raise ValueError(f"{name} must have shape (N, {rows.shape[1]}), got {columns.shape}")
+        raise InputError(f"{name} must have shape (N, {rows.shape[1]}), got {columns.shape}")
 
 
 def _check_row_numbers(name, numbers, rows):
     if numbers.shape != rows.shape[:1]:
-        raise ValueError(f"{name} must have shape ({rows.shape[0]},), got {numbers.shape}")
+        raise InputError(f"{name} must have shape ({rows.shape[0]},), got {numbers.shape}")

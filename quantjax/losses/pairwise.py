@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.losses.shapes import check_pairs
 from quantjax.losses.vectors import cosines, squared_distances, widen
 
@@ -181,9 +182,9 @@ def pair_weights(
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
     """
     if similar.ndim != 2:
-        raise ValueError(f"similar must have shape [Q, N], got {similar.shape}")
+        raise InputError(f"similar must have shape [Q, N], got {similar.shape}")
     if jaccard is not None and jaccard.shape != similar.shape:
-        raise ValueError(f"jaccard must have shape {similar.shape}, got {jaccard.shape}")
+        raise InputError(f"jaccard must have shape {similar.shape}, got {jaccard.shape}")
     confidence = 1 if jaccard is None else widen(jaccard)
     fraction = jnp.asarray(similar_fraction, jnp.float32)
     return jnp.where(similar > 0, confidence / fraction, 1 / (1 - fraction))

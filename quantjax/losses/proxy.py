@@ -6,6 +6,7 @@ Such losses need no pairs. `quantjax.losses.centres` makes the codes.
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.losses.shapes import check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
@@ -135,9 +136,9 @@ def _cross_entropy(logits, labels):
 
 def _check_classes(x, labels, name, classes):
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [B, D], got {x.shape}")
+        raise InputError(f"x must have shape [B, D], got {x.shape}")
     if labels.ndim != 2 or labels.shape[0] != x.shape[0]:
-        raise ValueError(f"labels must have shape ({x.shape[0]}, L), got {labels.shape}")
+        raise InputError(f"labels must have shape ({x.shape[0]}, L), got {labels.shape}")
     due = (labels.shape[1], x.shape[1])
     if classes.shape != due:
-        raise ValueError(f"{name} must have shape {due}, got {classes.shape}")
+        raise InputError(f"{name} must have shape {due}, got {classes.shape}")

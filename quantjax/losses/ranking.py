@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.losses.shapes import check_pairs
 from quantjax.losses.vectors import cosines, widen
 
@@ -101,7 +102,7 @@ def smooth_recall_at_k(
     """
     check_pairs(queries, database, similar)
     if not 0 < len(top_ks) == len(count_temperatures):
-        raise ValueError(
+        raise InputError(
             f"count_temperatures must have one value for each K of {top_ks}, "
             f"got {count_temperatures}"
         )
@@ -134,5 +135,5 @@ def _smooth_ranks(cosine, counted, temperature):
 
 def _all_but_selves(selves, similar):
     if selves.shape != similar.shape[:1]:
-        raise ValueError(f"selves must have shape ({similar.shape[0]},), got {selves.shape}")
+        raise InputError(f"selves must have shape ({similar.shape[0]},), got {selves.shape}")
     return jnp.arange(similar.shape[1]) != jnp.asarray(selves)[:, None]

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.losses.vectors import squared_distances, widen
 
 
@@ -83,9 +84,9 @@ def each_triplet(
       ValueError: if the shapes do not agree.
     """
     if anchors.ndim != 2:
-        raise ValueError(f"anchors must have shape [A, D], got {anchors.shape}")
+        raise InputError(f"anchors must have shape [A, D], got {anchors.shape}")
     if candidates.ndim != 2 or candidates.shape[1] != anchors.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"candidates must have shape (N, {anchors.shape[1]}), got {candidates.shape}"
         )
     # Before the rows are spread: a row's gradient is a sum over its triplets.
@@ -192,11 +193,11 @@ def group_hard(
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
     """
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+        raise InputError(f"x must have shape [N, D], got {x.shape}")
     if label.ndim != 2 or label.shape[0] != x.shape[0]:
-        raise ValueError(f"label must have shape ({x.shape[0]}, L), got {label.shape}")
+        raise InputError(f"label must have shape ({x.shape[0]}, L), got {label.shape}")
     if not 1 <= num_groups <= x.shape[0]:
-        raise ValueError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
+        raise InputError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
     x, label = widen(x), widen(label)
     size = -(-x.shape[0] // num_groups)
     shuffle_key, *keys = jax.random.split(key, num_groups + 1)
@@ -242,15 +243,15 @@ def _flat(negatives, mask):
 
 def _marks(positive, negative):
     if positive.ndim != 2:
-        raise ValueError(f"positive must have shape [A, N], got {positive.shape}")
+        raise InputError(f"positive must have shape [A, N], got {positive.shape}")
     if negative.shape != positive.shape:
-        raise ValueError(f"negative must have shape {positive.shape}, got {negative.shape}")
+        raise InputError(f"negative must have shape {positive.shape}, got {negative.shape}")
     return jnp.asarray(positive) > 0, jnp.asarray(negative) > 0
 
 
 def _measured(distances, positive, negative):
     if distances.ndim != 2:
-        raise ValueError(f"distances must have shape [A, N], got {distances.shape}")
+        raise InputError(f"distances must have shape [A, N], got {distances.shape}")
     if positive.shape != distances.shape:
-        raise ValueError(f"positive must have shape {distances.shape}, got {positive.shape}")
+        raise InputError(f"positive must have shape {distances.shape}, got {positive.shape}")
     return widen(distances), *_marks(positive, negative)

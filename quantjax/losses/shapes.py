@@ -2,6 +2,8 @@
 
 import jax
 
+from quantjax.errors import InputError
+
 
 def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> None:
     """Refuses pair arguments whose shapes do not agree.
@@ -15,12 +17,12 @@ def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> 
       ValueError: naming the argument, its shape and the shape that was due.
     """
     if queries.ndim != 2:
-        raise ValueError(f"queries must have shape [Q, D], got {queries.shape}")
+        raise InputError(f"queries must have shape [Q, D], got {queries.shape}")
     if database.ndim != 2 or database.shape[1] != queries.shape[1]:
-        raise ValueError(f"database must have shape (N, {queries.shape[1]}), got {database.shape}")
+        raise InputError(f"database must have shape (N, {queries.shape[1]}), got {database.shape}")
     due = (queries.shape[0], database.shape[0])
     if similar.shape != due:
-        raise ValueError(f"similar must have shape {due}, got {similar.shape}")
+        raise InputError(f"similar must have shape {due}, got {similar.shape}")
 
 
 def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Array) -> None:
@@ -36,9 +38,9 @@ def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Arra
       ValueError: naming both arrays and their shapes.
     """
     if reference.ndim != 2:
-        raise ValueError(f"{reference_name} must have shape [B, D], got {reference.shape}")
+        raise InputError(f"{reference_name} must have shape [B, D], got {reference.shape}")
     if x.shape != reference.shape:
-        raise ValueError(
+        raise InputError(
             f"{name} must have the shape of {reference_name}, {reference.shape}, got {x.shape}"
         )
 
@@ -54,7 +56,7 @@ def check_rows(name: str, x: jax.Array) -> None:
       ValueError: naming the array and its shape.
     """
     if x.ndim != 2:
-        raise ValueError(f"{name} must have shape [B, D], got {x.shape}")
+        raise InputError(f"{name} must have shape [B, D], got {x.shape}")
 
 
 def check_soft(soft: jax.Array) -> None:
@@ -67,7 +69,7 @@ def check_soft(soft: jax.Array) -> None:
       ValueError: naming the shape.
     """
     if soft.ndim != 3:
-        raise ValueError(f"soft must have shape [M, N, K], got {soft.shape}")
+        raise InputError(f"soft must have shape [M, N, K], got {soft.shape}")
 
 
 def check_triplets(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -> None:

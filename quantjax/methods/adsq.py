@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import labels, losses
+from quantjax.errors import InputError
 from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec, binary
@@ -127,11 +128,11 @@ def adsq(
       ValueError: if bits or label_epochs are not possible, or a stream is called "label_net".
     """
     if bits < 1 or label_epochs < 0:
-        raise ValueError(
+        raise InputError(
             f"bits must be 1 or more and label_epochs 0 or more, got {bits} and {label_epochs}"
         )
     if "label_net" in streams:
-        raise ValueError(f"streams must have names other than label_net, got {streams}")
+        raise InputError(f"streams must have names other than label_net, got {streams}")
     networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
     inputs_of = {"label_net": _label_vectors, **dict.fromkeys(streams, inputs)}
     embed = functools.partial(_embed, networks, inputs_of)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import losses
+from quantjax.errors import InputError
 from quantjax.losses.vectors import squared_distances, widen
 from quantjax.methods.base import Batch, Inputs, Method, Phase, Refresh
 from quantjax.models.base import Network
@@ -146,7 +147,7 @@ def deepquan(
     product.check_metric(metric)
     packing.bits_per_codeword(num_codewords)
     if num_codebooks < 1 or dim % num_codebooks:
-        raise ValueError(
+        raise InputError(
             f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
             "codebooks"
         )
@@ -212,7 +213,7 @@ def deepquan(
 
     def codec(params, state):
         if not state["fitted"]:
-            raise ValueError(
+            raise InputError(
                 f"codebooks do not exist before epoch {pretrain_epochs} or the end of training; "
                 "train longer or refresh first"
             )

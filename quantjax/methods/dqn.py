@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import labels, losses
+from quantjax.errors import InputError
 from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, packing, product
@@ -237,7 +238,7 @@ def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
         codebooks, fitted = codebooks_of(params, state)
         if not fitted:
             end = " or the end of training" if refresh.at_end else ""
-            raise ValueError(
+            raise InputError(
                 f"codebooks do not exist before epoch {refresh.start}{end}; "
                 "train longer or refresh first"
             )
@@ -264,7 +265,7 @@ def _codebooks_shape(dim, num_codebooks, num_codewords, metric):
     product.check_metric(metric)
     packing.bits_per_codeword(num_codewords)
     if num_codebooks < 1 or dim % num_codebooks:
-        raise ValueError(
+        raise InputError(
             f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
             "codebooks"
         )

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax import labels, losses
+from quantjax.errors import InputError
 from quantjax.losses import selection
 from quantjax.losses.vectors import squared_distances, unit, widen
 from quantjax.methods.base import Inputs, Method, Phase, images
@@ -101,7 +102,7 @@ def triplet_quantization(
       ValueError: if bits are below 1; when traced, if the network's output has another width.
     """
     if bits < 1:
-        raise ValueError(f"bits must be 1 or more, got {bits}")
+        raise InputError(f"bits must be 1 or more, got {bits}")
     if quantization is None:
         quantization = on_triplets(
             functools.partial(losses.triplet_quantization, margin=margin / 4)
@@ -117,7 +118,7 @@ def triplet_quantization(
             params["net"], state["nets"]["net"], inputs(batch), **options
         )
         if output.shape[1:] != (bits,):
-            raise ValueError(f"the network must return [B, {bits}], got {output.shape}")
+            raise InputError(f"the network must return [B, {bits}], got {output.shape}")
         return activation(output), net_state
 
     def loss(params, state, batch, context):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from quantjax.errors import InputError
 from quantjax.metrics.harmonic import Array
 from quantjax.metrics.identifiers import DENOMINATORS, TIES, check_choice, check_cut
 
@@ -55,7 +56,7 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
     distances, relevant = _as_array(distances), _as_array(relevant)
     _check_shapes("relevant", relevant, distances)
     if relevant.dtype != bool:
-        raise ValueError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
+        raise InputError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
     _check_numbers(distances)
     return distances, relevant
 
@@ -78,15 +79,15 @@ def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Arra
     distances, grades = _as_array(distances), _as_array(grades)
     _check_shapes("grades", grades, distances)
     if not jnp.issubdtype(grades.dtype, np.integer):
-        raise ValueError(f"grades must be integers, got {grades.dtype}: count shared labels")
+        raise InputError(f"grades must be integers, got {grades.dtype}: count shared labels")
     if not isinstance(num_grades, (int, np.integer)) or not 2 <= num_grades <= MOST_GRADES:
-        raise ValueError(
+        raise InputError(
             f"num_grades must be an integer from 2 to {MOST_GRADES}, got {num_grades!r}"
         )
     if not isinstance(grades, Tracer) and grades.size:
         least, most = grades.min(), grades.max()
         if not 0 <= least <= most < num_grades:
-            raise ValueError(
+            raise InputError(
                 f"grades must be from 0 to num_grades - 1 = {num_grades - 1}, got {least} to {most}"
             )
     _check_numbers(distances)
@@ -95,11 +96,11 @@ def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Arra
 
 def _check_shapes(name, values, distances):
     if distances.ndim != 2 or distances.shape[1] == 0:
-        raise ValueError(
+        raise InputError(
             f"distances must have shape [Q, N] with at least one item, got {distances.shape}"
         )
     if values.shape != distances.shape:
-        raise ValueError(
+        raise InputError(
             f"{name} must have the shape of distances, {distances.shape}, got {values.shape}"
         )
 
@@ -110,7 +111,7 @@ def _check_numbers(distances):
     elif not isinstance(distances, Tracer):
         rows = np.flatnonzero(np.isnan(distances).any(axis=1))
         if rows.size:
-            raise ValueError(
+            raise InputError(
                 f"distances must be numbers, got NaN in row {rows[0]} "
                 f"({rows.size} of {len(distances)} rows): look for a zero vector or a diverged loss"
             )
@@ -118,11 +119,11 @@ def _check_numbers(distances):
 
 def _check_whole(distances):
     if not jnp.issubdtype(distances.dtype, np.integer):
-        raise ValueError(f"distances must be real numbers, got {distances.dtype}")
+        raise InputError(f"distances must be real numbers, got {distances.dtype}")
     if isinstance(distances, jax.Array) or distances.size == 0:
         return
     if not -(2**31) <= distances.min() <= distances.max() < 2**31:
-        raise ValueError(
+        raise InputError(
             f"integer distances must fit in int32, got {distances.min()} to {distances.max()}"
         )
 
@@ -141,9 +142,9 @@ def check_counts(counts: Array) -> Array:
     """
     counts = _as_array(counts)
     if counts.ndim != 3 or counts.shape[1] == 0 or counts.shape[2] != 2:
-        raise ValueError(f"counts must have shape [Q, levels, 2], got {counts.shape}")
+        raise InputError(f"counts must have shape [Q, levels, 2], got {counts.shape}")
     if not jnp.issubdtype(counts.dtype, np.integer):
-        raise ValueError(f"counts must be integers, got {counts.dtype}")
+        raise InputError(f"counts must be integers, got {counts.dtype}")
     if not isinstance(counts, Tracer):
         _check_values(np.asarray(counts))
     return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
@@ -153,13 +154,13 @@ def _check_values(counts):
     items, relevant = counts[..., 0], counts[..., 1]
     wrong = np.flatnonzero(((relevant < 0) | (relevant > items)).any(axis=1))
     if wrong.size:
-        raise ValueError(
+        raise InputError(
             "counts must hold 0 <= relevant counts[..., 1] <= items counts[..., 0] at every "
             f"level; row {wrong[0]} does not"
         )
     total = items.sum(axis=1, dtype=np.float64).max(initial=0)
     if total >= 2**31:
-        raise ValueError(f"counts must sum to less than 2^31 items a query, got {total:.0f}")
+        raise InputError(f"counts must sum to less than 2^31 items a query, got {total:.0f}")
 
 
 def check_graded_counts(counts: Array) -> Array:
@@ -176,12 +177,12 @@ def check_graded_counts(counts: Array) -> Array:
     """
     counts = _as_array(counts)
     if counts.ndim != 3 or counts.shape[1] == 0 or not 2 <= counts.shape[2] <= MOST_GRADES:
-        raise ValueError(
+        raise InputError(
             f"graded counts must have shape [Q, levels, G] with G from 2 to {MOST_GRADES}, "
             f"got {counts.shape}"
         )
     if not jnp.issubdtype(counts.dtype, np.integer):
-        raise ValueError(f"graded counts must be integers, got {counts.dtype}")
+        raise InputError(f"graded counts must be integers, got {counts.dtype}")
     if not isinstance(counts, Tracer):
         _check_graded_values(np.asarray(counts))
     return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
@@ -190,11 +191,11 @@ def check_graded_counts(counts: Array) -> Array:
 def _check_graded_values(counts):
     wrong = np.flatnonzero((counts < 0).any(axis=(1, 2)))
     if wrong.size:
-        raise ValueError(f"graded counts must not be negative; row {wrong[0]} has such a number")
+        raise InputError(f"graded counts must not be negative; row {wrong[0]} has such a number")
     weights = np.maximum(np.arange(counts.shape[2]), 1.0)
     total = (counts * weights).sum((1, 2)).max(initial=0)
     if total >= 2**31:
-        raise ValueError(
+        raise InputError(
             f"items and their grades must sum to less than 2^31 a query, got {total:.0f}"
         )
 
@@ -214,15 +215,15 @@ def check_chance(num_relevant: Array, num_items: int) -> Array:
     """
     num_relevant = _as_array(num_relevant)
     if num_relevant.ndim != 1 or not jnp.issubdtype(num_relevant.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"num_relevant must be integers [Q], got {num_relevant.dtype} {num_relevant.shape}"
         )
     if not isinstance(num_items, (int, np.integer)) or not 1 <= num_items < 2**31:
-        raise ValueError(f"num_items must be an integer from 1 to 2^31 - 1, got {num_items!r}")
+        raise InputError(f"num_items must be an integer from 1 to 2^31 - 1, got {num_items!r}")
     if not isinstance(num_relevant, Tracer):
         values = np.asarray(num_relevant)
         if values.size and not 0 <= values.min() <= values.max() <= num_items:
-            raise ValueError(
+            raise InputError(
                 f"num_relevant must be from 0 to num_items = {num_items}, "
                 f"got {values.min()} to {values.max()}"
             )

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.metrics import cutoffs
 from quantjax.metrics.checks import check_distances
 from quantjax.metrics.harmonic import Array
@@ -183,7 +184,7 @@ def mean_average_precision_as(
     check_choice("distance", distance, convention.distances)
     distances, relevant = (np.asarray(part) for part in check_distances(distances, relevant))
     if not len(distances):
-        raise ValueError(f"distances must have at least one row, got {distances.shape}")
+        raise InputError(f"distances must have at least one row, got {distances.shape}")
     cut = convention.cut(top_k, convention.reach(distances))
     rows = max(1, _ENTRIES // distances.shape[1])
     tiles = [

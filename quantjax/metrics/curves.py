@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.metrics.checks import check_counts, check_distances, check_ties
 from quantjax.metrics.entry import run
 from quantjax.metrics.harmonic import Array
@@ -97,7 +98,7 @@ def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -
     _check_radius(radius)
     distances, relevant = check_distances(distances, relevant)
     if not jnp.issubdtype(distances.dtype, np.integer):
-        raise ValueError(
+        raise InputError(
             f"distances must be integers to lie on a radius or not, got {distances.dtype}: "
             "round whole numbers to int32 first"
         )
@@ -160,11 +161,11 @@ def _ball(counts, radius):
 def _check_cuts(cuts, num_items):
     cuts = np.asarray(cuts)
     if cuts.ndim != 1 or not np.issubdtype(cuts.dtype, np.integer) or (cuts < 1).any():
-        raise ValueError(f"cuts must be integers of at least 1 in one row, got {cuts}")
+        raise InputError(f"cuts must be integers of at least 1 in one row, got {cuts}")
     return np.minimum(cuts, num_items)
 
 
 def _check_radius(radius):
     whole = isinstance(radius, (int, np.integer)) and not isinstance(radius, bool)
     if not whole or radius < 0:
-        raise ValueError(f"radius must be an integer of at least 0, got {radius!r}")
+        raise InputError(f"radius must be an integer of at least 0, got {radius!r}")

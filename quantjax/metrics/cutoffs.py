@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 
 class Cut(NamedTuple):
     """Where a ranking is cut.
@@ -35,7 +37,7 @@ def as_slice(top_k: int | None, num_items: int) -> Cut:
     _check_whole(top_k)
     ranks = len(range(num_items)[:top_k])
     if ranks < 1:
-        raise ValueError(f"top_k must leave at least one of {num_items} items, got {top_k}")
+        raise InputError(f"top_k must leave at least one of {num_items} items, got {top_k}")
     if top_k < 0:
         return Cut(ranks, f"all{top_k}")
     return Cut(ranks, f"{top_k}" if top_k <= num_items else f"all({top_k})")
@@ -48,10 +50,10 @@ def within(top_k: int | None, num_items: int) -> Cut:
       ValueError: for the rest.
     """
     if top_k is None:
-        raise ValueError(f"top_k must be from 1 to {num_items}, the items in a ranking, got None")
+        raise InputError(f"top_k must be from 1 to {num_items}, the items in a ranking, got None")
     _check_whole(top_k)
     if not 1 <= top_k <= num_items:
-        raise ValueError(
+        raise InputError(
             f"top_k must be from 1 to {num_items}, the items in a ranking, got {top_k}"
         )
     return Cut(int(top_k), f"{top_k}")
@@ -74,10 +76,10 @@ def never(top_k: int | None, num_items: int) -> Cut:
       ValueError: if `top_k` is not None.
     """
     if top_k is not None:
-        raise ValueError(f"top_k must be None, since the original ignores it, got {top_k}")
+        raise InputError(f"top_k must be None, since the original ignores it, got {top_k}")
     return Cut(num_items, "all")
 
 
 def _check_whole(top_k):
     if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)):
-        raise ValueError(f"top_k must be an integer or None, got {top_k!r}")
+        raise InputError(f"top_k must be an integer or None, got {top_k!r}")

@@ -4,6 +4,8 @@ from collections.abc import Collection
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 TIES = ("expected", "best", "worst")
 DENOMINATORS = ("hits", "capped", "all")
 DISTANCES = ("aqd", "sqd", "float", "hamming")
@@ -84,7 +86,7 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
     """
     if type(value) not in map(type, choices) or value not in choices:
         due = ", ".join(map(repr, choices))
-        raise ValueError(f"{name} must be one of {due}, got {value!r}")
+        raise InputError(f"{name} must be one of {due}, got {value!r}")
 
 
 def check_cut(top_k: object) -> None:
@@ -98,6 +100,6 @@ def check_cut(top_k: object) -> None:
     """
     whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
     if top_k is not None and not (whole and top_k >= 1):
-        raise ValueError(
+        raise InputError(
             f"top_k must be an integer of at least 1, or None for all items, got {top_k!r}"
         )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.metrics.checks import check_distances
 from quantjax.metrics.harmonic import Array
 
@@ -26,9 +27,9 @@ def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
       ValueError: if the shapes do not agree, a number is NaN, or `bits` is less than 1.
     """
     if bits < 1:
-        raise ValueError(f"bits must be at least 1, got {bits}")
+        raise InputError(f"bits must be at least 1, got {bits}")
     if np.shape(hamming) != np.shape(distances):
-        raise ValueError(
+        raise InputError(
             f"distances must have the shape of hamming, {np.shape(hamming)}, "
             f"got {np.shape(distances)}"
         )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from quantjax.errors import InputError
 from quantjax.models import convolution
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.weights import Source, after_flattening
@@ -134,7 +135,7 @@ def map_shape(input_shape: tuple[int, int, int], table: tuple[Convolution, ...])
             maps = jax.ShapeDtypeStruct((1, height, width, row.channels), jnp.float32)
             _, height, width, _ = jax.eval_shape(row.after, maps).shape
         if min(height, width) < 1:
-            raise ValueError(f"images of shape {input_shape} are too small for these convolutions")
+            raise InputError(f"images of shape {input_shape} are too small for these convolutions")
     return height, width
 
 
@@ -191,7 +192,7 @@ def alexnet_torchvision(
 
 def _network(input_shape, table, dim):
     if len(input_shape) != 3:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
     check_positive(dim=dim)
     map_shape(input_shape, table)
     return from_nnx(functools.partial(AlexNet, tuple(input_shape), table, FEATURES, dim))

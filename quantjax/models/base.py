@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from quantjax.errors import InputError
+
 
 class Network(NamedTuple):
     """A network as pure functions over nested dicts of arrays.
@@ -39,7 +41,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
 
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
     if jax.tree.leaves(nnx.state(abstract, nnx.RngState)):
-        raise ValueError(
+        raise InputError(
             f"{type(abstract).__name__} holds random state; build it without rngs for dropout and "
             "pass rngs at call, so that a step's randomness is a function of seed and step"
         )
@@ -51,7 +53,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
         try:
             jax.eval_shape(lambda x: apply(params, state, x, train=False)[0], example)
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"{type(abstract).__name__} does not take inputs of shape {example.shape}: {error}"
             ) from error
         return params, state
@@ -81,7 +83,7 @@ def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
       ValueError: if they are of another shape.
     """
     if x.shape[1:] != input_shape:
-        raise ValueError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
+        raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
 
 
 def check_positive(**sizes: int | Sequence[int] | None) -> None:
@@ -89,7 +91,7 @@ def check_positive(**sizes: int | Sequence[int] | None) -> None:
     for name, given in sizes.items():
         numbers = given if isinstance(given, Sequence) else [given]
         if any(number is not None and number < 1 for number in numbers):
-            raise ValueError(f"{name} must be 1 or more, got {given}")
+            raise InputError(f"{name} must be 1 or more, got {given}")
 
 
 def _filled(nnx, abstract, values):

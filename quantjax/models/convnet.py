@@ -5,6 +5,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
+from quantjax.errors import InputError
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 
 _HE = nnx.initializers.he_normal()
@@ -76,7 +77,7 @@ def convnet(
         dim=dim,
     )
     if len(kernel_sizes) != len(channels):
-        raise ValueError(
+        raise InputError(
             f"kernel_sizes must have one entry for each of {len(channels)} channels, got "
             f"{kernel_sizes}"
         )

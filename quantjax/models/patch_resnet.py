@@ -8,6 +8,7 @@ import functools
 import jax.numpy as jnp
 from flax import nnx
 
+from quantjax.errors import InputError
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.norm import BatchNorm
 
@@ -113,13 +114,13 @@ def patch_resnet(
         for every stage, or a size is below 1.
     """
     if len(num_blocks) != len(channels):
-        raise ValueError(
+        raise InputError(
             f"num_blocks must have one entry for each of {len(channels)} channels, got {num_blocks}"
         )
     check_positive(input_shape=input_shape, channels=channels, dim=dim)
     height, width, _ = input_shape
     if patch < 1 or height % patch or width % patch:
-        raise ValueError(
+        raise InputError(
             f"patch must divide the image's sides, got {patch} for {height}x{width} pixels"
         )
     return from_nnx(

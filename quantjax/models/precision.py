@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.models.base import Network
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -26,7 +27,7 @@ def in_precision(network: Network, name: str) -> Network:
       ValueError: if the name is another one.
     """
     if name not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
     if name == "float32":
         return network
     dtype = PRECISIONS[name]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from quantjax.errors import InputError
 from quantjax.models import convolution
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 from quantjax.models.norm import BatchNorm
@@ -218,7 +219,7 @@ def build(
       ValueError: if input_shape is not three positive sizes, or dim not positive.
     """
     if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"input_shape must be (height, width, channels), got {input_shape}")
+        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
     check_positive(dim=dim)
     return from_nnx(functools.partial(ResNet, tuple(input_shape), stem, block, num_blocks, dim))
 
@@ -245,5 +246,5 @@ def names(path: str) -> str | None:
         case ["stages", stage, block, "shortcut", part, leaf]:
             layer = f"downsample.{_IN_SHORTCUT[part]}"
         case _:
-            raise ValueError(f"{path!r} is no target of a ResNet; names are of another network")
+            raise InputError(f"{path!r} is no target of a ResNet; names are of another network")
     return f"layer{int(stage) + 1}.{block}.{layer}.{_LEAVES[leaf]}"

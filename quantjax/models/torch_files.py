@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.pickles import restricted_pickle
 from quantjax.pickles.pickled_arrays import Global, are_counts
 
@@ -69,35 +70,35 @@ class Tensor(NamedTuple):
 def _storage(identity: Any) -> Storage:
     """Takes ("storage", its class, key, device, number of values[, view]) for a storage."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
-        raise ValueError("refused a persistent id that is no storage")
+        raise InputError("refused a persistent id that is no storage")
     _, kind, key, _, total, *view = identity
     dtype = _STORAGES.get(kind.name.removeprefix("torch ")) if type(kind) is Global else None
     if dtype is None or type(key) is not str or not are_counts(total):
-        raise ValueError("a storage must have a class, a key and a number of values")
+        raise InputError("a storage must have a class, a key and a number of values")
     _, start, size = view[0] if view and view[0] is not None else ("", 0, total)
     if not are_counts(start, size) or start + size > total:
-        raise ValueError(f"a part of storage {key[:40]!r} goes beyond its {total} values")
+        raise InputError(f"a part of storage {key[:40]!r} goes beyond its {total} values")
     return Storage(key, dtype, total, start, size)
 
 
 def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
     """Stands in for torch._utils._rebuild_tensor_v2: checks a view before anything is read."""
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
-        raise ValueError("a tensor must have a storage, a shape and strides")
+        raise InputError("a tensor must have a storage, a shape and strides")
     if not len(shape) == len(strides) <= 8 or not are_counts(offset, *shape, *strides):
-        raise ValueError("shape and strides of a tensor must be up to 8 whole numbers, 0 or more")
+        raise InputError("shape and strides of a tensor must be up to 8 whole numbers, 0 or more")
     count = math.prod(shape)
     last = offset + sum((axis - 1) * stride for axis, stride in zip(shape, strides, strict=True))
     # Equal strides of 0 would make a tensor of any size from one value.
     if count > storage.size or (count and last >= storage.size) or max(shape, default=0) > 2**40:
-        raise ValueError(f"a tensor {list(shape)} goes beyond its storage of {storage.size} values")
+        raise InputError(f"a tensor {list(shape)} goes beyond its storage of {storage.size} values")
     return Tensor(storage, offset, shape, strides)
 
 
 def _parameter(tensor: Tensor, *_: Any) -> Tensor:
     """Stands in for torch._utils._rebuild_parameter."""
     if type(tensor) is not Tensor:
-        raise ValueError("a parameter must have a tensor")
+        raise InputError("a parameter must have a tensor")
     return tensor
 
 
@@ -108,7 +109,7 @@ def _ordered_dict(*pairs: Any) -> dict:
     if type(items) is not list or not all(
         type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in items
     ):
-        raise ValueError("an ordered dict must have a list of pairs of text and value")
+        raise InputError("an ordered dict must have a list of pairs of text and value")
     return dict(items)
 
 
@@ -125,10 +126,10 @@ def view(tensor: Tensor, content: Mapping[str, bytes]) -> np.ndarray:
     """Returns a tensor as a read-only view of its storage's bytes, `content[key]`."""
     storage = tensor.storage
     if storage.key not in content:
-        raise ValueError(f"the file has no storage {storage.key[:40]!r}")
+        raise InputError(f"the file has no storage {storage.key[:40]!r}")
     data, width = content[storage.key], storage.dtype.itemsize
     if len(data) != storage.total * width:
-        raise ValueError(
+        raise InputError(
             f"storage {storage.key[:40]!r} takes {storage.total * width} bytes, got {len(data)}"
         )
     if not math.prod(tensor.shape):
@@ -153,19 +154,19 @@ def read_zip(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             # Members may overlap, or be compressed, and then outgrow the file: torch's do neither.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
-                raise ValueError("torch does not compress, this archive is compressed")
+                raise InputError("torch does not compress, this archive is compressed")
             if sum(info.file_size for info in members.values()) > len(data):
-                raise ValueError("its members are larger than the archive")
+                raise InputError("its members are larger than the archive")
             content = {key: archive.read(info) for key, info in members.items()}
     except _DAMAGED_ZIP as error:
         reason = str(error)[:200] or type(error).__name__
-        raise ValueError(
+        raise InputError(
             f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
         ) from error
     if "data.pkl" not in content:
-        raise ValueError(f"{name} is a zip archive, but torch.save did not write it: no data.pkl")
+        raise InputError(f"{name} is a zip archive, but torch.save did not write it: no data.pkl")
     if content.get("byteorder", b"little") != b"little":
-        raise ValueError(f"{name} was written on a big-endian machine, which is not supported")
+        raise InputError(f"{name} was written on a big-endian machine, which is not supported")
     value = _load(io.BytesIO(content["data.pkl"]), name)
     return value, {
         key.removeprefix("data/"): part for key, part in content.items() if key.startswith("data/")
@@ -185,11 +186,11 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
     _load(stream, name)
     protocol, machine = _load(stream, name), _load(stream, name)
     if protocol != 1001 or type(machine) is not dict or machine.get("little_endian") is not True:
-        raise ValueError(f"{name} is no file of protocol 1001 by a little-endian machine")
+        raise InputError(f"{name} is no file of protocol 1001 by a little-endian machine")
     value = _load(stream, name, storages)
     keys = _load(stream, name)
     if type(keys) is not list or not all(type(key) is str and key in storages for key in keys):
-        raise ValueError(f"cannot read {name}: its storages are not those that its tensors have")
+        raise InputError(f"cannot read {name}: its storages are not those that its tensors have")
     content = {}
     for key in keys:
         total = int.from_bytes(stream.read(8), "little")
@@ -197,7 +198,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
         size = storage.total * storage.dtype.itemsize
         content[key] = stream.read(min(size, len(data)))
         if total != storage.total or len(content[key]) != size:
-            raise ValueError(
+            raise InputError(
                 f"cannot read {name}: storage {key[:40]!r} takes {size} bytes, got "
                 f"{len(content[key])}; the file is truncated or damaged, fetch it anew"
             )
@@ -210,7 +211,7 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
         if storages is not None:
             first = storages.setdefault(storage.key, storage)
             if (first.dtype, first.total) != (storage.dtype, storage.total):
-                raise ValueError(f"storage {storage.key[:40]!r} has two sizes")
+                raise InputError(f"storage {storage.key[:40]!r} has two sizes")
         return storage
 
     try:
@@ -218,6 +219,6 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
             stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load
         )
     except ValueError as error:
-        raise ValueError(
+        raise InputError(
             f"{error}; if it holds a whole module, save the module's state_dict() alone"
         ) from error

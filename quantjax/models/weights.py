@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, deserialize
 
+from quantjax.errors import InputError
 from quantjax.models import torch_files
 
 _SAFETENSORS = {
@@ -64,7 +65,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _state_dict(*torch_files.read_legacy(data, str(path)), str(path))
     if data[8:9] == b"{":
         return _safetensors(data, str(path))
-    raise ValueError(
+    raise InputError(
         f"{path} is neither a safetensors file nor one that torch.save wrote; save the weights "
         "anew as safetensors"
     )
@@ -98,7 +99,7 @@ def load(
     targets = {path: leaf for tree in (params, net_state) for path, leaf in _by_path(tree).items()}
     sources = {path: _source(path, names) for path in targets}
     if isinstance(names, Mapping) and (strangers := sorted(set(names) - set(targets))):
-        raise ValueError(f"names has {strangers[0]!r}, which is no target")
+        raise InputError(f"names has {strangers[0]!r}, which is no target")
     missing, misfit = [], []
     values = dict(targets)
     for path, source in sources.items():
@@ -151,7 +152,7 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 def _source(path: str, names: Names) -> Source | None:
     if isinstance(names, Mapping) and path not in names:
-        raise ValueError(f"names has no entry for {path!r}; give None to keep its value")
+        raise InputError(f"names has no entry for {path!r}; give None to keep its value")
     source = names[path] if isinstance(names, Mapping) else names(path)
     if isinstance(source, str):
         return Source(source, _from_torch if path.split("/")[-1] == "kernel" else np.asarray)
@@ -164,9 +165,9 @@ def _from_torch(tensor: np.ndarray) -> np.ndarray:
 
 def _converted(value: np.ndarray, target: jax.Array) -> jax.Array:
     if value.shape != target.shape:
-        raise ValueError(f"has shape {value.shape}, due is {target.shape}")
+        raise InputError(f"has shape {value.shape}, due is {target.shape}")
     if jnp.issubdtype(value.dtype, jnp.floating) != jnp.issubdtype(target.dtype, jnp.floating):
-        raise ValueError(f"has type {value.dtype}, due is {target.dtype}")
+        raise InputError(f"has type {value.dtype}, due is {target.dtype}")
     return jnp.array(value, target.dtype)
 
 
@@ -177,7 +178,7 @@ def _refuse_misfits(groups: Mapping[str, list[str]]) -> None:
         if group
     ]
     if parts:
-        raise ValueError(f"the weights are not of this network; {'; '.join(parts)}")
+        raise InputError(f"the weights are not of this network; {'; '.join(parts)}")
 
 
 def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str, np.ndarray]:
@@ -185,18 +186,18 @@ def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]
     if not isinstance(value, dict):
-        raise ValueError(f"{name} holds no state dict, but {type(value).__name__}")
+        raise InputError(f"{name} holds no state dict, but {type(value).__name__}")
     tensors = {}
     for key, tensor in value.items():
         if type(key) is not str or type(tensor) is not torch_files.Tensor:
-            raise ValueError(
+            raise InputError(
                 f"{name} holds {type(tensor).__name__} under {str(key)[:80]!r}, not a tensor; due "
                 "is a state dict, itself or under 'state_dict' or 'model'"
             )
         try:
             tensors[key] = torch_files.view(tensor, content)
         except ValueError as error:
-            raise ValueError(f"cannot read {name}: {error}; fetch it anew") from error
+            raise InputError(f"cannot read {name}: {error}; fetch it anew") from error
     return tensors
 
 
@@ -207,7 +208,7 @@ def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
         raise _damaged(name, error) from error
     strange = sorted({entry["dtype"] for _, entry in entries} - set(_SAFETENSORS))
     if strange:
-        raise ValueError(f"{name} holds tensors of {strange[0]}, which is not supported")
+        raise InputError(f"{name} holds tensors of {strange[0]}, which is not supported")
     try:
         return {
             key: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
@@ -219,6 +220,6 @@ def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
 
 def _damaged(name: str, error: Exception) -> ValueError:
     reason = " ".join(str(error)[:200].split())
-    return ValueError(
+    return InputError(
         f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
     )

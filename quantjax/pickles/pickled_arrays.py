@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 _MAX_BITS = 128
 
 
@@ -34,7 +36,7 @@ def are_counts(*numbers: Any) -> bool:
 def _encode(text: str, encoding: str) -> bytes:
     """Stands in for _codecs.encode, by which Python 3 writes bytes in old protocols."""
     if encoding != "latin1":
-        raise ValueError("text may only be encoded as 'latin1'")
+        raise InputError("text may only be encoded as 'latin1'")
     return text.encode("latin1")
 
 
@@ -46,14 +48,14 @@ def _empty_bytes() -> bytes:
 def _dtype(code: str, *_: Any) -> Pending:
     """Stands in for numpy.dtype: booleans and numbers alone; the state carries the byte order."""
     if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
-        raise ValueError(f"refused dtype {code[:40]!r}, only booleans and numbers are allowed")
+        raise InputError(f"refused dtype {code[:40]!r}, only booleans and numbers are allowed")
 
     def build(state: tuple) -> np.dtype:
         if type(state) is not tuple or state[2:5] != (None, None, None):
-            raise ValueError("refused a structured dtype, only booleans and numbers are allowed")
+            raise InputError("refused a structured dtype, only booleans and numbers are allowed")
         # Any other text makes another type: "O," one of object pointers, taken from the file.
         if state[1] not in ("<", ">", "=", "|"):
-            raise ValueError("the byte order of a dtype must be '<', '>', '=' or '|'")
+            raise InputError("the byte order of a dtype must be '<', '>', '=' or '|'")
         return np.dtype(state[1] + code)
 
     return Pending(build, [])
@@ -62,21 +64,21 @@ def _dtype(code: str, *_: Any) -> Pending:
 def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
     """Views bytes as an array, once sizes agree; stands in for numpy's _frombuffer."""
     if not isinstance(dtype, np.dtype) or type(shape) is not tuple or len(shape) > 8:
-        raise ValueError("an array must have a dtype and a shape of at most 8 axes")
+        raise InputError("an array must have a dtype and a shape of at most 8 axes")
     if not are_counts(*shape):
-        raise ValueError("the axes of an array must be whole numbers, 0 or more")
+        raise InputError("the axes of an array must be whole numbers, 0 or more")
     if not isinstance(data, bytes | bytearray):
-        raise ValueError(f"the content of an array must be bytes, got {type(data).__name__}")
+        raise InputError(f"the content of an array must be bytes, got {type(data).__name__}")
     due = math.prod(shape) * dtype.itemsize
     if len(data) != due:
-        raise ValueError(f"an array {list(shape)} of {dtype} takes {due} bytes, got {len(data)}")
+        raise InputError(f"an array {list(shape)} of {dtype} takes {due} bytes, got {len(data)}")
     return np.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
 
 
 def _reconstruct(subtype: Global, *_: Any) -> Pending:
     """Stands in for numpy's _reconstruct: an array whose shape and content follow."""
     if subtype != Global("numpy ndarray"):
-        raise ValueError("refused a subclass of numpy.ndarray, only plain arrays are allowed")
+        raise InputError("refused a subclass of numpy.ndarray, only plain arrays are allowed")
 
     def build(state: tuple) -> np.ndarray:
         _, shape, dtype, is_fortran, data = state

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
+from quantjax.errors import InputError
 from quantjax.pickles.pickled_arrays import NUMPY, Global, Pending
 
 # Decoded bytes per byte of file. An honest array costs at most 2: its decoded text, then itself.
@@ -88,7 +89,7 @@ def _spend(machine: _Machine, value: Any) -> Any:
         else:
             machine.room[0] -= len(value) if isinstance(value, bytes) else value.nbytes
         if machine.room[0] < 0:
-            raise ValueError("it decodes to far more bytes than it has")
+            raise InputError("it decodes to far more bytes than it has")
     return value
 
 
@@ -126,7 +127,7 @@ def _update(target: Any, items: list) -> None:
 
 def _find_global(machine: _Machine, name: str) -> Global:
     if name not in machine.allowed:
-        raise ValueError(
+        raise InputError(
             f"refused global {name[:80]!r}, only arrays and plain containers are allowed"
         )
     return Global(name)
@@ -135,9 +136,9 @@ def _find_global(machine: _Machine, name: str) -> Global:
 def _reduce(machine: _Machine, target: Any, arguments: Any) -> Any:
     function = machine.allowed.get(target.name) if type(target) is Global else None
     if function is None or type(arguments) is not tuple:
-        raise ValueError("refused a call of something that makes no array")
+        raise InputError("refused a call of something that makes no array")
     if len(arguments) > _MAX_ARGUMENTS:
-        raise ValueError(f"refused a call with {len(arguments)} arguments")
+        raise InputError(f"refused a call with {len(arguments)} arguments")
     for each in arguments:
         if type(each) is list:
             _spend(machine, each)
@@ -151,14 +152,14 @@ def _build(machine: _Machine, target: Any, state: Any) -> Any:
     if type(target) is dict:  # an OrderedDict of a PyTorch file: its attributes are dropped
         return target
     if type(target) is not Pending:
-        raise ValueError(f"refused to set attributes of {type(target).__name__}")
+        raise InputError(f"refused to set attributes of {type(target).__name__}")
     target.built.append(_spend(machine, target.build(state)))
     return target.built[0]
 
 
 def _recall(machine: _Machine, key: int) -> Any:
     if key not in machine.memo:
-        raise ValueError(f"nothing is stored under number {key}")
+        raise InputError(f"nothing is stored under number {key}")
     value = machine.memo[key]
     return value.built[0] if type(value) is Pending else value
 
@@ -168,7 +169,7 @@ def _carry_out(machine: _Machine, operation: str, argument: Any) -> None:
     stack, memo = machine.stack, machine.memo
     match operation:
         case "PUT" if not 0 <= argument < _MAX_KEY:
-            raise ValueError("something is stored under a number that is not of at most 60 bits")
+            raise InputError("something is stored under a number that is not of at most 60 bits")
         case "BINPUT" | "LONG_BINPUT" | "PUT":
             memo[argument] = stack[-1]
         case "BINGET" | "LONG_BINGET" | "GET":
@@ -212,7 +213,7 @@ def _carry_out(machine: _Machine, operation: str, argument: Any) -> None:
         case "BINPERSID" if machine.persistent_load is not None:
             stack.append(_spend(machine, machine.persistent_load(stack.pop())))
         case _:
-            raise ValueError(f"refused operation {operation}")
+            raise InputError(f"refused operation {operation}")
 
 
 def load(
@@ -257,10 +258,10 @@ def load(
                 _carry_out(machine, opcode.name, argument)
         (value,) = machine.stack
         if not all(pending.built for pending in machine.pending):
-            raise ValueError("an array has no content")
+            raise InputError("an array has no content")
     except _DAMAGE as error:
         reason = str(error)[:200] or type(error).__name__
-        raise ValueError(
+        raise InputError(
             f"cannot read {name}: {reason}; the file is truncated, damaged or not what its name "
             "says: fetch it anew from its source"
         ) from error

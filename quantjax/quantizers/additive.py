@@ -13,6 +13,7 @@ References:
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import kmeans, product
 from quantjax.quantizers.lengths import root
 
@@ -204,10 +205,10 @@ def _solve(gram, moments, ridge, num_codebooks):
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
     """Refuses what are no additive codebooks, or embeddings of another width, with a ValueError."""
     if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, D], got {codebooks.shape}")
+        raise InputError(f"codebooks must have shape [M, K, D], got {codebooks.shape}")
     product.check_num_codewords(codebooks.shape[1])
     if x is not None and (x.ndim != 2 or x.shape[1] != codebooks.shape[2]):
-        raise ValueError(
+        raise InputError(
             f"{name} must have shape [N, {codebooks.shape[2]}] for codebooks {codebooks.shape}, "
             f"got {x.shape}"
         )
@@ -216,7 +217,7 @@ def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str 
 def _check_assignments(codebooks, assignments, num_rows="N"):
     ok = assignments.ndim == 2 and assignments.shape[1] == codebooks.shape[0]
     if not ok or num_rows not in ("N", assignments.shape[0]):
-        raise ValueError(
+        raise InputError(
             f"assignments must have shape [{num_rows}, {codebooks.shape[0]}], "
             f"got {assignments.shape}"
         )

@@ -7,6 +7,7 @@ as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -88,7 +89,7 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     if mask is None:
         return jnp.median(x, axis=0)
     if mask.shape != x.shape[:1]:
-        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
     return jnp.nanmedian(jnp.where(mask[:, None], x, jnp.nan), axis=0)
 
 
@@ -124,7 +125,7 @@ def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
     """
     due = -(-num_bits // 8)
     if packed.ndim != 2 or packed.shape[1] != due or packed.dtype != jnp.uint8:
-        raise ValueError(
+        raise InputError(
             f"packed must be uint8 of shape [N, {due}], got {packed.dtype} {packed.shape}"
         )
     bits = jnp.unpackbits(packed, axis=1, count=num_bits, bitorder="little")
@@ -146,7 +147,7 @@ def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
     """
     for name, codes in (("queries", queries), ("database", database)):
         if codes.ndim != 2 or codes.dtype != jnp.uint8 or codes.shape[1] != queries.shape[1]:
-            raise ValueError(
+            raise InputError(
                 f"{name} must be uint8 of shape [N, {queries.shape[-1]}], "
                 f"got {codes.dtype} {codes.shape}"
             )
@@ -163,4 +164,4 @@ def _sign(x):
 
 def _check_bits(name, x):
     if x.ndim != 2:
-        raise ValueError(f"{name} must have shape [N, bits], got {x.shape}")
+        raise InputError(f"{name} must have shape [N, bits], got {x.shape}")

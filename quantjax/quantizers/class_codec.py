@@ -13,6 +13,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import packing
 
 _CERTAIN = 128.0  # float32 holds no exp(-128): a softmax of this score beside zeros is 1, and 0s
@@ -42,7 +43,7 @@ class ClassCodec:
     def bits(self) -> int:
         """Length of a code, ceil(log2 C) bits."""
         if self.num_classes < 2:
-            raise ValueError(f"num_classes must be 2 or more, got {self.num_classes}")
+            raise InputError(f"num_classes must be 2 or more, got {self.num_classes}")
         return (self.num_classes - 1).bit_length()
 
     def check(self) -> None:
@@ -88,4 +89,4 @@ class ClassCodec:
 
     def _check_width(self, name, x):
         if x.ndim != 2 or x.shape[1] != self.num_classes:
-            raise ValueError(f"{name} must have shape [N, {self.num_classes}], got {x.shape}")
+            raise InputError(f"{name} must have shape [N, {self.num_classes}], got {x.shape}")

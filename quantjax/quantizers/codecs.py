@@ -11,6 +11,7 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import additive, binary, packing, product, residual
 from quantjax.quantizers.lengths import root
 
@@ -175,12 +176,12 @@ class BinaryCodec:
         """Returns the width of the embeddings that the fields agree on."""
         projection, offset = self.projection, self.offset
         if projection is not None and projection.shape[1:] != (self.num_bits,):
-            raise ValueError(
+            raise InputError(
                 f"projection must have shape [D, {self.num_bits}], got {projection.shape}"
             )
         width = self.num_bits if projection is None else len(projection)
         if offset is not None and offset.shape != (width,):
-            raise ValueError(f"offset must have shape {(width,)}, got {offset.shape}")
+            raise InputError(f"offset must have shape {(width,)}, got {offset.shape}")
         return width
 
 
@@ -216,7 +217,7 @@ class ResidualCodec:
         product.check_metric(self.metric)
         packing.bits_per_codeword(self.codebooks.shape[1])
         if self.beam_width < 1:
-            raise ValueError(f"beam_width must be at least 1, got {self.beam_width}")
+            raise InputError(f"beam_width must be at least 1, got {self.beam_width}")
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
@@ -295,7 +296,7 @@ class FloatCodec:
 def _check_rotation(codebooks, rotation):
     width = codebooks.size // codebooks.shape[1]
     if rotation.shape != (width, width):
-        raise ValueError(
+        raise InputError(
             f"rotation must have shape {(width, width)} for codebooks {codebooks.shape}, "
             f"got {rotation.shape}"
         )
@@ -303,7 +304,7 @@ def _check_rotation(codebooks, rotation):
 
 def _check_width(name, x, width):
     if x.ndim != 2 or x.shape[1] != width:
-        raise ValueError(f"{name} must have shape [N, {width}], got {x.shape}")
+        raise InputError(f"{name} must have shape [N, {width}], got {x.shape}")
 
 
 def _matmul(a, b):

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import product
 
 
@@ -160,7 +161,7 @@ def _sums_of_gaps(codebooks, x, assignments, weights):
 def _check_state(state, x):
     product.check_codebooks(state.codebooks, x)
     if state.counts.shape != state.codebooks.shape[:2]:
-        raise ValueError(
+        raise InputError(
             f"counts must have shape {state.codebooks.shape[:2]} for codebooks "
             f"{state.codebooks.shape}, got {state.counts.shape}"
         )
@@ -168,10 +169,10 @@ def _check_state(state, x):
 
 def _check_rows(assignments, mask, due):
     if assignments.shape != due:
-        raise ValueError(f"assignments must have shape {due}, got {assignments.shape}")
+        raise InputError(f"assignments must have shape {due}, got {assignments.shape}")
     _check_mask(mask, due[0])
 
 
 def _check_mask(mask, num_rows):
     if mask is not None and mask.shape != (num_rows,):
-        raise ValueError(f"mask must have shape {(num_rows,)}, got {mask.shape}")
+        raise InputError(f"mask must have shape {(num_rows,)}, got {mask.shape}")

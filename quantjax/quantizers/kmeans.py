@@ -10,6 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
+
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
 _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
 
@@ -278,7 +280,7 @@ def _check_centroids(x, centroids):
     _check_axes("x", x, "[N, d]")
     _check_axes("centroids", centroids, "[K, d]")
     if centroids.shape[1] != x.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"centroids must have shape [K, {x.shape[1]}] for x of shape {x.shape}, "
             f"got {centroids.shape}"
         )
@@ -286,9 +288,9 @@ def _check_centroids(x, centroids):
 
 def _check_axes(name, array, axes):
     if array.ndim != axes.count(",") + 1:
-        raise ValueError(f"{name} must have shape {axes}, got {array.shape}")
+        raise InputError(f"{name} must have shape {axes}, got {array.shape}")
 
 
 def _check_length(name, array, length):
     if array.shape != (length,):
-        raise ValueError(f"{name} must have shape ({length},), got {array.shape}")
+        raise InputError(f"{name} must have shape ({length},), got {array.shape}")

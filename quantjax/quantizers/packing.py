@@ -7,6 +7,7 @@ zeros.
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import product
 
 
@@ -25,7 +26,7 @@ def bits_per_codeword(num_codewords: int) -> int:
     product.check_num_codewords(num_codewords)
     bits = num_codewords.bit_length() - 1
     if 1 << bits != num_codewords:
-        raise ValueError(f"num_codewords must be a power of two, got {num_codewords}")
+        raise InputError(f"num_codewords must be a power of two, got {num_codewords}")
     return bits
 
 
@@ -44,7 +45,7 @@ def num_codebooks(bits: int, num_codewords: int) -> int:
     """
     width = bits_per_codeword(num_codewords)
     if bits < 1 or bits % width:
-        raise ValueError(
+        raise InputError(
             f"bits must be a multiple of log2 num_codewords, got {bits} bits for codewords of "
             f"{width} bits (num_codewords = {num_codewords}); change one of the two"
         )
@@ -65,7 +66,7 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
       ValueError: if assignments are not [N, M] of whole numbers, or a byte has not that many bits.
     """
     if assignments.ndim != 2 or not jnp.issubdtype(assignments.dtype, jnp.integer):
-        raise ValueError(
+        raise InputError(
             "assignments must be whole numbers of shape [N, M], "
             f"got {assignments.dtype} {assignments.shape}"
         )
@@ -106,11 +107,11 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
 def check_codes(codes: jax.Array, num_bytes: int) -> None:
     """Refuses codes other than [N, num_bytes] uint8 with a ValueError."""
     if codes.ndim != 2 or codes.shape[1] != num_bytes or codes.dtype != jnp.uint8:
-        raise ValueError(
+        raise InputError(
             f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
         )
 
 
 def _check_bits(width):
     if not 1 <= width <= 8:
-        raise ValueError(f"width must be between 1 and 8 bits, got {width}")
+        raise InputError(f"width must be between 1 and 8 bits, got {width}")

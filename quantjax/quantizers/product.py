@@ -12,6 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import kmeans
 from quantjax.quantizers.lengths import root
 
@@ -32,9 +33,9 @@ def split(x: jax.Array, num_codebooks: int) -> jax.Array:
       ValueError: if x is not [N, D] or M does not divide D.
     """
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+        raise InputError(f"x must have shape [N, D], got {x.shape}")
     if num_codebooks < 1 or x.shape[1] % num_codebooks:
-        raise ValueError(
+        raise InputError(
             f"num_codebooks must divide the embedding's width, got {num_codebooks} codebooks for "
             f"D = {x.shape[1]}; change one of the two"
         )
@@ -235,7 +236,7 @@ def fit_codebooks(
     slices = split(x, num_codebooks)
     check_num_codewords(num_codewords)
     if x.shape[0] < num_codewords:
-        raise ValueError(
+        raise InputError(
             f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
             f"K = {num_codewords}; lower K or add training images"
         )
@@ -315,7 +316,7 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
       ValueError: if the shapes do not agree or the metric is another.
     """
     if metric not in ("l2", "ip"):
-        raise ValueError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
+        raise InputError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
     check_codebooks(codebooks, queries, "queries")
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     slices = split(queries, books.shape[0])
@@ -326,23 +327,23 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
 def check_metric(metric: str) -> None:
     """Refuses a metric other than "l2", "ip" and "cosine" with a ValueError."""
     if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
+        raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
 
 
 def check_num_codewords(num_codewords: int) -> None:
     """Refuses a number of codewords that one byte cannot count with a ValueError."""
     if not 2 <= num_codewords <= 256:
-        raise ValueError(f"num_codewords must be between 2 and 256, got {num_codewords}")
+        raise InputError(f"num_codewords must be between 2 and 256, got {num_codewords}")
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
     """Refuses what are no product codebooks, or embeddings of another width, with a ValueError."""
     if codebooks.ndim != 3:
-        raise ValueError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
+        raise InputError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
     check_num_codewords(codebooks.shape[1])
     width = codebooks.shape[0] * codebooks.shape[2]
     if x is not None and (x.ndim != 2 or x.shape[1] != width):
-        raise ValueError(
+        raise InputError(
             f"{name} must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
         )
 
@@ -367,13 +368,13 @@ def _mask_of_rows(mask, x):
     if mask is None:
         return jnp.ones(x.shape[0], bool)
     if mask.shape != x.shape[:1]:
-        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
     return mask
 
 
 def _check_assignments(codebooks, assignments):
     check_codebooks(codebooks)
     if assignments.ndim != 2 or assignments.shape[1] != codebooks.shape[0]:
-        raise ValueError(
+        raise InputError(
             f"assignments must have shape [N, {codebooks.shape[0]}], got {assignments.shape}"
         )

@@ -10,6 +10,7 @@ Reference:
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import additive, kmeans, product
 
 
@@ -39,19 +40,19 @@ def fit_codebooks(
       ValueError: if x is not [N, D], M is below 1, K above 256, or there are fewer rows than K.
     """
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+        raise InputError(f"x must have shape [N, D], got {x.shape}")
     if num_codebooks < 1:
-        raise ValueError(f"num_codebooks must be at least 1, got {num_codebooks}")
+        raise InputError(f"num_codebooks must be at least 1, got {num_codebooks}")
     product.check_num_codewords(num_codewords)
     if x.shape[0] < num_codewords:
-        raise ValueError(
+        raise InputError(
             f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
             f"K = {num_codewords}; lower K or add training images"
         )
     if mask is None:
         mask = jnp.ones(x.shape[0], bool)
     elif mask.shape != x.shape[:1]:
-        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
 
     def step(residual, key):
         start = kmeans.plus_plus(key, residual, num_centroids=num_codewords, mask=mask)
@@ -81,7 +82,7 @@ def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Ar
     """
     additive.check_codebooks(codebooks, x)
     if beam_width < 1:
-        raise ValueError(f"beam_width must be at least 1, got {beam_width}")
+        raise InputError(f"beam_width must be at least 1, got {beam_width}")
     books = jnp.asarray(codebooks, jnp.float32)
     residuals = jnp.asarray(x, jnp.float32)[:, None]
     assignments = jnp.zeros((x.shape[0], 1, 0), jnp.uint8)

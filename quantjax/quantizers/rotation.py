@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import product
 
 
@@ -172,9 +173,9 @@ def itq(
       CVPR 2011.
     """
     if x.ndim != 2:
-        raise ValueError(f"x must have shape [N, D], got {x.shape}")
+        raise InputError(f"x must have shape [N, D], got {x.shape}")
     if not 1 <= num_bits <= x.shape[1]:
-        raise ValueError(
+        raise InputError(
             f"num_bits must be between 1 and D = {x.shape[1]}, got {num_bits}; ask for fewer bits "
             "or widen the embedding"
         )
@@ -215,5 +216,5 @@ def _weights(x, mask):
     if mask is None:
         return jnp.ones(x.shape[0])
     if mask.shape != x.shape[:1]:
-        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
     return jnp.asarray(mask, jnp.float32)

@@ -2,6 +2,8 @@
 
 import jax
 
+from quantjax.errors import InputError
+
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
     """Returns `hard` exactly, with the gradient of `soft`.
@@ -24,5 +26,5 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
       arXiv 1308.3432.
     """
     if hard.shape != soft.shape:
-        raise ValueError(f"hard must have the shape of soft, {soft.shape}, got {hard.shape}")
+        raise InputError(f"hard must have the shape of soft, {soft.shape}, got {hard.shape}")
     return jax.lax.stop_gradient(hard) + (soft - jax.lax.stop_gradient(soft))

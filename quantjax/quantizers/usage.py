@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
 from quantjax.quantizers import product
 
 
@@ -45,7 +46,7 @@ def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> 
     if mask is None:
         mask = jnp.ones(x.shape[0], bool)
     elif mask.shape != x.shape[:1]:
-        raise ValueError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
     books = jnp.arange(codebooks.shape[0])
     counts = jnp.zeros(codebooks.shape[:2], jnp.int32)
     counts = counts.at[books, assignments].add(jnp.asarray(mask, jnp.int32)[:, None])

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from quantjax import embedding, parallel
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError
 from quantjax.methods.base import Batch, Method, first_view
 
 
@@ -92,7 +93,7 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
     def start(key, batch):
         params, state = init(key, first_view(preprocess(batch)), num_rows)
         if params.keys() != named.keys():
-            raise ValueError(f"optimizers must be given for {sorted(params)}, got {sorted(named)}")
+            raise InputError(f"optimizers must be given for {sorted(params)}, got {sorted(named)}")
         opt = {name: named[name].init(part) for name, part in params.items()}
         return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
 
@@ -131,7 +132,7 @@ def left_out(experiment: Experiment) -> list[str]:
     try:
         method.codec(start.params, start.state)
     except ValueError as error:
-        raise ValueError(f"a run of {num_epochs} epochs would end without codes: {error}") from None
+        raise InputError(f"a run of {num_epochs} epochs would end without codes: {error}") from None
     return [*lines, f"no refresh comes in {num_epochs} epochs"]
 
 
@@ -146,10 +147,10 @@ def check_numbers(experiment: Experiment) -> None:
     """
     for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
         if value < 0:
-            raise ValueError(f"{name} must be 0 or more, got {value}")
+            raise InputError(f"{name} must be 0 or more, got {value}")
     plan = experiment.method.refresh
     if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
-        raise ValueError(
+        raise InputError(
             "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
             f"start {plan.start} and every {plan.every}"
         )

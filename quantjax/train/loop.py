@@ -22,6 +22,7 @@ from quantjax import (
     processes,
     records,
 )
+from quantjax.errors import InputError, NonFiniteError
 from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize, key
 from quantjax.train.resume import about_run, restored, validations
 from quantjax.train.step import all_finite, make_step, refresh
@@ -94,7 +95,7 @@ def fit(
     Raises:
       ValueError: if batch size, training rows, optimizers, a number or the workdir do not fit, or
         another run is at work in the workdir.
-      checkpoint.DamagedError: if there are checkpoints and none can be read.
+      DamagedError: if there are checkpoints and none can be read.
       OSError: if a checkpoint or a record cannot be written.
       NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
         and the last good checkpoint.
@@ -211,7 +212,7 @@ def _batches(experiment, mesh, step, per_epoch):
     for epoch in range(step // per_epoch, experiment.num_epochs):
         positions = experiment.sampler(experiment.seed, epoch)
         if len(positions) != per_epoch:
-            raise ValueError(
+            raise InputError(
                 f"the sampler must give as many batches every epoch, got {per_epoch} in the first "
                 f"and {len(positions)} in epoch {epoch}"
             )
@@ -291,7 +292,7 @@ def _save(store, journal, step, train_state):
     records.settle(journal)
     for what, part in (("parameter", train_state.params), ("state", train_state.state)):
         if not _all_finite(part):
-            raise records.NonFiniteError(f"a {what} is not finite at step {step}")
+            raise NonFiniteError(f"a {what} is not finite at step {step}")
     records.sync(journal)
     store.save(step, train_state)
 
@@ -313,12 +314,12 @@ def _all_finite(tree):
 def _last_good(store):
     try:
         yield
-    except records.NonFiniteError as error:
+    except NonFiniteError as error:
         latest = store.latest()
         good = "there is no checkpoint"
         if latest is not None:
             good = f"the last good checkpoint is step {latest} in {store.folder}"
-        raise records.NonFiniteError(f"{error}; {good}; lower the learning rate") from None
+        raise NonFiniteError(f"{error}; {good}; lower the learning rate") from None
 
 
 def _check(experiment, mesh, *, log_every, keep):
@@ -328,16 +329,16 @@ def _check(experiment, mesh, *, log_every, keep):
     check_numbers(experiment)
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
-        raise ValueError(
+        raise InputError(
             f"the sampler must give positions [steps, {experiment.batch_size}], "
             f"got {positions.shape}"
         )
     for name, value in (("log_every", log_every), ("keep", keep)):
         if value < 1:
-            raise ValueError(f"{name} must be 1 or more, got {value}")
+            raise InputError(f"{name} must be 1 or more, got {value}")
     plan, rows = experiment.method.refresh, len(experiment.splits.train)
     if plan is not None and rows < plan.min_rows:
-        raise ValueError(
+        raise InputError(
             f"there are fewer training rows than codewords: {rows} rows, at least "
             f"{plan.min_rows} are due; lower num_codewords or add training images"
         )

@@ -6,6 +6,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from quantjax import checkpoint, parallel, processes, records
+from quantjax.errors import InputError, MissingFileError
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -47,11 +48,11 @@ def restore(
     Raises:
       FileNotFoundError: if there is no checkpoint, or none with a "validation".
       ValueError: if it belongs to another experiment.
-      checkpoint.DamagedError: if it cannot be read.
+      DamagedError: if it cannot be read.
     """
     folder = pathlib.Path(workdir) / "checkpoints"
     if not folder.is_dir():
-        raise FileNotFoundError(f"{workdir} has no checkpoints")
+        raise MissingFileError(f"{workdir} has no checkpoints")
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
         path = pathlib.Path(workdir) / "metrics.jsonl"
@@ -60,7 +61,7 @@ def restore(
         )
         step = store.best() if best else store.latest()
         if step is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f"{folder} has no checkpoint{' with a validation' if best else ''}"
             )
         return store.restore(like, step)
@@ -85,16 +86,16 @@ def restored(
 
     Raises:
       ValueError: if they may not, or are of another experiment, or are further along.
-      checkpoint.DamagedError: if none of them can be read.
+      DamagedError: if none of them can be read.
     """
     if not resume and processes.from_first(store.latest) is not None:
-        raise ValueError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
+        raise InputError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
     found = store.restore(train_state)
     if found is None:
         return train_state
     per_epoch = store.about["steps per epoch"]
     if int(found.step) > experiment.num_epochs * per_epoch:
-        raise ValueError(
+        raise InputError(
             f"{store.folder} is {-(-int(found.step) // per_epoch)} epochs along, more than "
             f"num_epochs, {experiment.num_epochs}; choose another workdir"
         )

@@ -11,6 +11,7 @@ from quantjax.data.benchmarks.draws import at_random
 from quantjax.data.list_format import Listing
 from quantjax.data.listed_paths import below_root, by_name, existing_folder
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError, MissingFileError
 
 COUNTS = Counts(photos=122_218, classes=80, query=5_000, train=10_000, database=117_218)
 _YEARS = ("2014", "2017")
@@ -93,7 +94,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     pairs = np.array([pair for part in parts for pair in part.pairs], np.int64).reshape(-1, 2)
     image_ids, rows = np.unique(pairs[:, 0], return_inverse=True)
     if len(image_ids) * len(categories) > _MOST_LABELS:
-        raise ValueError(
+        raise InputError(
             f"{folder / 'annotations'} describes {len(categories):,} categories, which are not "
             "COCO's; fetch it anew"
         )
@@ -104,7 +105,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     try:
         paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())
     except ValueError as error:
-        raise ValueError(f"{folder / 'annotations'}: {error}") from error
+        raise InputError(f"{folder / 'annotations'}: {error}") from error
     listing = Listing(
         paths,
         labels,
@@ -124,7 +125,7 @@ def _files(folder: Path) -> list[Path]:
         if not lacking:
             return files
         missing.append(" and ".join(lacking))
-    raise FileNotFoundError(
+    raise MissingFileError(
         f"{folder} has neither the lists train.txt, test.txt and database.txt nor the annotations "
         f"of a year, it lacks annotations/ {' or '.join(missing)}"
     )
@@ -142,14 +143,14 @@ def _read(file: Path) -> _Annotations:
         strangers = [pair for pair in found.pairs if pair[0] not in found.names]
         strangers += [pair for pair in found.pairs if pair[1] not in found.categories]
         if not all(-(2**63) <= key < 2**63 for key in (*found.names, *found.categories)):
-            raise ValueError("an id is of more than 64 bits")
+            raise InputError("an id is of more than 64 bits")
         if strangers:
-            raise ValueError(
+            raise InputError(
                 f"an object is of image {strangers[0][0]} and category "
                 f"{strangers[0][1]}, which are not both described"
             )
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        raise ValueError(
+        raise InputError(
             f"cannot read COCO's annotations in {file}: {type(error).__name__}: {error}; fetch it "
             "anew"
         ) from error

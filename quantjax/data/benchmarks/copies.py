@@ -10,6 +10,7 @@ from quantjax.data.list_format import Listing, read_lists
 from quantjax.data.listed_paths import by_name
 from quantjax.data.lists import carved, incomplete, splits_of
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError, MissingFileError
 
 
 class Counts(NamedTuple):
@@ -39,7 +40,7 @@ def first_of(folder: Path, names: Sequence[str], what: str) -> Path:
     for name in names:
         if (folder / name).exists():
             return folder / name
-    raise FileNotFoundError(f"{folder} has no {what}, looked for: {', '.join(names)}")
+    raise MissingFileError(f"{folder} has no {what}, looked for: {', '.join(names)}")
 
 
 def from_lists(folder: Path) -> Listing | None:
@@ -62,7 +63,7 @@ def from_lists(folder: Path) -> Listing | None:
     if len(missing) == len(files):
         return None
     if missing:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{folder} lacks {' and '.join(missing)}; train.txt, test.txt and database.txt belong "
             "together"
         )
@@ -78,7 +79,7 @@ def needs_lists(folder: Path, name: str) -> Listing:
     """
     listing = from_lists(folder)
     if listing is None:
-        raise FileNotFoundError(
+        raise MissingFileError(
             f"{name} is defined by the list files train.txt, test.txt and database.txt of HashNet "
             f"(github.com/thuml/HashNet), which {folder} lacks; put them there"
         )
@@ -110,7 +111,7 @@ def copy_of(
         if number not in (None, came_number)
     ]
     if wrong and not allow_incomplete:
-        raise ValueError(
+        raise InputError(
             f"{name} must have {'; '.join(wrong)}. This copy is not whole, or another split: get "
             "the rest, or pass allow_incomplete=True to go on with it, under another name and "
             "digest: such numbers compare with no one else's"

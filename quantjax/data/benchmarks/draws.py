@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from quantjax.errors import InputError
+
 
 def classwise(
     labels: np.ndarray,
@@ -42,7 +44,7 @@ def classwise(
     for column in np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable"):
         free = np.flatnonzero((labels[:, column] > 0) & ~is_query & ~is_train)
         if len(free) < due:
-            raise ValueError(
+            raise InputError(
                 f"class {classes[column]} must have {due} photos that no rarer class took, got "
                 f"{len(free)}"
             )
@@ -71,7 +73,7 @@ def at_random(num_rows: int, *, num_query: int, num_train: int, seed: int) -> di
       ValueError: if there are too few rows.
     """
     if num_rows <= num_query + num_train:
-        raise ValueError(
+        raise InputError(
             f"{num_query} queries and {num_train} training photos need more photos than {num_rows}"
         )
     order = np.random.default_rng(seed).permutation(num_rows)

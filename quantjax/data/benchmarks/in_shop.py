@@ -8,6 +8,7 @@ from quantjax.data.benchmarks.copies import Counts, copy_of, first_of
 from quantjax.data.list_format import Listing
 from quantjax.data.listed_paths import below_root, existing_folder
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError
 
 COUNTS = Counts(photos=52_712, classes=7_982, query=14_218, train=25_882, database=12_612)
 _LISTS = {"train": "train", "query": "query", "gallery": "database"}
@@ -82,19 +83,19 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
         if not (words := line.split()):
             continue
         if len(words) != 3 or words[2] not in _LISTS:
-            raise ValueError(
+            raise InputError(
                 f"{partition} line {number}: must be a photo, its item, and train, query or "
                 f"gallery, got {line[:80]!r}"
             )
         try:
             path = below_root(words[0])
         except ValueError as error:
-            raise ValueError(f"{partition} line {number}: {error}") from error
+            raise InputError(f"{partition} line {number}: {error}") from error
         if path in photos:
-            raise ValueError(f"{partition} line {number}: photo {path} is listed already")
+            raise InputError(f"{partition} line {number}: photo {path} is listed already")
         photos[path] = (words[1], _LISTS[words[2]])
     if count.strip() != str(len(photos)):
-        raise ValueError(
+        raise InputError(
             f"{partition} says in line 1 that it lists {count.strip()[:40]!r} photos, got "
             f"{len(photos)}; fetch it anew"
         )
@@ -107,7 +108,7 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
     seen = np.intersect1d(class_ids[rows["train"]], class_ids[parts != "train"])
     if seen.size:
         name = items[seen[0]][:80]
-        raise ValueError(f"{partition}: item {name} trains and is searched for as well")
+        raise InputError(f"{partition}: item {name} trains and is searched for as well")
     return Listing(tuple(photos), class_ids, rows), items
 
 
@@ -120,7 +121,7 @@ def _with_validation(listing: Listing, num_items: int, seed: int) -> Listing:
     items, photos = np.unique(class_ids[train], return_counts=True)
     items = items[photos > 1]
     if not 0 < num_items < len(items):
-        raise ValueError(
+        raise InputError(
             "num_validation_items is a part of the training items of two photos or more and must "
             f"be smaller, got {num_items} of {len(items)}"
         )

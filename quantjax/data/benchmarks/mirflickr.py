@@ -9,6 +9,7 @@ from quantjax.data.benchmarks.draws import at_random
 from quantjax.data.list_format import Listing
 from quantjax.data.listed_paths import existing_folder
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError, MissingFileError
 
 TOPICS = (
     "animals",
@@ -106,11 +107,11 @@ def mirflickr_25k(
 def _column(file: Path) -> np.ndarray:
     """Returns zeros and ones, [25000] uint8, of a file with the numbers of a topic's photos."""
     if not file.is_file():
-        raise FileNotFoundError(f"no file {file} of a topic's photos")
+        raise MissingFileError(f"no file {file} of a topic's photos")
     column = np.zeros(_NUM_PHOTOS, np.uint8)
     for line in file.read_text(encoding="utf-8", errors="replace").split():
         if not (line.isascii() and line.isdigit() and 1 <= int(line[:9]) <= _NUM_PHOTOS):
-            raise ValueError(
+            raise InputError(
                 f"{file} must hold numbers of photos from 1 to {_NUM_PHOTOS:,}, got {line[:40]!r}"
             )
         column[int(line[:9]) - 1] = 1

@@ -9,6 +9,7 @@ from quantjax.data.benchmarks.draws import classwise
 from quantjax.data.list_format import Listing
 from quantjax.data.listed_paths import below_root, existing_folder
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError, MissingFileError
 
 CONCEPTS_21 = (
     "animal",
@@ -173,20 +174,20 @@ def _paths(image_list: Path) -> list[str]:
             try:
                 paths.append(below_root(line))
             except ValueError as error:
-                raise ValueError(f"{image_list} line {number}: {error}") from error
+                raise InputError(f"{image_list} line {number}: {error}") from error
     if len(set(paths)) < len(paths):
-        raise ValueError(f"{image_list} names a photo twice; fetch it anew")
+        raise InputError(f"{image_list} names a photo twice; fetch it anew")
     return paths
 
 
 def _column(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
     """Returns a concept's zeros and ones, [N] uint8, of a file that has one in a line."""
     if not file.is_file():
-        raise FileNotFoundError(f"no file {file} of a concept's labels")
+        raise MissingFileError(f"no file {file} of a concept's labels")
     text = np.frombuffer(file.read_bytes(), np.uint8)
     values = text[text > ord(" ")] - ord("0")
     if len(values) != num_photos or values.max(initial=0) > 1:
-        raise ValueError(
+        raise InputError(
             f"{file} must hold a 0 or 1 for each of the {num_photos:,} photos of {image_list}, got "
             f"{len(values):,} characters; fetch it anew"
         )

@@ -1,0 +1,43 @@
+"""The errors that quantjax raises on purpose.
+
+Each is a `QuantjaxError` and also the built-in error of its kind, so that `except ValueError` and
+`except QuantjaxError` both catch it. Its message is one line: the value, the value that was due,
+and what to do. The launcher and the command line print that line without a traceback; every other
+exception keeps its traceback.
+"""
+
+
+class QuantjaxError(Exception):
+    """Base class of the errors that are raised on purpose."""
+
+
+class InputError(QuantjaxError, ValueError):
+    """A value, shape or file content that does not fit."""
+
+
+class InputTypeError(QuantjaxError, TypeError):
+    """A value of the wrong type."""
+
+
+class RowError(QuantjaxError, IndexError):
+    """A row number outside of the source."""
+
+
+class FileError(QuantjaxError, OSError):
+    """A file or folder that cannot be read or written."""
+
+
+class MissingFileError(QuantjaxError, FileNotFoundError):
+    """A file or folder that is not there."""
+
+
+class MissingPackageError(QuantjaxError, ModuleNotFoundError):
+    """An optional package that is not installed; the message names the extra that has it."""
+
+
+class NonFiniteError(QuantjaxError, FloatingPointError):
+    """A loss, gradient, parameter or state that is NaN or infinite."""
+
+
+class DamagedError(QuantjaxError, RuntimeError):
+    """A checkpoint whose bytes are not those that were saved."""
