@@ -23,8 +23,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def get_config(**numbers: Any) -> ConfigDict:
     """Returns the numbers of an experiment with ADSQ.
 
-    The paper's were not to be found: all are our choice. num_codewords is that of the product
-    quantization beside it.
+    The paper's were not to be found: all are our choice.
 
     Args:
       **numbers: Others than these, and further ones.
@@ -35,7 +34,6 @@ def get_config(**numbers: Any) -> ConfigDict:
         precision="float32",
         microbatch=config_dict.placeholder(int),
         bits=32,
-        num_codewords=256,
         label_hidden=(256, 128),
         label_epochs=10,
         likelihood_weight=1.0,
@@ -50,7 +48,7 @@ def get_config(**numbers: Any) -> ConfigDict:
     )
     with config.unlocked():
         config.update(numbers)
-    return config
+    return config.lock()
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:

@@ -1,75 +1,91 @@
 """What a trained method has to beat, computed on the same split with codes of the same length."""
 
+import functools
+import math
+from collections.abc import Callable
+
 import numpy as np
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from experiments import feature_codes
 from quantjax import console, embedding, evaluate, processes, train
 from quantjax.data import class_counts
-from quantjax.quantizers import packing
 
 _MOST_BYTES = 2 * 2**30  # of pixels as float32: three and a half times as much is held for a while
+_MOST_CODEWORDS = 256
 
 
 def baselines(
-    experiment: train.Experiment, config: ConfigDict, mesh: Mesh, trained: train.TrainState
-) -> list[evaluate.Results]:
-    """Measures product quantization of pixels and of the untrained network, and the class-id code.
+    experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
+) -> dict[str, Callable[[], evaluate.Results]]:
+    """Lists product quantization of pixels and of the untrained network, and the class-id code.
 
-    The last is left out, saying so, where training images have no label or several; pixels, where
-    codewords of num_codewords have no code of so many bits, or where they are more than 2 GiB. Of
-    several processes the first alone measures pixels, as it has to hold all of them.
+    Codes are as long as the trained method's. The class-id code is left out, saying so, where
+    training images have no label or several; pixels, where they are more than 2 GiB. Of several
+    processes the first alone measures pixels, as it has to hold all of them.
 
     Args:
-      experiment: Gives split, method and preprocessing.
-      config: Its `bits`, `num_codewords` and `seed`.
+      experiment: Gives split, method, preprocessing and seed.
       mesh: From `parallel.data_mesh`.
       trained: What `train.fit` ended with.
 
     Returns:
-      Three results, asymmetric distance, or fewer.
+      By name, functions that measure one each, asymmetric distance.
     """
-    found = [untrained(experiment, mesh)]
+    found = {}
     splits = experiment.splits
-    if (class_counts.num_labels(splits.source.labels[splits.train]) == 1).all():
-        found.append(class_id_code(experiment, mesh, trained))
-    else:
-        console.say("class-id code: left out, it is of training images with one label each")
-    try:
-        packing.num_codebooks(config.bits, config.num_codewords)
-    except ValueError as error:  # too late to refuse what was trained, and these bits may be right
-        console.say(f"pq on pixels: left out, {error}")
-        return found
     if (due := _pixel_bytes(splits)) > _MOST_BYTES:
         console.say(
             f"pq on pixels: left out, they are {due / 2**30:.1f} GiB, more than "
             f"{_MOST_BYTES / 2**30:.0f}"
         )
-        return found
-    return [pixels(experiment, config), *found] if processes.is_first() else found
+    elif processes.is_first():
+        bits = experiment.method.codec(trained.params, trained.state).bits
+        found["pq on pixels"] = functools.partial(pixels, experiment, bits)
+    found["untrained network"] = functools.partial(untrained, experiment, mesh)
+    if (class_counts.num_labels(splits.source.labels[splits.train]) == 1).all():
+        found["class-id code"] = functools.partial(class_id_code, experiment, mesh, trained)
+    else:
+        console.say("class-id code: left out, it is of training images with one label each")
+    return found
 
 
-def pixels(experiment: train.Experiment, config: ConfigDict) -> evaluate.Results:
+def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
     """Measures product quantization of raw pixels, codebooks from the training images.
 
     Args:
-      experiment: Gives the split.
-      config: Its `bits`, `num_codewords` and `seed`.
+      experiment: Gives split and seed.
+      bits: Code length; `num_codewords` says how it is shared out.
 
     Returns:
       One result: squared Euclid, asymmetric.
+
+    Raises:
+      ValueError: if there are fewer training images than codewords.
     """
     splits = experiment.splits
 
     def flat(rows):
         return splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
 
+    config = feature_codes.get_config(
+        seed=experiment.seed, bits=bits, num_codewords=num_codewords(bits)
+    )
     codec, dim = feature_codes.pq(config, flat(splits.train))
     queries, database = (
         feature_codes.padded(flat(rows), dim) for rows in (splits.query, splits.database)
     )
     return feature_codes.of_codec(splits, "pq on pixels", codec, queries, database)
+
+
+def num_codewords(bits: int) -> int:
+    """Returns the most codewords up to 256, a power of two, whose log2 divides a code length.
+
+    Args:
+      bits: 1 or more.
+    """
+    most = int(math.log2(_MOST_CODEWORDS))
+    return 2 ** max(each for each in range(1, most + 1) if bits % each == 0)
 
 
 def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:

@@ -40,7 +40,7 @@ def get_config(**numbers: Any) -> ConfigDict:
     )
     with config.unlocked():
         config.update(numbers)
-    return config
+    return config.lock()
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:

@@ -1,9 +1,11 @@
 """What a name of the ledger stands for: an experiment file, what is left out, and its config."""
 
 import importlib
+import importlib.util
 import pathlib
 import pkgutil
 import subprocess
+import sys
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -17,7 +19,7 @@ class Entry(NamedTuple):
     """What a name of the ledger stands for.
 
     Attributes:
-      name: FILE or FILE.ABLATION.
+      name: FILE or FILE.ABLATION, FILE being the experiment file's name without its folder.
       module: The experiment file.
       overrides: Of the ablation.
     """
@@ -31,22 +33,46 @@ def entry(name: str) -> Entry:
     """Finds a name.
 
     Args:
-      name: FILE or FILE.ABLATION.
+      name: FILE or FILE.ABLATION. FILE is an experiment of this folder, or the path of a Python
+        file elsewhere, ending in ".py", whose folder is where its imports are looked for first.
 
     Raises:
-      ValueError: if there is no such file or ablation, saying what there is.
+      ValueError: if there is no such file or ablation, naming those that there are.
     """
+    path, suffix, rest = name.partition(".py")
     file, _, ablation = name.partition(".")
-    known = names()
-    if file not in known:
-        raise InputError(f"no experiment {file}; there are {', '.join(known)}")
-    module = importlib.import_module(f"experiments.{file}")
+    if suffix and rest[:1] in ("", "."):
+        module, ablation = _of_path(pathlib.Path(path + suffix)), rest[1:]
+        file = module.__name__
+    elif file in (known := names()):
+        module = importlib.import_module(f"experiments.{file}")
+    else:
+        raise InputError(
+            f"no experiment {file}; there are {', '.join(known)}, or give the path of a .py file"
+        )
     ablations = getattr(module, "ABLATIONS", {})
     if ablation and ablation not in ablations:
         raise InputError(
             f"{file} has no ablation {ablation}; there are {', '.join(ablations) or 'none'}"
         )
-    return Entry(name, module, ablations[ablation] if ablation else {})
+    overrides = ablations[ablation] if ablation else {}
+    return Entry(f"{file}.{ablation}" if ablation else file, module, overrides)
+
+
+def _of_path(path):
+    """Imports an experiment file that is in no package, once, under its own name."""
+    if not path.is_file():
+        raise InputError(f"no experiment file {path}")
+    loaded = sys.modules.get(path.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(path.resolve()):
+        return loaded
+    if importlib.util.find_spec(path.stem) is not None:
+        raise InputError(f"{path} has the name of another module, {path.stem}; rename the file")
+    sys.path.insert(0, str(path.resolve().parent))
+    module = importlib.import_module(path.stem)
+    if not (hasattr(module, "get_config") and hasattr(module, "build")):
+        raise InputError(f"{path} must have get_config and build, as an experiment file has")
+    return module
 
 
 def names() -> list[str]:
@@ -83,7 +109,7 @@ def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:
 
 
 def commit() -> str:
-    """Returns the commit of the code, with a plus if the code differs from it."""
+    """Returns the commit of the code, with a plus if files differ from it or are not in it."""
     root = pathlib.Path(__file__).parents[1]
 
     def git(*arguments):
@@ -92,5 +118,5 @@ def commit() -> str:
         ).stdout.strip()
 
     found = git("rev-parse", "--short=7", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", "*.py")
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", "*.py")
     return f"{found}{'+' if changed else ''}" if found else "unknown"

@@ -48,7 +48,7 @@ def get_config(**numbers: Any) -> ConfigDict:
     config = config_dict.create(seed=0, final=False, bits=32, num_codewords=256)
     with config.unlocked():
         config.update(numbers)
-    return config
+    return config.lock()
 
 
 def measure(config: ConfigDict, task: Task) -> Measured:

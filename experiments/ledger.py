@@ -4,10 +4,12 @@
     python -m experiments.ledger tune NAME ...
     python -m experiments.ledger table
 
-NAME is an experiment file, or FILE.ABLATION. `run` trains for every length and seed, measures on
-the queries, and writes experiments/results/NAME.json; what is there already is done again only with
---again. `tune` tries the settings of `experiments.hypotheses.SETTINGS` by validation queries alone,
-and `run` takes the best of them from then on. `table` renders README's tables from the files.
+NAME is an experiment file of this folder or the path of another (my/file.py), or FILE.ABLATION.
+`run` trains for every length and seed, measures on the queries, and writes
+experiments/results/NAME.json; what is there already is done again only with --again. `tune` tries
+the settings of `experiments.hypotheses.SETTINGS` by validation queries alone, and `run` takes the
+best of them from then on. `table` renders README's tables from the files. With --results FOLDER,
+the files are in that folder, and `table` prints.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import pathlib
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,7 +29,7 @@ import numpy as np
 from experiments import hypotheses, results_tables, tuning
 from experiments.entries import commit, configure, entry
 from quantjax import console, evaluate, folders, launch, records
-from quantjax.errors import InputError, NonFiniteError
+from quantjax.errors import InputError, QuantjaxError, is_one_line
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _README = pathlib.Path(__file__).parents[1] / "README.md"
@@ -47,8 +50,8 @@ def run(
 ) -> None:
     """Runs an entry for all lengths and seeds, and writes its file after each.
 
-    A run that fails is written down too, with its error, and the others go on; but data that are
-    not there are nobody's failure.
+    A run that fails is written down too, with its error, and the others go on; but data or
+    packages that are not there, or a disk that cannot be written to, end the command.
 
     Args:
       name: See `entry`.
@@ -65,6 +68,7 @@ def run(
     """
     found = entry(name)
     chosen = tuning.chosen(results, found)
+    name = found.name
     path = results / f"{name}.json"
     done = json.loads(path.read_text())["runs"] if path.exists() else []
     for length in bits:
@@ -138,17 +142,21 @@ def _one(found, config, workdir):
                 "audit": measured.audited._asdict(),
             }
         else:
-            stopped = launch.run(
-                config, found.module.build, lambda *_: [], title="codes", workdir=workdir
+            status = launch.run(
+                config, found.module.build, lambda *_: {}, title="codes", workdir=workdir
             )
-            if stopped is not None:
-                sys.exit(128 + stopped)
+            if status:
+                sys.exit(status)
             results = evaluate.read_results(workdir)
             (row, *_) = json.loads((workdir / "results.json").read_text())
             where = {key: row[key] for key in ("protocol", "split", "audit")}
-    except (ValueError, NonFiniteError) as error:
+    except (OSError, ImportError):  # no fault of this run's
+        raise
+    except Exception as error:
+        if not isinstance(error, QuantjaxError):
+            traceback.print_exc()
         console.say(f"failed: {error}")
-        return {**about, "failed": str(error)}
+        return {**about, "failed": str(error) or type(error).__name__}
     rows = [row for result in results for row in result.rows()]
     return {
         **about,
@@ -187,17 +195,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     for each in (running, trying):
         each.add_argument("names", nargs="+", metavar="NAME")
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
-    table = commands.add_parser("table", help="render README's tables")
+    for each in (running, trying, table := commands.add_parser("table", help="render the tables")):
+        each.add_argument("--results", type=pathlib.Path, default=RESULTS, metavar="FOLDER")
     table.add_argument("--check", action="store_true", help="only see whether README has them")
     options = parser.parse_args(argv)
     try:
+        if options.command == "table" and options.results != RESULTS:
+            print(results_tables.render(options.results))
+            return
         if options.command == "table":
             results_tables.update(_README, RESULTS, check=options.check)
             return
         settings = dict(_setting(each) for each in options.settings)
         for name in options.names:
             if options.command == "tune":
-                tuning.tune(name, settings=settings, results=RESULTS)
+                tuning.tune(name, settings=settings, results=options.results)
             else:
                 run(
                     name,
@@ -205,10 +217,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                     options.seeds,
                     workdir=options.workdir,
                     settings=settings,
+                    results=options.results,
                     again=options.again,
                 )
             jax.clear_caches()
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except Exception as error:
+        if not is_one_line(error):
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
 

@@ -1,4 +1,8 @@
-"""README's tables of results, rendered from the ledger's files."""
+"""README's tables of results, rendered from the ledger's files.
+
+Every file gets a row. The names below give known methods and data their order and their words;
+others come after them, under their own names.
+"""
 
 import json
 import pathlib
@@ -78,9 +82,12 @@ def render(results: pathlib.Path) -> str:
       results: Folder of the ledger's files.
     """
     files = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    groups: dict[str, list[Any]] = {data: [] for data in _DATA}
+    for file in files:
+        groups.setdefault(_split(file["name"])[1] or _protocol(file), []).append(file)
     parts = [_verdicts(results)]
-    for data, title in _DATA.items():
-        of_data = [file for file in files if _split(file["name"])[1] == data]
+    for data, of_data in groups.items():
+        title = _DATA.get(data, data)
         main = [file for file in of_data if "." not in file["name"]]
         ablations = [file for file in of_data if "." in file["name"]]
         if main:
@@ -90,11 +97,22 @@ def render(results: pathlib.Path) -> str:
     return "\n".join(part for part in parts if part)
 
 
+def _protocol(file):
+    """Returns the protocol of an entry whose name ends in no known data, as its table's title."""
+    found = {run["protocol"] for run in file["runs"] if "protocol" in run}
+    return f"Protocol `{', '.join(sorted(found)) or 'unknown'}`"
+
+
+def _words(method):
+    """Returns how a method is called: its known name, or that of its file."""
+    return _METHODS.get(method, method.replace("_", " "))
+
+
 def _split(name):
     """Returns method and data of an entry's name."""
     file = name.partition(".")[0]
     data = max((each for each in _DATA if file.endswith(f"_{each}")), key=len, default="")
-    return file.removesuffix(f"_{data}"), data
+    return file.removesuffix(f"_{data}") if data else file, data
 
 
 def _verdicts(results):
@@ -120,25 +138,31 @@ def _main_table(title, data, files):
     files = sorted(files, key=lambda file: _rank(_split(file["name"])[0], order))
     for file in files:
         method = _split(file["name"])[0]
-        if method == "codes":
-            lines += _code_lines(file)
+        names = _names(file)
+        if names and "codes" not in names:  # codes of features, no method trained
+            lines += _code_lines(file, names)
             continue
         cells = [_cell(file, bits, "codes") for bits in _BITS]
         paper = _PAPER.get((method, data), {}).get(32, "")
         lines.append(
-            f"| {_METHODS[method]} | {' | '.join(cells)} | {_cell(file, 32, 'codes float')} "
+            f"| {_words(method)} | {' | '.join(cells)} | {_cell(file, 32, 'codes float')} "
             f"| {paper} | {_seconds(file)} | {_commits(file)} |"
         )
     return "\n".join(lines) + "\n"
 
 
-def _code_lines(file):
+def _names(file):
+    """Returns what the rows of an entry are of, in their order."""
+    rows = [row for run in file["runs"] for row in run.get("rows", [])]
+    return list(dict.fromkeys(row["name"] for row in [*rows, *file["summary"]]))
+
+
+def _code_lines(file, names):
     lines = []
-    for name, label in _CODES.items():
-        cells = [_cell(file, bits, name) for bits in _BITS]
-        if name in ("features", "class-id code"):
-            label = f"{label}, {_bits_of(file, name)} bits"
-            cells = ["", _cell(file, 32, name), ""]
+    for name in sorted(names, key=lambda name: _rank(name, list(_CODES))):
+        cells, label = [_cell(file, bits, name) for bits in _BITS], _CODES.get(name, name)
+        if (length := _own_length(file, name)) is not None:
+            label, cells = f"{label}, {length} bits", ["", _cell(file, 32, name), ""]
         lines.append(f"| {label} | {' | '.join(cells)} | | | | {_commits(file)} |")
     return lines
 
@@ -157,7 +181,7 @@ def _ablation_table(title, main, ablations):
     for file in files:
         method, _, variant = file["name"].partition(".")
         words = variant.replace("_", " ") or "whole"
-        label = f"{_METHODS[_split(method)[0]]}: {words}"
+        label = f"{_words(_split(method)[0])}: {words}"
         seeds = sum(run["bits"] == 32 and "failed" not in run for run in file["runs"])
         lines.append(
             f"| {label} | {_cell(file, 32, 'codes')} | {_cell(file, 32, 'codes float')} "
@@ -197,11 +221,15 @@ def _lost(file):
     return f"{np.mean(lost):z.3f}" + ("" if width is None else f" ± {width:.3f}") if lost else ""
 
 
-def _bits_of(file, name) -> Any:
-    (bits,) = {
-        row["bits"] for run in file["runs"] for row in run.get("rows", []) if row["name"] == name
-    }
-    return bits
+def _own_length(file, name):
+    """Returns the bits of a code that has other lengths than runs asked for, or None."""
+    rows = [
+        (run["bits"], row["bits"])
+        for run in file["runs"]
+        for row in run.get("rows", [])
+        if row["name"] == name
+    ]
+    return next((length for asked, length in rows if asked != length), None)
 
 
 def _seconds(file):

@@ -1,5 +1,6 @@
 """What an experiment learns from, whatever the method: images or features, and what fits them."""
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -190,4 +191,5 @@ def wire(
         num_epochs=config.num_epochs,
         batch_size=config.batch_size,
         seed=config.seed,
+        config=json.loads(config.to_json()),
     )

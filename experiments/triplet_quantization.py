@@ -31,8 +31,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def get_config(**numbers: Any) -> ConfigDict:
     """Returns the numbers of an experiment with the triplet quantization loss.
 
-    The paper's were not to be found: all are our choice. `num_codewords` is that of the product
-    quantization beside it.
+    The paper's were not to be found: all are our choice.
 
     Args:
       **numbers: Others than these, and further ones.
@@ -47,11 +46,10 @@ def get_config(**numbers: Any) -> ConfigDict:
         quantization="straight_through",
         quantization_weight=1.0,
         activation="linear",
-        num_codewords=256,
     )
     with config.unlocked():
         config.update(numbers)
-    return config
+    return config.lock()
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:

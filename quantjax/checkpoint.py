@@ -253,7 +253,6 @@ def opened(
     if folder is None:
         yield Store(None, about, None)
         return
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # orbax reports saves; errors are raised
     values: dict[int, float] = {}
     options = (
         ocp.CheckpointManagerOptions(read_only=True, create=False)
@@ -264,15 +263,31 @@ def opened(
             cleanup_tmp_directories=True,
         )
     )
-    with _writing(folder):
-        manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    with _quiet_orbax():
+        with _writing(folder):
+            manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        try:
+            store = Store(folder, about, manager, values)
+            yield store
+            store.wait()
+        finally:
+            with contextlib.suppress(Exception):  # what went wrong with a save has been told
+                manager.close()
+
+
+@contextlib.contextmanager
+def _quiet_orbax():
+    """Drops what orbax logs, which reports every save; errors are raised, and other logs stay."""
+    logger = logging.getLogger("absl")
+
+    def from_others(record):
+        return f"{os.sep}orbax{os.sep}" not in record.pathname
+
+    logger.addFilter(from_others)
     try:
-        store = Store(folder, about, manager, values)
-        yield store
-        store.wait()
+        yield
     finally:
-        with contextlib.suppress(Exception):  # what went wrong with a save has been told
-            manager.close()
+        logger.removeFilter(from_others)
 
 
 @dataclasses.dataclass

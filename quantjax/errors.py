@@ -6,6 +6,10 @@ and what to do. The launcher and the command line print that line without a trac
 exception keeps its traceback.
 """
 
+import errno
+
+_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
 
 class QuantjaxError(Exception):
     """Base class of the errors that are raised on purpose."""
@@ -41,3 +45,12 @@ class NonFiniteError(QuantjaxError, FloatingPointError):
 
 class DamagedError(QuantjaxError, RuntimeError):
     """A checkpoint whose bytes are not those that were saved."""
+
+
+def is_one_line(error: BaseException) -> bool:
+    """Returns whether a command prints an error as one line, without a traceback.
+
+    True for the errors of this module, and for a disk that is full, read-only or closed to the
+    user. Any other error may be a fault of the program and is shown whole.
+    """
+    return isinstance(error, QuantjaxError) or (isinstance(error, OSError) and error.errno in _DISK)

@@ -15,10 +15,13 @@ from collections.abc import Generator
 from typing import Any
 
 from quantjax import processes, records
-from quantjax.errors import InputError
+from quantjax.errors import InputError, MissingFileError
 
 PLACES = ("data_dir", "features_dir", "records")
 """Keys of a config that say where data lie, not what an experiment is."""
+
+CONFIG = "config.json"
+"""File of a workdir that says which experiment it belongs to."""
 
 LOCK = ".lock"
 """File of a workdir that says who is at work in it."""
@@ -124,39 +127,77 @@ def check_free(workdir: pathlib.Path) -> None:
     Raises:
       ValueError: if it holds other things.
     """
-    if (workdir / "config.json").exists() or not workdir.exists():
+    if (workdir / CONFIG).exists() or not workdir.exists():
         return
     if any(path.name not in _NOTHING and path.name[0] != "." for path in workdir.iterdir()):
-        raise InputError(f"{workdir} is not empty and holds no run; choose another --workdir")
+        raise InputError(f"{workdir} is not empty and holds no run; choose another workdir")
 
 
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
     """Makes a workdir this experiment's own, or finds that it is.
 
+    Args:
+      workdir: Made, with config.json in it, if it is not there.
+      about: See `check_config`.
+
+    Raises:
+      ValueError: as `check_config`, or if the folder holds other things than a run.
+    """
+    if check_config(workdir, about):
+        return
+    check_free(workdir)
+    workdir.mkdir(parents=True, exist_ok=True)
+    records.write_whole(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
+
+
+def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
+    """Compares an experiment with the one whose config a workdir keeps.
+
     Where data lie is not part of what an experiment is: keys of `PLACES` may differ.
 
     Args:
-      workdir: Made, with config.json in it, if it is not there.
+      workdir: Need not exist.
       about: Experiment's name and config, and the digest of a source that has one, JSON.
+
+    Returns:
+      Whether the workdir keeps a config at all.
 
     Raises:
       ValueError: naming the keys that differ, if the workdir holds another experiment's config.
     """
-    path = workdir / "config.json"
-    if path.exists():
-        try:
-            there = json.loads(path.read_text())
-            differing = _differing(flat(there), flat(about))
-        except (ValueError, AttributeError, RecursionError):
-            raise InputError(f"{path} is no config of an experiment; choose another") from None
-        if differing:
-            raise InputError(
-                f"{workdir} holds a run of another config ({differing}); choose another --workdir"
-            )
-        return
-    check_free(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    records.write_whole(path, json.dumps(about, indent=2, sort_keys=True) + "\n")
+    if not (workdir / CONFIG).exists():
+        return False
+    differing = _differing(flat(read_config(workdir)), flat(about))
+    if differing:
+        raise InputError(
+            f"{workdir} holds a run of another config ({differing}); choose another workdir"
+        )
+    return True
+
+
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """Reads what a run says of its experiment.
+
+    Args:
+      workdir: Of the run.
+
+    Returns:
+      What `claim` wrote: "experiment", "config", and maybe "source".
+
+    Raises:
+      FileNotFoundError: if there is no config.json.
+      ValueError: if it is damaged.
+    """
+    path = workdir / CONFIG
+    if not path.exists():
+        raise MissingFileError(f"{workdir} has no {CONFIG}; it holds no run of an experiment file")
+    try:
+        about = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        about = None
+    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
+        raise InputError(f"{path} is no config of an experiment; choose another folder")
+    return about
 
 
 def digest(about: dict[str, Any]) -> str:

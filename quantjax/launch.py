@@ -31,21 +31,18 @@ from quantjax import (
     train,
     writers,
 )
-from quantjax.errors import DamagedError, InputError, NonFiniteError
-
-_DOCUMENTED = (
-    ValueError,
-    ModuleNotFoundError,
-    OSError,
-    NonFiniteError,
-    DamagedError,
-)
+from quantjax.errors import InputError, QuantjaxError, is_one_line
 
 TRY_AGAIN = 75
 """Exit code of a run that SIGTERM stopped with its state saved: EX_TEMPFAIL of sysexits.h."""
 
-Baselines = Callable[[train.Experiment, ConfigDict, Any, train.TrainState], list[evaluate.Results]]
-"""`(experiment, config, mesh, trained) -> results` on the same split; `trained` ended training."""
+BASELINE_FAILED = 3
+"""Exit code of a run that was trained and measured, but whose baselines could not all be."""
+
+Baselines = Callable[
+    [train.Experiment, Any, train.TrainState], dict[str, Callable[[], evaluate.Results]]
+]
+"""`(experiment, mesh, trained) -> {name: measure}` on the same split; `trained` ended training."""
 
 
 def main(
@@ -59,8 +56,10 @@ def main(
 ) -> None:
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
 
-    Exits with 2 for a wrong flag, 1 for bad input, 75 after SIGTERM, which launchers take as "try
-    again", and 130 after Ctrl-C. After both the state is saved and the same command goes on.
+    Exits with 2 for a wrong flag, 1 for an error, 3 if only a baseline failed, 75 after SIGTERM,
+    which launchers take as "try again", and 130 after Ctrl-C. After both signals the state is saved
+    and the same command goes on. Errors of `quantjax.errors` and of a disk that cannot be written
+    to are printed as one line, all others with their traceback, in every process.
 
     Args:
       get_config: Plain numbers that a person may override by `--config.KEY=VALUE`.
@@ -76,8 +75,9 @@ def main(
         return
     try:
         config, options, start = _parse(argv, get_config())
-    except ValueError as error:
+    except QuantjaxError as error:
         sys.exit(_complain(error, 2))
+    debug = _debug(start.pop("debug"), start.pop("debug_nans"), start.pop("debug_leaks"))
     try:
         deterministic = start.pop("deterministic")
         if deterministic:
@@ -88,21 +88,30 @@ def main(
             console.silence()
         _cache_programs()
         with interruption.ending():
-            stopped = run(config, build, baselines, title=title, **options)
+            status = run(config, build, baselines, title=title, debug=debug, **options)
     except interruption.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
         processes.leave(_code(error.number), at_once=prefetch.abandoned())
-    except _DOCUMENTED as error:
-        processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
-    except Exception:
+    except Exception as error:
+        if is_one_line(error) and not debug:
+            processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
         if not (processes.several() or prefetch.abandoned()):
             raise
         traceback.print_exc()
         processes.leave(1, at_once=True)
-    if stopped is not None and prefetch.abandoned():
-        processes.leave(_code(stopped), at_once=True)
-    if stopped is not None:
-        sys.exit(_code(stopped))
+    if status and prefetch.abandoned():
+        processes.leave(status, at_once=True)
+    if status:
+        sys.exit(status)
+
+
+def _debug(wanted, nans, leaks):
+    """Turns on JAX's checks that were asked for, and returns whether tracebacks are shown."""
+    if nans:
+        jax.config.update("jax_debug_nans", True)
+    if leaks:
+        jax.config.update("jax_check_tracer_leaks", True)
+    return wanted or nans or leaks
 
 
 def _code(number):
@@ -118,8 +127,9 @@ def run(
     workdir: str | pathlib.Path | None = None,
     allow_query_overlap: bool = False,
     validate_every: int = 0,
+    debug: bool = False,
     **options: Any,
-) -> int | None:
+) -> int:
     """Audits the split, trains or resumes, then leaves codes and results in the workdir.
 
     Args:
@@ -130,20 +140,19 @@ def run(
       workdir: Made if it is not there; `runs/NAME-DIGEST` when None.
       allow_query_overlap: Goes on although queries are in another list; results say so.
       validate_every: Epochs between two measurements by validation queries, 0 for none.
+      debug: Whether a baseline that fails shows its traceback too.
       **options: Further ones of `train.fit`.
 
     Returns:
-      None, or the number of the signal that stopped it.
+      The exit status: 0, or that of the signal that stopped it, or `BASELINE_FAILED`.
 
     Raises:
       ValueError: if the workdir holds another experiment's config, or input does not fit.
     """
     began = time.perf_counter()
-    experiment = build(config)
+    experiment = build(config)._replace(config=json.loads(config.to_json()))
     left_out = train.left_out(experiment)
-    about = {"experiment": experiment.name, "config": json.loads(config.to_json())}
-    if experiment.splits.source_digest is not None:
-        about["source"] = experiment.splits.source_digest
+    about = train.about_workdir(experiment)
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
     processes.check_same(
         {
@@ -180,7 +189,7 @@ def run(
                 f"stopped by {signal.Signals(result.signal).name} at step "
                 f"{int(result.state.step)}; the same command goes on from there"
             )
-            return result.signal
+            return _code(result.signal)
         console.say("evaluating")
         retrieval = evaluate.evaluate_method(
             experiment.method,
@@ -194,35 +203,57 @@ def run(
         )
         if processes.is_first():  # ahead of the baselines, which may need more memory than there is
             index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
-        results = [*retrieval.results, *baselines(experiment, config, mesh, result.state)]
         same = {
             "experiment": experiment.name,
             "protocol": experiment.splits.name,
             "split": experiment.splits.digest,
-            "seed": config.seed,
+            "seed": experiment.seed,
             "audit": audited._asdict(),
         }
+        results = [*retrieval.results]
+        if processes.is_first():  # likewise: hours of training hang on no baseline
+            evaluate.write_results(workdir, results, same)
+        measured, failed = _measure(baselines(experiment, mesh, result.state), debug=debug)
+        results += measured
         if processes.is_first():
             evaluate.write_results(workdir, results, same)
-        processes.all_agree(0)  # nobody leaves, and waits for minutes at most, while one measures
+        # Nobody leaves, and waits for minutes at most, while one measures.
+        failed = processes.all_agree(failed)
         console.table(results)
         console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
-    return None
+    return BASELINE_FAILED if failed else 0
+
+
+def _measure(baselines, *, debug):
+    """Measures baselines; returns their results, and how many failed."""
+    found = []
+    for name, measure in baselines.items():
+        try:
+            found.append(measure())
+        except Exception as error:
+            # An error that not all processes share would leave the others waiting for this one.
+            if processes.several() and not isinstance(error, QuantjaxError):
+                raise
+            if debug:
+                traceback.print_exc()
+            reason = " ".join(str(error).split())[:400]
+            _complain(f"baseline {name} failed, {type(error).__name__}: {reason}", 0)
+    return found, len(baselines) - len(found)
 
 
 def _print_sweep(argv, config, sweep):
     if sweep is None:
-        sys.exit(_complain(InputError("this experiment has no sweep()"), 2))
+        sys.exit(_complain("this experiment has no sweep()", 2))
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec else ["python", argv[0]]
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
-        sys.exit(_complain(InputError("runs of a sweep need a workdir each; drop --workdir"), 2))
+        sys.exit(_complain("runs of a sweep need a workdir each; drop --workdir", 2))
     commands = []
     for overrides in sweep():
         unknown = sorted(overrides.keys() - folders.flat(json.loads(config.to_json())).keys())
         if unknown:
-            sys.exit(_complain(InputError(f"sweep() sets an unknown key {unknown[0]}"), 2))
+            sys.exit(_complain(f"sweep() sets an unknown key {unknown[0]}", 2))
         settings = [f"--config.{key}={value}" for key, value in overrides.items()]
         commands.append(shlex.join([*program, *rest, *settings]))
     print("\n".join(commands))
@@ -291,6 +322,17 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
         flags.DEFINE_bool,
         False,
         "The same bits in every run on GPUs too, which may take longer.",
+    ),
+    "debug": (flags.DEFINE_bool, False, "Show the traceback of every error."),
+    "debug_nans": (
+        flags.DEFINE_bool,
+        False,
+        "Stop where a NaN is computed first (jax_debug_nans, slow), with its traceback.",
+    ),
+    "debug_leaks": (
+        flags.DEFINE_bool,
+        False,
+        "Find traced values that outlive their function (jax_check_tracer_leaks, slow).",
     ),
 }
 

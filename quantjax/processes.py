@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, is_one_line
 
 _QUIET = 0.25  # seconds between two agreements
 _MOST_QUIET = 16  # steps between them, however short
@@ -145,32 +145,40 @@ def number() -> int:
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-    """Calls a function in process 0 alone; all get what it returned, or the ValueError it raised.
+    """Calls a function in process 0 alone, and returns its result in every process.
 
     Args:
-      function: Returns JSON; it may raise ValueError or OSError.
+      function: Returns JSON.
 
     Returns:
       Its result, in every process.
 
     Raises:
-      ValueError: what the function raised, or its OSError in words.
+      ValueError: in every process, if the function raised an error of `quantjax.errors`, or of a
+        disk that cannot be written to, with its message.
+      RuntimeError: in the other processes, if it raised any other error, which process 0 raises.
     """
     if jax.process_count() == 1:
         return function()
-    said = b""
+    said, caught = b"", None
     if is_first():
         try:
             answer = {"result": function()}
-        except (ValueError, OSError) as error:
-            answer = {"error": str(error)}
+        except Exception as error:  # told to the others, who would wait for ever
+            caught = error
+            answer = {"error": str(error), "type": type(error).__name__}
+            answer["one line"] = is_one_line(error)
         said = json.dumps(answer).encode()
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
     sent = np.frombuffer(said.ljust(length), np.uint8)
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))))
-    if "error" in answer:
-        raise InputError(answer["error"])
-    return answer["result"]
+    if "error" not in answer:
+        return answer["result"]
+    if answer["one line"]:
+        raise InputError(answer["error"]) from caught
+    if caught is not None:
+        raise caught
+    raise RuntimeError(f"process 0 failed, {answer['type']}: {answer['error']}")
 
 
 def all_agree(number: int) -> int:

@@ -12,7 +12,7 @@ import warnings
 import jax
 import numpy as np
 
-from quantjax import checkpoint, data, embedding, folders, parallel, processes, train
+from quantjax import checkpoint, data, embedding, errors, folders, parallel, processes, train
 from tests import programs, toy
 
 
@@ -22,6 +22,18 @@ def refusal(function):
     except (ValueError, OSError) as error:
         return str(error)
     return None
+
+
+def from_first(error):
+    """What an error of the first process is in each."""
+
+    def fail():
+        raise error
+
+    try:
+        processes.from_first(fail)
+    except Exception as caught:
+        return [type(caught).__name__, str(caught)]
 
 
 def other_settings():
@@ -159,6 +171,8 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", 1)
     processes.start(**arguments)
     told = {
+        "on purpose": from_first(errors.MissingFileError("no folder x")),
+        "by fault": from_first(KeyError("num_codewords")),
         "settings": refusal(other_settings),
         "workdir": refusal(lambda: other_workdir(workdir)),
         "restored": restored(workdir / "checkpoints"),

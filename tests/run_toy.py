@@ -62,10 +62,10 @@ class Stalling:
         return self._source[rows]
 
 
-def measured(experiment, config, mesh, trained):
+def measured(experiment, mesh, trained):
     """Baselines, which take the first process `measuring` seconds more."""
-    time.sleep(config.measuring if processes.is_first() else 0)
-    return baselines(experiment, config, mesh, trained) if config.baselines else []
+    time.sleep(experiment.config["measuring"] if processes.is_first() else 0)
+    return baselines(experiment, mesh, trained) if experiment.config["baselines"] else {}
 
 
 def exploding(loss, at_step, num_steps):

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import logging
 import resource
 import shutil
 
@@ -280,3 +281,14 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_is_said(copied, experim
     assert {path.name for path in (copied / "checkpoints").iterdir()} >= {"8", "12", "16"}
     assert int(train.fit(longer, workdir=copied, mesh=mesh).state.step) == 24
     assert steps_in(copied) == [12, 16, 24]
+
+
+def test_logs_of_others_are_as_before_while_checkpoints_are_written(tmp_path, caplog):
+    logger = logging.getLogger("absl")
+    before = logger.level, [*logger.filters]
+    with checkpoint.opened(tmp_path / "checkpoints", {}) as store, caplog.at_level(0, "absl"):
+        store.save(1, {"x": np.zeros(2)})
+        store.wait()
+        logger.warning("of the user's own program")
+    assert [record.getMessage() for record in caplog.records] == ["of the user's own program"]
+    assert (logger.level, logger.filters) == before

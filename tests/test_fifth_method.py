@@ -1,15 +1,17 @@
 """A paper more is two new files: its method and its experiment. Nothing else knows its name."""
 
 import ast
-import importlib
 import json
+import os
 import pathlib
+import subprocess
 import sys
 
+import jax
 import pytest
 
 from experiments import entries, ledger
-from quantjax import methods
+from quantjax import methods, train
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -52,7 +54,11 @@ EXPERIMENT = '''
 import centred
 from ml_collections import config_dict
 
+from experiments.baselines import baselines
+from quantjax import launch
 from tests import toy
+
+ABLATIONS = {"short": {"num_epochs": 1}}
 
 
 def get_config():
@@ -62,21 +68,82 @@ def get_config():
 def build(config):
     method = centred.centred(toy.network(config.bits), bits=config.bits)
     return toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
+
+
+if __name__ == "__main__":
+    launch.main(get_config, build, baselines, title="centred")
 '''
 
 
-def test_a_fifth_method_runs_through_launcher_and_ledger(tmp_path, monkeypatch):
-    (tmp_path / "centred.py").write_text(METHOD)
-    (tmp_path / "centred_toy.py").write_text(EXPERIMENT)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(entries, "names", lambda: ["centred_toy"])
-    module = importlib.import_module("centred_toy")
-    monkeypatch.setitem(sys.modules, "experiments.centred_toy", module)
-    options = {"workdir": tmp_path / "runs", "results": tmp_path / "results", "settings": {}}
-    ledger.run("centred_toy", [16], [0], **options)
-    found = json.loads((tmp_path / "results" / "centred_toy.json").read_text())
+@pytest.fixture
+def centred_file(tmp_path):
+    """The path of the experiment file, in a folder that no package knows."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "centred.py").write_text(METHOD)
+    path = tmp_path / "code" / "centred_toy.py"
+    path.write_text(EXPERIMENT)
+    before = [*sys.path]
+    yield path
+    sys.path[:] = before
+    for name in ("centred", "centred_toy"):
+        sys.modules.pop(name, None)
+
+
+def test_a_fifth_method_runs_through_the_launcher(centred_file, tmp_path):
+    command = [sys.executable, str(centred_file), f"--workdir={tmp_path / 'run'}"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
+    ended = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    found = {row["name"]: row for row in json.loads((tmp_path / "run/results.json").read_text())}
+    assert found["centred"]["value"] > found["centred"]["chance"] + 0.3
+    assert {name: row["bits"] for name, row in found.items()} == {
+        "centred": 16, "centred float": 512, "centred validation": 16, "pq on pixels": 16,
+        "untrained network": 16, "class-id code": 2,
+    }  # fmt: skip
+
+
+def test_a_fifth_method_runs_through_the_ledger(centred_file, tmp_path, capsys):
+    results = tmp_path / "results"
+    for name in (str(centred_file), f"{centred_file}.short"):
+        ledger.main(
+            ["run", name, "--bits", "16", f"--results={results}", f"--workdir={tmp_path / 'runs'}"]
+        )
+    found = json.loads((results / "centred_toy.json").read_text())
     values = {row["name"]: row["value"] for row in found["runs"][0]["rows"]}
     assert values["codes"] > found["runs"][0]["rows"][0]["chance"] + 0.3
+    capsys.readouterr()
+    ledger.main(["table", f"--results={results}"])
+    table = capsys.readouterr().out
+    assert f"| centred toy | {values['codes']:.3f} |" in table
+    assert "| centred toy: short |" in table
+    experiment = train.open_run(next((tmp_path / "runs").glob("centred_toy-*")), centred_toy())
+    assert experiment.config == {"seed": 0, "bits": 16, "num_epochs": 12}
+
+
+def centred_toy():
+    return sys.modules["centred_toy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere/toy.py", "no experiment file nowhere/toy.py"),
+        ("json.py", "json.py has the name of another module, json; rename the file"),
+        ("empty_toy.py", "empty_toy.py must have get_config and build"),
+        ("centred_toy.py.long", "centred_toy has no ablation long; there are short"),
+    ],
+)
+def test_a_path_that_is_no_experiment_is_refused(
+    centred_file, tmp_path, monkeypatch, name, message
+):
+    monkeypatch.chdir(centred_file.parent)
+    for other in ("json.py", "empty_toy.py"):
+        pathlib.Path(other).write_text("")
+    with pytest.raises(ValueError, match=message):
+        entries.entry(name)
 
 
 def words(path):

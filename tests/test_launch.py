@@ -1,5 +1,6 @@
 """The first door: flags, the workdir and what is left in it, exit codes, one clear line."""
 
+import errno
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 from ml_collections import config_dict
 
 from experiments.baselines import baselines
-from quantjax import data, evaluate, index, launch
+from quantjax import data, errors, evaluate, index, launch
 from tests import programs, toy
 
 
@@ -51,15 +52,119 @@ def test_a_run_leaves_all_that_is_promised(finished):
     np.testing.assert_array_equal(codes.ids, toy.splits().database)
 
 
-def test_codes_are_there_although_baselines_fail(tmp_path, capsys):
-    def failing(*parts):
-        raise ValueError("no memory for them")
+def failing(experiment, mesh, trained):
+    def fail():
+        raise KeyError("num_codewords")
+
+    found = baselines(experiment, mesh, trained)
+    return {"first": fail, **found, "last": fail}
+
+
+def test_a_baseline_that_fails_costs_its_own_row_and_the_exit_code_says_so(
+    tmp_path, finished, capsys
+):
+    argv = ["toy", f"--workdir={tmp_path / 'toy'}"]
+    with pytest.raises(SystemExit) as caught:
+        launch.main(get_config, build, failing, title="dqn", argv=argv)
+    assert caught.value.code == launch.BASELINE_FAILED == 3
+    assert capsys.readouterr().err.splitlines() == [
+        f"error: baseline {name} failed, KeyError: 'num_codewords'" for name in ("first", "last")
+    ]
+    whole = (finished / "results.json").read_text()
+    assert (tmp_path / "toy" / "results.json").read_text() == whole
+
+
+def test_codes_and_results_are_written_ahead_of_the_baselines(tmp_path, capsys):
+    def ending(*parts):
+        os.kill(os.getpid(), signal.SIGTERM)
 
     argv = ["toy", f"--workdir={tmp_path / 'toy'}", "--config.num_epochs=0"]
+    with pytest.raises(SystemExit) as caught:
+        launch.main(get_config, build, ending, title="dqn", argv=argv)
+    assert caught.value.code == 75
+    assert len(index.load(tmp_path / "toy").codes) == len(toy.splits().database)
+    names = [result.name for result in evaluate.read_results(tmp_path / "toy")]
+    assert names == ["dqn", "dqn", "dqn float", "dqn validation"]
+
+
+def breaking(error):
+    def build(config):
+        raise error
+
+    return build
+
+
+ONE_LINE = {
+    "input": errors.InputError("similar must have shape (2, 2), got (2, 3)"),
+    "file": errors.MissingFileError("no folder x"),
+    "package": errors.MissingPackageError("photos need Pillow"),
+    "type": errors.InputTypeError("images must be uint8"),
+    "row": errors.RowError("rows must lie in 0 to 3"),
+    "finite": errors.NonFiniteError("loss is nan at step 3"),
+    "damage": errors.DamagedError("no checkpoint can be read"),
+    "full": OSError(errno.ENOSPC, "No space left on device", "runs/a"),
+    "quota": OSError(errno.EDQUOT, "Disk quota exceeded", "runs/a"),
+    "read-only": OSError(errno.EROFS, "Read-only file system", "runs/a"),
+    "closed": PermissionError(errno.EACCES, "Permission denied", "runs/a"),
+}
+WHOLE = {
+    "value": ValueError("Incompatible shapes for broadcasting: (3,) and (2,)"),
+    "missing": FileNotFoundError(errno.ENOENT, "No such file or directory", "x"),
+    "connection": ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    "module": ModuleNotFoundError("No module named 'nump'"),
+    "attribute": AttributeError("'NoneType' object has no attribute 'x'"),
+    "arithmetic": FloatingPointError("invalid value (nan) encountered in add"),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_LINE)
+def test_an_error_on_purpose_or_of_the_disk_is_one_line(tmp_path, capsys, kind):
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path / "toy", build=breaking(ONE_LINE[kind]))
+    assert caught.value.code == 1
+    assert capsys.readouterr().err == f"error: {ONE_LINE[kind]}\n"
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_any_other_error_keeps_its_traceback(tmp_path, capsys, kind):
+    with pytest.raises(type(WHOLE[kind])) as caught:
+        run(tmp_path / "toy", build=breaking(WHOLE[kind]))
+    assert caught.value is WHOLE[kind]
+    assert capsys.readouterr().err == ""
+
+
+def test_debug_shows_the_traceback_of_every_error(tmp_path, capsys):
+    with pytest.raises(errors.InputError):
+        run(tmp_path / "toy", "--debug", build=breaking(ONE_LINE["input"]))
+    argv = ["toy", f"--workdir={tmp_path / 'toy'}", "--config.num_epochs=0", "--debug"]
     with pytest.raises(SystemExit):
         launch.main(get_config, build, failing, title="dqn", argv=argv)
-    assert "no memory for them" in capsys.readouterr().err
-    assert len(index.load(tmp_path / "toy").codes) == len(toy.splits().database)
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert 'raise KeyError("num_codewords")' in err
+
+
+def test_debug_finds_nans_and_leaks_where_asked(tmp_path):
+    before = jax.config.jax_debug_nans, jax.config.jax_check_tracer_leaks
+    held = []
+
+    def leaking(config):
+        jax.jit(lambda x: held.append(x) or x)(np.float32(1))
+        return build(config)
+
+    def dividing(config):
+        jax.numpy.zeros(1) / jax.numpy.zeros(1)
+        return build(config)
+
+    try:
+        with pytest.raises(FloatingPointError, match="nan"):
+            run(tmp_path / "toy", "--debug_nans", build=dividing)
+        with pytest.raises(Exception, match=r"[Ll]eaked"):
+            run(tmp_path / "toy", "--debug_leaks", build=leaking)
+        run(tmp_path / "toy", "--debug_nans", "--debug_leaks", "--config.num_epochs=1")
+    finally:
+        jax.config.update("jax_debug_nans", before[0])
+        jax.config.update("jax_check_tracer_leaks", before[1])
 
 
 def test_results_say_what_they_are(finished):

@@ -116,6 +116,9 @@ def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path)
     ended = programs.wait(programs.start(tmp_path, program="agreeing", processes=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
     first, second = (json.loads(out.splitlines()[-1]) for _, out, _ in ended)
+    assert first["on purpose"] == second["on purpose"] == ["InputError", "no folder x"]
+    assert first["by fault"] == ["KeyError", "'num_codewords'"]
+    assert second["by fault"] == ["RuntimeError", "process 0 failed, KeyError: 'num_codewords'"]
     assert second["settings"] == "process 1 runs with seed 1, not 0 of process 0"
     assert first["settings"] == "another process runs with other settings than process 0"
     assert "must be one folder for all processes; process 1 sees" in second["workdir"]

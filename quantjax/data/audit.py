@@ -133,7 +133,7 @@ def _hashes(source, rows, **options):
     hashes, error = np.empty((0, 2), np.uint64), None
     try:
         hashes = image_hashes(source, rows[processes.share(len(rows))], **options)
-    except (ValueError, OSError) as caught:  # the others wait, and are told first
+    except Exception as caught:  # the others wait, and are told first
         error = caught
     failed = processes.all_agree(0 if error is None else processes.number() + 1)
     if error is not None:

@@ -6,7 +6,7 @@ all there is to save: a run that is killed and started again ends with the same 
 
 from quantjax.train.experiment import Experiment, TrainState, initialize, left_out
 from quantjax.train.loop import AfterEpoch, FitResult, fit
-from quantjax.train.resume import about_run, restore
+from quantjax.train.resume import about_run, about_workdir, claim, open_run, restore
 from quantjax.train.step import make_step, refresh
 
 __all__ = [
@@ -15,10 +15,13 @@ __all__ = [
     "FitResult",
     "TrainState",
     "about_run",
+    "about_workdir",
+    "claim",
     "fit",
     "initialize",
     "left_out",
     "make_step",
+    "open_run",
     "refresh",
     "restore",
 ]

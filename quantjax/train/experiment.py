@@ -29,6 +29,8 @@ class Experiment(NamedTuple):
       num_epochs: How often the training set is passed.
       batch_size: B of the global batch.
       seed: Of everything random.
+      config: The numbers that it was built from (JSON), or None. A workdir keeps them, and is
+        refused to an experiment of other numbers.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Experiment(NamedTuple):
     num_epochs: int
     batch_size: int
     seed: int
+    config: dict[str, Any] | None = None
 
 
 class TrainState(NamedTuple):

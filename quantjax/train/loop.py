@@ -24,7 +24,7 @@ from quantjax import (
 )
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize, key
-from quantjax.train.resume import about_run, restored, validations
+from quantjax.train.resume import about_run, claim, restored, validations
 from quantjax.train.step import all_finite, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
@@ -122,7 +122,7 @@ def fit(
     phases = experiment.method.phases
     with (
         interruption.watch() as caught,
-        folders.held_by_all(workdir),
+        _held(experiment, workdir),
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
         _last_good(store),
     ):
@@ -201,6 +201,14 @@ def fit(
             if stopped is not None:
                 caught(stops=True)
     return FitResult(train_state, journal.history, stopped)
+
+
+@contextlib.contextmanager
+def _held(experiment, workdir):
+    """Keeps other runs out of the workdir, which is or becomes this experiment's."""
+    with folders.held_by_all(workdir):
+        claim(experiment, workdir)
+        yield
 
 
 def _batches(experiment, mesh, step, per_epoch):

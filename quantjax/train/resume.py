@@ -1,11 +1,13 @@
 """From a run's checkpoints back to its train state."""
 
+import importlib
+import json
 import pathlib
 from typing import Any
 
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, parallel, processes, records
+from quantjax import checkpoint, folders, parallel, processes, records
 from quantjax.errors import InputError, MissingFileError
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -24,6 +26,89 @@ def about_run(experiment: Experiment) -> dict[str, Any]:
     return about
 
 
+def about_workdir(experiment: Experiment) -> dict[str, Any]:
+    """Returns what a workdir must share with an experiment: its name, config and source."""
+    about: dict[str, Any] = {"experiment": experiment.name, "config": experiment.config}
+    if experiment.splits.source_digest is not None:
+        about["source"] = experiment.splits.source_digest
+    return about
+
+
+def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
+    """Writes an experiment's config into a new workdir, or compares it with the one that is there.
+
+    An experiment without a config, and a workdir with checkpoints of such a one, are left alone.
+
+    Args:
+      experiment: What will be run.
+      workdir: Where, or None.
+
+    Raises:
+      ValueError: as `folders.claim`.
+    """
+    if workdir is None or experiment.config is None:
+        return
+
+    def write_or_compare():
+        if (workdir / folders.CONFIG).exists() or not (workdir / "checkpoints").exists():
+            folders.claim(workdir, about_workdir(experiment))
+
+    processes.from_first(write_or_compare)
+
+
+def open_run(
+    workdir: str | pathlib.Path, module: Any = None, *, places: dict[str, Any] | None = None
+) -> Experiment:
+    """Builds the experiment of a run from the config that its workdir keeps.
+
+    Args:
+      workdir: The run's folder.
+      module: The experiment file, imported, with `get_config` and `build`; by default the one of
+        the package `experiments` that has the experiment's name.
+      places: Where data lie now, by the config's keys (`folders.PLACES`).
+
+    Returns:
+      The experiment, for `restore`, `fit` or an evaluation.
+
+    Raises:
+      FileNotFoundError: if the workdir keeps no config.
+      ValueError: if it is damaged, the experiment file is not known, or its config has other keys.
+    """
+    about = folders.read_config(pathlib.Path(workdir))
+    module = _module_of(about["experiment"]) if module is None else module
+    config, kept = module.get_config(), {**about["config"], **(places or {})}
+    known = {*folders.flat(json.loads(config.to_json()))}
+    unknown = sorted({*folders.flat(kept)} - known | {*(places or {})} - {*folders.PLACES})
+    if unknown:
+        raise InputError(
+            f"{workdir} has a setting {unknown[0]} that {module.__name__} has not; pass the module "
+            "that the run was of"
+        )
+    try:
+        config.update(kept)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{workdir} keeps settings of the wrong type: {error}") from None
+    return module.build(config)._replace(config=json.loads(config.to_json()))
+
+
+def _module_of(name):
+    """Imports the experiment file of a name from the package `experiments`, and from nowhere else.
+
+    The name comes out of a file that may be other people's, so it chooses among the files of that
+    package and can have no other code run.
+    """
+    if isinstance(name, str) and name.isidentifier():
+        try:
+            return importlib.import_module(f"experiments.{name}")
+        except ModuleNotFoundError as error:
+            if not f"experiments.{name}".startswith(str(error.name)):
+                raise
+    raise InputError(
+        f"the run is of {name!r:.60}, which is no file of the package experiments; pass the module "
+        "that has its get_config and build"
+    )
+
+
 def restore(
     experiment: Experiment,
     workdir: str | pathlib.Path,
@@ -36,7 +121,8 @@ def restore(
     A checkpoint of other people runs no code, but may be written to take any amount of memory.
 
     Args:
-      experiment: What was run.
+      experiment: What was run; `open_run` builds it. Its config, where it has one, is compared with
+        the one that the workdir keeps.
       workdir: Its folder.
       best: Whether to read, instead of the latest, the one of the largest "validation" in
         metrics.jsonl.
@@ -47,15 +133,18 @@ def restore(
 
     Raises:
       FileNotFoundError: if there is no checkpoint, or none with a "validation".
-      ValueError: if it belongs to another experiment.
+      ValueError: if it belongs to another experiment, naming the settings that differ.
       DamagedError: if it cannot be read.
     """
-    folder = pathlib.Path(workdir) / "checkpoints"
+    workdir = pathlib.Path(workdir)
+    folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise MissingFileError(f"{workdir} has no checkpoints")
+    if experiment.config is not None:
+        folders.check_config(workdir, about_workdir(experiment))
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
-        path = pathlib.Path(workdir) / "metrics.jsonl"
+        path = workdir / "metrics.jsonl"
         store.values.update(
             processes.from_first(lambda: [*validations(records.read(path)).items()])
         )

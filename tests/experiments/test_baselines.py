@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-from ml_collections import config_dict
 
 import experiments.baselines
 from experiments.baselines import baselines, class_id_code
@@ -78,26 +77,22 @@ def test_the_class_id_code_knows_the_seen_classes_alone(trained):
     assert trained["unseen"].value > trained["unseen"].numbers[0].chance - 0.05
 
 
-def test_pixels_are_left_out_where_no_codebooks_have_so_many_bits(capsys):
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    experiment = toy.experiment(toy.triplet_quantization(), num_epochs=0)
-    config = config_dict.create(bits=8, num_codewords=32, seed=0)
-    found = baselines(experiment, config, mesh, train.initialize(experiment, mesh))
-    assert [each.name for each in found] == ["untrained network", "class-id code"]
-    assert "pq on pixels: left out, bits must be a multiple of log2" in capsys.readouterr().out
+@pytest.mark.parametrize(
+    ("bits", "due"), [(1, 2), (4, 16), (8, 256), (12, 64), (13, 2), (32, 256), (48, 256), (60, 64)]
+)
+def test_pixels_have_the_most_codewords_that_a_length_can_be_shared_out_to(bits, due):
+    assert experiments.baselines.num_codewords(bits) == due
 
 
 def test_pixels_that_would_take_too_much_memory_are_left_out(capsys, monkeypatch):
     mesh = parallel.data_mesh(jax.devices()[:1])
     experiment = toy.experiment(toy.triplet_quantization(), num_epochs=0)
     splits, trained = experiment.splits, train.initialize(experiment, mesh)
-    config = config_dict.create(bits=8, num_codewords=16, seed=0)
     rows = len(splits.train) + len(splits.query) + len(splits.database)
     names = []
     for spare in (0, -1):
         monkeypatch.setattr(experiments.baselines, "_MOST_BYTES", 4 * 64 * rows + spare)
-        found = experiments.baselines.baselines(experiment, config, mesh, trained)
-        names.append([each.name for each in found])
+        names.append(list(baselines(experiment, mesh, trained)))
     assert names[0] == ["pq on pixels", *names[1]]
     assert names[1] == ["untrained network", "class-id code"]
     assert "pq on pixels: left out, they are 0.0 GiB, more than" in capsys.readouterr().out
@@ -111,9 +106,9 @@ def test_pixels_that_would_take_too_much_memory_are_left_out(capsys, monkeypatch
 def test_the_untrained_network_gets_the_codes_of_its_method(make, bits, distance):
     mesh = parallel.data_mesh(jax.devices()[:1])
     experiment = toy.experiment(make(), num_epochs=0)
-    trained = train.initialize(experiment, mesh)
-    config = config_dict.create(bits=bits, num_codewords=16, seed=0)
-    found = {found.name: found for found in baselines(experiment, config, mesh, trained)}
+    trained = train.fit(experiment, mesh=mesh).state
+    found = {name: measure() for name, measure in baselines(experiment, mesh, trained).items()}
+    assert [each.name for each in found.values()] == list(found)
     assert list(found) == ["pq on pixels", "untrained network", "class-id code"]
     untrained = found["untrained network"]
     assert (untrained.bits, untrained.distance) == (bits, distance)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import subprocess
 import types
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from ml_collections import config_dict
 
 from experiments import entries, hypotheses, ledger, tuning
-from quantjax import data
+from quantjax import data, errors
 from tests import toy
 
 
@@ -21,7 +22,9 @@ def get_config():
 
 def build(config):
     if config.seed == 9:
-        raise ValueError("seed 9 is of no use")
+        raise errors.InputError("seed 9 is of no use")
+    if config.seed == 8:
+        raise KeyError("num_codewords")
     method = toy.dqn(num_codebooks=config.bits // 4, quantization_weight=config.quantization_weight)
     return toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
 
@@ -88,10 +91,14 @@ def test_what_is_there_is_not_run_again(toy_file, tmp_path, monkeypatch):
     assert [each["seed"] for each in again["runs"]] == [0, 1]
 
 
-def test_a_failure_is_written_down_and_the_others_go_on(toy_file, tmp_path):
-    found = run("toy_file", tmp_path, seeds=[0, 9, 1])
+def test_a_failure_is_written_down_and_the_others_go_on(toy_file, tmp_path, capsys):
+    found = run("toy_file", tmp_path, seeds=[0, 9, 8, 1])
     by_seed = {each["seed"]: each for each in found["runs"]}
     assert by_seed[9]["failed"] == "seed 9 is of no use"
+    assert by_seed[8]["failed"] == "'num_codewords'"
+    told = capsys.readouterr().err
+    assert told.count("Traceback") == 1  # of the error that nobody raised on purpose
+    assert 'raise KeyError("num_codewords")' in told
     assert {row["seeds"] for row in found["summary"]} == {2}
 
 
@@ -173,6 +180,32 @@ def test_every_experiment_file_is_found_and_configures():
         for ablation in ["", *getattr(module, "ABLATIONS", {})]:
             full = f"{name}.{ablation}" if ablation else name
             assert entries.configure(entries.entry(full), {"bits": 16}).bits == 16
+
+
+def test_a_config_refuses_keys_that_it_has_not():
+    for name in entries.names():
+        config = entries.entry(name).module.get_config()
+        with pytest.raises(AttributeError, match="bitz"):
+            config.bitz = 3
+
+
+def test_a_commit_with_a_file_that_is_not_in_it_is_marked(monkeypatch, tmp_path):
+    def git(*arguments):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
+
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr(entries, "__file__", str(tmp_path / "experiments" / "entries.py"))
+    git("init")
+    (tmp_path / "a.py").write_text("")
+    git("add", "a.py")
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    git(*identity, "commit", "-m", "a")
+    clean = entries.commit()
+    assert len(clean) == 7
+    (tmp_path / "notes.txt").write_text("")
+    assert entries.commit() == clean
+    (tmp_path / "experiments" / "new.py").write_text("")
+    assert entries.commit() == f"{clean}+"
 
 
 def test_one_value_has_no_half_width():

@@ -59,6 +59,28 @@ def test_a_table_has_means_half_widths_and_failures(results):
     assert "| DQN: whole | 0.700 ± 0.012 | 0.720 ± 0.010 | 0.020 | 1 | abc1234 |" in text
 
 
+def test_unknown_methods_and_data_have_rows_of_their_own_names(results):
+    def run(**more):
+        rows = [{"name": "codes", "value": 0.5, "distance": "hamming", "bits": 32}]
+        about = {"rows": rows, "bits": 32, "seed": 0, "commit": "abc1234", "protocol": "birds ii"}
+        return {**about, **more}
+
+    cell = [summary(32, "codes", 0.5, None, "hamming")]
+    failed = {"bits": 32, "seed": 0, "failed": "no memory", "commit": "abc1234"}
+    bits = run(rows=[{"name": "rabitq", "value": 0.4, "distance": "aqd", "bits": 32}])
+    write(results, "center_hash_cifar10_features", cell, [run()])
+    write(results, "center_hash_birds", cell, [run()])
+    write(results, "center_hash_birds.no_centers", [], [failed])
+    write(results, "codes_birds", [summary(32, "rabitq", 0.4, None)], [bits])
+    known, birds, lost = results_tables.render(results).split("**Protocol `")
+    assert "| center hash |  | 0.500 |  |  |  |  | abc1234 |" in known
+    assert birds.startswith("birds ii`**")
+    assert "| center hash birds |  | 0.500 |  |  |  |  | abc1234 |" in birds
+    assert "| rabitq |  | 0.400 |  | | | | abc1234 |" in birds
+    assert lost.startswith("unknown`: what is left out, 32 bits**")
+    assert "| center hash birds: no centers | failed: no memory | failed: no memory |" in lost
+
+
 def test_only_the_part_between_the_marks_changes(results, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
