@@ -115,11 +115,11 @@ def _whole(config, splits, *, padding):
     views = task.named("views", config.views, known)
     distort = augment.compose(augment.random_crop(padding=padding), augment.random_flip())
     return task.Task(
-        splits,
-        lambda dim: network(dim, size=config.image_size),
-        methods.images,
-        augment.on_images(distort),
-        views,
+        splits=splits,
+        network=lambda dim: network(dim, size=config.image_size),
+        inputs=methods.images,
+        augment=augment.on_images(distort),
+        preprocess=views,
     )
 
 

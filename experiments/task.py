@@ -49,7 +49,11 @@ def of_images(
     """
     change = augment.on_images(distort)
     return Task(
-        splits, network, methods.images, lambda key, batch: prepare(change(key, batch)), prepare
+        splits=splits,
+        network=network,
+        inputs=methods.images,
+        augment=lambda key, batch: prepare(change(key, batch)),
+        preprocess=prepare,
     )
 
 
@@ -79,11 +83,11 @@ def of_features(
         return {**batch, "feature": batch["feature"] * kept / (1 - dropout)}
 
     return Task(
-        splits._replace(source=source),
-        lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
-        methods.features,
-        drop if dropout else lambda key, batch: batch,
-        lambda batch: batch,
+        splits=splits._replace(source=source),
+        network=lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
+        inputs=methods.features,
+        augment=drop if dropout else lambda key, batch: batch,
+        preprocess=lambda batch: batch,
     )
 
 
@@ -97,11 +101,11 @@ def of_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
     image = splits.source[np.arange(len(splits.source))]["image"]
     x = image.reshape(len(image), -1) / np.float32(255)
     return Task(
-        splits._replace(source=features.with_features(splits.source, x)),
-        lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
-        methods.features,
-        lambda key, batch: batch,
-        lambda batch: batch,
+        splits=splits._replace(source=features.with_features(splits.source, x)),
+        network=lambda dim: models.mlp(x.shape[1:], hidden=hidden, dim=dim),
+        inputs=methods.features,
+        augment=lambda key, batch: batch,
+        preprocess=lambda batch: batch,
     )
 
 

@@ -42,9 +42,11 @@ def centred(network, *, bits):
     def embed(params, state, batch):
         return network.apply(params["net"], state["nets"]["net"], batch["image"], train=False)[0]
 
-    phase = Phase("joint", loss, ("net",))
     return Method(
-        init, (phase,), lambda epoch: 0, embed, embed, lambda params, state: BinaryCodec(bits)
+        init=init,
+        phases=(Phase(name="joint", loss=loss, trains=("net",)),),
+        embed=embed,
+        codec=lambda params, state: BinaryCodec(bits),
     )
 '''
 

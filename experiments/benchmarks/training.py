@@ -107,16 +107,16 @@ def experiment(case: Case, num_epochs: int = 2) -> train.Experiment:
     validation, query, database = np.split(rows[num_train:], (1, 2))
     method = methods.dqn(case.ours(case.shape), dim=DIM, num_codebooks=4)
     return train.Experiment(
-        "benchmark",
-        method._replace(refresh=None),
-        data.make_splits(
+        name="benchmark",
+        method=method._replace(refresh=None),
+        splits=data.make_splits(
             source,
             train=rows[:num_train],
             validation=validation,
             query=query,
             database=database,
         ),
-        data.batches.shuffled(num_train, case.batch_size),
+        sampler=data.batches.shuffled(num_train, case.batch_size),
         augment=lambda key, batch: _centred(batch),
         preprocess=_centred,
         optimizers={"net": optax.sgd(torch_networks.RATE, momentum=torch_networks.MOMENTUM)},

@@ -145,7 +145,7 @@ def adsq(
 
     def image_phase(name, trained, fixed):
         loss = functools.partial(_image_loss, embed, weights, guide, trained, fixed)
-        return Phase(name, loss, (trained,))
+        return Phase(name=name, loss=loss, trains=(trained,))
 
     def update(key, params, state, rows, mask):
         del key
@@ -166,7 +166,11 @@ def adsq(
     return Method(
         init=functools.partial(_init, networks, inputs_of, bits),
         phases=(
-            Phase("labels", functools.partial(_label_loss, embed, weights), ("label_net",)),
+            Phase(
+                name="labels",
+                loss=functools.partial(_label_loss, embed, weights),
+                trains=("label_net",),
+            ),
             image_phase("first", *streams),
             image_phase("second", *reversed(streams)),
         ),

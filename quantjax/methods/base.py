@@ -101,29 +101,61 @@ class Refresh(NamedTuple):
         return epoch >= self.start and (epoch - self.start) % self.every == 0
 
 
-class Method(NamedTuple):
-    """A paper: how it starts, what it minimises, and what it leaves behind.
+def first_phase(epoch: int) -> int:
+    """Returns 0, the index of the first phase, for every epoch."""
+    del epoch
+    return 0
 
-    Attributes:
-      init: `(key, batch, num_rows) -> (params, state)`; state = {"nets": {name: net_state}, own
-        arrays}. num_rows counts the training rows padded to a multiple of 1,024.
-      phases: The stages.
-      phase_at: Epoch -> index of its phase.
-      embed: `(params, state, batch) -> [B, D]`, the database side.
-      embed_query: The query side; the same function unless the paper is asymmetric.
-      codec: `(params, state) -> Codec`; raises ValueError before its codebooks exist.
-      refresh: See `Refresh`.
-      after_step: `(params, state) -> (params, state)` after every step, or None.
-    """
 
+class _MethodFields(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     phases: tuple[Phase, ...]
     phase_at: Callable[[int], int]
     embed: Callable[..., jax.Array]
     embed_query: Callable[..., jax.Array]
     codec: Callable[..., Any]
-    refresh: Refresh | None = None
-    after_step: Callable[..., tuple[Any, Any]] | None = None
+    refresh: Refresh | None
+    after_step: Callable[..., tuple[Any, Any]] | None
+
+
+class Method(_MethodFields):
+    """A paper's method: how it starts, what it minimises, and its codec. Built by keyword alone.
+
+    Attributes:
+      init: `(key, batch, num_rows) -> (params, state)`; state = {"nets": {name: net_state}, own
+        arrays}. num_rows counts the training rows padded to a multiple of 1,024.
+      phases: The stages.
+      phase_at: Epoch -> index of its phase; by default every epoch is of the first phase.
+      embed: `(params, state, batch) -> [B, D]`, the database side.
+      embed_query: The query side; by default `embed`, as the paper is symmetric.
+      codec: `(params, state) -> Codec`; raises ValueError before its codebooks exist.
+      refresh: See `Refresh`.
+      after_step: `(params, state) -> (params, state)` after every step, or None.
+    """
+
+    __slots__ = ()
+
+    def __new__(
+        cls,
+        *,
+        init: Callable[..., tuple[Any, Any]],
+        phases: tuple[Phase, ...],
+        embed: Callable[..., jax.Array],
+        codec: Callable[..., Any],
+        phase_at: Callable[[int], int] = first_phase,
+        embed_query: Callable[..., jax.Array] | None = None,
+        refresh: Refresh | None = None,
+        after_step: Callable[..., tuple[Any, Any]] | None = None,
+    ):
+        """Fills in the two fields that have a default of their own; see the class."""
+        query = embed if embed_query is None else embed_query
+        return super().__new__(
+            cls, init, phases, phase_at, embed, query, codec, refresh, after_step
+        )
+
+    def __getnewargs_ex__(self):
+        # A copy is built anew, and by keyword.
+        return (), self._asdict()
 
 
 def over_views(function: Callable[..., Any]) -> Callable[..., Any]:

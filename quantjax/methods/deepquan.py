@@ -222,13 +222,20 @@ def deepquan(
     trains = ("encoder", "decoder")
     return Method(
         init=init,
-        phases=(Phase("reconstruction", pretraining, trains), Phase("joint", joint, trains)),
+        phases=(
+            Phase(name="reconstruction", loss=pretraining, trains=trains),
+            Phase(name="joint", loss=joint, trains=trains),
+        ),
         phase_at=lambda epoch: int(epoch >= pretrain_epochs),
         embed=embed,
-        embed_query=embed,
         codec=codec,
         refresh=Refresh(
-            embed, update, refit_every, pretrain_epochs, at_end=True, min_rows=num_codewords
+            collect=embed,
+            update=update,
+            every=refit_every,
+            start=pretrain_epochs,
+            at_end=True,
+            min_rows=num_codewords,
         ),
     )
 

@@ -136,7 +136,7 @@ def dqn(
         network,
         inputs,
         init,
-        Phase("joint", loss, ("net",)),
+        Phase(name="joint", loss=loss, trains=("net",)),
         Refresh(
             collect=functools.partial(_embed, network, inputs),
             update=update,
@@ -218,7 +218,7 @@ def dqn_ste(
         network,
         inputs,
         init,
-        Phase("joint", loss, ("net", "codebooks")),
+        Phase(name="joint", loss=loss, trains=("net", "codebooks")),
         Refresh(
             collect=functools.partial(_embed, network, inputs),
             update=update,
@@ -244,8 +244,13 @@ def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
             )
         return ProductCodec(codebooks, metric=metric)
 
-    embed = functools.partial(_embed, network, inputs)
-    return Method(init, (phase,), lambda epoch: 0, embed, embed, codec, refresh)
+    return Method(
+        init=init,
+        phases=(phase,),
+        embed=functools.partial(_embed, network, inputs),
+        codec=codec,
+        refresh=refresh,
+    )
 
 
 def _forward(network, inputs, params, state, batch, context):

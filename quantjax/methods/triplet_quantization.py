@@ -142,12 +142,10 @@ def triplet_quantization(
         return forward(params, state, batch, train=False)[0]
 
     return Method(
-        init,
-        (Phase("joint", loss, ("net",)),),
-        lambda epoch: 0,
-        embed,
-        embed,
-        lambda params, state: BinaryCodec(bits),
+        init=init,
+        phases=(Phase(name="joint", loss=loss, trains=("net",)),),
+        embed=embed,
+        codec=lambda params, state: BinaryCodec(bits),
     )
 
 

@@ -98,7 +98,9 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
         if params.keys() != named.keys():
             raise InputError(f"optimizers must be given for {sorted(params)}, got {sorted(named)}")
         opt = {name: named[name].init(part) for name, part in params.items()}
-        return TrainState(jnp.int32(0), jnp.int32(-1), params, state, opt)
+        return TrainState(
+            step=jnp.int32(0), epoch=jnp.int32(-1), params=params, state=state, opt=opt
+        )
 
     return jax.jit(start, out_shardings=parallel.replicated(mesh))
 

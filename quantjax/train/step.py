@@ -58,7 +58,7 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
             params[name] = optax.apply_updates(params[name], updates)
         if after_step is not None:
             params, state = after_step(params, state)
-        taken = TrainState(train_state.step, train_state.epoch, params, state, opt)
+        taken = train_state._replace(params=params, state=state, opt=opt)
         if skip_non_finite:
             finite = all_finite((loss, metrics["grad_norm"], params, state))
             taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)

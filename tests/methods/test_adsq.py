@@ -122,7 +122,9 @@ def test_an_image_phase_is_its_formula(rng):
     }
     state = jax.tree.map(jnp.asarray, state)
     batch = {"image": jnp.asarray(x), "label": jnp.asarray(label), "index": jnp.asarray(index)}
-    context = toy.methods.Context(jax.random.key(0), 0, 0, lambda x: x, lambda x: x)
+    context = toy.methods.Context(
+        key=jax.random.key(0), step=0, epoch=0, gather=lambda x: x, mean=lambda x: x
+    )
     total, (_, metrics) = method.phases[1].loss(params, state, batch, context)
 
     u, total_due = np.tanh(np.float64(x)), 0.0

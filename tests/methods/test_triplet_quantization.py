@@ -15,7 +15,13 @@ from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec
 
 BITS = 6
-CONTEXT = Context(jax.random.key(0), jnp.int32(0), jnp.int32(0), lambda x: x, lambda x: x)
+CONTEXT = Context(
+    key=jax.random.key(0),
+    step=jnp.int32(0),
+    epoch=jnp.int32(0),
+    gather=lambda x: x,
+    mean=lambda x: x,
+)
 
 # The image is the output before tanh, so that a test can say what the embedding is.
 PLAIN = Network(
