@@ -170,7 +170,9 @@ def _farthest_moves(padding, batch):
     around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
     size = batch["image"].shape[1:3]
     padded = {**batch, "image": jnp.pad(batch["image"], around, mode="reflect")}
-    return augment.ten_crop(size)(padded)
+    crops = augment.ten_crop(size)(padded)
+    # The image itself comes first, as training takes the first view.
+    return {**crops, "image": crops["image"][:, (4, 0, 1, 2, 3, 9, 5, 6, 7, 8)]}
 
 
 def _in_turns(network: models.Network) -> models.Network:

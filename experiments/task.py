@@ -21,8 +21,8 @@ class Task(NamedTuple):
       splits: The images; they have a column "feature" where `inputs` is of it.
       network: D -> a network from inputs to [B, D], for this data.
       inputs: What of a batch the network sees.
-      augment: `(key, batch) -> batch`, in training.
-      preprocess: `batch -> batch`, elsewhere.
+      augment: `(key, batch) -> batch`, in training, ahead of `preprocess`.
+      preprocess: `batch -> batch`, of every batch.
     """
 
     splits: data.Splits
@@ -47,12 +47,11 @@ def of_images(
       distort: What happens to images in training, ahead of `prepare`.
       prepare: What happens to all batches.
     """
-    change = augment.on_images(distort)
     return Task(
         splits=splits,
         network=network,
         inputs=methods.images,
-        augment=lambda key, batch: prepare(change(key, batch)),
+        augment=augment.on_images(distort),
         preprocess=prepare,
     )
 

@@ -56,8 +56,8 @@ def lowered(experiment, mesh):
         step = train.make_step(experiment, phase)
 
         def augmented(state, batch, step=step):
-            key = jax.random.fold_in(jax.random.key(0), state.step)
-            return step(state, experiment.augment(key, batch), collectives=Collectives())
+            batch = train.make_prepare(experiment)(state, batch)
+            return step(state, batch, collectives=Collectives())
 
         yield phase.name, jax.jit(augmented, out_shardings=whole).lower(state, batch)
     plan = experiment.method.refresh

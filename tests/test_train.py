@@ -15,7 +15,7 @@ import optax
 import pytest
 
 from quantjax import checkpoint, data, errors, interruption, parallel, processes, train
-from quantjax.methods.base import over_views
+from quantjax.methods.base import Context, first_view, over_views
 from tests import programs, run_toy, toy
 
 
@@ -83,7 +83,7 @@ def test_parts_that_cannot_be_hashed_are_compiled_each_time(experiment, mesh):
         __hash__ = None
 
         def __call__(self, key, batch):
-            return toy.normalize(batch)
+            return batch
 
     a, b = (
         train.fit(experiment._replace(num_epochs=1, augment=augment), mesh=mesh).state
@@ -313,8 +313,8 @@ def test_a_skipped_step_changes_nothing_but_its_number(experiment, mesh):
     start = train.initialize(experiment, mesh)
     phase = exploding(experiment, 1).method.phases[0]
     step = parallel.sharded_step(train.make_step(experiment, phase, skip_non_finite=True), mesh)
-    source, rows = experiment.splits.source, experiment.splits.train[:64]
-    batch = toy.normalize({**source[rows], "index": np.arange(64, dtype=np.int32)})
+    rows = experiment.splits.train[:64]
+    batch = toy.normalize(of_rows(experiment, rows))
     before = jax.tree.map(np.asarray, start)
     after, metrics = step(start, parallel.put_rows(mesh, batch))
     assert float(metrics["skipped"]) == 1
@@ -515,13 +515,76 @@ def test_batches_reach_augment_with_their_own_key_and_index(experiment, mesh):
             jax.random.key_data(key),
             batch["index"],
         )
-        return toy.normalize(batch)
+        return batch
 
     train.fit(experiment._replace(augment=augment, num_epochs=2), mesh=mesh)
     jax.effects_barrier()
     assert len({tuple(key) for key, _ in seen}) == 8
     first_epoch = sorted(row for _, index in seen[:4] for row in index)
     assert first_epoch == list(range(256))
+
+
+def of_rows(experiment, rows):
+    return {**experiment.splits.source[rows], "index": np.arange(len(rows), dtype=np.int32)}
+
+
+def test_training_preprocesses_what_augment_made_of_raw_images(experiment, mesh):
+    def augment(key, batch):
+        assert batch["image"].dtype == np.uint8
+        return {**batch, "image": 255 - batch["image"]}
+
+    plain = train.Experiment(**{**experiment._asdict(), "augment": augment})
+    state, batch = train.initialize(plain, mesh), of_rows(plain, plain.splits.train[:6])
+    prepared = train.make_prepare(plain)(state, batch)
+    raw = np.float32(batch["image"])
+    np.testing.assert_array_equal(prepared["image"], (255 - raw - 128) / 64)
+    np.testing.assert_array_equal(prepared["index"], batch["index"])
+
+
+def test_an_augment_alone_trains_on_the_pixels_that_are_measured(experiment, mesh):
+    untouched = experiment._replace(augment=lambda key, batch: batch, num_epochs=2)
+    fields = experiment._replace(num_epochs=2)._asdict()
+    fields.pop("augment")
+    one, other = (
+        train.fit(each, mesh=mesh, log_every=1) for each in (untouched, train.Experiment(**fields))
+    )
+    assert_equal_bits(one.state, other.state)
+    # The loss of the first step is that of the images as `preprocess` gives them.
+    rows = experiment.splits.train[experiment.sampler(experiment.seed, 0)[0]]
+    batch = toy.normalize(of_rows(experiment, rows))
+    context = Context(key=jax.random.key(0), step=0, epoch=0, gather=lambda x: x, mean=None)
+    state = train.initialize(experiment, mesh)
+    loss, _ = experiment.method.phases[0].loss(state.params, state.state, batch, context)
+    assert one.history[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
+
+
+def views_of(name):
+    """Two views, the image and its mirror image, made by one of the two functions."""
+
+    def views(batch):
+        image = batch["image"]
+        return {**batch, "image": jax.numpy.stack([image, image[:, :, ::-1]], axis=1)}
+
+    if name == "augment":
+        return {"augment": lambda key, batch: views(batch), "preprocess": toy.normalize}
+    return {"preprocess": lambda batch: views(toy.normalize(batch))}
+
+
+def test_a_loss_sees_the_views_of_augment_and_of_preprocess_the_first(experiment, mesh):
+    state = train.initialize(experiment, mesh)
+    batch = of_rows(experiment, experiment.splits.train[:3])
+    one = toy.normalize(batch)["image"]
+    two = np.stack([one, one[:, :, ::-1]], axis=1)
+    for name, due in (("augment", two), ("preprocess", one)):
+        prepare = train.make_prepare(experiment._replace(**views_of(name)))
+        np.testing.assert_array_equal(prepare(state, batch)["image"], due)
+
+
+def test_batches_without_images_have_no_views():
+    batch = {"feature": np.ones((3, 2))}
+    assert first_view(batch) is batch
+    out = over_views(lambda params, state, batch: 2 * batch["feature"])(None, None, batch)
+    np.testing.assert_array_equal(out, 2 * batch["feature"])
 
 
 def test_views_are_embedded_one_by_one_and_averaged(rng):

@@ -151,10 +151,6 @@ WEIGHTS = {
 _OPTIMIZER = optax.sgd(0.2, momentum=0.9)
 
 
-def _augment(key, batch):
-    return normalize(batch)
-
-
 def experiment(method: methods.Method, **changes) -> train.Experiment:
     """An experiment on the toy set: 4 steps an epoch."""
     entries = {name for phase in method.phases for name in phase.trains}
@@ -163,7 +159,6 @@ def experiment(method: methods.Method, **changes) -> train.Experiment:
         method=method,
         splits=splits(),
         sampler=data.shuffled(len(splits().train), 64),
-        augment=_augment,
         preprocess=normalize,
         optimizers=dict.fromkeys(entries, _OPTIMIZER),
         num_epochs=12,

@@ -117,7 +117,6 @@ def experiment(case: Case, num_epochs: int = 2) -> train.Experiment:
             database=database,
         ),
         sampler=data.batches.shuffled(num_train, case.batch_size),
-        augment=lambda key, batch: _centred(batch),
         preprocess=_centred,
         optimizers={"net": optax.sgd(torch_networks.RATE, momentum=torch_networks.MOMENTUM)},
         num_epochs=num_epochs,

@@ -3,10 +3,12 @@
 A constructor takes the hyper-parameters and returns the transform, a pure function. Every image
 draws for itself: what happens to one depends on the key and on its position, not on its
 neighbours. uint8 images come out as uint8, rounded; the units of pixels are never changed, but
-by `normalize`, which is the last thing before the network.
+by `normalize`, which is the last thing before the network: `train.fit` runs an experiment's
+`preprocess` after its `augment`.
 
     distort = compose(random_crop(padding=4), random_flip())
     augment = on_images(distort)                   # (key, batch) -> batch
+    preprocess = normalize(mean=..., std=...)      # batch -> batch
 
 `flips` and `ten_crop` are no random transforms: they make views of each image for `preprocess`,
 over which embeddings are averaged.

@@ -169,8 +169,8 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
     """
 
     def averaged(params, state, batch):
-        image = batch["image"]
-        if image.ndim != 5:
+        image = batch.get("image")
+        if image is None or image.ndim != 5:
             return function(params, state, batch)
         rows, views = image.shape[:2]
         folded = {
@@ -186,13 +186,13 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def first_view(batch: Batch) -> Batch:
-    """Returns the batch with one view of each image, which is all that an `init` needs.
+    """Returns the batch with one view of each image, the first: what an `init` and training see.
 
     Args:
-      batch: Its image is [B, H, W, C], or views [B, V, H, W, C].
+      batch: Its image, if it has one, is [B, H, W, C], or views [B, V, H, W, C].
 
     Returns:
       The batch with image [B, H, W, C].
     """
-    image = batch["image"]
-    return {**batch, "image": image[:, 0]} if image.ndim == 5 else batch
+    image = batch.get("image")
+    return batch if image is None or image.ndim != 5 else {**batch, "image": image[:, 0]}

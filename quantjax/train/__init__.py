@@ -7,7 +7,7 @@ all there is to save: a run that is killed and started again ends with the same 
 from quantjax.train.experiment import Experiment, TrainState, initialize, left_out
 from quantjax.train.loop import AfterEpoch, FitResult, fit
 from quantjax.train.resume import about_run, about_workdir, claim, open_run, restore
-from quantjax.train.step import make_step, refresh
+from quantjax.train.step import make_prepare, make_step, refresh
 
 __all__ = [
     "AfterEpoch",
@@ -20,6 +20,7 @@ __all__ = [
     "fit",
     "initialize",
     "left_out",
+    "make_prepare",
     "make_step",
     "open_run",
     "refresh",

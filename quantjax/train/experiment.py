@@ -15,6 +15,15 @@ from quantjax.errors import InputError
 from quantjax.methods.base import Batch, Method, first_view
 
 
+def _no_augment(key, batch):
+    del key
+    return batch
+
+
+def _no_preprocess(batch):
+    return batch
+
+
 class Experiment(NamedTuple):
     """Real objects, wired: what `fit` runs.
 
@@ -23,12 +32,15 @@ class Experiment(NamedTuple):
       method: See `methods.base.Method`.
       splits: Source and row lists.
       sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
-      augment: `(key, batch) -> batch` on device, training only.
-      preprocess: `batch -> batch` on device: embedding, refresh, evaluation.
       optimizers: One optax transformation per entry of params.
       num_epochs: How often the training set is passed.
       batch_size: B of the global batch.
       seed: Of everything random.
+      augment: `(key, batch) -> batch` on device, training only, on batches as the source gives
+        them; by default nothing is changed.
+      preprocess: `batch -> batch` on device, for every batch: in training after `augment`, and for
+        embedding, refresh and evaluation. Where it makes views of an image, training takes the
+        first. By default nothing is changed.
       config: The numbers that it was built from (JSON), or None. A workdir keeps them, and is
         refused to an experiment of other numbers.
     """
@@ -37,12 +49,12 @@ class Experiment(NamedTuple):
     method: Method
     splits: Splits
     sampler: Callable[[int, int], np.ndarray]
-    augment: Callable[[jax.Array, Batch], Batch]
-    preprocess: Callable[[Batch], Batch]
     optimizers: dict[str, optax.GradientTransformation]
     num_epochs: int
     batch_size: int
     seed: int
+    augment: Callable[[jax.Array, Batch], Batch] = _no_augment
+    preprocess: Callable[[Batch], Batch] = _no_preprocess
     config: dict[str, Any] | None = None
 
 

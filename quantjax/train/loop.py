@@ -23,9 +23,9 @@ from quantjax import (
     records,
 )
 from quantjax.errors import InputError, NonFiniteError
-from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize, key
+from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize
 from quantjax.train.resume import about_run, claim, restored, validations
-from quantjax.train.step import all_finite, make_step, refresh
+from quantjax.train.step import all_finite, make_prepare, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
@@ -76,7 +76,7 @@ def fit(
       resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
         is refused rather than mixed with another run.
       parallelize: `parallel.sharded_step` or `parallel.pmapped_step`, or one of their arguments;
-        augmentation is what it is to prepare.
+        augmentation and preprocessing are what it is to prepare.
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values.
       log_every: Steps between two records; the last step of an epoch is always logged.
@@ -147,7 +147,7 @@ def fit(
             parallelize(
                 make_step(experiment, phase, skip_non_finite=skip_non_finite),
                 mesh,
-                _augmenter(experiment.augment, experiment.seed),
+                make_prepare(experiment),
             )
             for phase in phases
         ]
@@ -289,11 +289,6 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
     if plan is not None and (plan.at_end if ends else plan.due(epoch)):
         train_state = refresh(experiment, train_state, epoch=epoch, mesh=mesh)
     return train_state._replace(epoch=parallel.put(mesh, np.int32(epoch)))
-
-
-@parallel.shared
-def _augmenter(augment, seed):
-    return lambda train_state, batch: augment(key(seed, "augment", train_state.step), batch)
 
 
 def _save(store, journal, step, train_state):

@@ -192,11 +192,8 @@ def refreshed(experiment, train_state):
 def run(experiment, train_state, phase, steps):
     """Takes steps of a phase, its batches and augmentation made as `train.fit` makes them."""
     before = jax.tree.map(np.array, train_state.params)
-
-    def augment(train_state, batch):
-        return experiment.augment(jax.random.fold_in(jax.random.key(0), train_state.step), batch)
-
-    step, losses = parallel.sharded_step(train.make_step(experiment, phase), mesh(), augment), []
+    parts = train.make_step(experiment, phase), mesh(), train.make_prepare(experiment)
+    step, losses = parallel.sharded_step(*parts), []
     epochs = (experiment.sampler(experiment.seed, epoch) for epoch in range(steps))
     batches = itertools.islice(itertools.chain.from_iterable(epochs), steps)
     for rows in batches:
@@ -258,6 +255,19 @@ def test_a_phase_leaves_other_entries_bit_equal(name):
         for entry in done.before.keys() - set(done.phase.trains):
             moved, _ = changed(done.before[entry], done.after[entry])
             assert moved == set(), f"{entry} in phase {done.phase.name}"
+
+
+@every_experiment
+def test_augment_leaves_to_preprocess_what_preprocess_does(name):
+    experiment = tiny(name)
+    batch = {k: jnp.asarray(v) for k, v in experiment.splits.source[np.arange(4)].items()}
+    augmented = experiment.augment(jax.random.key(0), batch)
+    # Pixels keep their type and units, so that the one `preprocess` is the one of `fit`.
+    kinds = [{k: (v.shape, v.dtype) for k, v in each.items()} for each in (batch, augmented)]
+    assert kinds[0] == kinds[1]
+    prepared = train.make_prepare(experiment)(start(experiment), batch)
+    once = experiment.preprocess(batch)
+    assert {k: v.dtype for k, v in prepared.items()} == {k: v.dtype for k, v in once.items()}
 
 
 @every_experiment

@@ -7,6 +7,7 @@ import pytest
 
 from experiments import adsq, deepquan, dqn, task, triplet_quantization
 from quantjax import data, models, parallel, train
+from quantjax.data import augment
 from quantjax.methods.base import Collectives
 
 
@@ -37,6 +38,26 @@ def test_features_are_centred_on_training_rows_and_of_one_length():
     due = np.sqrt(5) * centred / np.linalg.norm(centred, axis=1, keepdims=True)
     np.testing.assert_allclose(column, due, atol=1e-5)
     assert column.dtype == np.float32
+
+
+def test_images_are_distorted_in_training_and_prepared_by_the_loop():
+    label = splits(CLASS_IDS)
+    found = task.of_images(
+        label,
+        lambda dim: models.mlp((2, 2, 1), hidden=(4,), dim=dim),
+        distort=lambda key, images: images + np.uint8(3),
+        prepare=augment.normalize(mean=(0.5,), std=(0.25,)),
+    )
+    image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
+    changed = found.augment(jax.random.key(0), {"image": image})["image"]
+    assert changed.dtype == np.uint8
+    np.testing.assert_array_equal(changed, image + 3)
+    config = dqn.get_config(num_epochs=1, batch_size=4, learning_rate=0.1, bits=8)
+    config.update({"dim": 8, "num_codewords": 16})
+    experiment = dqn.build(config, "toy", found)
+    state = train.initialize(experiment, parallel.data_mesh(jax.devices()[:1]))
+    prepared = train.make_prepare(experiment)(state, {"image": jnp.asarray(image)})["image"]
+    np.testing.assert_allclose(prepared, ((image + 3.0) / 255 - 0.5) / 0.25, atol=1e-5)
 
 
 def test_a_feature_that_is_the_mean_stays_zero():
