@@ -2,7 +2,7 @@
 
 import pytest
 
-from quantjax import launch, train
+from quantjax import launch, methods, train
 from tests import run_toy, toy
 
 AT_THE_END = "the refresh (codebooks, codes) comes only at the end of {} epochs"
@@ -52,8 +52,15 @@ def test_a_run_that_would_end_without_codebooks_is_refused_ahead_of_training(tmp
 
 
 def test_a_method_whose_codes_need_no_refresh_may_do_without():
-    never = toy.dqn_ste().refresh._replace(start=5)
-    method = toy.triplet_quantization()._replace(refresh=never)
+    method = toy.triplet_quantization()
+    never = methods.Refresh(
+        collect=method.embed,
+        update=lambda key, params, state, rows, mask: (params, state),
+        every=None,
+        start=5,
+        at_end=False,
+    )
+    method = method._replace(refresh=never)
     due = ["no refresh comes in 3 epochs"]
     assert train.left_out(toy.experiment(method, num_epochs=3)) == due
 

@@ -12,6 +12,7 @@ from quantjax.methods.base import (
     features,
     images,
 )
+from quantjax.methods.contract import check
 from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste
 from quantjax.methods.triplet_quantization import triplet_quantization
@@ -25,6 +26,7 @@ __all__ = [
     "Phase",
     "Refresh",
     "adsq",
+    "check",
     "deepquan",
     "dqn",
     "dqn_ste",

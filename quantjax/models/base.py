@@ -1,5 +1,6 @@
 """A network is two pure functions, whatever library it is written in."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -35,7 +36,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
       The network. Its `init` raises ValueError when the module does not take the example.
 
     Raises:
-      ValueError: if the module holds random state.
+      ValueError: if the module holds random state, or is called otherwise.
     """
     from flax import nnx
 
@@ -45,6 +46,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
             f"{type(abstract).__name__} holds random state; build it without rngs for dropout and "
             "pass rngs at call, so that a step's randomness is a function of seed and step"
         )
+    _check_call(abstract)
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
 
     def init(key, example):
@@ -92,6 +94,18 @@ def check_positive(**sizes: int | Sequence[int] | None) -> None:
         numbers = given if isinstance(given, Sequence) else [given]
         if any(number is not None and number < 1 for number in numbers):
             raise InputError(f"{name} must be 1 or more, got {given}")
+
+
+def _check_call(module):
+    """Refuses a module that cannot be told whether it trains."""
+    call = inspect.signature(type(module).__call__)
+    try:
+        call.bind(module, None, train=True, rngs=None)
+    except TypeError as error:
+        raise InputError(
+            f"{type(module).__name__} must be called (x, *, train, rngs=None), got a __call__ of "
+            f"{call}: {error}"
+        ) from None
 
 
 def _filled(nnx, abstract, values):

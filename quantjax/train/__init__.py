@@ -4,10 +4,16 @@ Randomness is a function of (seed, step) and batches of (seed, epoch, step), so 
 all there is to save: a run that is killed and started again ends with the same bits.
 """
 
-from quantjax.train.experiment import Experiment, TrainState, initialize, left_out
+from quantjax.train.experiment import (
+    Experiment,
+    TrainState,
+    initialize,
+    left_out,
+    make_prepare,
+)
 from quantjax.train.loop import AfterEpoch, FitResult, fit
 from quantjax.train.resume import about_run, about_workdir, claim, open_run, restore
-from quantjax.train.step import make_prepare, make_step, refresh
+from quantjax.train.step import make_step, refresh
 
 __all__ = [
     "AfterEpoch",

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from quantjax import embedding, parallel
+from quantjax import embedding, methods, parallel
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.methods.base import Batch, Method, first_view
@@ -117,6 +117,73 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
     return jax.jit(start, out_shardings=parallel.replicated(mesh))
 
 
+def make_prepare(experiment: Experiment) -> parallel.Prepare:
+    """Builds what `fit` does to a batch ahead of every step: `augment`, then `preprocess`.
+
+    Args:
+      experiment: Gives both functions and the seed.
+
+    Returns:
+      `(train_state, batch) -> batch`, for `parallel.sharded_step` or `pmapped_step`. The same
+      function for the same parts.
+    """
+    return _prepare(experiment.augment, experiment.preprocess, experiment.seed)
+
+
+@parallel.shared
+def _prepare(augment, preprocess, seed):
+    def prepare(train_state: TrainState, batch: Batch) -> Batch:
+        augmented = augment(key(seed, "augment", train_state.step), batch)
+        prepared = preprocess(augmented)
+        # A loss wants the views of sampler and augment; those of preprocess are for embedding.
+        has_views = "image" in augmented and augmented["image"].ndim == 5
+        return prepared if has_views else first_view(prepared)
+
+    return prepare
+
+
+def check_method(experiment: Experiment) -> None:
+    """Refuses a method that does not keep to its contract, before anything compiles.
+
+    Args:
+      experiment: What will be run.
+
+    Raises:
+      ValueError: naming the function, phase, entry or metric; see `methods.check`.
+    """
+    source, train = experiment.splits.source, experiment.splits.train
+    _checked(
+        experiment.method,
+        experiment.preprocess,
+        make_prepare(experiment),
+        tuple((name, x.shape[1:], x.dtype) for name, x in source[train[:1]].items()),
+        experiment.sampler(experiment.seed, 0).shape[1:],
+        embedding.padded_length(len(train)),
+        experiment.num_epochs,
+    )
+
+
+@parallel.shared
+def _checked(method, preprocess, prepare, columns, rows, num_rows, num_epochs):
+    """Checks a method once for the same parts: `rows` is [B], or [B, V] of a sampler of views."""
+
+    def raw(*rows):
+        return {
+            name: jax.ShapeDtypeStruct((*rows, *shape), dtype) for name, shape, dtype in columns
+        }
+
+    number: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    start = TrainState(step=number, epoch=number, params=None, state=None, opt={})
+    indexed = {**raw(*rows), "index": jax.ShapeDtypeStruct(rows, jnp.int32)}
+    methods.check(
+        method,
+        jax.eval_shape(preprocess, raw(rows[0])),
+        num_rows,
+        num_epochs,
+        training_batch=jax.eval_shape(prepare, start, indexed),
+    )
+
+
 def left_out(experiment: Experiment) -> list[str]:
     """Tells what of its method a run would leave out.
 
@@ -128,9 +195,10 @@ def left_out(experiment: Experiment) -> list[str]:
 
     Raises:
       ValueError: if the run would end without codes, as no refresh makes the codebooks; or as
-        `check_numbers`.
+        `check_numbers` and `check_method`.
     """
     check_numbers(experiment)
+    check_method(experiment)
     method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
     reached = {method.phase_at(epoch) for epoch in range(num_epochs)}
     lines = [

@@ -23,9 +23,16 @@ from quantjax import (
     records,
 )
 from quantjax.errors import InputError, NonFiniteError
-from quantjax.train.experiment import Experiment, TrainState, check_numbers, initialize
+from quantjax.train.experiment import (
+    Experiment,
+    TrainState,
+    check_method,
+    check_numbers,
+    initialize,
+    make_prepare,
+)
 from quantjax.train.resume import about_run, claim, restored, validations
-from quantjax.train.step import all_finite, make_prepare, make_step, refresh
+from quantjax.train.step import all_finite, make_step, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
@@ -93,8 +100,9 @@ def fit(
       Final state, history, and the signal that stopped the run, if one did.
 
     Raises:
-      ValueError: if batch size, training rows, optimizers, a number or the workdir do not fit, or
-        another run is at work in the workdir.
+      ValueError: if batch size, training rows, optimizers, a number or the workdir do not fit, the
+        method does not keep to its contract (see `methods.check`), or another run is at work in
+        the workdir.
       DamagedError: if there are checkpoints and none can be read.
       OSError: if a checkpoint or a record cannot be written.
       NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
@@ -345,4 +353,5 @@ def _check(experiment, mesh, *, log_every, keep):
             f"there are fewer training rows than codewords: {rows} rows, at least "
             f"{plan.min_rows} are due; lower num_codewords or add training images"
         )
+    check_method(experiment)
     return len(positions)

@@ -9,7 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from quantjax import embedding, parallel
-from quantjax.methods.base import Batch, Collectives, Context, Phase, first_view
+from quantjax.methods.base import Batch, Collectives, Context, Phase
 from quantjax.train.experiment import Experiment, TrainState, key
 
 
@@ -66,31 +66,6 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         return taken._replace(step=train_state.step + 1), metrics
 
     return step
-
-
-def make_prepare(experiment: Experiment) -> parallel.Prepare:
-    """Builds what `fit` does to a batch ahead of every step: `augment`, then `preprocess`.
-
-    Args:
-      experiment: Gives both functions and the seed.
-
-    Returns:
-      `(train_state, batch) -> batch`, for `parallel.sharded_step` or `pmapped_step`. The same
-      function for the same parts.
-    """
-    return _prepare(experiment.augment, experiment.preprocess, experiment.seed)
-
-
-@parallel.shared
-def _prepare(augment, preprocess, seed):
-    def prepare(train_state: TrainState, batch: Batch) -> Batch:
-        augmented = augment(key(seed, "augment", train_state.step), batch)
-        prepared = preprocess(augmented)
-        # A loss wants the views of sampler and augment; those of preprocess are for embedding.
-        has_views = "image" in augmented and augmented["image"].ndim == 5
-        return prepared if has_views else first_view(prepared)
-
-    return prepare
 
 
 def all_finite(tree: Any) -> jax.Array:

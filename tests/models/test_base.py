@@ -149,6 +149,20 @@ def test_a_module_that_holds_random_state_is_refused():
         models.from_nnx(Dropped)
 
 
+@pytest.mark.parametrize("name", ["train", "rngs"])
+def test_a_module_that_does_not_take_train_and_rngs_is_refused(name):
+    class Deaf(nnx.Module):
+        def __init__(self, *, rngs):
+            self.linear = nnx.Linear(4, 3, rngs=rngs)
+
+    calls = {"train": lambda self, x, *, rngs=None: x, "rngs": lambda self, x, *, train: x}
+    Deaf.__call__ = calls[name]
+    with pytest.raises(
+        ValueError, match=f"Deaf must be called .x, .*unexpected keyword .*'{name}'"
+    ):
+        models.from_nnx(Deaf)
+
+
 def by_hand():
     def init(key, example):
         return {"kernel": jax.random.normal(key, (example.shape[1], 2))}, {"calls": jnp.array(0)}

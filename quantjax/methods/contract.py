@@ -1,0 +1,368 @@
+"""What a method's functions must take and return, checked by shapes before anything compiles."""
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from quantjax.errors import InputError
+from quantjax.methods.base import (
+    Collectives,
+    Context,
+    Method,
+    Phase,
+    Refresh,
+    first_view,
+    over_views,
+)
+
+TAKEN = ("step", "epoch", "phase", "loss", "grad_norm", "skipped", "leaf")
+"""Names that the loop gives to metrics and records of its own."""
+
+_SHOWN = 3  # entries that a message names
+
+
+def check(
+    method: Method,
+    batch: dict[str, Any],
+    num_rows: int,
+    num_epochs: int,
+    *,
+    training_batch: dict[str, Any] | None = None,
+) -> None:
+    """Refuses a method whose functions do not return what the training loop needs of them.
+
+    Every function is traced once with `jax.eval_shape`; nothing is computed or compiled. The codec
+    alone, which may look at values, is built from arrays of zeros and of ones.
+
+    Args:
+      method: Any.
+      batch: What `init`, `embed` and `collect` see, [B, ...] or views [B, V, ...]: arrays, or
+        `jax.ShapeDtypeStruct`s.
+      num_rows: Training rows padded to a multiple of 1,024, as `init` gets them.
+      num_epochs: `phase_at` is called for each.
+      training_batch: What a loss sees, where it sees something else. A column "index" is added
+        where it is missing.
+
+    Raises:
+      ValueError: if a function returns something else than `Method`, `Phase` and `Refresh` say;
+        the message names the function, the phase, and the entry or metric. Errors that a function
+        raises by itself are left as they are, with a note that names the function.
+    """
+    _check_fields(method)
+    _check_epochs(method, num_epochs)
+    training_batch = batch if training_batch is None else training_batch
+    batch, training_batch = (jax.tree.map(_abstract, each) for each in (batch, training_batch))
+    size = next(iter(batch.values())).shape[0]
+    rows = {"index": jax.ShapeDtypeStruct((size,), jnp.int32)}
+    parts = _check_init(method, batch, num_rows)
+    batch = {"mask": jax.ShapeDtypeStruct((size,), bool), **batch}
+    for phase in method.phases:
+        _check_trains(phase, parts[0])
+        _check_loss(phase, parts, {**rows, **training_batch})
+    if method.after_step is not None:
+        _traced("after_step", _keeping("after_step", method.after_step, parts), *parts)
+    width = _check_embed(method, parts, batch, size)
+    _check_codec(method, parts, jax.ShapeDtypeStruct((size, width), jnp.float32))
+    if method.refresh is not None:
+        _check_refresh(method.refresh, parts, batch, size, num_rows)
+
+
+def _check_fields(method):
+    for name in ("init", "phase_at", "embed", "embed_query", "codec", "after_step"):
+        value = getattr(method, name)
+        if not callable(value) and not (name == "after_step" and value is None):
+            raise InputError(f"the method's {name} must be a function, got {value!r}")
+    if method.refresh is not None and not isinstance(method.refresh, Refresh):
+        raise InputError(f"the method's refresh must be a Refresh or None, got {method.refresh!r}")
+    phases = method.phases
+    if isinstance(phases, Phase):
+        raise InputError(
+            f"phases must be a tuple of Phase, got the phase {phases.name!r} alone; write (phase,)"
+        )
+    if not isinstance(phases, tuple) or not phases:
+        raise InputError(f"phases must be a tuple of one Phase or more, got {phases!r:.80}")
+    for number, phase in enumerate(phases):
+        if not isinstance(phase, Phase):
+            raise InputError(f"phases must be a tuple of Phase, got {phase!r:.80} at {number}")
+        if not callable(phase.loss):
+            raise InputError(f"phase {phase.name!r}: loss must be a function, got {phase.loss!r}")
+    names = [phase.name for phase in phases]
+    if len({*names}) < len(names):
+        raise InputError(f"phases must have names of their own, got {', '.join(map(str, names))}")
+
+
+def _check_epochs(method, num_epochs):
+    count = len(method.phases)
+    for epoch in range(num_epochs):
+        given = method.phase_at(epoch)
+        try:
+            number = operator.index(given)
+        except TypeError:
+            number = -1
+        if not 0 <= number < count:
+            raise InputError(
+                f"phase_at({epoch}) must be the index of a phase, 0 to {count - 1}, got {given!r}"
+            )
+
+
+def _check_init(method, batch, num_rows):
+    def start(key, batch):
+        return _pair("init", method.init(key, first_view(batch), num_rows))
+
+    params, state = _traced("init", start, jax.random.key(0), batch)
+    if not isinstance(params, dict) or not all(isinstance(name, str) for name in params):
+        raise InputError(
+            f"init must return params as a dict of entries by name, got {type(params).__name__}"
+        )
+    return params, state
+
+
+def _check_trains(phase, params):
+    trains = phase.trains
+    if not isinstance(trains, tuple):
+        hint = f"; write ({trains!r},)" if isinstance(trains, str) else ""
+        raise InputError(
+            f"phase {phase.name!r}: trains must be a tuple of entries of params, got "
+            f"{trains!r}{hint}"
+        )
+    unknown = [name for name in trains if name not in params]
+    if unknown:
+        raise InputError(
+            f"phase {phase.name!r}: trains names {_listed(map(repr, unknown))}, which is no entry "
+            f"of params; there are {_listed(sorted(params), most=10)}"
+        )
+    for path, leaf in _leaves({name: params[name] for name in trains}).items():
+        if isinstance(leaf, jax.ShapeDtypeStruct) and not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise InputError(
+                f"phase {phase.name!r}: trains {path}, which is {_shown(leaf)} and has no "
+                "gradient; keep it in state"
+            )
+
+
+def _check_loss(phase, parts, batch):
+    where = f"phase {phase.name!r}"
+
+    def run(key, step, params, state, batch):
+        plain = Collectives()
+        context = Context(key=key, step=step, epoch=step, gather=plain.gather, mean=plain.mean)
+        result = phase.loss(params, state, batch, context)
+        value, rest = _pair(f"{where}: the loss", result, "(scalar, (state, metrics))")
+        state, metrics = _pair(f"{where}: the loss", rest, "(scalar, (state, metrics))")
+        if not _is_scalar(value) or not jnp.issubdtype(_abstract(value).dtype, jnp.floating):
+            raise InputError(
+                f"{where}: the loss must be a floating scalar, got {_shown(value)}; take the mean"
+            )
+        _check_same(f"{where}: the loss", "state", parts[1], state)
+        _check_metrics(where, metrics)
+        return value
+
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    _traced(f"the loss of {where}", run, jax.random.key(0), number, *parts, batch)
+
+
+def _check_metrics(where, metrics):
+    if not isinstance(metrics, dict):
+        raise InputError(
+            f"{where}: metrics must be a dict of scalars by name, got {_shown(metrics)}"
+        )
+    for name, value in metrics.items():
+        if not isinstance(name, str) or name in TAKEN:
+            raise InputError(
+                f"{where}: a metric must have a name of its own, a text other than "
+                f"{', '.join(TAKEN)}; got {name!r}"
+            )
+        if not _is_scalar(value):
+            raise InputError(f"{where}: metric {name!r} must be a scalar, got {_shown(value)}")
+
+
+def _check_embed(method, parts, batch, size):
+    widths = {}
+    for name in ("embed", "embed_query"):
+        function = getattr(method, name)
+        if name == "embed_query" and function is method.embed:
+            break
+
+        def run(params, state, batch, name=name, function=function):
+            out = over_views(function)(params, state, batch)
+            due = _is_array(out) and len(out.shape) == 2 and out.shape[0] == size
+            if not due or not jnp.issubdtype(out.dtype, jnp.floating):
+                raise InputError(f"{name} must return [{size}, D] floating, got {_shown(out)}")
+            return out
+
+        widths[name] = _traced(name, run, *parts, batch).shape[1]
+    if len({*widths.values()}) > 1:
+        raise InputError(
+            f"embed and embed_query must be of one width, got {widths['embed']} and "
+            f"{widths['embed_query']}"
+        )
+    return widths["embed"]
+
+
+def _check_codec(method, parts, x):
+    if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(parts)):
+        return  # random keys are not made from zeros
+    for value in (0, 1):
+        try:
+            codec = method.codec(*_filled(parts, value))
+        except ValueError:
+            continue
+        except Exception as error:
+            raise InputError(
+                f"codec raised {type(error).__name__}: {error}; it must return a codec, or raise "
+                "ValueError before its codebooks exist"
+            ) from error
+        lacks = [
+            name
+            for name in ("metric", "bits", "num_bytes", "encode", "decode", "distances")
+            if not hasattr(codec, name)
+        ]
+        if lacks:
+            raise InputError(
+                f"codec must return a quantizers.Codec, got {_shown(codec)} without "
+                f"{_listed(lacks)}"
+            )
+        try:
+            codes = jax.eval_shape(codec.encode, x)
+        except ValueError as error:
+            raise InputError(
+                f"the codec does not encode what embed returns, {_shown(x)}: {error}"
+            ) from error
+        if codes.shape != (x.shape[0], codec.num_bytes):
+            raise InputError(
+                f"the codec must encode {_shown(x)} to [{x.shape[0]}, {codec.num_bytes}] uint8, "
+                f"got {_shown(codes)}"
+            )
+
+
+def _filled(tree, value):
+    """Returns arrays of one value; as views of a number, so that tables take no memory."""
+    return jax.tree.map(lambda x: np.broadcast_to(np.array(value, x.dtype), x.shape), tree)
+
+
+def _check_refresh(plan, parts, batch, size, num_rows):
+    unknown = [name for name in plan.rewrites if name not in parts[0]]
+    if isinstance(plan.rewrites, str) or unknown:
+        raise InputError(
+            f"refresh.rewrites must be a tuple of entries of params, got {plan.rewrites!r}; there "
+            f"are {_listed(sorted(parts[0]), most=10)}"
+        )
+
+    def collect(params, state, batch):
+        rows = over_views(plan.collect)(params, state, batch)
+        for path, leaf in _leaves(rows).items():
+            if not _is_array(leaf) or not leaf.shape or leaf.shape[0] != size:
+                raise InputError(
+                    f"refresh.collect must return arrays [{size}, ...], a row for each of the "
+                    f"batch, got {path or 'one'} of {_shown(leaf)}"
+                )
+        return rows
+
+    rows = _traced("refresh.collect", collect, *parts, batch)
+    rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), rows)
+    mask, what = jax.ShapeDtypeStruct((num_rows,), bool), "refresh.update"
+    _traced(what, _keeping(what, plan.update, parts), jax.random.key(0), *parts, rows, mask)
+
+
+def _keeping(what, function, parts):
+    """Returns the function with a check that it returns params and state as they were."""
+
+    def checked(*arguments):
+        found = _pair(what, function(*arguments))
+        for name, due, got in zip(("params", "state"), parts, found, strict=True):
+            _check_same(what, name, due, got)
+
+    return checked
+
+
+def _check_same(what, name, due, got):
+    """Refuses params or a state that lost, gained or changed an entry."""
+    there, here = _leaves(due), _leaves(got)
+    lost = [path for path in there if path not in here]
+    if lost:
+        raise InputError(
+            f"{what} returned a {name} without {_listed(lost)}; return every entry of it, as in "
+            f"{{**{name}, ...}}"
+        )
+    gained = [path for path in here if path not in there]
+    if gained:
+        raise InputError(
+            f"{what} returned a {name} with {_listed(gained)}, which init does not make"
+        )
+    for path, leaf in there.items():
+        if _shown(leaf) != _shown(here[path]):
+            raise InputError(
+                f"{what} returned {name} {path} as {_shown(here[path])}, due is {_shown(leaf)}"
+            )
+    if jax.tree.structure(due) != jax.tree.structure(got):
+        raise InputError(
+            f"{what} returned a {name} of another structure: {jax.tree.structure(got)!s:.120}, "
+            f"due is {jax.tree.structure(due)!s:.120}"
+        )
+
+
+def _pair(what, result, due="(params, state)"):
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise InputError(f"{what} must return {due}, got {_shown(result)}")
+    return result
+
+
+def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Returns the shapes of a function's result; an error of its own gets its name as a note."""
+    try:
+        return jax.eval_shape(function, *arguments)
+    except InputError:
+        raise
+    except Exception as error:
+        unexpected = "unexpected keyword argument"
+        if isinstance(error, TypeError) and any(
+            f"{unexpected} '{name}'" in str(error) for name in ("train", "key")
+        ):
+            raise InputError(
+                f"{what}: a network's apply must be (params, net_state, x, *, train, key=None), "
+                f"got one that says: {error}"
+            ) from error
+        error.add_note(f"raised in {what}, whose shapes were checked before anything is compiled")
+        raise
+
+
+def _leaves(tree):
+    """Returns the leaves by path; a part without any is a leaf, lest its loss goes unseen."""
+    found = jax.tree.leaves_with_path(
+        tree, is_leaf=lambda x: x is None or (isinstance(x, dict | list | tuple) and not x)
+    )
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+
+
+def _abstract(leaf):
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return leaf
+    dtype = leaf.dtype if isinstance(leaf, jax.Array) else jnp.result_type(leaf)
+    return jax.ShapeDtypeStruct(np.shape(leaf), dtype)
+
+
+def _is_array(leaf):
+    return isinstance(leaf, jax.Array | jax.ShapeDtypeStruct | np.ndarray | np.generic)
+
+
+def _is_scalar(leaf):
+    return (_is_array(leaf) or isinstance(leaf, bool | int | float)) and np.shape(leaf) == ()
+
+
+def _shown(value):
+    """Returns how a message shows a value: float32[64,8], or its type."""
+    if _is_array(value) or isinstance(value, bool | int | float):
+        abstract = _abstract(value)
+        return f"{abstract.dtype.name}[{','.join(map(str, abstract.shape))}]"
+    if isinstance(value, tuple | list) and 0 < len(value) < 5:
+        return f"a {type(value).__name__} of {', '.join(map(_shown, value))}"
+    return f"a {type(value).__name__}" if value is not None else "None"
+
+
+def _listed(names, most=_SHOWN):
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
