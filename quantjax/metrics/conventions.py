@@ -168,8 +168,7 @@ def mean_average_precision_as(
 
     Args:
       convention: One of this module, or your own.
-      distances: Smaller is nearer, [Q, N] real numbers; column order is storage order. float64 is
-        not rounded, unlike in `average_precision`.
+      distances: Smaller is nearer, [Q, N] real numbers; column order is storage order.
       relevant: Whether the item is relevant to the query, [Q, N] bool.
       top_k: The cut, as the original takes it.
       distance: What was ranked by, one of `convention.distances`.

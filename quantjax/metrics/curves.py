@@ -11,7 +11,12 @@ from quantjax.errors import InputError
 from quantjax.metrics.checks import check_counts, check_distances, check_ties
 from quantjax.metrics.entry import run
 from quantjax.metrics.harmonic import Array
-from quantjax.metrics.levels import Levels, counts_from_distances, levels_from_counts
+from quantjax.metrics.levels import (
+    Levels,
+    counts_from_distances,
+    levels_from_counts,
+    without_rounding,
+)
 from quantjax.metrics.ties import TIE_ORDERS
 
 
@@ -78,7 +83,7 @@ def precision_recall_curve(
     check_ties(ties)
     distances, relevant = check_distances(distances, relevant)
     cuts = _check_cuts(cuts, distances.shape[1])
-    return _curve_at(jnp.asarray(distances), jnp.asarray(relevant), jnp.asarray(cuts), ties)
+    return _curve_at(without_rounding(distances), jnp.asarray(relevant), jnp.asarray(cuts), ties)
 
 
 def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -> BallPrecision:
@@ -102,8 +107,10 @@ def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -
             f"distances must be integers to lie on a radius or not, got {distances.dtype}: "
             "round whole numbers to int32 first"
         )
-    radius = min(int(radius), 2**31 - 1)
-    return _ball_of_distances(jnp.asarray(distances), jnp.asarray(relevant), radius)
+    distances = jnp.asarray(distances)
+    # In the type of the distances, so that a comparison wraps neither of the two.
+    largest = jnp.asarray(min(int(radius), jnp.iinfo(distances.dtype).max), distances.dtype)
+    return _ball_of_distances(distances, jnp.asarray(relevant), largest)
 
 
 def precision_within_radius_from_counts(counts: Array, *, radius: int) -> BallPrecision:
@@ -147,7 +154,7 @@ def _curve_at(distances, relevant, cuts, ties):
 
 @jax.jit
 def _ball_of_distances(distances, relevant, radius):
-    inside = distances.astype(jnp.int32) <= radius
+    inside = distances <= radius
     counts = jnp.stack([inside, inside & relevant], axis=-1).sum(1, keepdims=True)
     return _ball(counts, 0)
 

@@ -19,7 +19,11 @@ from quantjax.metrics.checks import (
     check_grades,
 )
 from quantjax.metrics.harmonic import Array
-from quantjax.metrics.levels import counts_from_distances, graded_counts_from_distances
+from quantjax.metrics.levels import (
+    counts_from_distances,
+    graded_counts_from_distances,
+    without_rounding,
+)
 
 _LARGEST_CUT = 2**31 - 1
 _COUNTS_AT_ONCE = 2**24
@@ -70,7 +74,8 @@ def measure_distances(
     """
     distances, relevant = check_distances(distances, relevant)
     top_k = None if top_k is None or top_k >= distances.shape[1] else int(top_k)
-    return _on_distances(metric, jnp.asarray(distances), jnp.asarray(relevant), (top_k, *options))
+    arrays = without_rounding(distances), jnp.asarray(relevant)
+    return _on_distances(metric, *arrays, (top_k, *options))
 
 
 def measure_graded_counts(
@@ -122,7 +127,7 @@ def measure_grades(
     """
     distances, grades = check_grades(distances, grades, num_grades)
     top_k = None if top_k is None or top_k >= distances.shape[1] else int(top_k)
-    arrays = jnp.asarray(distances), jnp.asarray(grades)
+    arrays = without_rounding(distances), jnp.asarray(grades)
     return _on_grades(metric, *arrays, int(num_grades), (top_k, *options))
 
 

@@ -4,8 +4,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.metrics.harmonic import Array
+
+_RANKED_AT_ONCE = 2**22  # distances whose ranks are worked out together, to bound the memory
 
 
 class Levels(NamedTuple):
@@ -55,6 +58,50 @@ def ranks_inside(items: Array, items_before: Array, top_k: Array | int | None) -
         return items
     xp = items.__array_namespace__()
     return xp.clip(top_k - items_before, 0, items)
+
+
+def without_rounding(distances: Array) -> jax.Array:
+    """Returns distances for JAX to rank, in the order and with the ties that they have.
+
+    JAX holds NumPy's float64 as float32 unless x64 is enabled, which makes near distances equal.
+    Where that would change a value, the ranks of the distances stand for them.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] real numbers without NaN.
+
+    Returns:
+      The distances, or their `dense_ranks`.
+    """
+    floats_of_jax = jax.dtypes.canonicalize_dtype(float)
+    is_float = jnp.issubdtype(distances.dtype, np.floating)
+    if isinstance(distances, jax.Array) or not is_float:
+        return jnp.asarray(distances)
+    if distances.dtype.itemsize <= floats_of_jax.itemsize:
+        return jnp.asarray(distances)
+    with np.errstate(over="ignore"):
+        rounded = distances.astype(floats_of_jax)
+    # Hamming distances and half distances pass as they are: ranking on the host costs a sort.
+    return jnp.asarray(rounded if np.array_equal(rounded, distances) else dense_ranks(distances))
+
+
+def dense_ranks(distances: np.ndarray) -> np.ndarray:
+    """Numbers the different distances of each row from the nearest, 0, 1, 2, ..., on the host.
+
+    Args:
+      distances: [Q, N] real numbers without NaN; -0.0 equals 0.0.
+
+    Returns:
+      Ranks [Q, N] int32; equal distances have equal ranks.
+    """
+    ranks = np.zeros(distances.shape, np.int32)
+    rows = max(1, _RANKED_AT_ONCE // distances.shape[1])
+    for start in range(0, len(distances), rows):
+        tile = distances[start : start + rows]
+        order = np.argsort(tile, axis=1)
+        nearest_first = np.take_along_axis(tile, order, axis=1)
+        steps = np.cumsum(nearest_first[:, 1:] != nearest_first[:, :-1], axis=1, dtype=np.int32)
+        np.put_along_axis(ranks[start : start + rows], order[:, 1:], steps, axis=1)
+    return ranks
 
 
 def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Array:

@@ -37,11 +37,12 @@ def average_precision(
 
     AP = sum of the precisions at the relevant ranks up to K, divided by a named denominator.
     Equal distances are ties: no order of storage enters, but the mean over all orders of ties
-    ("expected") or the extremes. Jittable with the options static; differentiable it is not.
+    ("expected") or the extremes. It is jittable with the options static, but not differentiable.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers, integer or float; infinities are allowed.
-        They are compared as JAX holds them: float64 is rounded to float32 unless x64 is enabled.
+        NumPy's float64 is compared without rounding, in this and every other metric; inside jit
+        JAX has rounded it to float32 unless x64 is enabled.
       relevant: Whether the item is relevant to the query, [Q, N] bool.
       top_k: K, the cut; None, or more than N, ranks all items.
       denominator: "hits" (relevant items inside the cut), "capped" (min(K, relevant items)) or

@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.metrics.levels import dense_ranks
+
 
 class Ranked(NamedTuple):
     """Items of every query nearest first, equal distances by position in the database.
@@ -108,16 +110,7 @@ def _as_whole_numbers(distances):
     with np.errstate(over="ignore"):
         single = distances.astype(np.float32)
     if not np.array_equal(single, distances):
-        return _dense_ranks(distances.astype(np.float64))
+        return dense_ranks(distances)
     # The bits of a float grow with it, and fall with it below zero; + 0.0 makes -0.0 into 0.0.
     bits = (single + np.float32(0)).view(np.int32)
     return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) + 2**31
-
-
-def _dense_ranks(distances):
-    order = np.argsort(distances, axis=1)
-    nearest_first = np.take_along_axis(distances, order, axis=1)
-    ranks = np.zeros(distances.shape, np.int64)
-    steps = np.cumsum(nearest_first[:, 1:] != nearest_first[:, :-1], axis=1)
-    np.put_along_axis(ranks, order[:, 1:], steps, axis=1)
-    return ranks

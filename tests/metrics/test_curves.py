@@ -80,3 +80,15 @@ def test_real_distances_have_no_radius():
 def test_cuts_that_cannot_be_are_refused(cuts):
     with pytest.raises(ValueError, match="cuts must be integers of at least 1 in one row"):
         metrics.precision_recall_curve(DISTANCES, RELEVANT, cuts=cuts)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64"])
+def test_a_radius_and_distances_wrap_in_no_type(dtype):
+    most = min(np.iinfo(dtype).max, 2**33)
+    with jax.enable_x64(dtype == "int64"):
+        distances = jnp.asarray(np.array([[0, 3, most]]).astype(dtype))
+        relevant = jnp.array([[True, False, True]])
+        near = metrics.precision_within_radius(distances, relevant, radius=3)
+        far = metrics.precision_within_radius(distances, relevant, radius=2**40)
+    np.testing.assert_allclose(near.value, [1 / 2])
+    np.testing.assert_allclose(far.value, [2 / 3], rtol=1e-6)
