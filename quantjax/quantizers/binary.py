@@ -6,6 +6,7 @@ as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from quantjax.errors import InputError
 from quantjax.quantizers.straight_through import straight_through
@@ -67,7 +68,7 @@ def median_sign(x: jax.Array) -> jax.Array:
     _check_bits("x", x)
     order = jnp.argsort(-x, axis=0, stable=True)
     ranks = jnp.argsort(order, axis=0)
-    return straight_through(jnp.where(ranks < len(x) // 2, 1, -1).astype(x.dtype), x)
+    return straight_through(_signs_of(ranks < len(x) // 2, x.dtype), x)
 
 
 def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -94,19 +95,27 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
 
 def pack(signs: jax.Array) -> jax.Array:
-    """Packs signs into bytes.
+    """Packs signs, or bits, into bytes; their type says which of the two they are.
+
+    Floats and signed integers are signs: a value of 0 or more is +1, a one in the code. Booleans
+    and unsigned integers are bits: 1 is a one in the code and 0 a zero. So float zeros and ones
+    are all +1; give bits as bool or uint8.
 
     Args:
-      signs: Real values or signs [N, bits]; what is 0 or more counts as +1.
+      signs: Signs or real values [N, bits], or bits of 0 and 1.
 
     Returns:
       Codes [N, ceil(bits / 8)] uint8.
 
     Raises:
-      ValueError: if signs are not [N, bits].
+      ValueError: if signs are not [N, bits]; or, outside jit, if unsigned integers are not 0 or 1,
+        or signed integers are 0 and 1 only, which look like bits.
     """
     _check_bits("signs", signs)
-    bits = jnp.pad(signs >= 0, ((0, 0), (0, -signs.shape[1] % 8)))
+    is_bits = _is_unsigned(signs.dtype)
+    _check_integers(signs, is_bits)
+    ones = signs > 0 if is_bits else signs >= 0
+    bits = jnp.pad(ones, ((0, 0), (0, -signs.shape[1] % 8)))
     return jnp.packbits(bits, axis=1, bitorder="little")
 
 
@@ -159,7 +168,31 @@ def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 
 def _sign(x):
-    return jnp.where(x >= 0, 1, -1).astype(x.dtype)
+    return _signs_of(x >= 0, x.dtype)
+
+
+def _signs_of(is_positive, dtype):
+    if _is_unsigned(dtype):
+        raise InputError(f"x must be of a type that holds -1, got {dtype}; `pack` takes bits")
+    return jnp.where(is_positive, 1, -1).astype(dtype)
+
+
+def _is_unsigned(dtype):
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.unsignedinteger))
+
+
+def _check_integers(signs, is_bits):
+    values_are_known = not isinstance(signs, Tracer) and signs.size > 0
+    if not values_are_known or not jnp.issubdtype(signs.dtype, jnp.integer):
+        return
+    least, most = int(signs.min()), int(signs.max())
+    if is_bits and most > 1:
+        raise InputError(f"bits must be 0 or 1, got {signs.dtype} up to {most}")
+    if not is_bits and least == 0 and most <= 1:
+        raise InputError(
+            f"signs must be +1 and -1, got {signs.dtype} of 0 and 1 only; pass bits as bool or "
+            "uint8"
+        )
 
 
 def _check_bits(name, x):

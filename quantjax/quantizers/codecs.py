@@ -143,7 +143,10 @@ class BinaryCodec:
         self._check_fields()
 
     def encode(self, x: jax.Array) -> jax.Array:
-        """Encodes embeddings [N, D] to codes [N, num_bytes] uint8; a sign of 0 is +1."""
+        """Encodes embeddings [N, D] to codes [N, num_bytes] uint8; a sign of 0 is +1.
+
+        Without an offset and a projection x may be bits, as in `binary.pack`.
+        """
         return self._encode("x", x)
 
     def decode(self, codes: jax.Array) -> jax.Array:
@@ -167,6 +170,8 @@ class BinaryCodec:
 
     def _encode(self, name, x):
         _check_width(name, x, self._check_fields())
+        if self.offset is None and self.projection is None:
+            return binary.pack(x)  # in its own type, which tells bits from signs
         x = x.astype(jnp.float32)
         if self.offset is not None:
             x = x - self.offset

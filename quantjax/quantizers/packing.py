@@ -6,6 +6,7 @@ zeros.
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from quantjax.errors import InputError
 from quantjax.quantizers import product
@@ -56,14 +57,15 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
     """Packs codeword numbers into bytes, lowest bit first.
 
     Args:
-      assignments: Codeword numbers [N, M] below 2^width.
+      assignments: Codeword numbers [N, M], 0 to 2^width - 1.
       width: Bits of each, 1 to 8.
 
     Returns:
       Codes [N, ceil(M * width / 8)] uint8, zeros behind the last bit.
 
     Raises:
-      ValueError: if assignments are not [N, M] of whole numbers, or a byte has not that many bits.
+      ValueError: if assignments are not [N, M] of whole numbers, or a byte has not that many bits;
+        or, outside jit, if a number does not fit in `width` bits.
     """
     if assignments.ndim != 2 or not jnp.issubdtype(assignments.dtype, jnp.integer):
         raise InputError(
@@ -71,6 +73,7 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
             f"got {assignments.dtype} {assignments.shape}"
         )
     _check_bits(width)
+    _check_numbers(assignments, width)
     assignments = assignments.astype(jnp.uint8)
     if width == 8:
         return assignments
@@ -109,6 +112,19 @@ def check_codes(codes: jax.Array, num_bytes: int) -> None:
     if codes.ndim != 2 or codes.shape[1] != num_bytes or codes.dtype != jnp.uint8:
         raise InputError(
             f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
+        )
+
+
+def _check_numbers(assignments, width):
+    values_are_known = not isinstance(assignments, Tracer) and assignments.size > 0
+    # Bytes of 8 bits always fit: the usual codes of 256 codewords are not looked through.
+    if not values_are_known or (width == 8 and assignments.dtype == jnp.uint8):
+        return
+    least, most = int(assignments.min()), int(assignments.max())
+    if not 0 <= least <= most < 2**width:
+        raise InputError(
+            f"assignments must be from 0 to {2**width - 1} to fit in {width} bits, got {least} to "
+            f"{most}"
         )
 
 

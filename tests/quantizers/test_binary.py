@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import binary
+from quantjax.quantizers import BinaryCodec, binary
 from tests.quantizers import devices, oracles
 
 ROWS, BITS = 16, 13
@@ -87,6 +87,30 @@ def test_pack_made_by_hand():
     np.testing.assert_array_equal(binary.pack(signs), [[0b1101, 0b11], [0b10110, 0b10]])
 
 
+BITS_BY_HAND = np.array([[1, 0, 1, 1, 0, 0, 0, 0, 1, 0], [0] * 9 + [1], [0] * 10, [1] * 10])
+BYTES_BY_HAND = [[0b1101, 0b1], [0, 0b10], [0, 0], [255, 0b11]]
+
+
+@pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint32"])
+def test_bits_are_packed_as_bits(dtype, transform):
+    bits = BITS_BY_HAND.astype(dtype)
+    for given in (bits, jnp.asarray(bits)):
+        np.testing.assert_array_equal(transform(binary.pack)(given), BYTES_BY_HAND)
+        # A binary codec encodes them to themselves, as rows to look for too.
+        codec = BinaryCodec(10)
+        np.testing.assert_array_equal(transform(codec.encode)(given), BYTES_BY_HAND)
+        nearest = transform(codec.distances)(given, jnp.array(BYTES_BY_HAND, jnp.uint8))
+        np.testing.assert_array_equal(np.diagonal(nearest), [0] * 4)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int64", "float16", "float32", "bfloat16"])
+def test_signs_of_any_signed_type_are_packed_as_signs(dtype):
+    for given in (2 * BITS_BY_HAND - 1, 3 * BITS_BY_HAND - 1):
+        np.testing.assert_array_equal(binary.pack(given.astype(dtype)), BYTES_BY_HAND)
+    np.testing.assert_array_equal(binary.pack(jnp.array([[0.0, 1, -0.0]])), [[0b111]])
+
+
 def test_unpack_made_by_hand():
     packed = jnp.array([[0b1101, 0b11], [0b10110, 0b10]], jnp.uint8)
     due = [[1, -1, 1, 1, -1, -1, -1, -1, 1, 1], [-1, 1, 1, -1, 1, -1, -1, -1, -1, 1]]
@@ -142,6 +166,18 @@ def test_hamming_distances_count_differing_bits(num_bits):
             lambda: binary.median_thresholds(X, jnp.ones(3, bool)),
             r"mask must have shape \(16,\), got \(3,\)",
         ),
+        (
+            lambda: binary.pack(BITS_BY_HAND),
+            "signs must be .1 and -1, got int64 of 0 and 1 only; pass bits as bool or uint8",
+        ),
+        (lambda: binary.pack(jnp.zeros((2, 3), int)), "got int32 of 0 and 1 only"),
+        (
+            lambda: binary.pack(np.array([[0, 255, 1]], np.uint8)),
+            "bits must be 0 or 1, got uint8 up to 255",
+        ),
+        (lambda: binary.sign(np.array([True])), "x must be of a type that holds -1, got bool"),
+        (lambda: binary.clipped_sign(jnp.ones(3, jnp.uint8)), "that holds -1, got uint8"),
+        (lambda: binary.median_sign(jnp.ones((3, 2), jnp.uint8)), "that holds -1, got uint8"),
         (
             lambda: binary.unpack(jnp.zeros((4, 3), jnp.uint8), 13),
             r"packed must be uint8 of shape \[N, 2\], got uint8 \(4, 3\)",

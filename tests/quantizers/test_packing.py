@@ -51,6 +51,10 @@ def test_unpack_refuses_other_codes(codes, width):
     [
         (jnp.zeros(4, jnp.uint8), 3, r"assignments must .* \[N, M\], got uint8 \(4,\)"),
         (jnp.zeros((4, 2)), 3, r"assignments must be whole numbers .* got float32 \(4, 2\)"),
+        (np.array([[16, 17]]), 4, "assignments must be from 0 to 15 .* 4 bits, got 16 to 17"),
+        (jnp.array([[3, 16]], jnp.uint8), 4, "from 0 to 15 to fit in 4 bits, got 3 to 16"),
+        (np.array([[-1, 2]]), 4, "from 0 to 15 to fit in 4 bits, got -1 to 2"),
+        (np.array([[0, 256]]), 8, "from 0 to 255 to fit in 8 bits, got 0 to 256"),
         (jnp.zeros((4, 2), jnp.uint8), 0, "width must be between 1 and 8 bits, got 0"),
         (jnp.zeros((4, 2), jnp.uint8), 9, "width must be between 1 and 8 bits, got 9"),
     ],
