@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
 from quantjax.errors import InputError, MissingFileError
+from quantjax.index.ids import Ids, id_tensors, read_ids
 from quantjax.quantizers import (
     BinaryCodec,
     ClassCodec,
@@ -51,7 +52,8 @@ class Artefact(NamedTuple):
     Attributes:
       codec: Measures distances to the codes.
       codes: [N, num_bytes] uint8.
-      ids: The items' numbers in their source, [N] int64.
+      ids: The items' numbers in their source, [N] int64, or their names, [N]
+        str (as objects).
       manifest: Format, version, metric, bits, count and digests, as on disk.
     """
 
@@ -62,7 +64,7 @@ class Artefact(NamedTuple):
 
 
 def save(
-    folder: str | pathlib.Path, codec: Codec, codes: np.ndarray, *, ids: np.ndarray | None = None
+    folder: str | pathlib.Path, codec: Codec, codes: np.ndarray, *, ids: Ids | None = None
 ) -> pathlib.Path:
     """Writes codes.safetensors and codes.json.
 
@@ -70,40 +72,42 @@ def save(
       folder: Made if it is not there.
       codec: What made the codes.
       codes: [N, num_bytes] uint8.
-      ids: The items' numbers, [N]; 0 to N - 1 when None.
+      ids: The items' numbers, [N] integers that fit in int64, or their names, [N] strings; 0 to
+        N - 1 when None.
 
     Returns:
       Path of the manifest.
 
     Raises:
-      ValueError: if codes, codec and ids do not fit, or the codec is of no kind with a format.
+      ValueError: if codes, codec and ids do not fit, if `load` would refuse them, or if the codec
+        is of no kind with a format. Nothing is written then.
     """
     folder = pathlib.Path(folder)
     kind = next((name for name, cls in _KINDS.items() if type(codec) is cls), None)
     if kind is None:
         raise InputError(f"no format for {type(codec).__name__}; there are {', '.join(_KINDS)}")
-    ids = np.arange(len(codes), dtype=np.int64) if ids is None else np.asarray(ids, np.int64)
-    codes = np.asarray(codes)
-    if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != codec.num_bytes:
-        raise InputError(
-            f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
-        )
-    if ids.shape != (len(codes),):
-        raise InputError(f"ids must have shape ({len(codes)},), got {ids.shape}")
+    codes = np.atleast_1d(np.asarray(codes))
     arrays, settings = _parts(codec)
-    tensors = {"codes": codes, "ids": ids, **{f"codec.{name}": x for name, x in arrays.items()}}
+    tensors = {"codes": codes, **id_tensors(ids, len(codes))}
+    tensors |= {f"codec.{name}": x for name, x in arrays.items()}
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    manifest = {
-        "format": FORMAT,
-        "version": VERSION,
-        "codec": kind,
-        "settings": settings,
-        "metric": codec.metric,
-        "bits": codec.bits,
-        "num_bytes": codec.num_bytes,
-        "count": len(codes),
-        "digests": {name: _digest(x) for name, x in tensors.items()},
-    }
+    try:
+        manifest = {
+            "format": FORMAT,
+            "version": VERSION,
+            "codec": kind,
+            "settings": settings,
+            "metric": codec.metric,
+            "bits": codec.bits,
+            "num_bytes": codec.num_bytes,
+            "count": len(codes),
+            "digests": {name: _digest(x) for name, x in tensors.items()},
+        }
+        _contents(manifest, tensors)
+    except _UNREADABLE as error:
+        raise InputError(
+            f"codec, codes and ids do not fit: {_shown(error)}; nothing was saved"
+        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     # The manifest goes last and names the digests: a pair from two saves is refused on loading.
     _replace(folder / "codes.safetensors", lambda path: safetensors_numpy.save_file(tensors, path))
@@ -118,7 +122,7 @@ def load(folder: str | pathlib.Path) -> Artefact:
       folder: Where codes.json and codes.safetensors are.
 
     Returns:
-      Codec, codes and ids.
+      Codec, codes, ids and manifest.
 
     Raises:
       FileNotFoundError: if either file is missing.
@@ -148,13 +152,13 @@ def load(folder: str | pathlib.Path) -> Artefact:
             "damaged or of two different saves, save them again"
         )
     try:
-        codec = _codec(manifest, tensors)
+        codec, ids = _contents(manifest, tensors)
     except _UNREADABLE as error:
         raise InputError(
             f"{folder} holds codes, ids and a codec that do not fit: {_shown(error)}; save them "
             "again"
         ) from None
-    return Artefact(codec, tensors["codes"], tensors["ids"], manifest)
+    return Artefact(codec, tensors["codes"], ids, manifest)
 
 
 def _check_manifest(manifest, folder):
@@ -177,8 +181,48 @@ def _check_manifest(manifest, folder):
             )
 
 
+def _contents(manifest, tensors):
+    """Returns codec and ids, or raises one of several errors where they are not of these codes.
+
+    `save` goes through it as `load` does, so that what is written can be read.
+    """
+    codec, codes, ids = _codec(manifest, tensors), tensors["codes"], read_ids(tensors)
+    if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
+        raise InputError(
+            f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
+        )
+    if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
+        raise InputError(f"codes must have zeros behind their {codec.bits} bits")
+    _check_values(codec, codes)
+    if ids.shape != codes.shape[:1]:
+        raise InputError(f"ids must have shape {codes.shape[:1]}, got {ids.shape}")
+    due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}
+    for name, value in due.items():
+        if manifest.get(name) != value:
+            raise InputError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
+    return codec, ids
+
+
+def _check_values(codec, codes):
+    """Refuses codes of the right length that stand for nothing, with their first row."""
+    if isinstance(codec, FloatCodec):
+        due = "finite numbers"
+        x = np.ascontiguousarray(codes).view("<f4")
+        wrong = ~np.isfinite(x).all(axis=1)
+    elif isinstance(codec, ClassCodec):
+        due = f"classes 0 to {codec.num_classes - 1}"
+        wrong = np.asarray(codec.class_ids(jnp.asarray(codes))) >= codec.num_classes
+    else:
+        return
+    rows = np.flatnonzero(wrong)
+    if rows.size:
+        raise InputError(
+            f"codes must be of {due}, got others in row {rows[0]} ({rows.size} of {len(codes)} "
+            "rows)"
+        )
+
+
 def _codec(manifest, tensors):
-    """Returns the codec, or raises one of several errors where it is not of these codes."""
     kind = _KINDS[manifest["codec"]]
     is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
     arrays = {
@@ -196,17 +240,6 @@ def _codec(manifest, tensors):
             raise InputError(f"{name} must be of finite numbers")
     codec = kind(**arrays, **manifest["settings"])
     codec.check()
-    codes, ids = tensors["codes"], tensors["ids"]
-    if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
-        raise InputError(f"codes must be uint8 [N, {codec.num_bytes}], got {codes.shape}")
-    if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
-        raise InputError(f"codes must have zeros behind their {codec.bits} bits")
-    if ids.dtype != np.int64 or ids.shape != codes.shape[:1]:
-        raise InputError(f"ids must be int64 {codes.shape[:1]}, got {ids.dtype} {ids.shape}")
-    due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}
-    for name, value in due.items():
-        if manifest.get(name) != value:
-            raise InputError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
     with np.errstate(over="raise"):
         return dataclasses.replace(codec, **{name: jnp.asarray(x) for name, x in arrays.items()})
 
@@ -217,15 +250,20 @@ def _parts(codec):
     for field in dataclasses.fields(codec):
         value = getattr(codec, field.name)
         if field.metadata.get("static"):
-            settings[field.name] = value
+            settings[field.name] = int(value) if isinstance(value, np.integer) else value
         elif value is not None:
-            arrays[field.name] = np.asarray(value)
+            value = np.asarray(value)
+            # Files are little-endian, and the digest is of what will be read.
+            arrays[field.name] = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return arrays, settings
 
 
 def _real(name, x):
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise InputError(f"{name} must be of real numbers, got {x.dtype}")
+    # bfloat16 can be written, but NumPy's reader of safetensors does not know it.
+    if x.dtype not in (np.float16, np.float32, np.float64):
+        raise InputError(
+            f"{name} must be of real numbers, got {x.dtype}; float16, 32 and 64 can be saved"
+        )
     return x
 
 

@@ -173,7 +173,9 @@ def _tensors_of_codes() -> list[bytes]:
         "codec.codebooks": np.arange(8, dtype=np.float32).reshape(2, 2, 2),
     }
     rotated = {**tensors, "codec.rotation": np.eye(4, dtype=np.float32)}
-    return [safetensors_numpy.save(tensors), safetensors_numpy.save(rotated)]
+    named = {name: x for name, x in tensors.items() if name != "ids"}
+    named |= {"ids.text": np.arange(65, 69, dtype=np.uint8), "ids.ends": np.array([1, 1, 4])}
+    return [safetensors_numpy.save(each) for each in (tensors, rotated, named)]
 
 
 def _manifests() -> list[bytes]:

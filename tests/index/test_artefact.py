@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from quantjax import index
+from quantjax.errors import InputError
 from quantjax.index.artefact import _digest
 from quantjax.quantizers import (
     BinaryCodec,
@@ -19,6 +20,13 @@ from quantjax.quantizers import (
     ResidualCodec,
 )
 from tests.models.weight_files import safetensors
+
+LETTERS = np.full(50, ord("a"), np.uint8)
+
+
+def text_ids(text, ends):
+    """Tensors of 50 ids that are strings."""
+    return {"ids": None, "ids.text": text, "ids.ends": np.array(ends)}
 
 
 def product_codec(rng, rotation=None):
@@ -167,10 +175,24 @@ def test_a_manifest_of_other_codes_is_refused(saved, change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"codes": np.zeros((50, 3), np.uint8)}, r"codes must be uint8 \[N, 2\], got \(50, 3\)"),
+        (
+            {"codes": np.zeros((50, 3), np.uint8)},
+            r"codes must be uint8 \[N, 2\], got uint8 \(50, 3\)",
+        ),
         ({"codes": np.zeros((50, 2), np.int64)}, r"codes must be uint8 \[N, 2\]"),
-        ({"ids": np.zeros(49, np.int64)}, r"ids must be int64 \(50,\), got int64 \(49,\)"),
-        ({"ids": np.zeros(50, np.int32)}, r"ids must be int64 \(50,\), got int32 \(50,\)"),
+        ({"ids": np.zeros(49, np.int64)}, r"ids must have shape \(50,\), got \(49,\)"),
+        ({"ids": np.zeros(50, np.int32)}, "ids must be int64, got int32"),
+        ({"ids.text": np.zeros(50, np.uint8)}, "do not fit: 'ids.ends'"),
+        (text_ids(LETTERS, np.arange(50)), "ids.ends must rise to 50, the length of ids.text"),
+        (
+            text_ids(LETTERS, np.arange(1, 51) - 99 * (np.arange(50) == 7)),
+            "ids.ends must rise to 50",
+        ),
+        (
+            text_ids(LETTERS, np.arange(1, 51, dtype=np.int32)),
+            "ids.text must be uint8 and ids.ends",
+        ),
+        (text_ids(LETTERS + 100, np.arange(1, 51)), "do not fit: 'utf-8' codec can't decode"),
         ({"codes": None}, "do not fit: 'codes'"),
         ({"ids": None}, "do not fit: 'ids'"),
         ({"codec.codebooks": None}, "do not fit: .*codebooks"),
@@ -236,3 +258,56 @@ def test_codes_that_do_not_fit_are_refused(saved, rng, tmp_path):
         index.save(tmp_path, codec, codes.astype(np.int64))
     with pytest.raises(ValueError, match=r"ids must have shape \(50,\), got \(49,\)"):
         index.save(tmp_path, codec, codes, ids=ids[:-1])
+
+
+ONE = np.zeros((1, 2), np.uint8)
+FLOATS = np.array([[1.0, 2.0], [3.0, np.nan], [np.inf, 1.0]], np.float32).view(np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("codec", "codes", "message"),
+    [
+        (ProductCodec(BOOKS), np.array([[0, 15], [9, 16]], np.uint8), "zeros behind their 12 bits"),
+        (ProductCodec(BOOKS.at[0, 1, 1].set(jnp.nan)), ONE, "codebooks must be of finite numbers"),
+        (ProductCodec(BOOKS + jnp.inf), ONE, "codebooks must be of finite numbers"),
+        (ProductCodec(BOOKS.astype(int)), ONE, "codebooks must be of real numbers, got int32"),
+        (ProductCodec(BOOKS.astype(jnp.bfloat16)), ONE, "real numbers, got bfloat16; float16, 32"),
+        (ProductCodec(np.full((3, 16, 2), 1e99)), ONE, "overflow"),
+        (ProductCodec(BOOKS[:, :15]), ONE, "num_codewords must be a power of two"),
+        (ProductCodec(BOOKS[0, 0]), ONE, "codec, codes and ids do not fit: "),
+        (ProductCodec(BOOKS, metric="foo"), ONE, "metric must be one of"),
+        (ProductCodec(BOOKS, jnp.eye(5)), ONE, "rotation must have shape"),
+        (ResidualCodec(BOOKS, beam_width=2.0), ONE, "beam_width must not be 2.0"),
+        (ResidualCodec(BOOKS, beam_width=0), ONE, "beam_width must be at least 1"),
+        (BinaryCodec(9, jnp.full(9, jnp.nan)), ONE, "offset must be of finite numbers"),
+        (BinaryCodec(12), np.array([[0, 16]], np.uint8), "zeros behind their 12 bits"),
+        (ClassCodec(300), np.array([[43, 1], [44, 1], [255, 1]], np.uint8),
+         r"classes 0 to 299, got others in row 1 \(2 of 3 rows\)"),
+        (FloatCodec(2), FLOATS, r"finite numbers, got others in row 1 \(2 of 3 rows\)"),
+        (BinaryCodec(9), np.uint8(3), r"codes must be uint8 \[N, 2\], got uint8 \(1,\)"),
+        (BinaryCodec(9), np.zeros((1, 2, 1), np.uint8), r"got uint8 \(1, 2, 1\)"),
+    ],
+)  # fmt: skip
+def test_save_refuses_what_load_would_refuse(codec, codes, message, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=message) as caught:
+        index.save(tmp_path / "new", codec, codes)
+    assert "nothing was saved" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+    # Written all the same, it would not be read.
+    monkeypatch.setattr("quantjax.index.artefact._contents", lambda manifest, tensors: None)
+    try:
+        index.save(tmp_path, codec, codes)
+    except InputError:
+        return  # what has no number of bits, or of items, has no manifest either
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=r"do not fit|no readable codes"):
+        index.load(tmp_path)
+
+
+def test_settings_and_arrays_of_numpys_own_types_come_back(tmp_path):
+    books = np.arange(96, dtype=">f4").reshape(3, 16, 2)
+    index.save(tmp_path, ResidualCodec(books, beam_width=np.int64(3)), ONE)
+    codec = index.load(tmp_path).codec
+    assert codec.beam_width == 3
+    np.testing.assert_array_equal(codec.codebooks, books)
