@@ -139,6 +139,16 @@ def _frozen(column: np.ndarray) -> np.ndarray:
     return view
 
 
+def _check_channels_last(shape: tuple[int, ...]) -> None:
+    """Raises ValueError if images look like [N, C, H, W], which a network would take for 3 rows."""
+    # Heights and widths of a few pixels may be anything, such as features in place of images.
+    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
+        raise InputError(
+            f"image must be [N, H, W, C], got {shape}, whose channels come first; pass "
+            "image.transpose(0, 2, 3, 1)"
+        )
+
+
 def from_arrays(
     image: np.ndarray,
     label: np.ndarray,
@@ -163,6 +173,7 @@ def from_arrays(
             "image must be uint8 [N, H, W, C] or [N, H, W] and not empty, "
             f"got {image.dtype} {image.shape}"
         )
+    _check_channels_last(image.shape)
     image = image[..., None] if image.ndim == 3 else image
     num_rows = len(image)
     num_classes = None if classes is None else len(classes)

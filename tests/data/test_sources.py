@@ -123,3 +123,18 @@ def test_rows_that_are_none_are_refused(rows, message):
 def test_no_rows_give_an_empty_batch():
     assert from_arrays(IMAGES, IDS)[np.array([], int)]["image"].shape == (0, 2, 3, 3)
     assert check_rows(np.zeros((0, 2), int), 4).shape == (0, 2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 1, 28, 28), (5, 4, 32, 32)])
+def test_channels_that_come_first_are_refused(shape):
+    image = np.zeros(shape, np.uint8)
+    with pytest.raises(ValueError, match=r"channels come first; pass image.transpose\(0, 2, 3, 1"):
+        from_arrays(image, np.arange(len(image)))
+    assert len(from_arrays(image.transpose(0, 2, 3, 1), np.arange(len(image)))) == len(image)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 3), (2, 1, 28, 1), (2, 1, 1, 512), (2, 8, 9, 5)])
+def test_channels_that_come_last_are_taken(shape):
+    assert (
+        from_arrays(np.zeros(shape, np.uint8), np.arange(2))[np.arange(2)]["image"].shape == shape
+    )
