@@ -37,6 +37,7 @@ from quantjax.data.protocols import (
 )
 from quantjax.data.record_writer import to_records
 from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.data.stratified import stratified
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
 
@@ -85,6 +86,7 @@ __all__ = [
     "protocol_ii",
     "read_idx",
     "shuffled",
+    "stratified",
     "to_records",
     "unseen_classes",
     "with_train",
