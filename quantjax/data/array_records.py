@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data import photos
+from quantjax.data.photo_formats import LIMIT_ADVICE, max_pixels
 from quantjax.data.record_manifest import Manifest, digest_of_content, read_manifest
 from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
@@ -117,11 +118,11 @@ def _num_threads(manifest: Manifest) -> int:
 
 def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
     if manifest.size is not None:
-        limit = photos.max_pixels()
+        limit = max_pixels()
         if limit is not None and manifest.size**2 > limit:
             raise InputError(
                 f"photos of {manifest.size} x {manifest.size} pixels in {folder} have more than "
-                f"{limit:,}"
+                f"{limit:,}; {LIMIT_ADVICE}"
             )
         if size not in (None, manifest.size):
             raise InputError(
@@ -131,7 +132,7 @@ def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
         return manifest.size
     if size is None and manifest.shape is None:
         raise InputError(
-            f"photos must have one size, those of {folder} have several; "
-            "pass size= to resize and crop"
+            f"photos must have one size, those of {folder} have several; convert them again with "
+            "--size=PX to resize and crop, or do so when they are read (in Python size=PX)"
         )
     return size

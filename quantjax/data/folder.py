@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.photos import SUFFIXES, Photos, check_size, unreadable
+from quantjax.data.photo_errors import unreadable
+from quantjax.data.photo_formats import readable_suffixes
+from quantjax.data.photos import Photos, check_size
 from quantjax.errors import InputError, MissingFileError
 
 
@@ -14,7 +16,7 @@ def _photos(folder: Path) -> list[Path]:
     paths = [
         path
         for path in sorted(folder.iterdir())
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+        if path.suffix.lower() in readable_suffixes() and path.name[0] != "." and not path.is_dir()
     ]
     for path in paths:
         if not path.is_file():
@@ -25,9 +27,10 @@ def _photos(folder: Path) -> list[Path]:
 def image_folder(path: str | Path, *, size: int | None = None) -> Photos:
     """Returns the photos in `path`/CLASS/, classes and photos sorted by name, as RGB.
 
-    Photos are turned upright as their Exif tag says, transparency is dropped, of an animation the
-    first picture is taken. Symbolic links to photos and class folders are followed; only these two
-    levels are looked at. Without a size all headers are read once, to see that the sizes agree.
+    Photos are turned upright as their Exif tag says, what is transparent becomes white, of 16 bits
+    of grey the upper 8 are taken, of an animation the first picture. Symbolic links to photos and
+    class folders are followed; only these two levels are looked at. Without a size all headers are
+    read once, to see that the sizes agree.
 
     Args:
       path: Folder of class folders; files beside them, and hidden ones, are ignored.
@@ -38,7 +41,7 @@ def image_folder(path: str | Path, *, size: int | None = None) -> Photos:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if there is no such folder.
       ValueError: if there is no class, a class is empty, sizes are mixed, or (here or when rows are
-        asked for) a photo is unreadable, not 8 bits a channel, or a decompression bomb.
+        asked for) a photo is unreadable, of other depths, or a decompression bomb.
     """
     folder = Path(path).expanduser()
     if not folder.is_dir():
@@ -52,8 +55,8 @@ def image_folder(path: str | Path, *, size: int | None = None) -> Photos:
         photos = _photos(class_folder)
         if not photos:
             raise InputError(
-                f"class {class_folder} is empty; put photos ({' '.join(SUFFIXES)}) directly into "
-                "it, or take it away"
+                f"class {class_folder} is empty; put photos ({' '.join(readable_suffixes())}) "
+                "directly into it, or take it away"
             )
         paths += photos
         class_ids += [class_id] * len(photos)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.data.listed_paths import below_root
-from quantjax.data.photos import SUFFIXES
+from quantjax.data.photo_formats import SUFFIXES
 from quantjax.errors import InputError, MissingFileError
 
 _SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)

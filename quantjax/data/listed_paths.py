@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.photos import SUFFIXES
+from quantjax.data.photo_formats import SUFFIXES
 from quantjax.errors import InputError, MissingFileError
 
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")

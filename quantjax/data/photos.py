@@ -1,24 +1,40 @@
 """Photos on disk: decoded when they are asked for, upright, as RGB of one size."""
 
+import contextlib
 import dataclasses
 import io
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from quantjax.data.photo_errors import (
+    TooManyPixelsError,
+    UnreadablePhotoError,
+    all_unreadable,
+    check_file,
+    mixed,
+    unreadable,
+)
+from quantjax.data.photo_formats import (
+    HEIC_ADVICE,
+    LIMIT_ADVICE,
+    formats,
+    is_heic,
+    max_pixels,
+    pillow,
+    reads_heic,
+)
+from quantjax.data.photo_modes import ANIMATED, check_mode, has_several_pictures, to_rgb
 from quantjax.data.sources import batch_label, check_rows
-from quantjax.errors import InputError, MissingPackageError
+from quantjax.errors import InputError
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
-# Named to Pillow, so that no file can reach a decoder that starts another program (EPS).
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
-_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
+_BOMB = re.compile(r"Image size \((\d+) pixels\).*", re.DOTALL)  # Pillow's words
 _TURNED = (5, 6, 7, 8)  # values of the Exif orientation that exchange height and width
 _ORIENTATION = 0x0112
 _TILE = 0x0142, 0x0143  # width and height of a TIFF's tiles
@@ -26,45 +42,18 @@ _TILE = 0x0142, 0x0143  # width and height of a TIFF's tiles
 _MAX_RLE_PIXELS = 1 << 22
 
 
-def _pillow() -> tuple[ModuleType, ModuleType]:
-    try:
-        from PIL import Image, ImageOps
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            'photos need Pillow, which is not installed: pip install "quantjax[folder]"'
-        ) from error
-    return Image, ImageOps
-
-
-def unreadable(name: object, reason: object) -> ValueError:
-    """Returns the error for a photo that cannot be used, and why."""
-    shown = " ".join(str(reason)[:400].split()) or type(reason).__name__
-    return InputError(f"cannot read photo {name}: {shown}; replace it or take it away")
-
-
-def mixed(
-    name: object, size: tuple[int, ...], other: object, other_size: tuple[int, ...]
-) -> ValueError:
-    """Returns the error for two photos whose heights and widths differ."""
-    return InputError(
-        f"photos must have one size, got {name} of {size[0]} x {size[1]} and {other} "
-        f"of {other_size[0]} x {other_size[1]} (height x width); pass size= to resize and crop"
-    )
-
-
 def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
     if limit is not None and image.width * image.height > limit:
-        raise InputError(f"{image.width} x {image.height} pixels are more than {limit:,}")
+        raise TooManyPixelsError(f"{image.width} x {image.height} pixels are more than {limit:,}")
     if limit is not None and image.format == "TIFF":
         _check_pieces(image, limit)
     is_rle = bool(image.tile) and image.tile[0][0] == "bmp_rle"
     if is_rle and image.width * image.height > _MAX_RLE_PIXELS:
         raise InputError(
             f"{image.width} x {image.height} pixels are more than the {_MAX_RLE_PIXELS:,} that a "
-            "compressed BMP may have"
+            "compressed BMP may have; save it as PNG"
         )
-    if image.mode not in _MODES:
-        raise InputError(f"pixels of mode {image.mode} are not 8 bits a channel, convert them")
+    check_mode(image)
 
 
 def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
@@ -72,7 +61,7 @@ def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
     tags = getattr(image, "tag_v2", {})
     width, height = (int(tags.get(number, 1)) for number in _TILE)
     if width * height > limit:
-        raise InputError(f"a tile of {width} x {height} pixels has more than {limit:,}")
+        raise TooManyPixelsError(f"a tile of {width} x {height} pixels has more than {limit:,}")
     # Each is decoded, and any number of them may name one place of a small file.
     area = 0
     for _, extents, *_ in image.tile:
@@ -82,27 +71,50 @@ def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
         raise InputError(f"its pieces have more pixels than its {image.width} x {image.height}")
 
 
+def _opened(file: Path | io.BytesIO) -> BinaryIO:
+    return file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getvalue()[:12])
+
+
+def _explained(name: object, error: Exception, file: Path | io.BytesIO) -> UnreadablePhotoError:
+    """Returns the error for a photo that could not be read, with advice where there is some."""
+    image_module, _ = pillow()
+    bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
+    if isinstance(error, (TooManyPixelsError, *bombs)):
+        found = _BOMB.sub(rf"\1 pixels are more than {max_pixels():,}", str(error))
+        return unreadable(name, found, LIMIT_ADVICE)
+    if type(error).__name__ != "UnidentifiedImageError":
+        return unreadable(name, error)
+    start = b""
+    with contextlib.suppress(OSError), _opened(file) as stream:
+        start = stream.read(12)
+    if is_heic(start) and not reads_heic():
+        return unreadable(name, "it is HEIC", HEIC_ADVICE)
+    return unreadable(name, "cannot identify image file")  # Pillow's words less the name
+
+
 def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
     """Returns (height, width) as the photo is seen, without decoding it.
 
     Raises:
       ValueError: if it is unreadable.
     """
-    image_module, _ = _pillow()
+    image_module, _ = pillow()
+    if isinstance(file, Path):
+        check_file(file)
     try:
-        with image_module.open(file, formats=_FORMATS) as image:
+        with image_module.open(file, formats=formats()) as image:
             _check_header(image, image_module.MAX_IMAGE_PIXELS)
             # Pillow would decode the whole of a PNG to look for a late Exif chunk.
             look = image.format != "PNG" or "exif" in image.info
             turned = look and image.getexif().get(_ORIENTATION) in _TURNED
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise unreadable(name, error) from error
+        raise _explained(name, error, file) from error
 
 
 def _central_square(image: "Image.Image", size: int) -> "Image.Image":
     """Returns the shorter side at `size` pixels, and of the longer side as much, of its middle."""
-    image_module, _ = _pillow()
+    image_module, _ = pillow()
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
     square = (left, top, left + side, top + side)
@@ -111,45 +123,58 @@ def _central_square(image: "Image.Image", size: int) -> "Image.Image":
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
     """Returns the central square of pixels [H, W, C] uint8 at `size` pixels; C is 1 or 3."""
-    image_module, _ = _pillow()
+    image_module, _ = pillow()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     square = _central_square(image_module.fromarray(pixels), size)
     return np.asarray(square).reshape(size, size, -1)
 
 
 def decode(
-    file: Path | io.BytesIO, name: object, *, size: int | None, mode: str = "RGB"
+    file: Path | io.BytesIO,
+    name: object,
+    *,
+    size: int | None,
+    mode: str = "RGB",
+    noted: Callable[[str], None] | None = None,
 ) -> np.ndarray:
     """Returns a photo, upright; its central square at `size` pixels if that is given.
+
+    Transparent parts become white, of 16 bits of grey the upper 8 are taken, and of several
+    pictures the first.
 
     Args:
       file: Where the photo is, or its bytes.
       name: What an error calls it.
       size: Height and width in pixels, or None for the photo as it is.
       mode: "RGB", or "L" for grey.
+      noted: Called with each of these changes that the photo needed, a line of a few words.
 
     Returns:
       Pixels, [H, W, 3] or [H, W, 1] uint8.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      ValueError: if it is unreadable, not 8 bits a channel, or a decompression bomb.
+      ValueError: if it is unreadable, of other depths, or a decompression bomb.
     """
-    image_module, operations = _pillow()
+    image_module, operations = pillow()
+    if isinstance(file, Path):
+        check_file(file)
     try:
-        with image_module.open(file, formats=_FORMATS) as image:
-            _check_header(image, image_module.MAX_IMAGE_PIXELS)
-            operations.exif_transpose(image, in_place=True)
-            if "transparency" in image.info:
-                image = image.convert("RGBA")
-            image = image.convert("RGB")
+        with image_module.open(file, formats=formats()) as opened:
+            _check_header(opened, image_module.MAX_IMAGE_PIXELS)
+            operations.exif_transpose(opened, in_place=True)
+            image = to_rgb(opened, noted or (lambda change: None))
             if mode != "RGB":
                 image = image.convert(mode)
             if size is not None:
                 image = _central_square(image, size)
-            return np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+            pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
+            # Last, as it moves to the second picture.
+            if noted is not None and has_several_pictures(opened):
+                noted(ANIMATED)
+            return pixels
     except Exception as error:  # decoders of damaged files raise nearly anything
-        raise unreadable(name, error) from error
+        raise _explained(name, error, file) from error
 
 
 def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
@@ -170,12 +195,20 @@ class Photos:
         batch's "label" is multi-hot either way.
       classes: Names of the L classes.
       size: Height and width in pixels, or None for photos as they are.
+      notes: What was found beside the photos and not read, and what is odd about them.
     """
 
     paths: tuple[Path, ...]
     labels: np.ndarray
     classes: tuple[str, ...]
     size: int | None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """Numbers of photos and classes, and the notes, in one line."""
+        counts = f"{len(self)} photos of {len(self.classes)} classes"
+        return "; ".join((counts, *self.notes))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -193,24 +226,40 @@ def check_size(paths: Sequence[Path], size: int | None) -> None:
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      ValueError: if sizes are mixed, a photo is unreadable, or the size is below 1.
+      ValueError: if sizes are mixed, photos are unreadable, or the size is below 1.
     """
-    _pillow()
+    pillow()
     check_side(size)
-    if size is not None:
-        return
-    first = header_size(paths[0], paths[0])
-    for path in paths[1:]:
-        if (other := header_size(path, path)) != first:
-            raise mixed(paths[0], first, path, other)
+    if size is None:
+        sizes, errors = header_sizes(paths)
+        if errors:
+            raise all_unreadable(list(errors.values()), len(paths), may_skip=False)
+        check_equal(sizes)
+
+
+def header_sizes(
+    paths: Sequence[Path],
+) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadablePhotoError]]:
+    """Returns height and width of each photo as it is seen, and an error for each unreadable."""
+    sizes: dict[Path, tuple[int, int]] = {}
+    errors: dict[Path, UnreadablePhotoError] = {}
+    for path in paths:
+        try:
+            sizes[path] = header_size(path, path)
+        except UnreadablePhotoError as error:
+            errors[path] = error
+    return sizes, errors
+
+
+def check_equal(sizes: Mapping[Path, tuple[int, int]]) -> None:
+    """Raises ValueError if photos have several sizes, naming two of them."""
+    first, *others = sizes
+    for path in others:
+        if sizes[path] != sizes[first]:
+            raise mixed(first, sizes[first], path, sizes[path])
 
 
 def check_side(size: int | None) -> None:
     """Raises ValueError if the size is below 1."""
     if size is not None and size < 1:
         raise InputError(f"size must be 1 pixel or more, got {size}")
-
-
-def max_pixels() -> int | None:
-    """Returns how many pixels a photo may have, Pillow's limit, or None where there is none."""
-    return _pillow()[0].MAX_IMAGE_PIXELS

@@ -74,7 +74,7 @@ def test_mixed_sizes_are_taken_with_a_size_and_refused_without(folder, tmp_path,
     due = image_folder(folder, size=7)
     to_records(due, tmp_path / "records")
     assert_equal(from_records(tmp_path / "records", size=7), due, np.arange(12))
-    with pytest.raises(ValueError, match=r"one size, those of .*records have several; pass size="):
+    with pytest.raises(ValueError, match=r"one size, those of .*records have several; .*--size=PX"):
         from_records(tmp_path / "records")
 
 

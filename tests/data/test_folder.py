@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax.data import image_folder, image_folders
-from quantjax.data import photos as photos_module
+from quantjax.data.photo_errors import unreadable
 from tests.data.photo_files import tiff
 
 Image = pytest.importorskip("PIL.Image")
@@ -95,7 +95,8 @@ def test_mixed_sizes_are_taken_with_a_size_and_refused_without(photos):
     assert image_folder(photos, size=5)[np.arange(4)]["image"].shape == (4, 5, 5, 3)
     with pytest.raises(
         ValueError,
-        match=r"one size, got .*z\.bmp of 4 x 4 and .*wide\.png of 4 x 6 .*; pass size= to",
+        match=r"one size, got .*z\.bmp of 4 x 4 and .*wide\.png of 4 x 6 .*; "
+        r"resize and crop by --size=PX \(in Python size=PX\)$",
     ):
         image_folder(photos)
 
@@ -168,14 +169,7 @@ def test_an_unreadable_photo_is_named(photos, size, content, message):
     assert caught.match(message)
 
 
-def test_a_16_bit_photo_is_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    Image.fromarray(np.full((4, 4), 40_000, np.uint16)).save(tmp_path / "a" / "deep.png")
-    with pytest.raises(ValueError, match=r"deep\.png: pixels of mode I;16 are not 8 bits"):
-        image_folder(tmp_path)
-
-
-@pytest.mark.parametrize(("mode", "suffix"), [("F", "tif"), ("I", "tif"), ("I;16B", "tif")])
+@pytest.mark.parametrize(("mode", "suffix"), [("F", "tif"), ("I", "tif")])
 def test_modes_of_other_depths_are_refused(tmp_path, mode, suffix):
     (tmp_path / "a").mkdir()
     Image.new(mode, (4, 4)).save(tmp_path / "a" / f"a.{suffix}")
@@ -235,7 +229,7 @@ def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, co
 
 @pytest.mark.parametrize(("reason", "shown"), [(MemoryError(), "MemoryError"), ("a\nb", "a b")])
 def test_a_reason_is_one_line(reason, shown):
-    assert str(photos_module.unreadable("p", reason)).startswith(f"cannot read photo p: {shown}; ")
+    assert str(unreadable("p", reason)).startswith(f"cannot read photo p: {shown}; ")
 
 
 def test_a_small_compressed_bmp_is_read(tmp_path):
@@ -249,7 +243,7 @@ def test_a_small_compressed_bmp_is_read(tmp_path):
 @pytest.mark.parametrize("limit", [3, 10, 15])
 def test_a_decompression_bomb_is_refused(photos, monkeypatch, size, limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-    with pytest.raises(ValueError, match=r"photo .*z\.bmp: .*pixels"):
+    with pytest.raises(ValueError, match=r"cannot read .*z\.bmp.* pixels are more than"):
         image_folder(photos, size=size)[np.array([0])]
 
 

@@ -130,7 +130,7 @@ def test_mixed_sizes_are_taken_with_a_size_and_refused_without(folder):
     with pytest.raises(
         ValueError,
         match=r"one size, got tiny_things/1\.0\.0 train\[0\] of 6 x 6 and tiny_things/1\.0\.0 "
-        r"train\[\d+\] of 6 x 9 \(height x width\); pass size= to resize and crop$",
+        r"train\[\d+\] of 6 x 9 \(height x width\); resize and crop by --size=PX",
     ):
         from_tfds(NAME, **options)
 

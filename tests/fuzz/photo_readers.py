@@ -13,6 +13,7 @@ import pytest
 
 from quantjax import data
 from quantjax.data.benchmarks import Counts
+from quantjax.data.photo_formats import reads_heic
 from quantjax.data.photos import decode, header_size
 from tests.data.photo_files import tiff, write_photo
 from tests.data.test_folder import rle_bmp
@@ -77,8 +78,21 @@ def _photos() -> list[bytes]:
         tiff(8, 12, [bytes(range(48)), bytes(48)], (4, 12), deflated=False),
         _saved("RGB", "PPM"),
         _saved("1", "PPM"),
+        *_deep_and_animated(),
         b"P3\n# by hand\n2 2\n255\n" + b"1 2 3 " * 4,
     ]
+
+
+def _deep_and_animated() -> list[bytes]:
+    streams = [io.BytesIO() for _ in range(6)]
+    deep = Image.fromarray(np.arange(120, dtype=np.uint16).reshape(10, 12) * 500)
+    deep.save(streams[0], "PNG", transparency=500)
+    deep.save(streams[1], "TIFF")
+    deep.save(streams[2], "PPM")
+    frames = [Image.new("RGBA", (12, 10), (9, 9, 9, alpha)) for alpha in (0, 90, 255)]
+    for stream, kind in zip(streams[3:], ("PNG", "WEBP", "TIFF"), strict=True):
+        frames[0].save(stream, kind, save_all=True, append_images=frames[1:])
+    return [stream.getvalue() for stream in streams]
 
 
 def _checked(content: bytes) -> bytes:
@@ -99,7 +113,9 @@ def _read_photo(path: Path) -> None:
     assert height * width <= Image.MAX_IMAGE_PIXELS
     # Of a file, but not of bytes, Pillow asks for as many as a PNG claims, which it then lacks.
     content = path.read_bytes()
-    assert decode(io.BytesIO(content), path, size=None).shape[2:] == (3,)
+    changes: list[str] = []
+    assert decode(io.BytesIO(content), path, size=None, noted=changes.append).shape[2:] == (3,)
+    assert len(set(changes)) == len(changes) <= 3
     assert decode(io.BytesIO(content), path, size=4, mode="L").shape == (4, 4, 1)
 
 
@@ -191,6 +207,12 @@ def _read_annotations(path: Path) -> None:
     _assert_below(folder, splits)
 
 
+def _heic() -> list[bytes]:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return [_saved("RGB", "HEIF", exif=exif), _saved("RGBA", "HEIF"), _saved("L", "HEIF")]
+
+
 _MISSING = (ValueError, FileNotFoundError)
 READERS = {
     "photo": Reader(_photos, _read_photo, wrap=_checked),
@@ -225,3 +247,5 @@ READERS = {
         names_file=False,
     ),
 }
+if reads_heic():  # pillow-heif is optional
+    READERS["HEIC"] = Reader(_heic, _read_photo)
