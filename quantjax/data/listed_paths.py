@@ -49,22 +49,35 @@ def _holds(is_kind: Callable[[], bool]) -> bool:
         return False
 
 
-def _photo_files(root: Path) -> Iterator[str]:
-    """Yields paths of the photos below root, however deep; links are followed, but in no circle."""
-    folders, seen = [""], set()
+def walk(root: Path) -> Iterator[tuple[str, bool]]:
+    """Yields everything below root that is no folder to look into, however deep.
+
+    Links are followed, but in no circle: a folder is looked into once, and yielded when it is met
+    again. Hidden folders are yielded, not looked into.
+
+    Args:
+      root: Where to begin.
+
+    Yields:
+      (path below root, whether it is a file that is there): False for folders and dangling links.
+    """
+    status = os.stat(root)
+    folders, seen = [""], {(status.st_dev, status.st_ino)}
     while folders:
         folder = folders.pop()
-        status = os.stat(root / folder)
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
         with os.scandir(root / folder) as entries:
             for entry in sorted(entries, key=lambda entry: entry.name):
                 path = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.lower().endswith(SUFFIXES) and _holds(entry.is_file):
-                    yield path
-                elif entry.name[0] != "." and _holds(entry.is_dir):
-                    folders.append(path)
+                if not _holds(entry.is_dir):
+                    yield path, _holds(entry.is_file)
+                    continue
+                status = entry.stat()
+                place = (status.st_dev, status.st_ino)
+                if entry.name[0] == "." or place in seen:
+                    yield path, False
+                    continue
+                seen.add(place)
+                folders.append(path)
 
 
 def by_name(root: str | Path) -> Callable[[str], str]:
@@ -85,8 +98,9 @@ def by_name(root: str | Path) -> Callable[[str], str]:
     """
     root = existing_folder(root)
     found: dict[str, list[str]] = {}
-    for path in _photo_files(root):
-        found.setdefault(path.rpartition("/")[2], []).append(path)
+    for path, is_file in walk(root):
+        if is_file and path.lower().endswith(SUFFIXES):
+            found.setdefault(path.rpartition("/")[2], []).append(path)
 
     def place(listed: str) -> str:
         listed = listed.replace("\\", "/")

@@ -16,6 +16,20 @@ def write_photo(path: Path, value: int = 0, side: int = 8) -> None:
     Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path)
 
 
+def plant(folder: Path, names: str) -> Path:
+    """Writes what words name: small photos, other files, and folders, which end in "/"."""
+    for name in names.split():
+        path = folder / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+        elif path.suffix.lower() in (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp"):
+            write_photo(path, len(name))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"no photo")
+    return folder
+
+
 def write_random_photo(
     path: Path, rng: np.random.Generator, height: int = 12, width: int = 12, **options: Any
 ) -> None:

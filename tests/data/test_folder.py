@@ -8,9 +8,9 @@ import zlib
 import numpy as np
 import pytest
 
-from quantjax.data import image_folder, image_folders
+from quantjax.data import audit, image_folder, image_folders, make_splits
 from quantjax.data.photo_errors import unreadable
-from tests.data.photo_files import tiff
+from tests.data.photo_files import plant, tiff
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -130,11 +130,22 @@ def test_transparent_palettes_become_rgb_without_a_warning(tmp_path):
     assert image_folder(tmp_path)[np.array([0])]["image"].shape == (1, 4, 4, 3)
 
 
-def test_an_empty_class_is_named(photos):
+def test_an_empty_class_folder_is_told_and_is_no_class(photos):
     (photos / "bee" / "nested").mkdir(parents=True)
     (photos / "bee" / "note.txt").touch()
-    with pytest.raises(ValueError, match=r"class .*bee is empty; put photos \(\.jpg .* directly"):
-        image_folder(photos)
+    source = image_folder(photos)
+    assert source.classes == ("ant", "cat")
+    assert source.labels.shape == (3, 2)
+    assert "class folders without a photo: bee" in source.notes
+
+
+@pytest.mark.parametrize("names", ["a/", "a/b/ c/x.txt", "a/x.mov c/.x.jpg"])
+def test_folders_without_any_photo_are_refused_with_what_they_hold(tmp_path, names):
+    plant(tmp_path, names)
+    with pytest.raises(ValueError, match="has no photo that can be read in its class f") as caught:
+        image_folder(tmp_path)
+    for kind in (".txt", ".mov", "hidden"):
+        assert (f"1 {kind} (" in str(caught.value)) == (kind.replace("hidden", ".x.jpg") in names)
 
 
 def test_no_class_is_refused(tmp_path):
@@ -292,6 +303,82 @@ def test_parts_are_one_source(photos, tmp_path):
     assert [path.name for path in source.paths] == ["z.bmp", "a.PNG", "b.png", "q.png", "p.png"]
     assert (train.tolist(), test.tolist()) == ([0, 1, 2], [3, 4])
     np.testing.assert_array_equal(source.labels.argmax(axis=1), [0, 1, 1, 0, 1])
-    save(tmp_path / "parts" / "test" / "dog" / "d.png")
-    with pytest.raises(ValueError, match="but dog is not in both train and test"):
-        image_folders(tmp_path / "parts", ("train", "test"))
+    assert source.summary == "5 photos of 2 classes"
+
+
+def test_classes_are_those_of_all_parts_together(tmp_path):
+    plant(tmp_path, "train/ant/1.png train/cat/2.png validation/ant/3.png validation/cat/")
+    plant(tmp_path, "test/ant/4.png test/dog/5.png")
+    parts = "train", "validation", "test"
+    source, (train, validation, test) = image_folders(tmp_path, parts)
+    assert source.classes == ("ant", "cat", "dog")
+    assert source.labels[train].argmax(axis=1).tolist() == [0, 1]
+    assert source.labels[validation].argmax(axis=1).tolist() == [0]
+    assert source.labels[test].argmax(axis=1).tolist() == [0, 2]
+    assert source.notes == (
+        "train has no photo of dog",
+        "validation has no photo of cat, dog (2 of 3 classes)",
+        "test has no photo of cat",
+    )
+
+
+def test_an_unseen_class_splits_and_trains(tmp_path):
+    plant(tmp_path, "train/a/1.png train/b/2.png test/b/33.png test/c/4.png test/c/55.png")
+    source, (train, test) = image_folders(tmp_path, ("train", "test"))
+    splits = make_splits(
+        source, train=train, validation=test[:0], query=test[1:2], database=test[2:]
+    )
+    audited = audit(splits, max_equal_images=1)
+    assert audited.absent_classes["train"] == ["c"]
+    assert audited.zero_queries["query"] == 0
+
+
+def test_a_part_without_a_photo_has_no_rows(tmp_path):
+    plant(tmp_path, "train/ant/1.png validation/ test/ant/")
+    source, rows = image_folders(tmp_path, ("train", "validation", "test"))
+    assert [len(part) for part in rows] == [1, 0, 0]
+    assert source.notes == ("validation has no photo", "test has no photo")
+
+
+def test_what_lies_beside_the_parts_is_told(tmp_path):
+    plant(tmp_path, "train/ant/1.png test/ant/2.png extra/ant/3.png list.txt train/notes.txt")
+    source, _ = image_folders(tmp_path, ("train", "test"))
+    assert source.notes == (
+        "ignored: 2 beside the parts (extra, ...), 1 beside the class folders (train/notes.txt)",
+    )
+
+
+def test_a_missing_part_is_refused_with_those_that_are_there(tmp_path):
+    plant(tmp_path, "train/ant/1.png test/ant/2.png .git/")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*/tests for .*; .* has test, train$"):
+        image_folders(tmp_path, ("train", "tests"))
+
+
+@pytest.mark.parametrize("parts", [(), ("train", ""), ("train", "train")])
+def test_parts_must_be_names_that_differ(tmp_path, parts):
+    plant(tmp_path, "train/ant/1.png")
+    with pytest.raises(ValueError, match="parts must be names that differ, got"):
+        image_folders(tmp_path, parts)
+
+
+def test_all_unreadable_photos_are_refused_at_once_or_skipped(photos):
+    for name in ("ant/bad.jpg", "cat/0.png"):
+        (photos / name).write_bytes(b"no photo")
+    os.symlink("nowhere.png", photos / "cat" / "d.png")
+    with pytest.raises(ValueError, match=r"^cannot read 3 of 6 photos: ") as caught:
+        image_folder(photos)
+    assert str(caught.value).endswith(
+        f"{photos}/ant/bad.jpg (cannot identify image file), {photos}/cat/0.png (cannot identify "
+        f"image file), {photos}/cat/d.png (it is a dangling link or no regular file); replace them "
+        "or take them away, or go on without by --skip_unreadable (in Python skip_unreadable=True)"
+    )
+    for size in (None, 3):
+        source = image_folder(photos, size=size, skip_unreadable=True)
+        assert [path.name for path in source.paths] == ["z.bmp", "a.PNG", "b.png"]
+        assert source.notes[0].startswith(f"skipped 3 unreadable: {photos}/ant/bad.jpg (cannot")
+
+
+def test_a_pipe_is_refused_without_waiting_for_it(photos):
+    os.mkfifo(photos / "ant" / "pipe.jpg")
+    with pytest.raises(ValueError, match=r"pipe\.jpg: it is a dangling link or no regular file"):
+        image_folder(photos, size=3)[np.array([0])]
