@@ -1,21 +1,30 @@
 """`python -m quantjax.cli COMMAND`: what is done to data before an experiment."""
 
 import argparse
+import dataclasses
+import errno
+import math
 import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from quantjax import console, data
-from quantjax.errors import InputError
+from quantjax.data.folder import absent_classes
+from quantjax.data.photo_formats import pixel_limit
+from quantjax.errors import InputError, QuantjaxError
 
-_DOCUMENTED = (ValueError, OSError, ModuleNotFoundError)
+_SPLIT = ("train", "validation", "test")
+# What a person can do something about: a disk that is full or read-only, a folder of others.
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command.
 
-    Exits with 2 for wrong usage and 1 for bad input, after one line, and with 130 on Ctrl-C.
+    Exits with 2 for wrong usage and 1 for bad input or a disk that cannot be written, after one
+    line, and with 130 on Ctrl-C. Any other exception is a fault of the program and keeps its
+    traceback.
 
     Args:
       argv: Command line without the program; that of the process when None.
@@ -23,7 +32,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except _DOCUMENTED as error:
+    except (QuantjaxError, OSError) as error:
+        if not isinstance(error, QuantjaxError) and error.errno not in _OF_DISKS:
+            raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
@@ -47,10 +58,21 @@ def _add_records(commands):
     command = commands.add_parser("records", help=about, description=about, allow_abbrev=False)
     command.add_argument("folder", metavar="FOLDER", type=Path, help="has a folder for each class")
     command.add_argument("out", metavar="OUT", type=Path, help="made here, or empty")
-    command.add_argument(
+    parts = command.add_mutually_exclusive_group()
+    parts.add_argument(
         "--parts",
         metavar="NAME,...",
         help="FOLDER has these folders, such as train,test, and each of them one for each class",
+    )
+    parts.add_argument(
+        "--split",
+        metavar="P,P,P",
+        type=_shares,
+        help="per cent of each class, such as 80,10,10, that become the parts train, validation "
+        "and test",
+    )
+    command.add_argument(
+        "--seed", metavar="N", type=int, help="of the draw of --split; 0 where absent"
     )
     command.add_argument(
         "--size",
@@ -65,32 +87,77 @@ def _add_records(commands):
         type=int,
         help="number of files; one for each 4,096 photos, at most 256, where absent",
     )
+    command.add_argument(
+        "--skip_unreadable",
+        action="store_true",
+        help="go on without photos that cannot be read, and name them",
+    )
+    command.add_argument(
+        "--max_pixels",
+        metavar="N",
+        type=int,
+        help="pixels that a photo may have, so that no small file fills the memory; Pillow's limit "
+        "of 89,478,485 where absent",
+    )
     command.set_defaults(run=_records)
+
+
+def _shares(text):
+    """Returns the percentages of --split."""
+    try:
+        shares = [float(share) for share in text.split(",")]
+    except ValueError:
+        shares = []
+    # Negated, as NaN compares as False.
+    if len(shares) != len(_SPLIT) or not (min(shares) >= 0 and math.isclose(sum(shares), 100)):
+        due = "three numbers that sum to 100, such as 80,10,10"
+        raise argparse.ArgumentTypeError(f"must be {due}, got {text}")
+    if not shares[0]:
+        raise argparse.ArgumentTypeError(f"must leave some to train, got {text}")
+    return dict(zip(_SPLIT, shares, strict=True))
 
 
 def _records(arguments):
     folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
     if folder.resolve() in out.resolve().parents:
         raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
+    with pixel_limit(arguments.max_pixels):
+        photos, parts = _photos(arguments, folder)
+        if photos.notes:
+            console.say(photos.summary)
+        with console.counter("photos") as progress:
+            notes = data.to_records(
+                photos,
+                out,
+                size=arguments.size,
+                num_shards=arguments.shards,
+                parts=parts,
+                skip_unreadable=arguments.skip_unreadable,
+                progress=progress,
+            )
+    source = data.from_records(out, size=arguments.size or 1)
+    line = f"{len(source)} photos of {len(source.classes)} classes are in {out}"
+    console.say("; ".join((line, *notes)))
+
+
+def _photos(arguments, folder):
+    """Returns the photos of a folder, and the rows of its parts."""
+    if arguments.seed is not None and arguments.split is None:
+        raise InputError("--seed is of the draw of --split, which is absent; leave it out")
     # A size, so that headers are not read to see that sizes agree; files are stored as they are.
     size = arguments.size or 1
-    parts = {}
-    if arguments.parts is None:
-        photos = data.image_folder(folder, size=size)
-    else:
+    if arguments.parts is not None:
         names = arguments.parts.split(",")
         photos, rows = data.image_folders(folder, names, size=size)
-        parts = dict(zip(names, rows, strict=True))
-    with console.counter("photos") as progress:
-        data.to_records(
-            photos,
-            out,
-            size=arguments.size,
-            num_shards=arguments.shards,
-            parts=parts,
-            progress=progress,
-        )
-    console.say(f"{len(photos)} photos of {len(photos.classes)} classes are in {out}")
+        return photos, dict(zip(names, rows, strict=True))
+    photos = data.image_folder(folder, size=size)
+    if arguments.split is None:
+        return photos, {}
+    parts = data.stratified(photos.labels, arguments.split, seed=arguments.seed or 0)
+    numbers = ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
+    absent = absent_classes(photos.labels, photos.classes, parts)
+    notes = (*photos.notes, f"split into {numbers}", *absent)
+    return dataclasses.replace(photos, notes=notes), parts
 
 
 if __name__ == "__main__":

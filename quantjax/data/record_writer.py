@@ -6,18 +6,28 @@ import itertools
 import os
 import shutil
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from quantjax.data import photos
 from quantjax.data.array_records import from_records
-from quantjax.data.class_counts import class_ids, num_labels
+from quantjax.data.class_counts import class_ids, num_labels, rows_per_class
+from quantjax.data.photo_errors import (
+    UnreadablePhotoError,
+    all_unreadable,
+    check_file,
+    named,
+    unreadable,
+)
 from quantjax.data.photos import Photos
 from quantjax.data.record_manifest import Manifest, Shard, write_manifest
 from quantjax.data.record_shards import import_array_record, import_grain
+from quantjax.data.sources import check_rows
 from quantjax.errors import FileError, InputError
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
@@ -36,11 +46,12 @@ def to_records(
     num_shards: int | None = None,
     num_threads: int | None = None,
     parts: Mapping[str, np.ndarray] | None = None,
+    skip_unreadable: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> None:
+) -> tuple[str, ...]:
     """Converts photos for `from_records`, in their order.
 
-    Every photo is decoded once, so one that cannot be is named now. The folder appears when all is
+    Every photo is decoded once, so all that cannot be are named now. The folder appears when all is
     written; until then everything is in a hidden one beside it, which the next call clears away.
 
     Args:
@@ -52,11 +63,19 @@ def to_records(
         photos, at most 256.
       num_threads: That decode; None takes one for each core.
       parts: Rows of parts, such as `image_folders` returns them, to find them again.
+      skip_unreadable: Leaves photos that cannot be decoded out, of rows and parts too, instead of
+        refusing them; a shard of nothing else is left out with them.
       progress: Called with how many photos are done, of how many.
+
+    Returns:
+      A note on each change that photos needed, such as transparency composed on white, with the
+      number of photos and the first; and on those that were skipped.
 
     Raises:
       ModuleNotFoundError: if grain, array-record or Pillow is not installed.
-      ValueError: if the folder is not empty, a photo is unreadable, or a number is out of range.
+      ValueError: if the folder cannot be made or is not empty, photos are unreadable, or a number
+        is out of range.
+      IndexError: if a part has a row that the source has not.
       OSError: if a file cannot be written.
     """
     import_grain()
@@ -66,6 +85,7 @@ def to_records(
         num_shards = min(-(-total // _PER_SHARD), _MOST_SHARDS)
     if not 1 <= num_shards <= total:
         raise InputError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
+    parts = {name: check_rows(np.asarray(rows, int), total) for name, rows in (parts or {}).items()}
     folder = Path(folder).expanduser().resolve()
     if folder.is_mount():
         raise InputError(f"{folder} is where a disk is mounted; name a folder inside it")
@@ -73,62 +93,125 @@ def to_records(
         raise InputError(f"{folder} is not an empty folder; choose another for the records")
     scratch = folder.with_name(f".{folder.name}.unfinished")
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(parents=True)
+    try:
+        scratch.mkdir(parents=True)
+    except (NotADirectoryError, FileExistsError) as error:
+        raise InputError(f"cannot make {folder}, a file is above it; choose another") from error
     try:
         with futures.ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
-            manifest = _write_all(source, scratch, size, num_shards, pool, parts or {}, progress)
-        write_manifest(scratch, manifest)
+            written = _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadable)
+        if not written.rows.size or (written.errors and not skip_unreadable):
+            raise all_unreadable(written.errors, total, may_skip=bool(written.rows.size))
+        write_manifest(scratch, _manifest(source, written, size, parts))
         from_records(scratch, size=size or 1)  # counts what the library has really written
         os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    return _notes(source, written)
 
 
-def _write_all(source, scratch, size, num_shards, pool, parts, progress):
-    """Returns the manifest of photos written into shards of nearly equal numbers."""
+class _Photo(NamedTuple):
+    """What is written of a photo, and what was done to it."""
+
+    record: bytes
+    shape: tuple[int, ...]
+    changes: Sequence[str]
+
+
+class _Written(NamedTuple):
+    """What is known of a conversion when all photos are done."""
+
+    shards: list[Shard]
+    rows: np.ndarray  # of the source, that were written
+    checksums: np.ndarray
+    shapes: set[tuple[int, ...]]
+    errors: list[UnreadablePhotoError]
+    changes: dict[str, list[Path]]
+
+
+def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadable):
+    """Writes photos into shards of nearly equal numbers; without skipping, none after a bad one."""
     total = len(source)
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
-    checksums = np.zeros(total, np.uint32)
-    shards, shapes = [], set()
+    checksums, is_written = np.zeros(total, np.uint32), np.zeros(total, bool)
+    shards, shapes, errors, changes = [], set(), [], defaultdict(list)
     prepared = _prepared(source.paths, size, pool)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         path = scratch / f"photos-{number:05d}-of-{num_shards:05d}.array_record"
         with _writing(path) as write:
             for row in range(start, stop):
-                record, shape = next(prepared)
-                write(record)
-                checksums[row] = zlib.crc32(record)
-                shapes.add(shape)
+                photo = next(prepared)
+                if isinstance(photo, UnreadablePhotoError):
+                    errors.append(photo)
+                elif skip_unreadable or not errors:
+                    write(photo.record)
+                    checksums[row], is_written[row] = zlib.crc32(photo.record), True
+                    shapes.add(photo.shape)
+                    for change in photo.changes:
+                        changes[change].append(source.paths[row])
                 if (row + 1) % _BATCH == 0 or row + 1 == total:
                     progress(row + 1, total)
-        shards.append(Shard(path.name, int(stop - start), path.stat().st_size))
+        if count := int(is_written[start:stop].sum()):
+            shards.append(Shard(path.name, count, path.stat().st_size))
+        else:
+            path.unlink()
+    rows = np.flatnonzero(is_written)
+    return _Written(shards, rows, checksums[rows], shapes, errors, changes)
+
+
+def _manifest(source, written, size, parts):
+    """Returns the manifest of what was written, whose rows are numbered without those skipped."""
+    positions = np.full(len(source), -1, np.int64)
+    positions[written.rows] = np.arange(len(written.rows))
+    parts = {name: positions[rows] for name, rows in parts.items()}
     return Manifest(
-        labels=_labels(source.labels),
+        labels=_labels(source.labels[written.rows]),
         classes=source.classes,
-        parts={name: np.asarray(rows, np.int64) for name, rows in parts.items()},
-        shards=tuple(shards),
-        checksums=checksums,
+        parts={name: rows[rows >= 0] for name, rows in parts.items()},
+        shards=tuple(written.shards),
+        checksums=written.checksums,
         size=size,
-        shape=shapes.pop() if len(shapes) == 1 else None,
+        shape=next(iter(written.shapes)) if len(written.shapes) == 1 else None,
     )
+
+
+def _notes(source, written):
+    notes = [
+        f"{len(paths)} {change} ({paths[0]}{', ...' if len(paths) > 1 else ''})"
+        for change, paths in sorted(written.changes.items())
+    ]
+    if written.errors:
+        notes.append(f"skipped {len(written.errors)} unreadable: {named(written.errors)}")
+        before, after = (
+            rows_per_class(labels, len(source.classes))
+            for labels in (source.labels, source.labels[written.rows])
+        )
+        gone = [source.classes[number] for number in np.flatnonzero((before > 0) & (after == 0))]
+        notes += [f"no photo is left of {', '.join(gone)}"] if gone else []
+    return tuple(notes)
 
 
 def _prepared(
     paths: Sequence[Path], size: int | None, pool: futures.Executor
-) -> Iterator[tuple[bytes, tuple[int, int]]]:
-    """Yields the record of each photo, with height and width, holding one batch at a time."""
+) -> Iterator[_Photo | UnreadablePhotoError]:
+    """Yields each photo, or the error of one that is unreadable, holding one batch at a time."""
     for first in range(0, len(paths), _BATCH):
         batch = paths[first : first + _BATCH]
-        yield from pool.map(_record, batch, [size] * len(batch))
+        yield from pool.map(_prepare, batch, [size] * len(batch))
 
 
-def _record(path: Path, size: int | None) -> tuple[bytes, tuple[int, int]]:
+def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
+    changes: list[str] = []
     try:
+        check_file(path)
         content = path.read_bytes()
+        image = photos.decode(io.BytesIO(content), path, size=size, noted=changes.append)
     except OSError as error:
-        raise photos.unreadable(path, error) from error
-    image = photos.decode(io.BytesIO(content), path, size=size)
-    return content if size is None else image.tobytes(), (image.shape[0], image.shape[1])
+        return unreadable(path, error)
+    except UnreadablePhotoError as error:
+        return error
+    record = content if size is None else image.tobytes()
+    return _Photo(record, image.shape[:2], changes)
 
 
 @contextlib.contextmanager

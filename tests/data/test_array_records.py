@@ -310,6 +310,35 @@ def test_an_unreadable_photo_is_named_and_nothing_is_left(folder, tmp_path, size
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
+def test_a_shard_of_unreadable_photos_alone_is_left_out(folder, tmp_path):
+    photos = image_folder(folder)
+    for name in ("0", "1", "2"):
+        (folder / "ant" / f"{name}.jpg").write_bytes(b"no photo")
+    parts = {"train": np.array([0, 3, 4]), "test": np.array([10, 1])}
+    (note,) = to_records(
+        photos, tmp_path / "records", num_shards=5, parts=parts, skip_unreadable=True
+    )
+    assert note.startswith(f"skipped 3 unreadable: {folder}/ant/0.jpg (cannot identify image file)")
+    source = from_records(tmp_path / "records")
+    assert [path.name[7:12] for path in shards(tmp_path / "records")] == [
+        "00001",
+        "00002",
+        "00003",
+        "00004",
+    ]
+    kept = np.arange(3, 11)
+    np.testing.assert_array_equal(source.labels, photos.labels[kept])
+    np.testing.assert_array_equal(source[np.arange(8)]["image"], photos[kept]["image"])
+    assert source.parts["train"].tolist() == [0, 1]
+    assert source.parts["test"].tolist() == [7]
+
+
+def test_parts_of_rows_that_are_not_there_are_refused(folder, tmp_path):
+    for row in (-1, 11):
+        with pytest.raises(IndexError, match="rows must lie in 0 to 10"):
+            to_records(image_folder(folder), tmp_path / "records", parts={"a": np.array([0, row])})
+
+
 def test_a_killed_conversion_leaves_nothing_that_looks_finished(folder, tmp_path):
     program = f"""
 import os, signal
