@@ -15,6 +15,8 @@ from quantjax.data import augment
 from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite
 
+_PARTS = "--parts=train,validation,test, or --split=80,10,10 where FOLDER has no parts"
+
 
 def numbers(*, hidden: tuple[int, ...] = (512,), dropout: float = 0.0) -> dict[str, Any]:
     """Returns the numbers that a task on features takes from a config.
@@ -79,7 +81,7 @@ def photos(config: ConfigDict) -> task.Task:
     if config.records is None:
         raise InputError(
             "no photos are given: convert a folder by python -m quantjax.cli records FOLDER OUT "
-            "--parts=train,validation,test, then say --config.records=OUT"
+            f"{_PARTS}, then say --config.records=OUT"
         )
     source = data.from_records(config.records, size=config.size)
 
@@ -88,7 +90,8 @@ def photos(config: ConfigDict) -> task.Task:
         if part not in source.parts:
             raise InputError(
                 f"{name} must be one of the parts of {config.records}, "
-                f"{', '.join(source.parts) or 'which has none (see --parts)'}; got {part!r}"
+                f"{', '.join(source.parts) or 'which has none, convert again with ' + _PARTS}; "
+                f"got {part!r}"
             )
         return source.parts[part]
 

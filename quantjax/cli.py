@@ -137,6 +137,8 @@ def _records(arguments):
             )
     source = data.from_records(out, size=arguments.size or 1)
     line = f"{len(source)} photos of {len(source.classes)} classes are in {out}"
+    if arguments.max_pixels is not None and arguments.size is None:
+        notes = (*notes, "larger ones need the limit raised where they are read too, or --size=PX")
     console.say("; ".join((line, *notes)))
 
 

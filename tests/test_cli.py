@@ -257,6 +257,9 @@ def test_a_raised_limit_of_pixels_lets_large_photos_through(folder, tmp_path, ca
     assert "ant/b.png: 8 x 6 pixels are more than 40; --max_pixels=N raises the limit" in text
     *_, line = lines(capsys, folder, tmp_path / "out", "--max_pixels=48", "--size=4")
     assert line == f"3 photos of 2 classes are in {tmp_path / 'out'}"
+    assert len(data.from_records(tmp_path / "out")[np.arange(3)]["image"]) == 3
+    *_, line = lines(capsys, folder, tmp_path / "files", "--max_pixels=48")
+    assert line.endswith("need the limit raised where they are read too, or --size=PX")
     assert Image.MAX_IMAGE_PIXELS == 40
 
 

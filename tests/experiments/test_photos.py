@@ -114,6 +114,18 @@ def test_parts_are_those_that_the_config_names(records, small_backbone):
     assert (len(splits.train), len(splits.validation)) == (40, 0)
 
 
+def test_records_without_parts_name_both_ways_to_have_some(tmp_path, small_backbone):
+    for name in ("coat", "hat"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16)).save(tmp_path / "photos" / name / "1.png")
+    cli.main(["records", str(tmp_path / "photos"), str(tmp_path / "records")])
+    ways = "--parts=train,validation,test, or --split=80,10,10 where FOLDER has no parts"
+    with pytest.raises(ValueError, match=f"has none, convert again with {ways}; got 'train'"):
+        built(tmp_path / "records")
+    with pytest.raises(ValueError, match=f"no photos are given: .* {ways}, then say --config.rec"):
+        pretrained.photos(dqn_photos.get_config())
+
+
 def test_queries_that_are_searched_are_refused_unless_allowed(records, small_backbone):
     splits = built(records, database="test").splits
     with pytest.raises(ValueError, match="8 of 8 query rows are in database too"):
