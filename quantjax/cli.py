@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import errno
 import math
 import signal
 import sys
@@ -12,11 +11,9 @@ from pathlib import Path
 from quantjax import console, data
 from quantjax.data.folder import absent_classes
 from quantjax.data.photo_formats import pixel_limit
-from quantjax.errors import InputError, QuantjaxError
+from quantjax.errors import InputError, is_one_line
 
 _SPLIT = ("train", "validation", "test")
-# What a person can do something about: a disk that is full or read-only, a folder of others.
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -32,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = _parser().parse_args(argv)
     try:
         arguments.run(arguments)
-    except (QuantjaxError, OSError) as error:
-        if not isinstance(error, QuantjaxError) and error.errno not in _OF_DISKS:
+    except Exception as error:
+        if not is_one_line(error):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
