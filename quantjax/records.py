@@ -8,7 +8,7 @@ import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -52,6 +52,7 @@ class Journal(NamedTuple):
       pending: Records whose metrics may still be computing, and whether they are to be logged.
       clock: What the next record's rates are of.
       batch_size: Images of a step.
+      leaves: By phase, the names of the arrays that the metric "leaf" counts.
     """
 
     path: pathlib.Path | None
@@ -60,6 +61,7 @@ class Journal(NamedTuple):
     pending: collections.deque[tuple[Record, dict[str, Any], bool]]
     clock: Clock
     batch_size: int
+    leaves: Mapping[str, Sequence[str]]
 
 
 def open_journal(
@@ -68,6 +70,7 @@ def open_journal(
     step: int,
     *,
     batch_size: int = 1,
+    leaves: Mapping[str, Sequence[str]] | None = None,
 ) -> Journal:
     """Opens a journal that goes on from a step.
 
@@ -76,6 +79,7 @@ def open_journal(
       callbacks: Each is called with every logged record.
       step: The step that the run goes on from; later records are dropped from the file.
       batch_size: Images of a step.
+      leaves: By phase, the names of the arrays that the metric "leaf" counts.
 
     Returns:
       The journal, its history read from the file.
@@ -83,7 +87,15 @@ def open_journal(
     history = [] if path is None else rewind(path, step)
     now = time.perf_counter()
     clock = Clock(now, now, step)
-    return Journal(path, callbacks, history, collections.deque(), clock, batch_size)
+    return Journal(
+        path=path,
+        callbacks=callbacks,
+        history=history,
+        pending=collections.deque(),
+        clock=clock,
+        batch_size=batch_size,
+        leaves={} if leaves is None else leaves,
+    )
 
 
 def awaited(journal: Journal, seconds: float) -> None:
@@ -107,7 +119,8 @@ def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log
     Args:
       journal: From `open_journal`.
       record: "step" and whatever else names the step.
-      metrics: Scalars, perhaps still computing; "skipped" says that the step was not taken.
+      metrics: Scalars, perhaps still computing; "skipped" says that the step was not taken, "leaf"
+        which array is the first that is not finite, if it is 0 or more.
       log: Whether the step becomes a record; every step is checked, and a skipped one is logged.
 
     Raises:
@@ -129,7 +142,7 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
       keep: How many of the latest may stay pending.
 
     Raises:
-      NonFiniteError: naming step, epoch, phase and metric.
+      NonFiniteError: naming step, epoch, phase, metric and array.
     """
     taken = [journal.pending.popleft() for _ in range(len(journal.pending) - keep)]
     found = [metrics for _, metrics, _ in taken]
@@ -140,22 +153,25 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
     for (record, _, log), metrics in zip(taken, found, strict=True):
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
         skipped = values.pop("skipped", 0.0) > 0
+        leaf = _leaf(journal, record, int(values.pop("leaf", -1)))
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
         wrong.sort(key=lambda name: name != "loss")
         if skipped:
             journal.clock.skipped += 1
-            wrong = wrong or ["the new state"]
+            wrong = wrong or [leaf or "the new state"]
             record = {**record, "skipped": ", ".join(wrong)}
             values = {name: None if name in wrong else value for name, value in values.items()}
             if journal.clock.skipped == _PATIENCE:
                 raise NonFiniteError(
                     f"{_PATIENCE} steps in a row were skipped, {wrong[0]} not being finite, up to "
-                    f"{_where(record)}"
+                    f"{_where(record)}{_in(leaf)}"
                 )
         else:
             journal.clock.skipped = 0
             if wrong:
-                raise NonFiniteError(f"{wrong[0]} is {values[wrong[0]]} at {_where(record)}")
+                raise NonFiniteError(
+                    f"{wrong[0]} is {values[wrong[0]]} at {_where(record)}{_in(leaf)}"
+                )
         if log:
             log_record(journal, {**record, **values, **_rates(journal, record["step"])})
         elif skipped:
@@ -258,10 +274,20 @@ def _rates(journal, step):
         "data_wait": round(min(clock.waited / seconds, 1.0), 4),
     }
     clock.since, clock.step, clock.waited = now, step, 0.0
-    memory = jax.local_devices()[0].memory_stats()
-    if memory and "peak_bytes_in_use" in memory:
-        found["device_memory_peak"] = memory["peak_bytes_in_use"]
+    memory = [device.memory_stats() or {} for device in jax.local_devices()]
+    peaks = [each["peak_bytes_in_use"] for each in memory if "peak_bytes_in_use" in each]
+    if peaks:
+        found["device_memory_peak"] = max(peaks)  # the fullest device runs out first
     return found
+
+
+def _leaf(journal, record, number):
+    names = journal.leaves.get(record.get("phase", ""), ())
+    return names[number] if 0 <= number < len(names) else None
+
+
+def _in(leaf):
+    return f"; the first array that is not finite: {leaf}" if leaf else ""
 
 
 def _where(record):

@@ -46,6 +46,41 @@ def test_short_steps_are_checked_with_the_next_that_is_logged(monkeypatch):
         note(journal, 4, 0.5, log=False)
 
 
+LEAVES = {"joint": ["the gradient of net/kernel", "state mean"], "other": ["params net"]}
+
+
+@pytest.mark.parametrize(
+    ("leaf", "skipped", "loss", "due"),
+    [
+        (0, 0.0, float("nan"), r"loss is nan .*joint\); the first .*: the gradient of net/kernel$"),
+        (-1, 0.0, float("nan"), r"loss is nan .*joint\)$"),
+        (7, 0.0, float("nan"), r"loss is nan .*joint\)$"),
+        (
+            1,
+            1.0,
+            0.5,
+            r"1 steps in a row were skipped, state mean not being finite, .*: state mean$",
+        ),
+    ],
+)
+def test_the_first_array_that_is_not_finite_is_named(leaf, skipped, loss, due, monkeypatch):
+    monkeypatch.setattr(records, "_PATIENCE", 1)
+    journal = records.open_journal(None, [], 0, leaves=LEAVES)
+    metrics = {"loss": jnp.float32(loss), "leaf": jnp.int32(leaf), "skipped": jnp.float32(skipped)}
+    where = {"step": 1, "epoch": 0, "phase": "joint"}
+    records.note(journal, where, metrics, log=True)
+    with pytest.raises(errors.NonFiniteError, match=due):
+        records.settle(journal)
+
+
+def test_the_number_of_an_array_is_no_metric():
+    journal = records.open_journal(None, [], 0, leaves=LEAVES)
+    where = {"step": 1, "epoch": 0, "phase": "joint"}
+    records.note(journal, where, {"loss": jnp.float32(1), "leaf": jnp.int32(-1)}, log=True)
+    records.settle(journal)
+    assert "leaf" not in journal.history[0]
+
+
 @pytest.mark.parametrize(("name", "value"), [("_AHEAD", 1), ("_GLANCE", 0.0)])
 def test_steps_are_checked_after_some_of_them_or_some_time(name, value, monkeypatch):
     for key, large in (("_AHEAD", 100), ("_GLANCE", 60.0)):
@@ -83,12 +118,16 @@ def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
     assert records.rewind(tmp_path / "none.jsonl", 8) == []
 
 
-def test_a_device_that_tells_its_memory_has_it_recorded(monkeypatch):
+def test_of_devices_that_tell_their_memory_the_fullest_is_recorded(monkeypatch):
     class Device:
-        def memory_stats(self):
-            return {"bytes_in_use": 1, "peak_bytes_in_use": 12345}
+        def __init__(self, stats):
+            self._stats = stats
 
-    monkeypatch.setattr(jax, "local_devices", lambda: [Device()])
+        def memory_stats(self):
+            return self._stats
+
+    told = [{"bytes_in_use": 1, "peak_bytes_in_use": peak} for peak in (7, 12345, 9)]
+    monkeypatch.setattr(jax, "local_devices", lambda: [*map(Device, [None, {}, *told])])
     journal = records.open_journal(None, [], 0)
     note(journal, 1, 0.5)
     records.settle(journal)

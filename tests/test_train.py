@@ -448,10 +448,12 @@ def test_a_state_that_is_not_finite_is_not_saved(mesh, tmp_path):
 
     method = experiment.method._replace(phases=(phase._replace(loss=loss),), init=init)
     spoilt = experiment._replace(method=method)
-    with pytest.raises(errors.NonFiniteError, match=r"a state is not finite at step 8.*step 4"):
+    with pytest.raises(
+        errors.NonFiniteError, match=r"state spoilt is not finite at step 8.*step 4"
+    ):
         train.fit(spoilt, workdir=tmp_path, mesh=mesh, checkpoint_every=4)
     skipped = train.fit(spoilt, mesh=mesh, skip_non_finite=True, log_every=1)
-    assert {each.get("skipped") for each in skipped.history[6:]} == {"the new state"}
+    assert {each.get("skipped") for each in skipped.history[6:]} == {"state spoilt"}
     assert float(skipped.state.state["spoilt"]) == 0
 
 

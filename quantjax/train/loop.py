@@ -32,7 +32,7 @@ from quantjax.train.experiment import (
     make_prepare,
 )
 from quantjax.train.resume import about_run, claim, restored, validations
-from quantjax.train.step import all_finite, make_step, refresh
+from quantjax.train.step import all_finite, finite_leaves, leaf_names, make_step, paths, refresh
 
 AfterEpoch = Callable[[TrainState, int], dict[str, float]]
 """`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
@@ -105,8 +105,8 @@ def fit(
         the workdir.
       DamagedError: if there are checkpoints and none can be read.
       OSError: if a checkpoint or a record cannot be written.
-      NonFiniteError: if a loss, gradient or parameter is not finite; the message names the step
-        and the last good checkpoint.
+      NonFiniteError: if a loss, gradient, parameter or state is not finite; the message names the
+        step, the array, such as net/dense/kernel, and the last good checkpoint.
     """
     mesh = parallel.data_mesh() if mesh is None else mesh
     workdir = None if workdir is None else pathlib.Path(workdir)
@@ -149,6 +149,10 @@ def fit(
             callbacks if processes.is_first() else (),
             step,
             batch_size=experiment.batch_size,
+            leaves={
+                phase.name: leaf_names(train_state, phase, skip_non_finite=skip_non_finite)
+                for phase in phases
+            },
         )
         store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
         steps = [
@@ -301,9 +305,7 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
 
 def _save(store, journal, step, train_state):
     records.settle(journal)
-    for what, part in (("parameter", train_state.params), ("state", train_state.state)):
-        if not _all_finite(part):
-            raise NonFiniteError(f"a {what} is not finite at step {step}")
+    _check_finite(train_state, step)
     records.sync(journal)
     store.save(step, train_state)
 
@@ -316,9 +318,20 @@ def _rested(store):
 _BETWEEN_SAVES = 10.0  # seconds: saving a small network takes two cores some 40 ms
 
 
-@jax.jit
-def _all_finite(tree):
-    return all_finite(tree)
+def _check_finite(train_state, step):
+    parts = {"params": train_state.params, "state": train_state.state}
+    if _all_finite(parts):
+        return
+    wrong = [
+        path.replace("/", " ", 1)  # params net/dense/kernel
+        for path, finite in zip(paths(parts), _finite_leaves(parts), strict=True)
+        if not finite
+    ]
+    others = f" and {len(wrong) - 1} other arrays are" if len(wrong) > 1 else " is"
+    raise NonFiniteError(f"{wrong[0]}{others} not finite at step {step}")
+
+
+_all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
 
 
 @contextlib.contextmanager

@@ -26,7 +26,8 @@ def make_step(
 
     Returns:
       `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
-      hold at least "loss" and "grad_norm". The same function, once compiled, for the same parts.
+      hold at least "loss", "grad_norm" and "leaf", the number of the first array that is not finite
+      among `leaf_names`, or -1. The same function, once compiled, for the same parts.
     """
     optimizers = tuple(experiment.optimizers.items())
     return _step(phase, experiment.method.after_step, optimizers, experiment.seed, skip_non_finite)
@@ -52,30 +53,71 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         trained = {name: params[name] for name in phase.trains}
         (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
-        metrics = {"loss": loss, "grad_norm": optax.tree.norm(gradients), **metrics}
+        squares = [optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(gradients)]
+        metrics = {"loss": loss, "grad_norm": jnp.sqrt(sum(squares)), **metrics}
         for name, gradient in gradients.items():
             updates, opt[name] = optimizer_of[name].update(gradient, opt[name], params[name])
             params[name] = optax.apply_updates(params[name], updates)
         if after_step is not None:
             params, state = after_step(params, state)
         taken = train_state._replace(params=params, state=state, opt=opt)
+        finite = [jnp.isfinite(square) for square in squares]
         if skip_non_finite:
-            finite = all_finite((loss, metrics["grad_norm"], params, state))
-            taken = jax.tree.map(lambda new, old: jnp.where(finite, new, old), taken, train_state)
-            metrics["skipped"] = 1.0 - finite
+            finite += finite_leaves((params, state))
+            whole = all_finite((loss, metrics["grad_norm"])) & jnp.all(jnp.stack(finite))
+            taken = jax.tree.map(lambda new, old: jnp.where(whole, new, old), taken, train_state)
+            metrics["skipped"] = 1.0 - whole
+        # False is the smallest, and the one behind all leaves stands for none of them.
+        first = jnp.argmin(jnp.stack([*finite, jnp.array(False)]))
+        metrics["leaf"] = jnp.where(first == len(finite), -1, first)
         return taken._replace(step=train_state.step + 1), metrics
 
     return step
 
 
-def all_finite(tree: Any) -> jax.Array:
-    """Tells whether all numbers of a pytree are finite, [] bool; one without any is."""
-    found = [
+def leaf_names(
+    train_state: TrainState, phase: Phase, *, skip_non_finite: bool = False
+) -> list[str]:
+    """Names the arrays that the metric "leaf" of a phase's step counts.
+
+    Args:
+      train_state: Any of the run's.
+      phase: Whose step it is.
+      skip_non_finite: As the step was made.
+
+    Returns:
+      Such as "the gradient of net/dense/kernel"; with `skip_non_finite` those of the new params and
+      state as well.
+    """
+    trained = {name: train_state.params[name] for name in phase.trains}
+    names = [f"the gradient of {path}" for path in paths(trained)]
+    if skip_non_finite:
+        for what in ("params", "state"):
+            names += [f"{what} {path}" for path in paths(getattr(train_state, what))]
+    return names
+
+
+def paths(tree: Any) -> list[str]:
+    """Returns the path of every floating array of a pytree, such as "net/dense/kernel"."""
+    return [
+        jax.tree_util.keystr(path, simple=True, separator="/")
+        for path, leaf in jax.tree.leaves_with_path(tree)
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+
+
+def finite_leaves(tree: Any) -> list[jax.Array]:
+    """Returns whether all numbers of each floating array are finite, in the order of `paths`."""
+    return [
         jnp.all(jnp.isfinite(leaf))
         for leaf in jax.tree.leaves(tree)
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
-    return jnp.all(jnp.stack([jnp.array(True), *found]))
+
+
+def all_finite(tree: Any) -> jax.Array:
+    """Returns whether all numbers of a pytree are finite, [] bool; one without any is."""
+    return jnp.all(jnp.stack([jnp.array(True), *finite_leaves(tree)]))
 
 
 def refresh(
