@@ -4,7 +4,6 @@ import contextlib
 import difflib
 import functools
 import json
-import os
 import pathlib
 import shlex
 import signal
@@ -14,7 +13,6 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
@@ -86,7 +84,7 @@ def main(
         processes.check_same({"deterministic": deterministic})
         if not processes.is_first():
             console.silence()
-        _cache_programs()
+        train.keep_programs()
         with interruption.ending():
             status = run(config, build, baselines, title=title, debug=debug, **options)
     except interruption.Stopped as error:
@@ -284,13 +282,6 @@ def _watcher(experiment, mesh, validate_every):
         )
 
     return after_epoch
-
-
-def _cache_programs():
-    """Keeps compiled programs on disk, where the user has not said where or that they are not."""
-    if getattr(jax.config, "jax_compilation_cache_dir", None) is None:
-        home = os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")
-        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "quantjax"))
 
 
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {

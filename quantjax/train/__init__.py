@@ -4,6 +4,7 @@ Randomness is a function of (seed, step) and batches of (seed, epoch, step), so 
 all there is to save: a run that is killed and started again ends with the same bits.
 """
 
+from quantjax.train.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
     TrainState,
@@ -25,6 +26,7 @@ __all__ = [
     "claim",
     "fit",
     "initialize",
+    "keep_programs",
     "left_out",
     "make_prepare",
     "make_step",

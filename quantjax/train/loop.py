@@ -23,6 +23,7 @@ from quantjax import (
     records,
 )
 from quantjax.errors import InputError, NonFiniteError
+from quantjax.train.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
     TrainState,
@@ -75,6 +76,7 @@ def fit(
     With a workdir it saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and goes
     on from the latest checkpoint there that is whole. A second signal stops at once. Several
     processes call it alike, each reading the rows of its own devices; the first one writes.
+    Compiled programs are kept on disk, see `keep_programs`.
 
     Args:
       experiment: What to run.
@@ -108,6 +110,7 @@ def fit(
       NonFiniteError: if a loss, gradient, parameter or state is not finite; the message names the
         step, the array, such as net/dense/kernel, and the last good checkpoint.
     """
+    keep_programs()
     mesh = parallel.data_mesh() if mesh is None else mesh
     workdir = None if workdir is None else pathlib.Path(workdir)
     per_epoch = _check(experiment, mesh, log_every=log_every, keep=keep)

@@ -1,0 +1,26 @@
+"""Compiled programs on disk, so that a second process or a second build need not compile anew."""
+
+import os
+import pathlib
+
+import jax
+
+_SECONDS, _DEFAULT = 0.1, 1.0
+"""Programs that took less to compile are not kept: ours, and JAX's, which leaves out most of them."""
+
+
+def keep_programs() -> None:
+    """Keeps compiled programs in `~/.cache/quantjax`, for this process and later ones.
+
+    JAX finds a program in memory by the identity of its functions, so an experiment that is built
+    anew from the same config would be compiled anew; on disk it is found by what it computes. What
+    the user set stays as it is: JAX_COMPILATION_CACHE_DIR or `jax_compilation_cache_dir` (empty for
+    no cache), JAX_ENABLE_COMPILATION_CACHE, and JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
+    """
+    if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home) / "quantjax"))
+    name = "jax_persistent_cache_min_compile_time_secs"
+    if name.upper() not in os.environ and getattr(jax.config, name, None) == _DEFAULT:
+        jax.config.update(name, _SECONDS)
