@@ -60,10 +60,9 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
       task: What it learns from.
 
     Raises:
-      ValueError: if a training image has no class, or all share one, or a word of the config is
-        unknown.
+      ValueError: see `data.check_training_labels`; or if a word of the config is unknown.
     """
-    data.check_labels(task.splits.source.labels[task.splits.train])
+    data.check_training_labels(task.splits)
     built = method(config, task)
     entries = {each for phase in built.phases for each in phase.trains}
     num_train = len(task.splits.train)

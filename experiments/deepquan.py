@@ -119,10 +119,9 @@ def with_neighbours(splits: data.Splits, num_neighbours: int) -> tuple[data.Spli
       The splits, "neighbours" [N, k] in their source, -1 outside the training images; and the mean
       distance to a neighbour.
     """
-    columns = splits.source[np.arange(len(splits.source))]
-    found = data.nearest_neighbours(columns["feature"][splits.train], num_neighbours=num_neighbours)
-    columns["neighbours"] = np.full((len(splits.source), num_neighbours), -1, np.int32)
-    columns["neighbours"][splits.train] = found.rows
-    image, label = columns.pop("image"), columns.pop("label")
-    source = data.from_arrays(image, label, classes=splits.source.classes, **columns)
+    x = splits.source[splits.train]["feature"]
+    found = data.nearest_neighbours(x, num_neighbours=num_neighbours)
+    neighbours = np.full((len(splits.source), num_neighbours), -1, np.int32)
+    neighbours[splits.train] = found.rows
+    source = data.with_columns(splits.source, neighbours=neighbours)
     return splits._replace(source=source), float(found.distances.mean())

@@ -52,10 +52,9 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
       task: What it learns from.
 
     Raises:
-      ValueError: see `num_codebooks` and `pair_loss`; or if a training image has no class, or all
-        share one.
+      ValueError: see `num_codebooks`, `pair_loss` and `data.check_training_labels`.
     """
-    data.check_labels(task.splits.source.labels[task.splits.train])
+    data.check_training_labels(task.splits)
     optimizer_of = {"net": optimizer(config, len(task.splits.train))}
     return wire(config, name, task, method(config, task), optimizer_of)
 

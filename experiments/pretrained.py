@@ -223,8 +223,7 @@ def _clothing(data_dir):
         ("train", "validation", "test"),
     )
     # 3,781 photos of 128 x 128 pixels: in memory they are decoded once.
-    columns = photos[np.arange(len(photos))]
-    source = data.from_arrays(columns["image"], columns["label"], classes=photos.classes)
+    source = data.with_columns(photos)
     train, validation, test = parts
     return data.make_splits(
         source, train=train, validation=validation, query=test, database=train, name="clothing"

@@ -121,7 +121,8 @@ def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:
       splits: Whose training images are drawn.
 
     Raises:
-      ValueError: if the one does not divide the other, or classes are too few or too small.
+      ValueError: if the one does not divide the other, or classes are too few or too small, and see
+        `data.check_training_labels`.
     """
     num_classes, rest = divmod(config.batch_size, max(config.images_per_class, 1))
     if rest or config.images_per_class < 1:
@@ -129,6 +130,7 @@ def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:
             f"batch_size must be a multiple of images_per_class, got {config.batch_size} and "
             f"{config.images_per_class}"
         )
+    data.check_training_labels(splits)  # names photos, which the labels alone cannot
     return data.class_balanced(
         splits.source.labels[splits.train],
         classes_per_batch=num_classes,

@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 
 from quantjax import models, parallel
+from quantjax.data.arrays import ArraySource, with_columns
 from quantjax.data.batches import padded
-from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.data.sources import Source, column
 from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
 
@@ -81,7 +82,8 @@ def digests(source: Source, extractor: Extractor) -> dict[str, str]:
         of_weights.update(np.ascontiguousarray(array).data)
     of_images = hashlib.sha256()
     for start in range(0, len(source), _HASHED):
-        image = source[np.arange(start, min(start + _HASHED, len(source)))]["image"]
+        rows = np.arange(start, min(start + _HASHED, len(source)))
+        image = column(source[rows], "image")
         of_images.update(f"{image.shape[1:]}".encode())
         of_images.update(np.ascontiguousarray(image).data)
     return {
@@ -169,18 +171,16 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
 
 
 def with_features(source: Source, features: np.ndarray) -> ArraySource:
-    """Returns the source with a column "feature", its images in memory.
+    """Returns the source with a column "feature", all of its columns in memory.
 
     Args:
-      source: Images of multi-hot labels.
-      features: [N, F].
+      source: Any source; features that it has already are replaced.
+      features: [N, F], finite.
 
     Raises:
-      ValueError: if there is not a feature for every image.
+      ValueError: if there is not a feature for every row.
     """
-    columns = source[np.arange(len(source))]
-    image, label = columns.pop("image"), columns.pop("label")
-    return from_arrays(image, label, classes=source.classes, **{**columns, _NAME: features})
+    return with_columns(source, **{_NAME: features})
 
 
 def _computed(source, extractor, mesh, progress):
@@ -190,7 +190,7 @@ def _computed(source, extractor, mesh, progress):
     size = ROWS * mesh.size
     features, done = [], 0
     for positions, mask in zip(*padded(len(source), size), strict=True):
-        batch = parallel.put_rows(mesh, {"image": source[positions]["image"]})
+        batch = parallel.put_rows(mesh, {"image": column(source[positions], "image")})
         features.append(np.asarray(apply(weights, batch["image"]), np.float32)[mask])
         done += len(features[-1])
         progress(done, len(source))

@@ -1,7 +1,8 @@
-"""Sources of images, frozen splits, samplers and augmentation."""
+"""Sources of images and features, frozen splits, samplers and augmentation."""
 
 from quantjax.data.array_records import RecordsSource, from_records
-from quantjax.data.audit import Audit, audit
+from quantjax.data.arrays import ArraySource, from_arrays, from_features, with_columns
+from quantjax.data.audit import Audit, audit, check_training_labels, label_notes
 from quantjax.data.batches import Sampler, class_balanced, padded, shuffled
 from quantjax.data.benchmarks import (
     coco,
@@ -36,7 +37,7 @@ from quantjax.data.protocols import (
     with_train,
 )
 from quantjax.data.record_writer import to_records
-from quantjax.data.sources import ArraySource, Source, from_arrays
+from quantjax.data.sources import Source
 from quantjax.data.stratified import stratified
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
@@ -54,6 +55,7 @@ __all__ = [
     "audit",
     "by_name",
     "check_labels",
+    "check_training_labels",
     "cifar10",
     "cifar10_i",
     "cifar10_i_with_train",
@@ -67,12 +69,14 @@ __all__ = [
     "file_lists",
     "final",
     "from_arrays",
+    "from_features",
     "from_records",
     "from_tfds",
     "image_folder",
     "image_folders",
     "imagenet_100",
     "in_shop",
+    "label_notes",
     "locate",
     "make_splits",
     "mirflickr_25k",
@@ -89,5 +93,6 @@ __all__ = [
     "stratified",
     "to_records",
     "unseen_classes",
+    "with_columns",
     "with_train",
 ]

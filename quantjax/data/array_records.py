@@ -50,6 +50,10 @@ class RecordsSource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name_of(self, row: int) -> str:
+        """Returns the file of records and the place in it of a row."""
+        return self.shards.name_of(row)
+
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         records = self.shards.read(rows.ravel())

@@ -1,15 +1,27 @@
 """What is wrong with a split before anything is measured on it: overlaps, duplicates, labels."""
 
-import hashlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from quantjax import processes
-from quantjax.data.class_counts import num_labels, num_labels_among, rows_per_class
+from quantjax.data.class_counts import (
+    check_labels,
+    num_labels,
+    num_labels_among,
+    rows_per_class,
+)
+from quantjax.data.equal_images import (
+    LISTS,
+    examples,
+    image_hashes,
+    in_another_row,
+    write_listing,
+)
 from quantjax.data.protocols import Splits
-from quantjax.data.sources import Source
+from quantjax.data.sources import Source, cut, row_name, row_names
 from quantjax.errors import InputError
 
 _APART = (
@@ -22,7 +34,7 @@ _APART = (
 )
 # What is searched may have been trained on, where a protocol says so; it makes numbers higher.
 _TOGETHER = (("train", "database"), ("validation", "database"))
-_LISTS = ("train", "validation", "query", "database")
+_CLASSES = 20  # absent classes that results name
 
 
 class Audit(NamedTuple):
@@ -38,12 +50,13 @@ class Audit(NamedTuple):
       shared_rows: Rows of the pair's first list that are in its second; training and validation
         rows may be in the database, where a protocol says so.
       shared_images: Rows of the first list with the pixels of a row of the second that has another
-        number.
+        number; features where the source has no images, here and below.
       repeated_images: Rows of each list with the pixels of a row before them in that list.
       unlabelled: Rows of each list that have no label.
       labels_per_row: "min", "mean" and "max" number of labels of a row, for each list; 0 where the
         list is empty.
-      absent_classes: Names of the classes that no row of train, of query, of database has.
+      absent_classes: Names of the classes that no row of train, of query, of database has: the
+        first 20, then "and N more".
       zero_queries: Rows of "query" without a relevant item in the database, which no ranking can
         get right, and rows of "validation" without one in the validation database.
     """
@@ -68,12 +81,14 @@ def audit(
     max_equal_images: float = 0.01,
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
+    listing: str | Path | None = None,
 ) -> Audit:
     """Counts overlaps, duplicates and missing labels, and refuses a split that leaks its queries.
 
     Images are equal when shape and all decoded pixels are; photos that were scaled or compressed
-    anew are not found. Every image is read once, whatever number of lists it is in; several
-    processes, all of which must call this, read a part each.
+    anew are not found. Of a source without images, features are compared byte for byte. Every image
+    is read once, whatever number of lists it is in; several processes, all of which must call this,
+    read a part each.
 
     Args:
       splits: What will be trained and measured on.
@@ -85,6 +100,8 @@ def audit(
       batch_size: Images held in memory at once.
       progress: Called with the number of images hashed and of all to hash by this process, after
         each batch.
+      listing: File that gets the names of all equal images, those that are allowed too; it is
+        written, or removed if there are none, before a split is refused for them.
 
     Returns:
       Everything that was counted.
@@ -92,12 +109,13 @@ def audit(
     Raises:
       ValueError: if validation rows train, query rows are in another list and that is not allowed,
         or more queries have equal images than is.
+      OSError: if the listing cannot be written.
 
     Reference:
       Barz and Denzler, Do We Train on Test Data? Purging CIFAR of Near-Duplicates, Journal of
       Imaging 2020 (what exact equality misses: 3.3 % of CIFAR-10's test images).
     """
-    lists = {name: getattr(splits, name) for name in (*_LISTS, "validation_database")}
+    lists = {name: getattr(splits, name) for name in (*LISTS, "validation_database")}
     if not 0 <= max_equal_images <= 1:
         raise InputError(f"max_equal_images must be a share from 0 to 1, got {max_equal_images}")
     apart = [*_APART]
@@ -105,23 +123,28 @@ def audit(
         apart.remove(("query", "validation_database"))  # a part of the database
     pairs = (*apart, *_TOGETHER)
     shared_rows = {(a, b): np.intersect1d(lists[a], lists[b]) for a, b in pairs}
-    _check_rows(shared_rows, lists, allow_query_overlap)
+    _check_rows(splits.source, shared_rows, lists, allow_query_overlap)
     rows = np.unique(np.concatenate(list(lists.values())))
     hashes = _hashes(splits.source, rows, batch_size=batch_size, progress=progress)
     image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
-    shared = {(a, b): _in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
+    shared = {(a, b): in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
+    if listing is not None:
+        processes.from_first(
+            lambda: write_listing(Path(listing), splits.source, lists, rows, image_ids)
+        )
     for (a, b), mask in shared.items():
         if a == "query" and mask.sum() > max_equal_images * len(mask):
-            raise InputError(_equal_images(lists, images, mask, b, max_equal_images))
+            named = examples(splits.source, lists, images, mask, b)
+            raise InputError(_refusal(named, mask, b, max_equal_images, listing))
     return Audit(
         name=splits.name,
         digest=splits.digest,
         label_shape=[len(splits.source), len(splits.source.classes)],
-        rows={name: len(lists[name]) for name in _LISTS},
+        rows={name: len(lists[name]) for name in LISTS},
         shared_rows={_pair(*pair): len(found) for pair, found in shared_rows.items()},
         shared_images={_pair(*pair): int(mask.sum()) for pair, mask in shared.items()},
-        repeated_images={n: len(images[n]) - len(np.unique(images[n])) for n in _LISTS},
+        repeated_images={n: len(images[n]) - len(np.unique(images[n])) for n in LISTS},
         **_label_counts(splits.source, lists),
     )
 
@@ -143,49 +166,12 @@ def _hashes(source, rows, **options):
     return processes.join(hashes, len(rows))
 
 
-def image_hashes(
-    source: Source,
-    rows: np.ndarray,
-    *,
-    batch_size: int = 256,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Returns the BLAKE2b of shape and pixels of images, 128 bits each.
-
-    Equal hashes mean equal images: that two others share one by chance has odds of 1 to 2^128.
-
-    Args:
-      source: Where the images come from.
-      rows: Which, [n].
-      batch_size: Images held in memory at once.
-      progress: Called with the number of images hashed and n, after each batch.
-
-    Returns:
-      Hashes [n, 2] uint64.
-
-    Raises:
-      ValueError: if batch_size is below 1.
-    """
-    if batch_size < 1:
-        raise InputError(f"batch_size must be 1 or more, got {batch_size}")
-    digests = []
-    for start in range(0, len(rows), batch_size):
-        images = np.ascontiguousarray(source[rows[start : start + batch_size]]["image"])
-        shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
-        for image in images:
-            digest = shape.copy()
-            digest.update(image)
-            digests.append(digest.digest())
-        if progress is not None:
-            progress(len(digests), len(rows))
-    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-
-
 def _pair(first: str, second: str) -> str:
     return f"{first} in {second}"
 
 
 def _check_rows(
+    source: Source,
     shared: dict[tuple[str, str], np.ndarray],
     lists: dict[str, np.ndarray],
     allow_query_overlap: bool,
@@ -193,43 +179,61 @@ def _check_rows(
     advice = {"validation": "draw the lists anew"}
     if not allow_query_overlap:
         advice["query"] = (
-            "draw the lists anew, or pass allow_query_overlap=True to reproduce a paper whose "
-            "queries are there"
+            "draw the lists anew, or pass allow_query_overlap=True (--allow_query_overlap) to "
+            "reproduce a paper whose queries are there"
         )
     for (first, second), rows in shared.items():
         if len(rows) and first in advice and (first, second) in _APART:
             raise InputError(
                 f"{len(rows)} of {len(lists[first])} {first} rows are in {second} too, "
-                f"such as {', '.join(map(str, rows[:3]))}; {advice[first]}"
+                f"such as {row_names(source, rows)}; {advice[first]}"
             )
 
 
-def _in_another_row(
-    rows: np.ndarray, others: np.ndarray, images: np.ndarray, other_images: np.ndarray
-) -> np.ndarray:
-    """Tells which rows have the image of another row number among the others, [n] bool."""
-    if not len(rows) or not len(others):
-        return np.zeros(len(rows), bool)
-    num_images = max(images.max(), other_images.max()) + 1
-    equal = np.bincount(other_images, minlength=num_images)[images]
-    return equal - np.isin(rows, others) > 0
+def check_training_labels(splits: Splits) -> None:
+    """Refuses training rows that a loss of pairs or triplets can learn nothing from.
+
+    A jitted step cannot look into its labels, so an experiment calls this before it trains.
+
+    Args:
+      splits: Their training rows are looked at; they are named by their files where the source
+        knows these.
+
+    Raises:
+      ValueError: naming the first training rows without a class; or if all rows share one class, so
+        that there are no negatives, or no two rows share one, so that there are no positives.
+    """
+    source, rows = splits.source, splits.train
+    check_labels(source.labels[rows], name_of=lambda row: row_name(source, rows[row]))
 
 
-def _equal_images(
-    lists: dict[str, np.ndarray],
-    images: dict[str, np.ndarray],
-    mask: np.ndarray,
-    second: str,
-    limit: float,
+def label_notes(splits: Splits) -> list[str]:
+    """Returns a line for each list that has rows without a label, with the names of the first.
+
+    Args:
+      splits: Their train, validation, query and database are looked at.
+    """
+    lines = []
+    for name in LISTS:
+        rows = getattr(splits, name)
+        empty = rows[num_labels(splits.source.labels[rows]) == 0]
+        if len(empty):
+            lines.append(
+                f"{len(empty)} of {len(rows)} {name} rows have no label: "
+                f"{row_names(splits.source, empty)}"
+            )
+    return lines
+
+
+def _refusal(
+    examples: str, mask: np.ndarray, second: str, limit: float, listing: str | Path | None
 ) -> str:
-    examples = []
-    for query, image in zip(lists["query"][mask][:3], images["query"][mask][:3], strict=True):
-        equal = lists[second][images[second] == image]
-        examples.append(f"{query} = {equal[equal != query][0]}")
+    where = f"listed in {listing}" if listing else "listed where listing=FILE is passed"
     return (
         f"{mask.sum()} of {len(mask)} queries have an equal image of another row number in "
-        f"{second}, such as {', '.join(examples)}; that is more than {limit:.3g} of them: take the "
-        "duplicates out, or pass a larger max_equal_images to go on and record them"
+        f"{second}, such as {examples}; that is more than {limit:.3g} of them: all are {where}; "
+        "take the duplicates out, or pass a larger max_equal_images (--max_equal_images=1 allows "
+        "any number) to go on and record them"
     )
 
 
@@ -250,10 +254,10 @@ def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any
         return int((num_labels_among(labels[lists[queries]], found[database]) == 0).sum())
 
     return {
-        "unlabelled": {name: int((per_row[lists[name]] == 0).sum()) for name in _LISTS},
-        "labels_per_row": {name: spread(per_row[lists[name]]) for name in _LISTS},
+        "unlabelled": {name: int((per_row[lists[name]] == 0).sum()) for name in LISTS},
+        "labels_per_row": {name: spread(per_row[lists[name]]) for name in LISTS},
         "absent_classes": {
-            name: [source.classes[class_id] for class_id in np.flatnonzero(~found[name])]
+            name: cut([source.classes[each] for each in np.flatnonzero(~found[name])], _CLASSES)
             for name in ("train", "query", "database")
         },
         "zero_queries": {

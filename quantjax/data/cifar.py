@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from quantjax.data.arrays import ArraySource, from_arrays
 from quantjax.data.locate import locate
-from quantjax.data.sources import ArraySource, from_arrays
 from quantjax.errors import InputError, MissingFileError
 from quantjax.pickles import restricted_pickle
 

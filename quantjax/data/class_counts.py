@@ -1,8 +1,14 @@
 """Counts over the labels of a source, of either kind: multi-hot [N, L], or class ids [N]."""
 
+import warnings
+from collections.abc import Callable
+
 import numpy as np
 
+from quantjax.data.sources import cut
 from quantjax.errors import InputError
+
+_WIDE = 1024  # columns of a one-hot table from which on class ids with wide gaps are renumbered
 
 
 def num_labels(labels: np.ndarray) -> np.ndarray:
@@ -55,11 +61,36 @@ def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
     return labels.sum(axis=0, dtype=np.int64)
 
 
-def class_ids(labels: np.ndarray) -> np.ndarray:
+def renumbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns class ids without wide gaps, and the names of the classes.
+
+    Ids that would leave most of a table of more than 1,024 columns empty, as one id of 999,999
+    does, are numbered anew in their order, with a warning. Others stay as they are.
+
+    Args:
+      class_ids: [N], 0 or more.
+
+    Returns:
+      Class ids [N] int64 below L, and the L names: the ids that came, as text.
+    """
+    found, positions = np.unique(class_ids, return_inverse=True)
+    width = int(found[-1]) + 1
+    if width <= _WIDE or width <= 2 * len(found):
+        return class_ids, tuple(map(str, range(width)))
+    warnings.warn(
+        f"class ids reach {found[-1]}, but only {len(found)} of them occur: they are renumbered 0 "
+        f"to {len(found) - 1}; the names of the classes are the ids that came",
+        stacklevel=4,
+    )
+    return positions.reshape(-1).astype(np.int64), tuple(map(str, found))
+
+
+def class_ids(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> np.ndarray:
     """Returns the class of each row.
 
     Args:
       labels: One-hot labels [N, L], or class ids [N].
+      name_of: Row -> its name, for the message.
 
     Returns:
       Class ids [N].
@@ -70,35 +101,44 @@ def class_ids(labels: np.ndarray) -> np.ndarray:
     counts = num_labels(labels)
     if (counts != 1).any():
         row = int(np.flatnonzero(counts != 1)[0])
-        raise InputError(f"rows must have one label each, got {counts[row]} in row {row}")
+        raise InputError(f"rows must have one label each, got {counts[row]} in row {name_of(row)}")
     return labels if labels.ndim == 1 else labels.argmax(axis=1)
 
 
-def check_labels(labels: np.ndarray) -> None:
+def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> None:
     """Refuses training labels that a loss of pairs or triplets can learn nothing from.
 
-    A jitted step cannot look into its labels, so an experiment calls this on its training rows.
+    A jitted step cannot look into its labels, so an experiment calls `check_training_labels` before
+    it trains, which calls this.
 
     Args:
       labels: Multi-hot labels of the training rows, [N, L], or class ids [N].
+      name_of: Training row -> its name, for the message.
 
     Raises:
-      ValueError: naming the first row without a class; or if all rows share one class, so that
-        there are no negatives.
+      ValueError: naming the first rows without a class; or if all rows share one class, so that
+        there are no negatives, or no two rows share one, so that there are no positives.
     """
     if labels.ndim not in (1, 2):
         raise InputError(f"labels must be multi-hot [N, L] or class ids [N], got {labels.shape}")
     empty = np.flatnonzero(num_labels(labels) == 0)
     if len(empty):
+        rows = ", ".join(cut([str(name_of(int(row))) for row in empty]))
         raise InputError(
-            f"training row {empty[0]} has no class ({len(empty)} of {len(labels)} rows have none); "
-            "leave such rows out of the split"
+            f"{len(empty)} of {len(labels)} training rows have no class: {rows}; give them one, or "
+            "leave them out of the split"
         )
     shared = np.all(labels == labels[:1]) if labels.ndim == 1 else np.any(np.all(labels, axis=0))
     if shared:
         raise InputError(
             f"all {len(labels)} training rows share a class, so there are no negatives; train on "
             "two classes or more"
+        )
+    of_class = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else labels.sum(axis=0)
+    if of_class.max() < 2:
+        raise InputError(
+            f"no two of the {len(labels)} training rows share a class, so there are no positives; "
+            "train on two images or more of a class"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.sources import ArraySource, from_arrays
+from quantjax.data.arrays import ArraySource, from_arrays
 from quantjax.errors import InputError, MissingPackageError
 
 CLASSES = tuple(str(digit) for digit in range(10))

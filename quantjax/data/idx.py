@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from quantjax.data.arrays import ArraySource, from_arrays
 from quantjax.data.locate import locate
-from quantjax.data.sources import ArraySource, from_arrays
 from quantjax.errors import InputError, MissingFileError
 
 FASHION_CLASSES = (

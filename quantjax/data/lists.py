@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from quantjax.data.class_counts import renumbered
 from quantjax.data.list_format import Listing, read_lists
 from quantjax.data.listed_paths import are_there, existing_folder
 from quantjax.data.photos import Photos, check_size
@@ -48,7 +49,7 @@ def file_lists(
       size: Height and width in pixels, see `image_folder`; None takes photos of one size as they
         are.
       classes: Names of the L classes; "0", "1", ... where absent. With class ids L is the largest
-        id + 1, or the number of names.
+        id + 1, or the number of names; ids with wide gaps are numbered anew, see `from_arrays`.
       place: Listed path -> path relative to root, such as `by_name(root)`, for lists of
         another machine.
       allow_query_overlap: Leaves queries that are in another list alone, to reproduce papers that
@@ -117,7 +118,7 @@ def splits_of(
     allow_incomplete: bool = False,
 ) -> Splits:
     """Returns splits of a listing once its photos have proved to be there; see `file_lists`."""
-    names = _class_names(listing.labels, classes)
+    labels, names = _with_classes(listing.labels, classes)
     if not allow_query_overlap:
         _check_overlap(listing)
     there = are_there(root, listing.paths)
@@ -130,7 +131,7 @@ def splits_of(
     paths = tuple(root / path for path in listing.paths)
     check_size([paths[row] for row in np.flatnonzero(there)], size)
     return make_splits(
-        Photos(paths, listing.labels, names, size),
+        Photos(paths, labels, names, size),
         train=rows["train"],
         validation=rows["validation"],
         query=rows["query"],
@@ -146,14 +147,17 @@ def incomplete(name: str) -> str:
     return f"{name.removesuffix(' incomplete')} incomplete"
 
 
-def _class_names(labels: np.ndarray, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _with_classes(
+    labels: np.ndarray, classes: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels and the names of their classes, which must be as many."""
     several = labels.ndim == 2
-    due = labels.shape[1] if several else int(labels.max()) + 1
     if classes is None:
-        return tuple(map(str, range(due)))
+        return (labels, tuple(map(str, range(labels.shape[1])))) if several else renumbered(labels)
+    due = labels.shape[1] if several else int(labels.max()) + 1
     if len(classes) < due or (several and len(classes) > due):
         raise InputError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
-    return tuple(classes)
+    return labels, tuple(classes)
 
 
 def _check_overlap(listing: Listing) -> None:

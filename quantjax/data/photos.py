@@ -213,6 +213,10 @@ class Photos:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def name_of(self, row: int) -> Path:
+        """Returns the path of the photo of a row."""
+        return self.paths[row]
+
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         paths = [self.paths[row] for row in rows.ravel()]

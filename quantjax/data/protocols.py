@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.data.class_counts import class_ids
-from quantjax.data.sources import Source
+from quantjax.data.sources import Source, row_name, row_names
 from quantjax.errors import InputError
 
 
@@ -127,7 +127,7 @@ def make_splits(
         if shared.size:
             raise InputError(
                 f"{first} and {second} must share no row, got {shared.size} in both, "
-                f"such as {shared[0]}"
+                f"such as {row_names(source, shared)}"
             )
     return Splits(source, **frozen, name=name)
 
@@ -174,7 +174,7 @@ def with_train(splits: Splits) -> Splits:
 def _class_ids(source: Source) -> np.ndarray:
     """Returns the class of each row, [N]; raises ValueError where a row has none or several."""
     try:
-        return class_ids(source.labels)
+        return class_ids(source.labels, name_of=lambda row: row_name(source, row))
     except ValueError as error:
         raise InputError(f"{error}; make lists of your own with make_splits") from None
 

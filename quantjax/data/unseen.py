@@ -47,6 +47,8 @@ def unseen_classes(
       Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
       1609.06753 (75 % of the classes; sizes and validation are ours).
     """
+    if not source.classes:
+        raise InputError("classes are drawn by labels, but the source has no labels")
     if query_per_class < 1:
         raise InputError(f"query_per_class must be 1 or more, got {query_per_class}")
     num_seen, num_validation = _num_classes(len(source.classes), seen_share, validation_share)

@@ -6,7 +6,7 @@ import pathlib
 import jax
 
 _SECONDS, _DEFAULT = 0.1, 1.0
-"""Programs that took less to compile are not kept: ours, and JAX's, which leaves out most of them."""
+"""Seconds: programs that compile faster are not kept. Ours, and JAX's, which keeps few of them."""
 
 
 def keep_programs() -> None:

@@ -3,8 +3,20 @@ import json
 import numpy as np
 import pytest
 
-from quantjax.data import audit, cifar10, fashion_mnist, from_arrays, make_splits, protocols
+from quantjax.data import (
+    audit,
+    check_training_labels,
+    cifar10,
+    fashion_mnist,
+    file_lists,
+    from_arrays,
+    from_features,
+    label_notes,
+    make_splits,
+    protocols,
+)
 from quantjax.data.audit import image_hashes
+from tests.data.photo_files import write_list, write_photo
 
 PAIRS = (
     "query in train",
@@ -234,6 +246,158 @@ def test_thulab_lists_are_refused_also_when_row_numbers_differ():
     with pytest.raises(ValueError, match=r"888 of 1000 queries .*, such as 0 = 2500, 1 = 2501"):
         audit(splits)
     assert audit(splits, max_equal_images=1).shared_images["query in database"] == 888
+
+
+def listed_photos(folder, pixels, labels=None):
+    """A split by list files, t0.png, t1.png, ... for train; photos of equal numbers are equal."""
+    lists = {}
+    for part, values in pixels.items():
+        names = [f"{part}{number}.png" for number in range(len(values))]
+        for name, value in zip(names, values, strict=True):
+            write_photo(folder / name, value)
+        rows = [[1, 0]] * len(names) if labels is None else labels[part]
+        lists[part] = write_list(folder / f"{part}.txt", names, rows)
+    return file_lists(folder, **lists)
+
+
+PHOTOS = {
+    "train": [10, 20],
+    "query": [30, 10, 30, 40, 50, 60, 70, 80],
+    "database": [30, 40, 50, 60, 70, 80, 90, 90],
+}
+
+
+def test_equal_photos_are_refused_by_name_and_a_file_lists_all(tmp_path):
+    splits = listed_photos(tmp_path, PHOTOS)
+    listing = tmp_path / "equal.txt"
+    with pytest.raises(ValueError, match=r"7 of 8 queries .* in database, such") as no:
+        audit(splits._replace(train=splits.train[1:]), listing=listing)
+    message = str(no.value)
+    assert f"such as {tmp_path}/query0.png = {tmp_path}/database0.png, " in message
+    assert f"{tmp_path}/query5.png = {tmp_path}/database3.png, and 2 more; that is" in message
+    assert "query6" not in message
+    assert f"all are listed in {listing}; take" in message
+    assert "--max_equal_images=1 allows any number" in message
+    groups = listing.read_text().split("\n\n")[1:]
+    found = {
+        frozenset(line.replace(f"{tmp_path}/", "") for line in group.splitlines())
+        for group in groups
+    }
+    pairs = {(3, 1), (4, 2), (5, 3), (6, 4), (7, 5)}
+    due = {frozenset({f"query\tquery{q}.png", f"database\tdatabase{d}.png"}) for q, d in pairs}
+    due |= {
+        frozenset({"query\tquery0.png", "query\tquery2.png", "database\tdatabase0.png"}),
+        frozenset({"database\tdatabase6.png", "database\tdatabase7.png"}),
+    }
+    assert found == due
+    assert len(groups) == len(due)
+
+
+def test_allowed_equal_images_are_listed_with_all_their_lists_and_an_old_list_goes(tmp_path):
+    listing = tmp_path / "equal.txt"
+    rows = ROWS | {"database": np.append(ROWS["train"], np.arange(20, 40))}
+    audit(splits_of(rows=rows, equal=[(14, 3)]), max_equal_images=1, listing=listing)
+    assert listing.read_text().splitlines()[1:] == ["", "train,database\t3", "query\t14"]
+    audit(splits_of(rows=rows), listing=listing)
+    assert not listing.exists()
+
+
+def test_names_that_would_break_a_line_are_escaped(tmp_path):
+    image = np.zeros((6, 1, 1, 1), np.uint8)
+    image[:4, 0, 0, 0] = [1, 2, 3, 4]
+    names = ["a", "b", "c", "d", "two\nlines", "f"]
+    splits = make_splits(
+        from_arrays(image, np.zeros(6, int), names=names),
+        train=[0], validation=[], query=[1], database=[2, 3, 4, 5],
+    )  # fmt: skip
+    audit(splits, listing=tmp_path / "equal.txt")
+    lines = (tmp_path / "equal.txt").read_text().splitlines()
+    assert lines[2:] == ["database\t'two\\nlines'", "database\tf"]
+
+
+def test_without_a_file_the_refusal_says_how_to_get_one():
+    with pytest.raises(ValueError, match="all are listed where listing=FILE is passed; take"):
+        audit(splits_of(equal=[(14, 39)]))
+
+
+def test_features_are_compared_byte_for_byte():
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x[[14, 25]] = x[[0, 24]]
+    x[16] = x[20] + np.float32(1e-6)
+    splits = make_splits(from_features(x, np.arange(40) % 3), **ROWS)
+    found = audit(splits, max_equal_images=1)
+    assert found.shared_images == zeros(PAIRS) | {"query in train": 1}
+    assert found.repeated_images == zeros(LISTS) | {"database": 1}
+    with pytest.raises(ValueError, match=r"1 of 6 queries .* in train, such as 14 = 0; "):
+        audit(splits)
+
+
+def test_a_source_of_neither_images_nor_features_is_refused():
+    class Sounds:
+        labels, classes = np.ones((40, 1), np.uint8), ("a",)
+
+        def __len__(self):
+            return 40
+
+        def __getitem__(self, rows):
+            return {"sound": np.zeros((len(rows), 9)), "label": self.labels[rows]}
+
+    with pytest.raises(ValueError, match="must give image or feature, got sound, label"):
+        audit(make_splits(Sounds(), **ROWS))
+
+
+def test_an_overlap_is_refused_by_name_and_flag(tmp_path):
+    splits = listed_photos(tmp_path, {"train": [1], "query": [2], "database": [3]})
+    with pytest.raises(
+        ValueError, match=r"query rows are in train too, such as .*train0\.png; "
+    ) as no:
+        audit(splits._replace(query=splits.train))
+    assert "(--allow_query_overlap)" in str(no.value)
+
+
+def test_training_photos_without_a_label_are_named_by_their_files(tmp_path):
+    labels = {
+        "train": [[1, 0], [0, 0], [0, 1], [0, 0]],
+        "query": [[0, 0]],
+        "database": [[1, 1]],
+    }
+    pixels = {"train": [1, 2, 3, 4], "query": [5], "database": [6]}
+    splits = listed_photos(tmp_path, pixels, labels)
+    names = f"{tmp_path}/train1.png, {tmp_path}/train3.png"
+    with pytest.raises(ValueError, match=f"2 of 4 training rows have no class: {names}; give"):
+        check_training_labels(splits)
+    assert label_notes(splits) == [
+        f"2 of 4 train rows have no label: {names}",
+        f"1 of 1 query rows have no label: {tmp_path}/query0.png",
+    ]
+
+
+def test_training_rows_must_share_classes():
+    label = np.arange(40) % 3
+    check_training_labels(splits_of(label=label))
+    label = np.repeat(np.eye(3, dtype=np.uint8), [10, 15, 15], axis=0)
+    with pytest.raises(ValueError, match="all 10 training rows share a class"):
+        check_training_labels(splits_of(label=label))
+    rows = ROWS | {"train": np.array([0, 10, 25]), "validation": [1]}
+    with pytest.raises(ValueError, match="no two of the 3 training rows share a class"):
+        check_training_labels(splits_of(label=label, rows=rows))
+
+
+def test_a_source_without_labels_is_audited():
+    splits = make_splits(from_arrays(pixels()), **ROWS)
+    found = audit(splits)
+    assert found.label_shape == [40, 0]
+    assert found.unlabelled == found.rows
+    assert found.absent_classes == {"train": [], "query": [], "database": []}
+    assert found.zero_queries == {"query": 6, "validation": 4}
+
+
+def test_absent_classes_are_cut_to_twenty_names():
+    classes = [f"c{number}" for number in range(100)]
+    source = from_arrays(pixels(), np.arange(40), classes=classes)
+    found = audit(make_splits(source, **ROWS)).absent_classes
+    assert found["train"] == [*classes[10:30], "and 70 more"]
+    assert found["database"] == [*classes[:20], "and 60 more"]
 
 
 def test_labels_are_counted_by_list():

@@ -112,6 +112,21 @@ def test_an_audit_takes_lists_of_class_ids(tmp_path):
     assert found.absent_classes["query"] == ["0", "1", "3", "4", "5", "6"]
 
 
+def test_lists_renumber_class_ids_with_wide_gaps(tmp_path):
+    ids = [999_999, 3, 999_999, 3]
+    lists = {}
+    for part, photos in (("train", [0, 1]), ("query", [2]), ("database", [3])):
+        for number in photos:
+            write_photo(tmp_path / f"{number}.png", 20 * number)
+        names = [f"{number}.png" for number in photos]
+        lists[part] = write_list(tmp_path / f"{part}.txt", names, [[ids[i]] for i in photos])
+    with pytest.warns(UserWarning, match="renumbered 0 to 1"):
+        source = file_lists(tmp_path, **lists).source
+    np.testing.assert_array_equal(source.labels, [1, 0, 1, 0])
+    assert source.classes == ("3", "999999")
+    assert source[np.array([0])]["label"].shape == (1, 2)
+
+
 @pytest.mark.parametrize("labels", [[[0, 1], [1, 1], [1, 0]], [3, 1, 3]])
 def test_labels_of_several_classes_can_train(labels):
     class_counts.check_labels(np.array(labels))
@@ -122,13 +137,16 @@ def test_labels_of_several_classes_can_train(labels):
     [
         (
             [[0, 1], [0, 0], [1, 0], [0, 0]],
-            r"training row 1 has no class \(2 of 4 rows have none\)",
+            "2 of 4 training rows have no class: 1, 3; give them one",
         ),
         (
             [[0, 1], [1, 1]],
             "all 2 training rows share a class, so there are no negatives; train on",
         ),
         ([5, 5, 5], "all 3 training rows share a class"),
+        ([5, 7, 0], "no two of the 3 training rows share a class, so there are no positives; tr"),
+        ([[0, 1], [1, 0]], "no two of the 2 training rows share a class"),
+        (np.zeros((7, 0)), "7 of 7 training rows have no class: 0, 1, 2, 3, 4, and 2 more; give"),
         ([[[1]]], r"multi-hot \[N, L\] or class ids \[N\], got \(1, 1, 1\)"),
     ],
 )

@@ -87,10 +87,10 @@ def test_a_dropout_that_cannot_be_is_refused(dropout):
 @pytest.mark.parametrize(
     ("label", "message"),
     [
-        ([0] * 8 + [1] * 4, "share a class|at most the 1 classes"),
+        ([0] * 8 + [1] * 4, "all 8 training rows share a class"),
         (
             [[0, 1]] * 3 + [[0, 0]] + [[1, 0]] * 8,
-            "row 3 has no class|one label each, got 0 in row 3",
+            "1 of 8 training rows have no class: 3; give",
         ),
     ],
     ids=["one class", "no class"],

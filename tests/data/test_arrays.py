@@ -1,8 +1,12 @@
+import warnings
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.data import from_arrays
+from quantjax.data import from_arrays, from_features, image_folder, with_columns
 from quantjax.data.sources import check_rows
+from tests.data.photo_files import write_photo
 
 IMAGES = np.arange(4 * 2 * 3 * 3, dtype=np.uint8).reshape(4, 2, 3, 3)
 IDS = np.array([2, 0, 2, 1])
@@ -123,6 +127,127 @@ def test_rows_that_are_none_are_refused(rows, message):
 def test_no_rows_give_an_empty_batch():
     assert from_arrays(IMAGES, IDS)[np.array([], int)]["image"].shape == (0, 2, 3, 3)
     assert check_rows(np.zeros((0, 2), int), 4).shape == (0, 2)
+
+
+FEATURES = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+
+def test_features_are_a_source_without_images():
+    source = from_features(FEATURES, IDS, classes=["a", "b", "c"], place=np.arange(4))
+    batch = source[np.array([3, 1])]
+    assert set(batch) == {"feature", "label", "place"}
+    np.testing.assert_array_equal(batch["feature"], FEATURES[[3, 1]])
+    np.testing.assert_array_equal(batch["label"], ONE_HOT[[3, 1]])
+    assert (len(source), source.classes) == (4, ("a", "b", "c"))
+    assert np.shares_memory(source.columns["feature"], FEATURES)
+
+
+def test_arrays_of_features_alone_are_a_source_of_features():
+    source = from_arrays(label=IDS, feature=FEATURES)
+    assert source.columns.keys() == from_features(FEATURES, IDS).columns.keys()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64, np.uint8, jnp.bfloat16])
+def test_features_of_any_real_type_become_float32(dtype):
+    column = from_features(FEATURES.astype(dtype)).columns["feature"]
+    assert column.dtype == np.float32
+    np.testing.assert_array_equal(column, FEATURES)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (FEATURES[0], r"real numbers \[N, F\] and not empty, got float32 \(3,\)"),
+        (FEATURES[None], r"got float32 \(1, 4, 3\)"),
+        (FEATURES[:0], r"got float32 \(0, 3\)"),
+        (FEATURES.astype(str), r"got <U"),
+        (FEATURES.astype(complex), r"got complex"),
+        (np.where(FEATURES == 7, np.nan, FEATURES), r"infinity in row 2 \(1 of 4 rows\)"),
+        (np.where(FEATURES > 7, np.inf, FEATURES), r"infinity in row 2 \(2 of 4 rows\)"),
+        (np.where(FEATURES == 0, -1e39, np.float64(FEATURES)), r"in row 0 \(1 of 4 rows\)"),
+    ],
+)
+def test_other_features_are_refused(x, message):
+    with pytest.raises(ValueError, match=f"feature must be .*{message}"):
+        from_features(x)
+
+
+def test_a_source_of_nothing_is_refused():
+    with pytest.raises(ValueError, match=r"needs image=IMAGES or feature=FEATURES, got neither"):
+        from_arrays(label=IDS)
+
+
+@pytest.mark.parametrize("classes", [None, ["a", "b"]])
+def test_no_label_gives_rows_without_any(classes):
+    source = from_arrays(IMAGES, classes=classes)
+    assert source.classes == tuple(classes or ())
+    assert source.labels.shape == (4, len(source.classes))
+    assert not source.labels.any()
+    assert source[np.array([1, 2])]["label"].shape == (2, len(source.classes))
+
+
+@pytest.mark.parametrize(
+    ("label", "due", "classes"),
+    [
+        ([7, 999_999, 7, 0], [1, 2, 1, 0], ("0", "7", "999999")),
+        ([2**40, 5, 5, 2**62], [1, 0, 0, 2], ("5", str(2**40), str(2**62))),
+    ],
+)
+def test_class_ids_with_wide_gaps_are_renumbered_and_that_is_said(label, due, classes):
+    with pytest.warns(UserWarning, match=rf"reach {max(label)}, but only 3 .* renumbered 0 to 2"):
+        source = from_arrays(IMAGES, np.array(label))
+    np.testing.assert_array_equal(source.labels, np.eye(3)[due])
+    assert source.classes == classes
+
+
+def test_the_warning_names_the_line_that_made_the_source():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        from_arrays(IMAGES, np.array([1, 2, 3, 5_000]))
+    assert [each.filename for each in caught] == [__file__]
+
+
+def test_class_ids_with_narrow_gaps_stay_as_they_are():
+    assert from_arrays(IMAGES, np.array([0, 3, 1_023, 3])).labels.shape == (4, 1_024)
+    dense = np.arange(0, 2_100, 2) + 1  # 1,050 of 2,100 ids occur
+    assert from_features(np.zeros((len(dense), 1)), dense).labels.shape == (1_050, 2_100)
+
+
+def test_named_classes_are_never_renumbered():
+    source = from_arrays(IMAGES, IDS, classes=list(map(str, range(2_000))))
+    assert source.labels.shape == (4, 2_000)
+
+
+def test_rows_have_the_names_that_they_were_given():
+    source = from_arrays(IMAGES, IDS, names=["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    assert source.name_of(2) == "c.jpg"
+    assert from_arrays(IMAGES, IDS).name_of(2) == 2
+    with pytest.raises(ValueError, match="names must be of the 4 rows, got 1"):
+        from_arrays(IMAGES, IDS, names=["a.jpg"])
+
+
+def test_columns_of_photos_in_memory_keep_their_names(tmp_path):
+    for name in ("ant/a.png", "bee/b.png"):
+        write_photo(tmp_path / name)
+    photos = image_folder(tmp_path)
+    source = with_columns(photos, feature=FEATURES[:2])
+    assert source.classes == ("ant", "bee")
+    assert source.name_of(1) == tmp_path / "bee/b.png"
+    due, found = (each[np.array([1, 0])] for each in (photos, source))
+    np.testing.assert_array_equal(found.pop("feature"), FEATURES[[1, 0]])
+    assert due.keys() == found.keys()
+    for name in due:
+        np.testing.assert_array_equal(found[name], due[name])
+
+
+@pytest.mark.parametrize("label", [None, IDS])
+def test_columns_are_added_to_features_and_replaced(label):
+    source = from_features(FEATURES, label)
+    found = with_columns(source, feature=2 * FEATURES, place=np.arange(4))
+    assert set(found.columns) == {"feature", "label", "place"}
+    np.testing.assert_array_equal(found.columns["feature"], 2 * FEATURES)
+    np.testing.assert_array_equal(found.labels, source.labels)
+    assert found.classes == source.classes
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 1, 28, 28), (5, 4, 32, 32)])

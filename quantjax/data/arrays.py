@@ -1,0 +1,221 @@
+"""Arrays held in memory as a source: images, precomputed features, or both."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from quantjax.data.class_counts import renumbered
+from quantjax.data.sources import Source, check_rows
+from quantjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Columns held in memory, each [N, ...]; made by `from_arrays`."""
+
+    columns: Mapping[str, np.ndarray]
+    classes: tuple[str, ...]
+    names: Sequence[object] | None = None
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Multi-hot labels of all rows, [N, L] uint8."""
+        return self.columns["label"]
+
+    def name_of(self, row: int) -> object:
+        """Returns the name of a row; its number where none was given."""
+        return row if self.names is None else self.names[row]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        rows = check_rows(rows, len(self))
+        return {name: column[rows] for name, column in self.columns.items()}
+
+
+def _one_hot(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns [N, L] uint8 of class ids [N]."""
+    if class_ids.max() >= num_classes:
+        raise InputError(f"class id {class_ids.max()} has no name, classes holds {num_classes}")
+    return (class_ids[:, None] == np.arange(num_classes)).astype(np.uint8)
+
+
+def _multi_hot(
+    label: np.ndarray | None, *, num_rows: int, classes: Sequence[str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels as [N, L] uint8, copied only where they are not that already, and the classes.
+
+    Args:
+      label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones; None for none.
+      num_rows: N.
+      classes: Names of the L classes; None takes what the labels show.
+
+    Raises:
+      ValueError: if the labels are neither.
+    """
+    names = None if classes is None else tuple(classes)
+    if label is None:
+        return np.zeros((num_rows, len(names or ())), np.uint8), names or ()
+    label = np.asarray(label)
+    if label.shape == (num_rows,) and np.issubdtype(label.dtype, np.integer):
+        if label.min() < 0:
+            raise InputError(
+                f"class ids must be 0 or more, got {label.min()}; a row without a label is a row "
+                "of zeros in labels [N, L]"
+            )
+        label, names = renumbered(label) if names is None else (label, names)
+        return _one_hot(label, len(names)), names
+    expected = f"class ids ({num_rows},) of integers, or zeros and ones ({num_rows}, classes)"
+    if label.ndim != 2 or len(label) != num_rows or label.dtype.kind not in "biuf":
+        raise InputError(f"label must be {expected}, got {label.dtype} {label.shape}")
+    if names is not None and label.shape[1] != len(names):
+        raise InputError(
+            f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
+        )
+    if label.shape[1] == 1 and names is None:
+        raise InputError(
+            f"label {label.shape} may be class ids or one class: "
+            "pass label[:, 0], or name the class in classes"
+        )
+    if not ((label == 0) | (label == 1)).all():
+        raise InputError(f"label must be {expected}, got other values in {label.shape}")
+    names = tuple(map(str, range(label.shape[1]))) if names is None else names
+    return label.astype(np.uint8, copy=False), names
+
+
+def _image(image: np.ndarray) -> np.ndarray:
+    """Returns images [N, H, W, C]; grey ones of three axes get a channel."""
+    image = np.asarray(image)
+    if image.ndim not in (3, 4) or image.dtype != np.uint8 or not image.size:
+        raise InputError(
+            "image must be uint8 [N, H, W, C] or [N, H, W] and not empty, "
+            f"got {image.dtype} {image.shape}"
+        )
+    _check_channels_last(image.shape)
+    return image[..., None] if image.ndim == 3 else image
+
+
+def _check_channels_last(shape: tuple[int, ...]) -> None:
+    """Raises ValueError if images look like [N, C, H, W], which a network would take for 3 rows."""
+    # Heights and widths of a few pixels may be anything, such as features in place of images.
+    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
+        raise InputError(
+            f"image must be [N, H, W, C], got {shape}, whose channels come first; pass "
+            "image.transpose(0, 2, 3, 1)"
+        )
+
+
+def _feature(x: np.ndarray) -> np.ndarray:
+    """Returns features [N, F] float32 once all have proved finite."""
+    x = np.asarray(x)
+    # bfloat16 is of kind "V" to NumPy.
+    if x.ndim != 2 or not x.size or not (x.dtype.kind in "fiu" or x.dtype.name == "bfloat16"):
+        raise InputError(
+            f"feature must be real numbers [N, F] and not empty, got {x.dtype} {x.shape}"
+        )
+    with np.errstate(over="ignore"):  # what is too large is infinite, and refused below
+        x = x.astype(np.float32, copy=False)
+    bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
+    if len(bad):
+        raise InputError(
+            f"feature must be finite in float32, got NaN or infinity in row {bad[0]} "
+            f"({len(bad)} of {len(x)} rows)"
+        )
+    return x
+
+
+def _frozen(column: np.ndarray) -> np.ndarray:
+    """Returns a read-only view; the array it views stays writable for its owner."""
+    view = column.view()
+    view.flags.writeable = False
+    return view
+
+
+def from_arrays(
+    image: np.ndarray | None = None,
+    label: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    names: Sequence[object] | None = None,
+    **columns: np.ndarray,
+) -> ArraySource:
+    """Returns a source over arrays, which are viewed, not copied.
+
+    Args:
+      image: [N, H, W, C] or [N, H, W], uint8; None where a column "feature" takes its place.
+      label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones. A row of zeros
+        has no label; None gives a source without any label. Class ids that leave most of a table
+        of more than 1,024 columns empty are numbered anew, with a warning.
+      classes: Names of the L classes; the class ids, or "0", "1", ... where absent.
+      names: Of the N rows, such as the paths of the photos; messages then name rows by them.
+      **columns: More columns, [N, ...] each, that reach a batch under their name; "feature" is
+        [N, F], finite, and held as float32.
+
+    Raises:
+      ValueError: if a shape or type is another one, or a feature is not finite.
+    """
+    if image is not None:
+        columns = {"image": _image(image), **columns}
+    if "feature" in columns:
+        columns["feature"] = _feature(columns["feature"])
+    content = [columns[name] for name in ("image", "feature") if name in columns]
+    if not content:
+        raise InputError("from_arrays needs image=IMAGES or feature=FEATURES, got neither")
+    num_rows = len(content[0])
+    label, classes = _multi_hot(label, num_rows=num_rows, classes=classes)
+    for name, array in columns.items():
+        if name in ("index", "mask"):
+            raise InputError(f"column {name} would hide the batch's own {name}; rename it")
+        if np.ndim(array) == 0 or len(array) != num_rows:
+            raise InputError(f"column {name} must have {num_rows} rows, got {np.shape(array)}")
+    if names is not None and len(names) != num_rows:
+        raise InputError(f"names must be of the {num_rows} rows, got {len(names)}")
+    columns = {**columns, "label": label}
+    frozen = {name: _frozen(np.asarray(array)) for name, array in columns.items()}
+    return ArraySource(frozen, classes, names)
+
+
+def from_features(
+    x: np.ndarray,
+    label: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    names: Sequence[object] | None = None,
+    **columns: np.ndarray,
+) -> ArraySource:
+    """Returns a source of precomputed features, without images.
+
+    Its batches have "feature", so a method takes it with `inputs=methods.features`.
+
+    Args:
+      x: Features [N, F], real and finite, held as float32.
+      label: See `from_arrays`.
+      classes: See `from_arrays`.
+      names: See `from_arrays`.
+      **columns: See `from_arrays`.
+
+    Raises:
+      ValueError: if a shape or type is another one, or a feature is not finite.
+    """
+    return from_arrays(None, label, classes=classes, names=names, feature=x, **columns)
+
+
+def with_columns(source: Source, **columns: np.ndarray) -> ArraySource:
+    """Returns a source with all of its columns in memory, some of them added or replaced.
+
+    Args:
+      source: Any source; its rows keep their names.
+      **columns: [N, ...] each.
+
+    Raises:
+      ValueError: if a column has another number of rows.
+    """
+    columns = {**source[np.arange(len(source))], **columns}
+    label = columns.pop("label")
+    named = getattr(source, "name_of", None)
+    names = None if named is None else [named(row) for row in range(len(source))]
+    return from_arrays(
+        columns.pop("image", None), label, classes=source.classes, names=names, **columns
+    )

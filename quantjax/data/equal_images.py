@@ -1,0 +1,152 @@
+"""Finds images that are equal, pixel for pixel, and names them; features byte for byte."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from quantjax.data.sources import Source, row_name
+from quantjax.errors import InputError
+
+LISTS = ("train", "validation", "query", "database")
+"""Names of the lists of `Splits` that an audit looks at."""
+
+_SHOWN = 5  # pairs of equal images that a message shows
+
+
+def image_hashes(
+    source: Source,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 256,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Returns the BLAKE2b of shape and pixels of images, or of features, 128 bits each.
+
+    Equal hashes mean equal images: that two others share one by chance has odds of 1 to 2^128.
+
+    Args:
+      source: Where the images come from.
+      rows: Which, [n].
+      batch_size: Images held in memory at once.
+      progress: Called with the number of images hashed and n, after each batch.
+
+    Returns:
+      Hashes [n, 2] uint64.
+
+    Raises:
+      ValueError: if batch_size is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}")
+    digests = []
+    for start in range(0, len(rows), batch_size):
+        images = np.ascontiguousarray(_content(source[rows[start : start + batch_size]]))
+        shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
+        for image in images:
+            digest = shape.copy()
+            digest.update(image)
+            digests.append(digest.digest())
+        if progress is not None:
+            progress(len(digests), len(rows))
+    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+
+
+def _content(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns the images of a batch, or its features if the source has no images."""
+    for name in ("image", "feature"):
+        if name in batch:
+            return batch[name]
+    raise InputError(f"a source must give image or feature, got {', '.join(batch)}")
+
+
+def in_another_row(
+    rows: np.ndarray, others: np.ndarray, images: np.ndarray, other_images: np.ndarray
+) -> np.ndarray:
+    """Returns which rows have the image of another row number among the others.
+
+    Args:
+      rows: Row numbers, [n].
+      others: Row numbers, [m].
+      images: Of each row, a number that equal images share, [n].
+      other_images: The same of the others, [m].
+
+    Returns:
+      Mask [n] bool.
+    """
+    if not len(rows) or not len(others):
+        return np.zeros(len(rows), bool)
+    num_images = max(images.max(), other_images.max()) + 1
+    equal = np.bincount(other_images, minlength=num_images)[images]
+    return equal - np.isin(rows, others) > 0
+
+
+def examples(
+    source: Source,
+    lists: dict[str, np.ndarray],
+    images: dict[str, np.ndarray],
+    mask: np.ndarray,
+    second: str,
+) -> str:
+    """Returns the names of the first queries with an equal image, and of one such image of each.
+
+    Args:
+      source: Names the rows.
+      lists: Rows of each list.
+      images: Of each row of each list, a number that equal images share.
+      mask: Which queries have an equal image in the second list, [Q] bool.
+      second: Name of that list.
+    """
+    found = []
+    for query, image in zip(lists["query"][mask], images["query"][mask], strict=True):
+        if len(found) == _SHOWN:
+            break
+        equal = lists[second][images[second] == image]
+        other = equal[equal != query][0]
+        found.append(f"{row_name(source, query)} = {row_name(source, other)}")
+    rest = int(mask.sum()) - len(found)
+    return ", ".join([*found, f"and {rest:,} more"] if rest else found)
+
+
+def write_listing(
+    path: Path,
+    source: Source,
+    lists: dict[str, np.ndarray],
+    rows: np.ndarray,
+    image_ids: np.ndarray,
+) -> None:
+    """Writes the names of all rows with equal images, a group for each image.
+
+    Args:
+      path: The file; it is removed if no images are equal.
+      source: Names the rows.
+      lists: Rows of each list.
+      rows: All rows of the lists, sorted, each once, [n].
+      image_ids: Of each row, a number that equal images share, [n].
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    _, first, group, size = np.unique(
+        image_ids, return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first[group], kind="stable")  # groups by their first row
+    order = order[size[group][order] > 1]
+    if not len(order):
+        path.unlink(missing_ok=True)
+        return
+    inside = {name: np.isin(rows, lists[name]) for name in LISTS}
+    lines = [
+        "Equal images: a group for each, a line for each row that has it. A line holds the lists "
+        "that the row is in, a tab, and its name."
+    ]
+    for position, before in zip(order, [-1, *order[:-1]], strict=True):
+        if before < 0 or group[position] != group[before]:
+            lines.append("")
+        name = row_name(source, rows[position])
+        there = ",".join(each for each in LISTS if inside[each][position])
+        lines.append(
+            f"{there or 'validation_searches'}\t{name if name.isprintable() else ascii(name)}"
+        )
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
