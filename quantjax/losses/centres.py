@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.losses.shapes import check_multi_hot
 
 
 def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
@@ -100,14 +101,15 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
 
     Args:
       key: Random key, the same one at every step.
-      labels: Multi-hot labels [B, L]; a row without any gets the random code.
+      labels: Multi-hot labels [B, L] of zeros and ones; a row without any gets the random code.
       centres: Centres [L, D] of +1 and -1.
 
     Returns:
       Centres of the rows, [B, D] of +1 and -1, in the type of `centres`.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
+        seen).
 
     Reference:
       Yuan et al., Central Similarity Quantization for Efficient Image and Video Retrieval,
@@ -115,6 +117,7 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
     """
     if labels.ndim != 2:
         raise InputError(f"labels must have shape [B, L], got {labels.shape}")
+    check_multi_hot("labels", labels)
     if centres.ndim != 2 or centres.shape[0] != labels.shape[1]:
         raise InputError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
     centres = jnp.asarray(centres)

@@ -1,10 +1,15 @@
-"""Losses on pairs of embeddings: queries against database, [Q, D] x [N, D] -> [Q, N]."""
+"""Losses on pairs of embeddings: queries against database, [Q, D] x [N, D] -> [Q, N].
+
+`similar` is binary: True and False, 0 and 1, or the papers' +1 and -1. None of these losses takes
+soft targets; where values can be seen, outside jit, others are refused. `pair_weights` takes the
+soft similarity of labels, as weights.
+"""
 
 import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.losses.shapes import check_pairs
+from quantjax.losses.shapes import check_binary, check_pairs
 from quantjax.losses.vectors import cosines, squared_distances, widen
 
 
@@ -22,7 +27,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 1.
@@ -50,7 +55,7 @@ def pairwise_inner_product(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, ablations.
@@ -79,7 +84,7 @@ def pairwise_likelihood(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Li et al., Feature Learning Based Deep Supervised Hashing with Pairwise Labels, IJCAI 2016.
@@ -110,7 +115,7 @@ def pairwise_contrastive(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Liu et al., Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016.
@@ -140,7 +145,7 @@ def pairwise_cauchy(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Cao et al., Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018.
@@ -176,13 +181,14 @@ def pair_weights(
       Weights [Q, N], float32 at least, of mean 2 over the batch (without `jaccard`).
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
     """
     if similar.ndim != 2:
         raise InputError(f"similar must have shape [Q, N], got {similar.shape}")
+    check_binary("similar", similar)
     if jaccard is not None and jaccard.shape != similar.shape:
         raise InputError(f"jaccard must have shape {similar.shape}, got {jaccard.shape}")
     confidence = 1 if jaccard is None else widen(jaccard)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.losses.shapes import check_same
+from quantjax.losses.shapes import check_multi_hot, check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
 
@@ -56,7 +56,7 @@ def orthogonal_cosine(
 
     Args:
       x: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
-      labels: Multi-hot labels [B, L]; a row without any costs 0.
+      labels: Multi-hot labels [B, L] of zeros and ones; a row without any costs 0.
       centres: Centre of every class, [L, D].
       scale: s, the sharpness of the softmax.
       margin: m, taken off the cosines of a row's own labels.
@@ -65,7 +65,8 @@ def orthogonal_cosine(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
+        seen).
 
     Reference:
       Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
@@ -111,14 +112,15 @@ def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Arra
 
     Args:
       x: Embeddings [B, D], without an activation.
-      labels: Multi-hot labels [B, L]; a row without any costs 0.
+      labels: Multi-hot labels [B, L] of zeros and ones; a row without any costs 0.
       weights: The classifier W, [L, D], trained along; it has no bias.
 
     Returns:
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
+        seen).
 
     Reference:
       Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN,
@@ -139,6 +141,7 @@ def _check_classes(x, labels, name, classes):
         raise InputError(f"x must have shape [B, D], got {x.shape}")
     if labels.ndim != 2 or labels.shape[0] != x.shape[0]:
         raise InputError(f"labels must have shape ({x.shape[0]}, L), got {labels.shape}")
+    check_multi_hot("labels", labels)
     due = (labels.shape[1], x.shape[1])
     if classes.shape != due:
         raise InputError(f"{name} must have shape {due}, got {classes.shape}")

@@ -37,7 +37,7 @@ def soft_average_precision(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
@@ -95,7 +95,8 @@ def smooth_recall_at_k(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperatures are not as many as the K.
+      ValueError: if the shapes do not agree, `similar` is not binary (inside jit not seen), or the
+        temperatures are not as many as the K.
 
     Reference:
       Patel et al., Recall@k Surrogate Loss with Large Batches and Similarity Mixup, CVPR 2022.

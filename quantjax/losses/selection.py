@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.losses.shapes import check_binary, check_multi_hot
 from quantjax.losses.vectors import squared_distances, widen
 
 
@@ -55,7 +56,7 @@ def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
       Mask [A, N, N] bool by anchor, positive and negative.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
     """
     positive, negative = _marks(positive, negative)
     return positive[:, :, None] & negative[:, None, :]
@@ -122,7 +123,7 @@ def semi_hard(
       positive or no negative lies in its interval.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
 
     Reference:
       Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
@@ -155,7 +156,7 @@ def random_violating(
       positive or no negative violates the margin.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
@@ -179,7 +180,7 @@ def group_hard(
     Args:
       key: Random key, consumed.
       x: Embeddings [N, D].
-      label: Multi-hot labels [N, L].
+      label: Multi-hot labels [N, L] of zeros and ones.
       num_groups: G, between 1 and N; the last groups may lack some rows where G does not divide N.
       margin: m, in units of squared distance.
 
@@ -187,7 +188,8 @@ def group_hard(
       Triplets [G * S * S] of row numbers in x, with S = ceil(N / G).
 
     Raises:
-      ValueError: if the shapes do not agree or the groups are too many.
+      ValueError: if the shapes do not agree, labels are not zeros and ones (inside jit not seen),
+        or the groups are too many.
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
@@ -196,6 +198,7 @@ def group_hard(
         raise InputError(f"x must have shape [N, D], got {x.shape}")
     if label.ndim != 2 or label.shape[0] != x.shape[0]:
         raise InputError(f"label must have shape ({x.shape[0]}, L), got {label.shape}")
+    check_multi_hot("label", label)
     if not 1 <= num_groups <= x.shape[0]:
         raise InputError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
     x, label = widen(x), widen(label)
@@ -246,6 +249,8 @@ def _marks(positive, negative):
         raise InputError(f"positive must have shape [A, N], got {positive.shape}")
     if negative.shape != positive.shape:
         raise InputError(f"negative must have shape {positive.shape}, got {negative.shape}")
+    check_binary("positive", positive)
+    check_binary("negative", negative)
     return jnp.asarray(positive) > 0, jnp.asarray(negative) > 0
 
 

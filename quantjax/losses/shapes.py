@@ -1,12 +1,14 @@
-"""Shape checks shared by the losses: one clear line instead of a broadcast."""
+"""Checks shared by the losses: one clear line, not a broadcast, nor a soft label taken for True."""
 
 import jax
+import numpy as np
+from jax.core import Tracer
 
 from quantjax.errors import InputError
 
 
 def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> None:
-    """Refuses pair arguments whose shapes do not agree.
+    """Refuses pair arguments whose shapes do not agree, and pair labels that are not binary.
 
     Args:
       queries: Embeddings [Q, D].
@@ -14,7 +16,7 @@ def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> 
       similar: Label of every pair, [Q, N].
 
     Raises:
-      ValueError: naming the argument, its shape and the shape that was due.
+      ValueError: naming the argument, its shape and the shape that was due; or as `check_binary`.
     """
     if queries.ndim != 2:
         raise InputError(f"queries must have shape [Q, D], got {queries.shape}")
@@ -23,6 +25,59 @@ def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> 
     due = (queries.shape[0], database.shape[0])
     if similar.shape != due:
         raise InputError(f"similar must have shape {due}, got {similar.shape}")
+    check_binary("similar", similar)
+
+
+def check_binary(name: str, marks: jax.Array) -> None:
+    """Refuses marks of pairs that are neither True and False, 0 and 1, nor -1 and +1.
+
+    A loss counts what is above 0 as True, so that a Jaccard similarity of 0.1 would be one.
+
+    Args:
+      name: What `marks` is called in the message.
+      marks: Whether each pair is similar, of any shape and type.
+
+    Raises:
+      ValueError: naming the range that came; the values of a traced array are not seen.
+    """
+    if not any(_holds_only(marks, (low, 1)) for low in (0, -1)):
+        raise InputError(
+            f"{name} must be binary, 0 and 1 or -1 and +1, got {_range_of(marks)}; no loss takes "
+            "soft targets: labels.share_label says which pairs share a label, and pair_weights "
+            "takes labels.jaccard_similarity"
+        )
+
+
+def check_multi_hot(name: str, labels: jax.Array) -> None:
+    """Refuses labels that are not zeros and ones.
+
+    Args:
+      name: What `labels` is called in the message.
+      labels: Multi-hot labels [B, L], of any type.
+
+    Raises:
+      ValueError: naming the range that came; the values of a traced array are not seen.
+    """
+    if not _holds_only(labels, (0, 1)):
+        raise InputError(
+            f"{name} must be multi-hot, of zeros and ones, got {_range_of(labels)}; "
+            "labels.multi_hot makes them of class ids"
+        )
+
+
+def _holds_only(x, values):
+    """Returns whether a concrete array holds these two values only; True for a traced one."""
+    # An array that spans several processes has values, but this process does not hold them all.
+    values_are_known = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
+    if not values_are_known or x.dtype == bool:
+        return True
+    x = np.asarray(x)
+    return bool(((x == values[0]) | (x == values[1])).all())
+
+
+def _range_of(x):
+    x = np.asarray(x)
+    return f"{x.dtype} from {x.min()} to {x.max()}"
 
 
 def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Array) -> None:

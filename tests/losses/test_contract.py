@@ -349,3 +349,41 @@ def test_shape_mismatch_is_refused_by_name(case):
                 # Of two sizes that differ either may be the wrong one; both must be shown.
                 assert str(x.shape[axis] - 1) in message
                 assert str(x.shape[axis]) in message
+
+
+# Every argument that marks pairs or rows. Under vmap, one key for each anchor, no value is seen.
+OF_PAIRS = ("similar", "positive", "negative")
+OF_LABELS = ("label", "labels")
+MARKS = [
+    (case, position)
+    for case in CASES
+    for position, name in enumerate(inspect.signature(case.function).parameters)
+    if name in (*OF_PAIRS, *OF_LABELS) and "each anchor" not in case.remark
+]
+MARKS_IDS = [f"{name_of(case)}-{position}" for case, position in MARKS]
+
+
+@pytest.mark.parametrize(("case", "position"), MARKS, ids=MARKS_IDS)
+def test_soft_marks_are_refused_and_binary_ones_are_not(case, position):
+    arguments = cast(cases.draw(case, seed=0))
+    name = list(inspect.signature(case.function).parameters)[position]
+    marks = np.asarray(arguments[position])
+    _, function = each_setting(case)[0]
+
+    def result(given):
+        return jax.tree.leaves(
+            function(*[given if i == position else x for i, x in enumerate(arguments)])
+        )
+
+    due = result(marks)
+    pair_marks = name in OF_PAIRS
+    binary = [marks * 1.0, marks.astype(np.int8), jnp.asarray(marks, jnp.bfloat16)]
+    for given in binary + [2.0 * marks - 1, 2 * marks.astype(int) - 1] * pair_marks:
+        assert_close(result(given), due, rtol=1e-6)
+    wrong = [marks * 0.25, marks * 2, marks - 0.5, jnp.asarray(marks) * 0.7]
+    wrong.append(np.where(marks, 1, np.nan))
+    mixed = np.where(marks, 1, -1)
+    mixed[0, :2] = 0, -1
+    for given in (*wrong, mixed, *([] if pair_marks else [2 * marks.astype(int) - 1])):
+        with pytest.raises(ValueError, match=rf"^{name} must be .* got \w+ from .* to .*; [^\n]*$"):
+            result(given)
