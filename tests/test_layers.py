@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "pickles": set(),
     "models": {"pickles"},
     "methods": {"losses", "quantizers", "labels", "models"},
-    "data": {"pickles", "processes"},
+    "data": {"pickles", "processes", "labels"},
     "index": {"quantizers"},
     "optimizers": set(),
     "records": set(),

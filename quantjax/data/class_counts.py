@@ -7,6 +7,7 @@ import numpy as np
 
 from quantjax.data.sources import cut
 from quantjax.errors import InputError
+from quantjax.labels import CLASS_IDS, EITHER, as_labels
 
 _WIDE = 1024  # columns of a one-hot table from which on class ids with wide gaps are renumbered
 
@@ -19,7 +20,11 @@ def num_labels(labels: np.ndarray) -> np.ndarray:
 
     Returns:
       Counts [N] int64; 1 for class ids.
+
+    Raises:
+      ValueError: if labels are neither.
     """
+    labels = _of_source(labels)
     if labels.ndim == 1:
         return np.ones(len(labels), np.int64)
     return labels.sum(axis=1, dtype=np.int64)
@@ -36,11 +41,11 @@ def num_labels_among(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
       Counts [N] int64.
 
     Raises:
-      ValueError: if a class id has no class.
+      ValueError: if a class id has no class, or labels are neither.
     """
     if labels.ndim == 1:
         return chosen[_checked(labels, len(chosen))].astype(np.int64)
-    return labels[:, chosen].sum(axis=1, dtype=np.int64)
+    return _of_source(labels)[:, chosen].sum(axis=1, dtype=np.int64)
 
 
 def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
@@ -54,11 +59,11 @@ def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
       Counts [L] int64.
 
     Raises:
-      ValueError: if a class id has no class.
+      ValueError: if a class id has no class, or labels are neither.
     """
     if labels.ndim == 1:
         return np.bincount(_checked(labels, num_classes), minlength=num_classes)
-    return labels.sum(axis=0, dtype=np.int64)
+    return _of_source(labels).sum(axis=0, dtype=np.int64)
 
 
 def renumbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -96,8 +101,9 @@ def class_ids(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> 
       Class ids [N].
 
     Raises:
-      ValueError: naming the first row that has no label, or several.
+      ValueError: naming the first row that has no label, or several; or if labels are neither.
     """
+    labels = _of_source(labels)
     counts = num_labels(labels)
     if (counts != 1).any():
         row = int(np.flatnonzero(counts != 1)[0])
@@ -117,10 +123,10 @@ def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) 
 
     Raises:
       ValueError: naming the first rows without a class; or if all rows share one class, so that
-        there are no negatives, or no two rows share one, so that there are no positives.
+        there are no negatives, or no two rows share one, so that there are no positives; or if
+        labels are neither.
     """
-    if labels.ndim not in (1, 2):
-        raise InputError(f"labels must be multi-hot [N, L] or class ids [N], got {labels.shape}")
+    labels = _of_source(labels)
     empty = np.flatnonzero(num_labels(labels) == 0)
     if len(empty):
         rows = ", ".join(cut([str(name_of(int(row))) for row in empty]))
@@ -142,9 +148,15 @@ def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) 
         )
 
 
+def _of_source(labels):
+    # A source's column of zeros and ones is one class, for its class ids have one axis; one without
+    # labels has no column.
+    return as_labels("labels", labels, EITHER, min_classes=0)
+
+
 def _checked(ids: np.ndarray, num_classes: int) -> np.ndarray:
     if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
         raise InputError(
             f"class ids must lie in 0 to {num_classes - 1}, got {ids.min()} to {ids.max()}"
         )
-    return ids
+    return as_labels("labels", ids, CLASS_IDS)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
+from quantjax.labels import as_labels
 
 
 class Relevance(NamedTuple):
@@ -119,29 +120,8 @@ def _distinct_ids(ids):
 
 def _checked(name, labels):
     """Returns class ids [N] int64 or labels [N, L] bool."""
-    due = "class ids [N], or zeros and ones [N, L]"
-    try:
-        labels = np.asarray(labels)
-    except ValueError:
-        raise InputError(f"{name} must be {due}, got rows of several lengths") from None
-    if labels.dtype.kind not in "biuf" or labels.ndim not in (1, 2):
-        raise InputError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
-    if labels.ndim == 1:
-        if labels.dtype.kind not in "iu":
-            raise InputError(f"{name} must be {due}, got {labels.dtype} {labels.shape}")
-        if labels.size and not 0 <= labels.min() <= labels.max() < 2**63:
-            raise InputError(
-                f"{name} must be class ids from 0 to 2^63 - 1, got {labels.min()} to {labels.max()}"
-            )
-        return labels.astype(np.int64)
-    if labels.shape[1] < 2:
-        raise InputError(
-            f"{name} of shape {labels.shape} may be class ids or one label: pass {name}[:, 0], or "
-            "a column of zeros beside it"
-        )
-    if not ((labels == 0) | (labels == 1)).all():
-        raise InputError(f"{name} must be {due}, got other values in shape {labels.shape}")
-    return labels.astype(bool)
+    labels = np.asarray(as_labels(name, labels))
+    return labels.astype(np.int64 if labels.ndim == 1 else bool)
 
 
 def _one_hot(name, labels, other):

@@ -52,8 +52,7 @@ class Artefact(NamedTuple):
     Attributes:
       codec: Measures distances to the codes.
       codes: [N, num_bytes] uint8.
-      ids: The items' numbers in their source, [N] int64, or their names, [N]
-        str (as objects).
+      ids: The items' numbers in their source, [N] int64, or names, [N] str objects.
       manifest: Format, version, metric, bits, count and digests, as on disk.
     """
 

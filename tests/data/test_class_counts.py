@@ -147,7 +147,7 @@ def test_labels_of_several_classes_can_train(labels):
         ([5, 7, 0], "no two of the 3 training rows share a class, so there are no positives; tr"),
         ([[0, 1], [1, 0]], "no two of the 2 training rows share a class"),
         (np.zeros((7, 0)), "7 of 7 training rows have no class: 0, 1, 2, 3, 4, and 2 more; give"),
-        ([[[1]]], r"multi-hot \[N, L\] or class ids \[N\], got \(1, 1, 1\)"),
+        ([[[1]]], r"class ids \[N\], or zeros and ones \[N, L\], got int64 \(1, 1, 1\)"),
     ],
 )
 def test_labels_that_teach_nothing_are_refused(labels, message):

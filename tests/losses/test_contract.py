@@ -43,6 +43,7 @@ NO_ROWS = {
     "losses.shapes": "refuses and returns nothing: every row's wrong shapes",
     "losses.vectors": "arithmetic of the losses, whose rows it runs in",
     "losses.selection.Triplets": "what selections return",
+    "labels.as_labels": "refuses and returns its argument: test_labels.py",
 }
 
 
