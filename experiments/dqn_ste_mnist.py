@@ -26,16 +26,17 @@ def get_config() -> ConfigDict:
         codebook_learning_rate=1e-3,
     )
     with config.unlocked():
-        del config.refit_every
+        del config.refit_every, config.reassign
     return config
 
 
 def build(config: ConfigDict) -> train.Experiment:
     """Wires the experiment that `train.fit` runs."""
     task = digits.images(config)
+    dim = dqn.dim(config)
     method = methods.dqn_ste(
-        configured(config, task.network(config.dim)),
-        dim=config.dim,
+        configured(config, task.network(dim)),
+        dim=dim,
         num_codebooks=dqn.num_codebooks(config),
         num_codewords=config.num_codewords,
         quantization_weight=config.quantization_weight,

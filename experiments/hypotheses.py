@@ -168,6 +168,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     f"{_DQN}.inner_product": _grid(
         learning_rate=(0.003, 0.01, 0.03), quantization_weight=(1e-4, 1e-2)
     ),
+    f"{_DQN}.paper": _grid(quantization_weight=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
     _TRIPLET: _OF_TRIPLET,
     f"{_TRIPLET}.sign_error": _grid(
         learning_rate=(0.003, 0.01), quantization_weight=(0.001, 0.003, 0.01)
@@ -184,6 +185,8 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "triplet_quantization_fashion_mnist": _grid(learning_rate=(0.01, 0.03, 0.1)),
 }
 """What `tune` tries: six settings for each side of a hypothesis. PQ and OPQ have none to choose.
+For DQN with the paper's settings that is lambda among the powers of ten of the paper's own choice,
+though ours weighs means, not sums.
 
 An ablation that is not named here takes the settings of the whole, and other experiments those of
 their files."""
@@ -195,12 +198,12 @@ HYPOTHESES = (
         above(_DQN, 0.564),
     ),
     Hypothesis(
-        "joint training beats two-step (paper: by 1.8 to 3.7 points)",
+        "joint training beats two-step (paper, on CIFAR-10: by 2.5 points)",
         (_DQN, f"{_DQN}.two_step"),
         better(_DQN, f"{_DQN}.two_step"),
     ),
     Hypothesis(
-        "the cosine loss beats the inner product (paper: by 9.1 points)",
+        "the cosine loss beats the inner product (paper, on CIFAR-10: by 4.7 points)",
         (_DQN, f"{_DQN}.inner_product"),
         better(_DQN, f"{_DQN}.inner_product"),
     ),
@@ -225,4 +228,8 @@ HYPOTHESES = (
         better(_DEEPQUAN, f"{_CODES}/opq"),
     ),
 )
-"""Written before any of these entries was measured on the queries. Five seeds each."""
+"""Written before any of these entries was measured on the queries. Five seeds each.
+
+Later, when the paper itself could be read, these were put right: the gaps that it reports (Table 2,
+CIFAR-10, means of four lengths; over OPQ after training joint training has 2.9 points), the scale
+of the inner product, 1 / bits for 1 / D, and with it that arm's settings and runs."""

@@ -66,6 +66,12 @@ def dqn(network: models.Network | None = None, **options) -> methods.Method:
 
 
 @functools.cache
+def dqn_stored(**options) -> methods.Method:
+    """DQN whose codes stay as the last refit left them."""
+    return dqn(reassign="refit", **options)
+
+
+@functools.cache
 def dqn_ste(**options) -> methods.Method:
     sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
     return methods.dqn_ste(network(), **{**sizes, **options})
@@ -122,6 +128,7 @@ def deepquan(**options) -> methods.Method:
 
 METHODS = {
     "dqn": dqn,
+    "dqn_stored": dqn_stored,
     "dqn_ste": dqn_ste,
     "triplet_quantization": triplet_quantization,
     "adsq": adsq,
@@ -134,6 +141,7 @@ WITH_CODEBOOKS = {"dqn": dqn, "dqn_ste": dqn_ste, "deepquan": deepquan}
 
 WEIGHTS = {
     "dqn": ("quantization_weight",),
+    "dqn_stored": ("quantization_weight",),
     "dqn_ste": ("quantization_weight",),
     "triplet_quantization": ("quantization_weight",),
     "adsq": (

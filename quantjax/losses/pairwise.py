@@ -38,18 +38,20 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
 
 
 def pairwise_inner_product(
-    queries: jax.Array, database: jax.Array, similar: jax.Array
+    queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float | None = None
 ) -> jax.Array:
     """Squares the gap between the scaled inner product and its target of +1 or -1.
 
-    l_ij = (s_ij - <q_i, d_j> / D)^2, with s_ij = +1 for a similar pair and -1 otherwise. It is
-    what DQN's ablation DQNip puts in the cosine's place; the paper's scale was not readable, and
-    1 / D, which maps codes of +-1 onto [-1, 1], is our reading.
+    l_ij = (s_ij - scale <q_i, d_j>)^2, with s_ij = +1 for a similar pair and -1 otherwise. With
+    scale = 1 / B, B the number of bits of a code, it is what the paper's variant DQNip puts in
+    place of the cosine. The default is 1 / D, which is the same where every entry of an embedding
+    is a bit. A product code has fewer entries or more than bits: give its scale.
 
     Args:
       queries: Embeddings [Q, D].
-      database: Embeddings [N, D]; pass `queries` again for the symmetric loss.
+      database: Embeddings [N, D]; pass `queries` again for the paper's symmetric loss.
       similar: Whether each pair shares a label, [Q, N] bool.
+      scale: Factor of the inner product; 1 / D when None.
 
     Returns:
       Loss of every pair, [Q, N], float32 at least.
@@ -58,10 +60,11 @@ def pairwise_inner_product(
       ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
 
     Reference:
-      Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, ablations.
+      Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, table 2.
     """
     check_pairs(queries, database, similar)
-    similarity = jnp.matmul(widen(queries), widen(database).T) / queries.shape[1]
+    products = jnp.matmul(widen(queries), widen(database).T)
+    similarity = products / queries.shape[1] if scale is None else scale * products
     return jnp.square(_target(similar, similarity.dtype) - similarity)
 
 

@@ -165,3 +165,40 @@ def test_every_network_computes_as_the_config_says(wiring, networks, changes, du
             lambda *parts, step=step: step(*parts, collectives=Collectives()), state, batch
         )
     assert given == {network: {due} for network in networks}
+
+
+def config_of_dqn(**changes):
+    return dqn.get_config(num_epochs=10, batch_size=8, learning_rate=0.1, **changes)
+
+
+@pytest.mark.parametrize(("bits", "dim", "due"), [(32, 48, 48), (32, None, 64), (48, None, 96)])
+def test_an_embedding_without_a_width_has_the_papers(bits, dim, due):
+    assert dqn.dim(config_of_dqn(bits=bits, dim=dim)) == due
+
+
+def test_the_inner_product_of_dqn_is_divided_by_the_bits(rng):
+    x = rng.normal(size=(5, 48)).astype(np.float32)
+    similar = rng.uniform(size=(5, 5)) < 0.5
+    for bits in (16, 32):
+        loss = dqn.pair_loss(config_of_dqn(bits=bits, pair_loss="inner_product"))
+        due = (np.where(similar, 1, -1) - np.float64(x) @ np.float64(x).T / bits) ** 2
+        np.testing.assert_allclose(loss(x, x, similar), due, rtol=1e-5)
+
+
+def test_the_papers_settings_reach_the_method():
+    config = config_of_dqn(bits=8, num_codewords=16)
+    config.update(dqn.ABLATIONS["paper"])
+    built = dqn.build(config, "toy", on_features()[1])
+    params, state = train.initialize(built, parallel.data_mesh(jax.devices()[:1]))[2:4]
+    assert state["codebooks"].shape == (2, 16, 16)
+    assert state["assignments"].shape == (1024, 2)
+    assert [epoch for epoch in range(3) if built.method.refresh.due(epoch)] == [1, 2]
+    fitted = {**state, "fitted": jnp.asarray(True)}
+    assert built.method.codec(params, fitted).metric == "l2"
+    weights = jax.tree.map(jnp.ones_like, params["net"])
+    optimizer = built.optimizers["net"]
+    no_gradient = jax.tree.map(jnp.zeros_like, weights)
+    updates, _ = optimizer.update(no_gradient, optimizer.init(weights), weights)
+    decayed = sorted({-float(leaf.ravel()[0]) for leaf in jax.tree.leaves(updates)})
+    # Rate 0.1 times 0.0005; twice as much for biases, ten times for the bottleneck.
+    np.testing.assert_allclose(decayed, np.array([1, 2, 10, 20]) * 5e-5, rtol=1e-5)

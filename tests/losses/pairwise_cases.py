@@ -25,9 +25,9 @@ def _cosine(q, d, similar):
     return ((1 if similar else -1) - cosine) ** 2
 
 
-def _inner_product(q, d, similar):
+def _inner_product(q, d, similar, scale=None):
     inner = sum(a * b for a, b in zip(q, d, strict=True))
-    return ((1 if similar else -1) - inner / len(q)) ** 2
+    return ((1 if similar else -1) - inner * (scale or 1 / len(q))) ** 2
 
 
 def _likelihood(q, d, similar, scale=0.5):
@@ -87,7 +87,7 @@ def _weighed(*jaccard, remark):
 
 CASES = (
     _pairs(losses.pairwise_cosine, _cosine),
-    _pairs(losses.pairwise_inner_product, _inner_product),
+    _pairs(losses.pairwise_inner_product, _inner_product, ({}, {"scale": 0.3})),
     _pairs(losses.pairwise_likelihood, _likelihood, ({}, {"scale": 1.0})),
     _pairs(losses.pairwise_contrastive, _contrastive, ({"margin": 9.0}, {"margin": 14.0})),
     _pairs(losses.pairwise_cauchy, _cauchy, ({"gamma": 3.0}, {"gamma": 20.0})),
