@@ -31,4 +31,4 @@ def build(config: ConfigDict) -> train.Experiment:
 
 
 if __name__ == "__main__":
-    launch.main(get_config, build, baselines, title="adsq")
+    launch.main(get_config, build, baselines, title="adsq", variants=ABLATIONS)

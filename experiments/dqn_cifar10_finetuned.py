@@ -40,4 +40,4 @@ def build(config: ConfigDict) -> train.Experiment:
 
 
 if __name__ == "__main__":
-    launch.main(get_config, build, baselines, title="dqn")
+    launch.main(get_config, build, baselines, title="dqn", variants=ABLATIONS)

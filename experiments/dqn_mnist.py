@@ -40,4 +40,4 @@ def sweep() -> Iterator[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    launch.main(get_config, build, baselines, title="dqn", sweep=sweep)
+    launch.main(get_config, build, baselines, title="dqn", sweep=sweep, variants=ABLATIONS)

@@ -34,4 +34,4 @@ def build(config: ConfigDict) -> train.Experiment:
 
 
 if __name__ == "__main__":
-    launch.main(get_config, build, baselines, title="triplet quantization")
+    launch.main(get_config, build, baselines, title="triplet quantization", variants=ABLATIONS)

@@ -10,7 +10,8 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -51,6 +52,7 @@ def main(
     *,
     title: str,
     sweep: Callable[[], Iterable[dict[str, Any]]] | None = None,
+    variants: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     argv: Sequence[str] | None = None,
 ) -> None:
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
@@ -66,6 +68,8 @@ def main(
       baselines: What the method must beat, on the same split.
       title: What the method's rows are called.
       sweep: Yields overrides of the config; `--sweep` prints a command for each, and runs none.
+      variants: Overrides of the config by name, such as an ablation's; `--variant=NAME` starts from
+        them, and `--config.KEY=VALUE` overrides these, too.
       argv: Command line; `sys.argv` when None.
     """
     argv = list(sys.argv if argv is None else argv)
@@ -73,7 +77,7 @@ def main(
         _print_sweep(argv, get_config(), sweep)
         return
     try:
-        config, options, start = _parse(argv, get_config())
+        config, options, start = _parse(*_vary(argv, get_config(), variants))
     except QuantjaxError as error:
         sys.exit(_complain(error, 2))
     debug = _debug(start.pop("debug"), start.pop("debug_nans"), start.pop("debug_leaks"))
@@ -335,6 +339,7 @@ def _parse(argv, defaults):
     if {"--help", "-h"} & set(argv):
         known = {name: line for name, (_, _, line) in {**_OPTIONS, **_START}.items()}
         known["sweep"] = "Print the commands of the experiment's sweep, and run none."
+        known["variant"] = "Start from a variant of the config, such as an ablation."
         console.usage(argv[0], known, keys)
         sys.exit(0)
     for argument in argv[1:]:
@@ -366,6 +371,25 @@ def _parse(argv, defaults):
             raise InputError(f"--{name} must be {least} or more, got {value}")
     options["profile"] = _steps(options["profile"])
     return values.config, options, {name: values[name].value for name in _START}
+
+
+def _vary(argv, config, variants):
+    """Takes --variant=NAME out of the command line; returns the rest and the variant's config."""
+    values = flags.FlagValues()
+    flags.DEFINE_string("variant", None, "", flag_values=values)
+    values.set_gnu_getopt()  # --workdir FOLDER ahead of it would end the search
+    try:
+        rest = values(argv, known_only=True)
+    except flags.Error as error:
+        raise InputError(f"{error}; --help lists all") from None
+    if values.variant is None:
+        return rest, config
+    if values.variant not in variants:
+        raise InputError(
+            f"no variant {values.variant!r}; there are {', '.join(variants) or 'none'}"
+        )
+    config.update(variants[values.variant])
+    return rest, config
 
 
 def _steps(text):

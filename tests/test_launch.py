@@ -417,6 +417,40 @@ def test_programs_are_kept_in_the_users_cache_or_where_the_user_said(
         jax.config.update("jax_compilation_cache_dir", before)
 
 
+VARIANTS = {"short": {"num_epochs": 1, "seed": 4}, "long": {"num_epochs": 9}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "due"),
+    [
+        ([], (3, 0)),
+        (["--variant=short"], (1, 4)),
+        (["--keep", "2", "--variant", "short", "--config.seed=5"], (1, 5)),
+        (["--config.num_epochs=2", "--variant=short"], (2, 4)),
+    ],
+)
+def test_a_variant_is_what_other_settings_start_from(arguments, due, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        launch, "run", lambda config, *_, **__: seen.append((config.num_epochs, config.seed))
+    )
+    argv = ["toy", *arguments]
+    launch.main(get_config, build, baselines, title="dqn", variants=VARIANTS, argv=argv)
+    assert seen == [due]
+
+
+@pytest.mark.parametrize(
+    ("variants", "message"),
+    [(VARIANTS, "no variant 'shot'; there are short, long"), ({}, "there are none")],
+)
+def test_a_variant_that_does_not_exist_is_refused(variants, message, capsys):
+    argv = ["toy", "--variant=shot"]
+    with pytest.raises(SystemExit) as caught:
+        launch.main(get_config, build, baselines, title="dqn", variants=variants, argv=argv)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
+
+
 def test_a_sweep_prints_commands_and_runs_none(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 

@@ -8,7 +8,9 @@ import functools
 import importlib
 import inspect
 import itertools
+import pathlib
 import pkgutil
+import runpy
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 import experiments
-from quantjax import data, embedding, features, index, models, parallel, train
+from quantjax import data, embedding, features, index, launch, models, parallel, train
 from quantjax.data import protocols
 from quantjax.models import efficientnet_lite
 
@@ -320,6 +322,15 @@ def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
 def test_every_method_with_ablations_has_them_run():
     due = {id(module.ABLATIONS) for module in MODULES.values() if hasattr(module, "ABLATIONS")}
     assert {id(ablations) for ablations in ABLATED.values()} == due
+
+
+@every_experiment
+def test_every_ablation_is_a_variant_of_the_command(name, monkeypatch):
+    given = []
+    monkeypatch.setattr(launch, "main", lambda *_, variants=(), **__: given.append(set(variants)))
+    source = pathlib.Path(inspect.getsourcefile(EXPERIMENTS[name]))
+    runpy.run_path(str(source), run_name="__main__")
+    assert given == [set(getattr(EXPERIMENTS[name], "ABLATIONS", ()))]
 
 
 @pytest.mark.parametrize("bits", [16, 32, 48])
