@@ -7,8 +7,8 @@ normalisation keeps the published statistics. With those of the batches of 32, a
 of the bottleneck, validation queries fared far worse in the short runs that were tried.
 
 It took 598 s on two cores and gave mAP .7660 (AQD, whole database) at commit 0a9c6c5. Rates and
-epochs were not tuned at 96 pixels, and --config.views=ten_crop, the paper's average of ten crops,
-was not measured: it embeds the database at a tenth of the speed.
+epochs were not tuned at 96 pixels, and --config.views=ten_crop, the average of ten crops of DQN's
+authors' code, was not measured: it embeds the database at a tenth of the speed.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -1,11 +1,13 @@
 """Triplet quantization loss: binary codes that keep the order of the real embeddings.
 
-What is attested: a quantization loss measured on triplets, in place of ||f - sgn f||^2, so that the
-order of retrieval survives quantization; binary codes, whose bits are signs. The paper's formulas,
-margins, weights, layer sizes and mining were not found. Everything else here is a reconstruction:
-the three readings of the loss (`quantjax.losses.triplet`), the sum L_tri + lambda L_TQ, the triplet
-loss in FaceNet's form (the paper cites it) on embeddings of length 1, semi-hard triplets that both
-terms share, and Hamming distance.
+Attested by the abstract: a quantization loss measured on triplets, in place of ||f - sgn f||^2, so
+that the order of retrieval survives quantization; binary codes, whose bits are signs. By the
+authors' patent CN201710555687.9: queries are quantized too, and Hamming distance ranks.
+
+Reconstruction (formulas, margins, weights, layer sizes and mining were not found): the three
+readings of the loss (`quantjax.losses.triplet`), the sum L_tri + lambda L_TQ, the triplet loss in
+FaceNet's form (the paper cites it) on embeddings of length 1, and semi-hard triplets that both
+terms share. Nothing here is to be printed beside the paper's numbers as if it were the paper's.
 
 Reference:
   Zhou, Huang, Zhang, Wang, Deep Hashing with Triplet Quantization Loss, VCIP 2017.
@@ -78,7 +80,8 @@ def triplet_quantization(
     with a, p and n the embeddings f at length 1. L_TQ is the mean of `quantization` of f itself, on
     the same triplets if it is of triplets. These are 0 where no triplet is chosen: train on batches
     of several images of several classes (`data.class_balanced`). Queries become signs too, and
-    Hamming distance ranks; the embedding without codes is f, compared by its angle.
+    Hamming distance ranks, as in the authors' patent; the embedding without codes is f, compared by
+    its angle.
 
     All defaults are of the reconstruction, none the paper's.
 
