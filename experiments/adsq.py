@@ -7,7 +7,7 @@ from ml_collections import ConfigDict, config_dict
 
 from experiments.task import Task, configured, named, steps_per_epoch, wire
 from quantjax import data, methods, models, train
-from quantjax.methods.adsq import both, first, second
+from quantjax.methods.adsq import both, first, second, with_semantic_layer
 
 ABLATIONS: dict[str, dict[str, Any]] = {
     "no_labelnet": {"label_epochs": 0, "label_code_weight": 0.0, "guide": "second"},
@@ -16,8 +16,10 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_quantization": {"quantization_weight": 0.0},
     "likelihood_alone": {"difference_weight": 0.0},
     "difference_alone": {"likelihood_weight": 0.0},
+    "semantic_layer": {"semantic_dim": 128},
 }
-"""What each leaves out. Shared weights train their one network for twice the epochs."""
+"""What each leaves out, but for the semantic layer, which is inferred from DSEH and added. Shared
+weights train their one network for twice the epochs."""
 
 
 def get_config(**numbers: Any) -> ConfigDict:
@@ -43,6 +45,8 @@ def get_config(**numbers: Any) -> ConfigDict:
         label_code_weight=1.0,
         guide="labels",
         shared_weights=False,
+        semantic_dim=0,
+        semantic_weight=1.0,
         query="both",
         database="both",
     )
@@ -74,8 +78,9 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
     """Returns the method.
 
     Args:
-      config: From `get_config`. `guide` is "labels" or "second", which the likelihood compares
-        with; `query` and `database` are "first", "second" or "both", the networks that encode.
+      config: From `get_config`. semantic_dim is the width of a semantic layer, 0 for none. `guide`
+        is "labels" or "second", which the likelihood compares with; `query` and `database` are
+        "first", "second" or "both", the networks that encode.
       task: Its network and inputs.
 
     Raises:
@@ -83,11 +88,19 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
     """
     label = task.splits.source.labels[task.splits.train]
     sides = {"first": first, "second": second, "both": both}
+    hidden = tuple(config.label_hidden)
+    if config.semantic_dim:
+        # It takes the place of the last hidden layer, so that LabelNet's layers stay as many.
+        label_network = _with_semantic_layer(
+            config, models.mlp(label.shape[1:], hidden=hidden[:-1], dim=config.semantic_dim)
+        )
+        image_network = _with_semantic_layer(config, task.network(config.semantic_dim))
+    else:
+        label_network = models.mlp(label.shape[1:], hidden=hidden, dim=config.bits)
+        image_network = task.network(config.bits)
     return methods.adsq(
-        configured(
-            config, models.mlp(label.shape[1:], hidden=tuple(config.label_hidden), dim=config.bits)
-        ),
-        configured(config, task.network(config.bits)),
+        configured(config, label_network),
+        configured(config, image_network),
         bits=config.bits,
         label_epochs=config.label_epochs,
         likelihood_weight=config.likelihood_weight,
@@ -99,7 +112,15 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
         guide=named("guide", config.guide, {"labels": first, "second": second}),
         query=named("query", config.query, sides),
         database=named("database", config.database, sides),
+        semantic_dim=config.semantic_dim,
+        semantic_weight=config.semantic_weight,
         inputs=task.inputs,
+    )
+
+
+def _with_semantic_layer(config, below):
+    return with_semantic_layer(
+        below, models.mlp((config.semantic_dim,), hidden=(), dim=config.bits)
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from quantjax import data, methods, models, train
+from quantjax.methods.adsq import with_semantic_layer
 from quantjax.methods.deepquan import heat_kernel
 
 CLASSES, PER_CLASS, SIDE = 4, 96, 8
@@ -90,19 +91,31 @@ def triplet_quantization(**options) -> methods.Method:
     return method._replace(phases=(phase._replace(loss=gentle),))
 
 
+_OF_ADSQ = {
+    "bits": 8,
+    "label_epochs": 2,
+    "likelihood_weight": 1.0,
+    "difference_weight": 1.0,
+    "quantization_weight": 0.1,
+    "balance_weight": 0.05,
+    "label_code_weight": 1.0,
+}
+
+
 @functools.cache
 def adsq(**options) -> methods.Method:
-    numbers = {
-        "bits": 8,
-        "label_epochs": 2,
-        "likelihood_weight": 1.0,
-        "difference_weight": 1.0,
-        "quantization_weight": 0.1,
-        "balance_weight": 0.05,
-        "label_code_weight": 1.0,
-    }
     label_network = models.mlp((CLASSES,), hidden=(32, 32), dim=8)
-    return methods.adsq(label_network, network(), **{**numbers, **options})
+    return methods.adsq(label_network, network(), **{**_OF_ADSQ, **options})
+
+
+@functools.cache
+def adsq_semantic(**options) -> methods.Method:
+    """ADSQ with a semantic layer of 6 features in every network."""
+    above = models.mlp((6,), hidden=(), dim=8)
+    below = models.mlp((CLASSES,), hidden=(32,), dim=6), network(6)
+    numbers = {**_OF_ADSQ, "semantic_dim": 6, "semantic_weight": 0.5}
+    networks = (with_semantic_layer(each, above) for each in below)
+    return methods.adsq(*networks, **{**numbers, **options})
 
 
 @functools.cache
@@ -132,6 +145,7 @@ METHODS = {
     "dqn_ste": dqn_ste,
     "triplet_quantization": triplet_quantization,
     "adsq": adsq,
+    "adsq_semantic": adsq_semantic,
     "deepquan": deepquan,
 }
 """Every method at toy size; a new one is tested by adding a row."""
@@ -151,6 +165,7 @@ WEIGHTS = {
         "balance_weight",
         "label_code_weight",
     ),
+    "adsq_semantic": ("semantic_weight", "likelihood_weight"),
     "deepquan": ("reconstruction_weight", "triplet_weight", "quantization_weight"),
 }
 """The weights in the loss of each."""

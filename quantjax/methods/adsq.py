@@ -9,9 +9,14 @@ Reconstruction (the full text could not be read): every equation and weight, the
 the codes, what follows what in the alternation, and which network answers at search. Nothing here
 is to be printed beside the paper's numbers as if it were the paper's.
 
+Inferred from DSEH, the paper that introduced the label network: the optional semantic layer ahead
+of the codes. ADSQ's abstract names a common semantic space beside the Hamming space, and these are
+DSEH's two; nothing else says that ADSQ has such a layer.
+
 Reference:
   Yang, Raymond, Sun, Long, Asymmetric Deep Semantic Quantization for Image Retrieval, IEEE Access
   2019, arXiv 1903.12493.
+  Li et al., Deep Joint Semantic-Embedding Hashing (DSEH), IJCAI 2018.
 """
 
 import functools
@@ -67,6 +72,38 @@ def closed_form_codes(
     return binary.sign(label_weight * label_features + u + v)
 
 
+def with_semantic_layer(below: Network, above: Network) -> Network:
+    """Puts a semantic layer into a network: its code is computed from its semantic features.
+
+    Args:
+      below: Inputs -> [B, S]; tanh of it are the semantic features.
+      above: Semantic features [B, S] -> [B, bits].
+
+    Returns:
+      Inputs -> [B, S + bits]: what `below` returns, then what `above` does, as `adsq` takes them.
+    """
+
+    def init(key, example):
+        keys = jax.random.split(key)
+        params, net_state = below.init(keys[0], example)
+        output, _ = below.apply(params, net_state, example, train=False)
+        of_code = above.init(keys[1], jnp.tanh(output))
+        return {"semantic": params, "code": of_code[0]}, {"semantic": net_state, "code": of_code[1]}
+
+    def apply(params, net_state, x, *, train, key=None):
+        keys = (None, None) if key is None else jax.random.split(key)
+        semantic, of_semantic = below.apply(
+            params["semantic"], net_state["semantic"], x, train=train, key=keys[0]
+        )
+        code, of_code = above.apply(
+            params["code"], net_state["code"], jnp.tanh(semantic), train=train, key=keys[1]
+        )
+        output = jnp.concatenate([semantic, code], axis=1)
+        return output, {"semantic": of_semantic, "code": of_code}
+
+    return Network(init, apply)
+
+
 def adsq(
     label_network: Network,
     image_network: Network,
@@ -82,6 +119,8 @@ def adsq(
     guide: Choice = first,
     query: Choice = both,
     database: Choice = both,
+    semantic_dim: int = 0,
+    semantic_weight: float = 1.0,
     inputs: Inputs = images,
 ) -> Method:
     """Builds the method: LabelNet alone, then the two image networks by turns, an epoch each.
@@ -98,14 +137,20 @@ def adsq(
     Means over pairs and rows in place of the reconstruction's sums make weights independent of
     batch and data set, and LabelNet shares q and r with the image networks.
 
+    With semantic_dim = S above 0 every network has S semantic features, G for LabelNet and P for an
+    image network, ahead of its code; J1 then has + p mean NLL(G G^T / 2), and J2 has
+    + p mean NLL(P G^T / 2), G held fixed. The layer and these terms are inferred from DSEH, which
+    has S = 512; its regression from codes to labels is left out, and tanh and means are ours.
+
     Ablations. No LabelNet: label_epochs = 0, label_code_weight = 0, guide = `second`. Shared
     weights: streams = ("first", "first"). No balance, no quantization, likelihood alone,
     difference alone: the other weights 0.
 
     Args:
       label_network: Multi-hot labels [B, L] float32 -> [B, bits]; the method applies tanh. The
-        paper's has three dense layers.
-      image_network: Inputs -> [B, bits]; the method applies tanh. Both image networks are this
+        paper's has three dense layers. With semantic features, [B, semantic_dim + bits]: see
+        `with_semantic_layer`.
+      image_network: Inputs -> the same; the method applies tanh. Both image networks are this
         one, initialised with keys of their own.
       bits: Length of a code.
       label_epochs: Epochs that train LabelNet before the image networks begin.
@@ -118,26 +163,32 @@ def adsq(
       guide: Of F and the other network's embeddings, what the likelihood compares with.
       query: Of u and v, what encodes a query; `first` and `database=second` is asymmetric.
       database: Of u and v, what encodes an item of the database.
+      semantic_dim: S, semantic features ahead of the code; 0 for no such layer.
+      semantic_weight: p.
       inputs: What of a batch the image networks see: `images` or `features`.
 
     Returns:
       The method; params {"label_net", *streams}, state {"nets", "embeddings", "codes", "label",
-      "present"}, all but "nets" tables of the training rows.
+      "present"}, and "semantic", LabelNet's G, if semantic_dim is above 0; all but "nets" are
+      tables of the training rows.
 
     Raises:
-      ValueError: if bits or label_epochs are not possible, or a stream is called "label_net".
+      ValueError: if bits, label_epochs or semantic_dim are not possible, or a stream is called
+        "label_net"; when traced, if a network's output has another width.
     """
-    if bits < 1 or label_epochs < 0:
+    if bits < 1 or label_epochs < 0 or semantic_dim < 0:
         raise InputError(
-            f"bits must be 1 or more and label_epochs 0 or more, got {bits} and {label_epochs}"
+            "bits must be 1 or more and label_epochs 0 or more, and semantic_dim, too, got "
+            f"{bits}, {label_epochs} and {semantic_dim}"
         )
     if "label_net" in streams:
         raise InputError(f"streams must have names other than label_net, got {streams}")
     networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
     inputs_of = {"label_net": _label_vectors, **dict.fromkeys(streams, inputs)}
-    embed = functools.partial(_embed, networks, inputs_of)
+    embed = functools.partial(_embed, networks, inputs_of, semantic_dim, bits)
     weights = {
         "likelihood": likelihood_weight,
+        "semantic_likelihood": semantic_weight,
         "difference": difference_weight,
         "quantization_error": quantization_weight,
         "imbalance": balance_weight,
@@ -154,17 +205,20 @@ def adsq(
         codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
         label = rows["label"].astype(state["label"].dtype)
         tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
+        if semantic_dim:
+            tables["semantic"] = rows["semantic"]
         return params, {**state, **tables}
 
     def embed_by(choice):
         def embed_images(params, state, batch):
             nets = state["nets"]
-            return choice(*(embed(name, params, nets, batch, train=False)[0] for name in streams))
+            found = (embed(name, params, nets, batch, train=False) for name in streams)
+            return choice(*(code for _, code, _ in found))
 
         return embed_images
 
     return Method(
-        init=functools.partial(_init, networks, inputs_of, bits),
+        init=functools.partial(_init, networks, inputs_of, semantic_dim, bits),
         phases=(
             Phase(
                 name="labels",
@@ -188,7 +242,7 @@ def adsq(
     )
 
 
-def _init(networks, inputs_of, bits, key, batch, num_rows):
+def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
     params, nets = {}, {}
     for number, (name, network) in enumerate(networks.items()):
         key_of_one = jax.random.fold_in(key, number)
@@ -200,6 +254,8 @@ def _init(networks, inputs_of, bits, key, batch, num_rows):
         "label": jnp.zeros((num_rows, batch["label"].shape[1]), batch["label"].dtype),
         "present": jnp.zeros(num_rows, bool),
     }
+    if semantic_dim:
+        state["semantic"] = jnp.zeros((num_rows, semantic_dim))
     return params, state
 
 
@@ -207,15 +263,22 @@ def _label_vectors(batch):
     return batch["label"].astype(jnp.float32)
 
 
-def _embed(networks, inputs_of, name, params, nets, batch, **options):
+def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, **options):
+    """Returns semantic features [B, S], relaxed codes [B, bits], and the network's state."""
     x = inputs_of[name](batch)
     output, net_state = networks[name].apply(params[name], nets[name], x, **options)
-    return jnp.tanh(output), net_state
+    if output.shape[1:] != (semantic_dim + bits,):
+        raise InputError(
+            f"network {name} must return [B, {semantic_dim + bits}], semantic_dim + bits, got "
+            f"{output.shape}"
+        )
+    semantic, code = jnp.split(jnp.tanh(output), [semantic_dim], axis=1)
+    return semantic, code, net_state
 
 
 def _label_loss(embed, weights, params, state, batch, context):
     nets = state["nets"]
-    f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
+    semantic, f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
     everyone = context.gather(f)
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     terms = {
@@ -223,12 +286,15 @@ def _label_loss(embed, weights, params, state, batch, context):
         "quantization_error": jnp.mean(losses.sign_error(f)),
         "imbalance": jnp.sum(losses.bit_balance(everyone)),
     }
+    if "semantic" in state:
+        pairs = losses.pairwise_likelihood(semantic, context.gather(semantic), similar)
+        terms["semantic_likelihood"] = jnp.mean(pairs)
     return _total(weights, terms), ({**state, "nets": {**nets, "label_net": net_state}}, terms)
 
 
 def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, context):
     nets = state["nets"]
-    u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
+    semantic, u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
     v = state["embeddings"][fixed]
     features = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
@@ -241,13 +307,19 @@ def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, con
         ),
         "imbalance": jnp.sum(losses.bit_balance(context.gather(u))),
     }
+    if "semantic" in state:
+        pairs = losses.pairwise_likelihood(semantic, state["semantic"], similar)
+        terms["semantic_likelihood"] = mean(pairs)
     return _total(weights, terms), ({**state, "nets": {**nets, trained: net_state}}, terms)
 
 
 def _collect(embed, params, state, batch):
     nets = state["nets"]
-    found = {name: embed(name, params, nets, batch, train=False)[0] for name in nets}
-    return {"embeddings": found, "label": batch["label"]}
+    found = {name: embed(name, params, nets, batch, train=False) for name in nets}
+    rows = {"embeddings": {name: code for name, (_, code, _) in found.items()}}
+    if "semantic" in state:
+        rows["semantic"], _, _ = found["label_net"]
+    return {**rows, "label": batch["label"]}
 
 
 def _total(weights, terms):

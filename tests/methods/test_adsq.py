@@ -140,6 +140,91 @@ def test_an_image_phase_is_its_formula(rng):
     assert metrics.keys() == {"likelihood", "difference", "quantization_error", "imbalance"}
 
 
+def passing(params, state, x, *, train, key=None):
+    return params["scale"] * x, state
+
+
+def test_semantic_features_add_their_likelihood(rng):
+    """Both phases against the formula in float64: two semantic features ahead of three bits."""
+    identity = toy.models.Network(lambda key, example: ({"scale": jnp.float32(1)}, {}), passing)
+    numbers = {"bits": 3, "label_epochs": 1, "label_code_weight": 1.0, "semantic_dim": 2}
+    zero = dict.fromkeys(
+        ("likelihood_weight", "difference_weight", "quantization_weight", "balance_weight"), 0.0
+    )
+    method = adsq(identity, identity, **numbers, **zero, semantic_weight=0.3)
+    # Labels are what LabelNet sees: its semantic features are tanh of the first two.
+    label = np.eye(5)[[0, 1, 1, 2]]
+    x, table = rng.normal(size=(4, 5)), rng.normal(size=(6, 2))
+    table_label = np.eye(5)[[0, 1, 2, 2, 1, 0]]
+    state = {
+        "nets": {"label_net": {}, "first": {}, "second": {}},
+        "embeddings": dict.fromkeys(("label_net", "first", "second"), np.zeros((6, 3))),
+        "codes": np.ones((6, 3)),
+        "label": table_label,
+        "present": np.arange(6) < 5,
+        "semantic": table,
+    }
+    state = jax.tree.map(jnp.asarray, state)
+    params = {name: {"scale": jnp.float32(1)} for name in ("label_net", "first", "second")}
+    batch = {"image": jnp.asarray(x), "label": jnp.asarray(label), "index": jnp.arange(4)}
+    context = toy.methods.Context(jax.random.key(0), 0, 0, lambda x: x, lambda x: x)
+
+    def likelihood(a, b, similar):
+        theta = a @ b.T / 2
+        return np.log1p(np.exp(theta)) - similar * theta
+
+    g, p = np.tanh(label[:, :2]), np.tanh(np.float64(x[:, :2]))
+    due = {
+        "labels": likelihood(g, g, label @ label.T > 0),
+        "first": likelihood(p, table[:5], label @ table_label[:5].T > 0),
+    }
+    for phase in method.phases[:2]:
+        total, (_, metrics) = phase.loss(params, state, batch, context)
+        assert float(metrics["semantic_likelihood"]) == pytest.approx(due[phase.name].mean(), 1e-5)
+        assert float(total) == pytest.approx(0.3 * due[phase.name].mean(), 1e-5)
+
+
+def test_a_semantic_layer_trains_and_its_table_is_what_labelnet_says(mesh):
+    method = toy.adsq_semantic()
+    experiment = toy.experiment(method, num_epochs=10)
+    start = jax.tree.map(np.asarray, train.initialize(experiment, mesh).params)
+    result = train.fit(experiment, mesh=mesh, log_every=4)
+    for name in ("label_net", "first", "second"):
+        for part in ("semantic", "code"):
+            assert not equal(start[name][part], result.state.params[name][part])
+    tables, num = result.state.state, len(experiment.splits.train)
+    assert tables["semantic"].shape == (1024, 6)
+    label = experiment.splits.source.labels[experiment.splits.train]
+    of_label_net = result.state.params["label_net"]["semantic"]
+    below = toy.models.mlp((toy.CLASSES,), hidden=(32,), dim=6)
+    output, _ = below.apply(
+        of_label_net,
+        tables["nets"]["label_net"]["semantic"],
+        jnp.asarray(label, jnp.float32),
+        train=False,
+    )
+    np.testing.assert_allclose(tables["semantic"][:num], np.tanh(output), atol=1e-5)
+    for phase in method.phases:
+        of_phase = [each for each in result.history if each.get("phase") == phase.name]
+        first_value, *_, last_value = (each["semantic_likelihood"] for each in of_phase)
+        assert last_value < first_value - 0.02
+
+
+def test_without_a_semantic_layer_nothing_is_left_of_it(mesh):
+    ends = [
+        train.fit(toy.experiment(toy.adsq(**options), num_epochs=4), mesh=mesh)
+        for options in ({}, {"semantic_weight": 7.0})
+    ]
+    assert equal(ends[0].state, ends[1].state)
+    assert "semantic" not in ends[0].state.state
+    assert "semantic_likelihood" not in ends[0].history[-1]
+
+
+def test_a_network_without_room_for_semantic_features_is_refused(mesh):
+    with pytest.raises(ValueError, match=r"must return \[B, 12\], semantic_dim \+ bits, got"):
+        train.fit(toy.experiment(toy.adsq(semantic_dim=4), num_epochs=1), mesh=mesh)
+
+
 def test_shared_weights_are_one_network(mesh):
     method = toy.adsq(streams=("first", "first"))
     experiment = toy.experiment(method, num_epochs=4)
@@ -199,7 +284,8 @@ def test_balance_lowers_the_imbalance_of_bits(mesh):
     ("options", "message"),
     [
         ({"bits": 0}, "bits must be 1 or more"),
-        ({"label_epochs": -1}, "label_epochs 0 or more, got 8 and -1"),
+        ({"label_epochs": -1}, "label_epochs 0 or more, and .* got 8, -1 and 0"),
+        ({"semantic_dim": -1}, "got 8, 2 and -1"),
         ({"streams": ("label_net", "second")}, "names other than label_net"),
     ],
 )
