@@ -259,13 +259,16 @@ def _advice(name, labels, due):
 
 
 def _held_by_jax(name, ids):
-    """Returns ids in JAX's default integer type, which refuses what it would cut."""
-    most = jnp.iinfo(jax.dtypes.canonicalize_dtype(int)).max
-    if isinstance(ids, np.ndarray) and ids.size and not -most - 1 <= ids.min() <= ids.max() <= most:
-        raise InputError(
-            f"{name} must be class ids that JAX holds, up to {most}, got {ids.min()} to "
-            f"{ids.max()}; renumber them with np.unique({name}, return_inverse=True); "
-            "evaluate.relevance takes larger ones"
-        )
+    """Returns ids in JAX's default integer type, and refuses those that it would cut."""
+    type_of_jax = jax.dtypes.canonicalize_dtype(int)
+    most = jnp.iinfo(type_of_jax).max
+    if ids.size and not np.can_cast(ids.dtype, type_of_jax) and _values_are_known(ids):
+        least, largest = np.asarray(ids).min(), np.asarray(ids).max()
+        if not -most - 1 <= least <= largest <= most:
+            raise InputError(
+                f"{name} must be class ids that JAX holds, up to {most}, got {least} to {largest}; "
+                f"renumber them with np.unique({name}, return_inverse=True); evaluate.relevance "
+                "takes larger ones"
+            )
     # Unsigned ids too, for JAX compares uint64 with int64 in floats.
     return jnp.asarray(ids).astype(int)

@@ -232,6 +232,8 @@ def test_large_ids_are_told_apart():
         larger = np.array([2**53 + 1, 2**53, 2**32 + 7, 7])
         for one in (larger, larger.astype(np.uint64)):
             np.testing.assert_array_equal(labels.same_class(one, larger), np.eye(4, dtype=bool))
+        held = jnp.asarray(larger)
+    refusal(lambda ids: labels.same_class(ids, ids), held)
     grades = evaluate.relevance(larger, larger).grades(slice(None))
     np.testing.assert_array_equal(grades.sum(axis=1), [1, 1, 1, 1])
 
