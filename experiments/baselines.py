@@ -21,8 +21,9 @@ def baselines(
     """Lists product quantization of pixels and of the untrained network, and the class-id code.
 
     Codes are as long as the trained method's. The class-id code is left out, saying so, where
-    training images have no label or several; pixels, where they are more than 2 GiB. Of several
-    processes the first alone measures pixels, as it has to hold all of them.
+    training images have no label or several; pixels, where they are more than 2 GiB or the source
+    has no images; all, where queries or database have no labels. Of several processes the first
+    alone measures pixels, as it has to hold all of them.
 
     Args:
       experiment: Gives split, method, preprocessing and seed.
@@ -34,7 +35,12 @@ def baselines(
     """
     found = {}
     splits = experiment.splits
-    if (due := _pixel_bytes(splits)) > _MOST_BYTES:
+    if (line := evaluate.unmeasured(splits)) is not None:
+        console.say(f"baselines: left out, {line}")
+        return found
+    if (due := _pixel_bytes(splits)) is None:
+        console.say("pq on pixels: left out, the source has no images")
+    elif due > _MOST_BYTES:
         console.say(
             f"pq on pixels: left out, they are {due / 2**30:.1f} GiB, more than "
             f"{_MOST_BYTES / 2**30:.0f}"
@@ -138,7 +144,10 @@ def class_id_code(
 
 
 def _pixel_bytes(splits):
-    pixels = splits.source[splits.train[:1]]["image"].size
+    batch = splits.source[splits.train[:1]]
+    if "image" not in batch:
+        return None
+    pixels = batch["image"].size
     rows = len(splits.train) + len(splits.query) + len(splits.database)
     return rows * pixels * np.dtype(np.float32).itemsize
 

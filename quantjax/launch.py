@@ -129,6 +129,7 @@ def run(
     title: str,
     workdir: str | pathlib.Path | None = None,
     allow_query_overlap: bool = False,
+    max_equal_images: float = 0.01,
     validate_every: int = 0,
     debug: bool = False,
     **options: Any,
@@ -142,6 +143,8 @@ def run(
       title: What the method's rows are called.
       workdir: Made if it is not there; `runs/NAME-DIGEST` when None.
       allow_query_overlap: Goes on although queries are in another list; results say so.
+      max_equal_images: Share of the queries that may have an equal image in another list; the names
+        of all equal images are written into the workdir's equal_images.txt.
       validate_every: Epochs between two measurements by validation queries, 0 for none.
       debug: Whether a baseline that fails shows its traceback too.
       **options: Further ones of `train.fit`.
@@ -163,6 +166,7 @@ def run(
             "split": experiment.splits.digest,
             "validate_every": validate_every,
             "allow_query_overlap": allow_query_overlap,
+            "max_equal_images": max_equal_images,
             **options,
         }
     )
@@ -170,10 +174,18 @@ def run(
     with folders.held_by_all(workdir):
         processes.from_first(functools.partial(folders.claim, workdir, about))
         console.announce(experiment, workdir)
-        for line in left_out:
+        for line in [*left_out, *data.label_notes(experiment.splits)]:
             console.say(f"note: {line}")
-        audited = data.audit(experiment.splits, allow_query_overlap=allow_query_overlap)
+        listing = workdir / "equal_images.txt"
+        audited = data.audit(
+            experiment.splits,
+            allow_query_overlap=allow_query_overlap,
+            max_equal_images=max_equal_images,
+            listing=listing,
+        )
         console.report_audit(audited)
+        if listing.exists():
+            console.say(f"equal images are listed in {listing}")
         mesh = parallel.data_mesh()
         with (
             console.progress(experiment) as report,
@@ -204,6 +216,8 @@ def run(
             name=title,
             audited=audited,
         )
+        for line in retrieval.unmeasured:
+            console.say(line)
         if processes.is_first():  # ahead of the baselines, which may need more memory than there is
             index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
         same = {
@@ -304,6 +318,9 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
     "profile": (flags.DEFINE_string, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (flags.DEFINE_bool, False, "Measure although queries leak."),
+    "max_equal_images": (
+        flags.DEFINE_float, 0.01, "Share of queries that may have an equal image in another list."
+    ),
 }  # fmt: skip
 _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "coordinator": (flags.DEFINE_string, None, "HOST:PORT of process 0, to start by hand."),

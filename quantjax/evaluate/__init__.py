@@ -8,7 +8,13 @@ from quantjax.evaluate.bootstrap import (
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.files import read_results, write_results
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
-from quantjax.evaluate.method import Retrieval, evaluate_method, measure_validation, task_of
+from quantjax.evaluate.method import (
+    Retrieval,
+    evaluate_method,
+    measure_validation,
+    task_of,
+    unmeasured,
+)
 from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Comparison, Number, Results, compare
@@ -38,6 +44,7 @@ __all__ = [
     "relevance",
     "resampled_means",
     "task_of",
+    "unmeasured",
     "usage_of",
     "watch",
     "write_results",

@@ -1,5 +1,6 @@
 """A method, measured on a split: with codes, with codes on both sides, and without any."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from jax.sharding import Mesh
 
 from quantjax import embedding, metrics, processes
 from quantjax.data.audit import Audit, audit
+from quantjax.data.class_counts import num_labels
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
@@ -21,20 +23,42 @@ def task_of(splits: Splits, asked: str = "query") -> str:
     return f"{asked} of {splits.digest} {splits.source_digest or ''}".strip()
 
 
+def unmeasured(splits: Splits, asked: str = "query") -> str | None:
+    """Returns why a search cannot be measured by labels, or None if it can.
+
+    Labels tell which items are relevant, so queries and database need some. A row without a label
+    is relevant to no query, and as a query it counts as 0.
+
+    Args:
+      splits: Whose lists these are.
+      asked: The list that asks: "query" searches the database, "validation" what that searches.
+    """
+    labels = splits.source.labels
+    for name in (asked, "database" if asked == "query" else "validation_database"):
+        rows = getattr(splits, name)
+        if len(rows) and not num_labels(labels[rows]).any():
+            return f"nothing is measured: none of the {len(rows)} {name} rows has a label"
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        return "nothing is measured: there is one class, so every item is relevant to every query"
+    return None
+
+
 class Retrieval(NamedTuple):
     """A method, measured.
 
     Attributes:
-      results: One for each distance, and for the validation queries.
+      results: One for each distance, and for the validation queries; none where labels are missing.
       codec: The method's codec.
       codes: Codes of the database, [N, num_bytes] uint8, in the order of `splits.database`.
       audit: What was found about the split.
+      unmeasured: A line for each list of queries that labels cannot measure, saying why.
     """
 
     results: list[Results]
     codec: Codec
     codes: np.ndarray
     audit: Audit
+    unmeasured: tuple[str, ...] = ()
 
 
 def evaluate_method(
@@ -50,6 +74,9 @@ def evaluate_method(
     audited: Audit | None = None,
 ) -> Retrieval:
     """Audits, embeds and codes a split, and measures what quantization costs.
+
+    Queries and database need no labels: without them the database is coded all the same, and the
+    result says what was not measured.
 
     Args:
       method: What was trained, or not yet.
@@ -81,32 +108,31 @@ def evaluate_method(
             side, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
         )
 
-    queries = embedded(method.embed_query, splits.query)
     database = embedded(method.embed, splits.database)
     codes = encode(codec, database, mesh=mesh)
+    asks = ("query", "validation") if len(splits.validation) else ("query",)
+    missing = {asked: unmeasured(splits, asked) for asked in asks}
     labels = splits.source.labels
 
-    def measured(codec, codes, name, distance):
-        return evaluate(
-            codec,
-            queries,
-            codes,
-            labels[splits.query],
-            labels[splits.database],
-            name=name,
-            distance=distance,
+    results: list[Results] = []
+    if missing["query"] is None:
+        queries = embedded(method.embed_query, splits.query)
+        search = functools.partial(
+            evaluate,
+            queries=queries,
+            query_labels=labels[splits.query],
+            database_labels=labels[splits.database],
             measures=measures,
             mesh=mesh,
             task=task_of(splits),
         )
-
-    kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
-    results = [measured(codec, codes, name, kind) for kind in kinds]
-    metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: by their angle
-    plain = FloatCodec(database.shape[1], metric=metric)
-    stored = encode(plain, database, mesh=mesh)
-    results.append(measured(plain, stored, f"{name} float", "float"))
-    if len(splits.validation):
+        kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
+        results = [search(codec, codes=codes, name=name, distance=kind) for kind in kinds]
+        metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: their angle
+        plain = FloatCodec(database.shape[1], metric=metric)
+        stored = encode(plain, database, mesh=mesh)
+        results.append(search(plain, codes=stored, name=f"{name} float", distance="float"))
+    if missing.get("validation", "none") is None:
         held = None
         if splits.validation_searches is None:
             held = codes[np.isin(splits.database, splits.validation_database)]
@@ -123,7 +149,8 @@ def evaluate_method(
                 codes=held,
             )
         )
-    return Retrieval(results, codec, codes, audited)
+    lines = tuple(line for line in missing.values() if line is not None)
+    return Retrieval(results, codec, codes, audited, lines)
 
 
 def measure_validation(
@@ -152,8 +179,11 @@ def measure_validation(
       codes: Of `splits.validation_database`, if they are there already.
 
     Raises:
-      ValueError: if the codebooks do not exist yet.
+      ValueError: if the codebooks do not exist yet, or validation rows or what they search have no
+        labels.
     """
+    if (line := unmeasured(splits, "validation")) is not None:
+        raise InputError(line)
     codec = processes.on_host(method.codec(params, state))
 
     def embedded(side, rows):

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from quantjax import embedding, processes
 from quantjax.data.protocols import Splits
 from quantjax.evaluate.evaluation import encode
-from quantjax.evaluate.method import measure_validation
+from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.methods.base import Batch, Method
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
 from quantjax.quantizers.usage import perplexity
@@ -37,7 +37,7 @@ def watch(
       splits: Training rows to code, and validation queries.
       preprocess: `batch -> batch` on device.
       mesh: From `parallel.data_mesh`.
-      validate: Whether to ask the validation queries, if there are any.
+      validate: Whether to ask the validation queries, if there are any and they have labels.
 
     Returns:
       "codebook_perplexity" (mean over the codebooks, from 1 to K) and "dead_codewords" (of all
@@ -53,7 +53,7 @@ def watch(
         method.embed, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
     )
     found = usage_of(codec, encode(codec, x))
-    if validate and len(splits.validation):
+    if validate and len(splits.validation) and unmeasured(splits, "validation") is None:
         measured = measure_validation(
             method, params, state, splits, preprocess=preprocess, mesh=mesh
         )
