@@ -20,6 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from quantjax.data.sources import column
 from quantjax.errors import InputError, InputTypeError
 
 Transform = Callable[[jax.Array, jax.Array], jax.Array]
@@ -51,9 +52,10 @@ def on_images(transform: Transform) -> Callable[[jax.Array, Batch], Batch]:
       transform: `(key, images) -> images`.
 
     Returns:
-      `(key, batch) -> batch`, with "image" replaced and every other column as it came.
+      `(key, batch) -> batch`, with "image" replaced and every other column as it came. It raises
+      ValueError where a batch has no images.
     """
-    return lambda key, batch: {**batch, "image": transform(key, batch["image"])}
+    return lambda key, batch: {**batch, "image": transform(key, column(batch, "image"))}
 
 
 def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
@@ -99,7 +101,7 @@ def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[B
         raise InputError(
             f"mean and std must be equally long and std positive, got {mean} and {std}"
         )
-    return lambda batch: {**batch, "image": standardize(batch["image"], mean=mean, std=std)}
+    return lambda batch: {**batch, "image": standardize(column(batch, "image"), mean=mean, std=std)}
 
 
 def flips() -> Callable[[Batch], Batch]:
@@ -111,7 +113,7 @@ def flips() -> Callable[[Batch], Batch]:
     """
 
     def views(batch):
-        images = batch["image"]
+        images = column(batch, "image")
         _check_images(images)
         return {**batch, "image": jnp.stack([images, images[:, :, ::-1]], axis=1)}
 
@@ -143,7 +145,7 @@ def ten_crop(size: tuple[int, int]) -> Callable[[Batch], Batch]:
         raise InputError(f"size must be a positive height and width, got {size}")
 
     def views(batch):
-        images = batch["image"]
+        images = column(batch, "image")
         _check_images(images)
         down, right = images.shape[1] - height, images.shape[2] - width
         if down < 0 or right < 0:

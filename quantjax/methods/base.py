@@ -6,22 +6,33 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.errors import InputError
+
 Batch = dict[str, jax.Array]
-"""Arrays of B rows: image [B, H, W, C], label [B, L] multi-hot, index [B], mask [B]; views are
-one more axis, [B, V, ...]."""
+"""Arrays of B rows: image [B, H, W, C] or feature [B, F] or both, label [B, L] multi-hot (L is 0
+where no row has a label), index [B], mask [B]; views are one more axis, [B, V, ...]."""
 
 Inputs = Callable[[Batch], jax.Array]
 """What of a batch the network sees: `images`, `features`, or a function of the user's."""
 
 
 def images(batch: Batch) -> jax.Array:
-    """Returns the batch's images, [B, H, W, C]."""
-    return batch["image"]
+    """Returns the batch's images, [B, H, W, C]; raises ValueError if it has none."""
+    return _column(batch, "image")
 
 
 def features(batch: Batch) -> jax.Array:
-    """Returns the batch's column "feature", [B, F]."""
-    return batch["feature"]
+    """Returns the batch's column "feature", [B, F]; raises ValueError if it has none."""
+    return _column(batch, "feature")
+
+
+def _column(batch, name):
+    if name not in batch:
+        raise InputError(
+            f"the batch has no {name}, its columns are {', '.join(batch)}; a method takes "
+            "inputs=methods.images, inputs=methods.features, or a function of the batch"
+        )
+    return batch[name]
 
 
 class Collectives(NamedTuple):
@@ -158,6 +169,10 @@ class Method(_MethodFields):
         return (), self._asdict()
 
 
+_AXES = {"image": 4, "feature": 2}
+"""Columns that may have views, and their axes without."""
+
+
 def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
     """Lets a function of one image per row take V views, and averages what it returns.
 
@@ -165,20 +180,21 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
       function: `(params, state, batch) -> pytree of [B, ...]`, which never sees views.
 
     Returns:
-      The same function for images [B, H, W, C] or views [B, V, H, W, C] (ten-crop, say).
+      The same function for images [B, H, W, C] or views [B, V, H, W, C] (ten-crop, say), and for
+      features [B, F] or views [B, V, F]. Columns without views are repeated for each view.
     """
 
     def averaged(params, state, batch):
-        image = batch.get("image")
-        if image is None or image.ndim != 5:
+        viewed = columns_with_views(batch)
+        if not viewed:
             return function(params, state, batch)
-        rows, views = image.shape[:2]
+        rows, views = batch[viewed[0]].shape[:2]
         folded = {
-            name: jnp.repeat(column, views, axis=0)
+            name: column.reshape(rows * views, *column.shape[2:])
+            if name in viewed
+            else jnp.repeat(column, views, axis=0)
             for name, column in batch.items()
-            if name != "image"
         }
-        folded["image"] = image.reshape(rows * views, *image.shape[2:])
         out = function(params, state, folded)
         return jax.tree.map(lambda y: y.reshape(rows, views, *y.shape[1:]).mean(1), out)
 
@@ -186,13 +202,30 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def first_view(batch: Batch) -> Batch:
-    """Returns the batch with one view of each image, the first: what an `init` and training see.
+    """Returns the batch with one view of each row, the first: what an `init` and training see.
 
     Args:
-      batch: Its image, if it has one, is [B, H, W, C], or views [B, V, H, W, C].
+      batch: Its image is [B, H, W, C], or views [B, V, H, W, C]; its feature [B, F] or [B, V, F].
 
     Returns:
-      The batch with image [B, H, W, C].
+      The batch with image [B, H, W, C] and feature [B, F], of these the ones that it has.
     """
-    image = batch.get("image")
-    return batch if image is None or image.ndim != 5 else {**batch, "image": image[:, 0]}
+    return {**batch, **{name: batch[name][:, 0] for name in columns_with_views(batch)}}
+
+
+def columns_with_views(batch: Batch) -> list[str]:
+    """Returns the names of the columns of views: images of five axes, features of three.
+
+    Args:
+      batch: Its image is [B, H, W, C] or [B, V, H, W, C]; its feature [B, F] or [B, V, F].
+
+    Raises:
+      ValueError: if two columns have different numbers of views.
+    """
+    viewed = [
+        name for name, axes in _AXES.items() if name in batch and batch[name].ndim == axes + 1
+    ]
+    if len({batch[name].shape[1] for name in viewed}) > 1:
+        shapes = ", ".join(f"{name} {batch[name].shape}" for name in viewed)
+        raise InputError(f"columns must have as many views each, got {shapes}")
+    return viewed

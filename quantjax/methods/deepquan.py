@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from quantjax import losses
 from quantjax.errors import InputError
 from quantjax.losses.vectors import squared_distances, widen
-from quantjax.methods.base import Batch, Inputs, Method, Phase, Refresh
+from quantjax.methods.base import Batch, Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, packing, product
 
@@ -61,7 +61,8 @@ def equal(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def flat_images(batch: Batch) -> jax.Array:
     """Returns the batch's images as rows [B, H W C]."""
-    return batch["image"].reshape(len(batch["image"]), -1)
+    x = images(batch)
+    return x.reshape(len(x), -1)
 
 
 def weighted_triplets(

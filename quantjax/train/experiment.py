@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from quantjax import embedding, methods, parallel
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
-from quantjax.methods.base import Batch, Method, first_view
+from quantjax.methods.base import Batch, Method, columns_with_views, first_view
 
 
 def _no_augment(key, batch):
@@ -136,8 +136,7 @@ def _prepare(augment, preprocess, seed):
         augmented = augment(key(seed, "augment", train_state.step), batch)
         prepared = preprocess(augmented)
         # A loss wants the views of sampler and augment; those of preprocess are for embedding.
-        has_views = "image" in augmented and augmented["image"].ndim == 5
-        return prepared if has_views else first_view(prepared)
+        return prepared if columns_with_views(augmented) else first_view(prepared)
 
     return prepare
 
