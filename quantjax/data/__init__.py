@@ -21,6 +21,7 @@ from quantjax.data.listed_paths import by_name
 from quantjax.data.lists import file_lists
 from quantjax.data.locate import locate
 from quantjax.data.neighbours import Neighbours, nearest_neighbours
+from quantjax.data.photo_files import from_photos
 from quantjax.data.photos import Photos
 from quantjax.data.protocols import (
     Splits,
@@ -70,6 +71,7 @@ __all__ = [
     "final",
     "from_arrays",
     "from_features",
+    "from_photos",
     "from_records",
     "from_tfds",
     "image_folder",

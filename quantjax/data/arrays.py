@@ -42,7 +42,7 @@ def _one_hot(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
     return (class_ids[:, None] == np.arange(num_classes)).astype(np.uint8)
 
 
-def _multi_hot(
+def as_multi_hot(
     label: np.ndarray | None, *, num_rows: int, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels as [N, L] uint8, copied only where they are not that already, and the classes.
@@ -164,7 +164,7 @@ def from_arrays(
     if not content:
         raise InputError("from_arrays needs image=IMAGES or feature=FEATURES, got neither")
     num_rows = len(content[0])
-    label, classes = _multi_hot(label, num_rows=num_rows, classes=classes)
+    label, classes = as_multi_hot(label, num_rows=num_rows, classes=classes)
     for name, array in columns.items():
         if name in ("index", "mask"):
             raise InputError(f"column {name} would hide the batch's own {name}; rename it")

@@ -43,6 +43,10 @@ class TfdsSource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def name_of(self, row: int) -> str:
+        """Returns the set, split and place of a row."""
+        return self.records.name_of(row)
+
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         names = [self.records.name_of(row) for row in rows.ravel()]
@@ -66,7 +70,7 @@ def from_tfds(
     data_dir: str | Path | None = None,
     size: int | None = None,
     image: str = "image",
-    label: str = "label",
+    label: str | None = "label",
 ) -> TfdsSource:
     """Returns a set that TFDS has prepared, its splits one after another; downloads nothing.
 
@@ -86,7 +90,8 @@ def from_tfds(
       image: Key of the images, an `Image` or a `Tensor` [H, W, C] of 8 bits, C 1 or 3; "a/b" is
         the key b of what is under a.
       label: Key of a `ClassLabel` or of a sequence of them, such as "objects/label"; what a
-        sequence repeats counts once.
+        sequence repeats counts once, and -1, TFDS's id of no label, gives a row without one. None
+        reads no labels.
 
     Raises:
       ModuleNotFoundError: if tensorflow-datasets, or Pillow, is not installed.
@@ -101,7 +106,7 @@ def from_tfds(
     folder = folder.expanduser().absolute()
     builder = find_builder(name, folder)
     shape = _image_shape(builder.info, image)
-    classes, several = _classes(builder.info, label)
+    classes, several = ((), True) if label is None else _classes(builder.info, label)
     splits = (split,) if isinstance(split, str) else tuple(split)
     records = open_records(builder, splits, folder)
     look_at_sizes = size is None and None in shape
@@ -166,14 +171,18 @@ def _classes(info: Any, key: str) -> tuple[tuple[str, ...], bool]:
     return tuple(feature.names), sequences == 1
 
 
-def _read_labels(records: Records, label: str, *, image: str | None) -> list[np.ndarray]:
+def _read_labels(records: Records, label: str | None, *, image: str | None) -> list[np.ndarray]:
     """Returns the class ids of each record; where images are named, checks that sizes agree."""
     num_rows, ids = int(records.starts[-1]), []
+    none = np.zeros(0, np.int64)
+    if label is None and image is None:
+        return [none] * num_rows
     first: tuple[str, tuple[int, ...]] | None = None
     for start in range(0, num_rows, _BATCH):
         rows = np.arange(start, min(start + _BATCH, num_rows))
         for row, record in zip(rows, records.read(rows), strict=True):
-            ids.append(np.asarray(_inside(record, label), np.int64).reshape(-1))
+            found = none if label is None else _inside(record, label)
+            ids.append(np.asarray(found, np.int64).reshape(-1))
             if image is not None:
                 name = records.name_of(row)
                 shape = _shape(_inside(record, image), name)
@@ -195,18 +204,21 @@ def _table(
     """Returns multi-hot labels [N, L] uint8, or class ids [N] of a table that would be too large.
 
     Raises:
-      ValueError: if an id is none of a class; -1 is TFDS's for an image without a label.
+      ValueError: if an id is none of a class and not -1, TFDS's id of no label; or if there is a -1
+        where the table would be too large.
     """
     class_ids = np.concatenate(ids)
     rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
-    wrong = np.flatnonzero((class_ids < 0) | (class_ids >= num_classes))
+    as_ids = not several and len(ids) * num_classes > _TABLE
+    least = 0 if as_ids else -1
+    wrong = np.flatnonzero((class_ids < least) | (class_ids >= num_classes))
     if wrong.size:
         raise InputError(
             f"label {class_ids[wrong[0]]} of {records.name_of(rows[wrong[0]])} is none of "
             f"its {num_classes} classes; leave out a split without labels"
         )
-    if not several and len(ids) * num_classes > _TABLE:
+    if as_ids:
         return class_ids
     table = np.zeros((len(ids), num_classes), np.uint8)
-    table[rows, class_ids] = 1
+    table[rows[class_ids >= 0], class_ids[class_ids >= 0]] = 1
     return table

@@ -89,6 +89,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
     Raises:
       ValueError: naming the argument and its shape, if it is none of these or the two differ in L.
     """
+    _check_labelled(query_labels, database_labels)
     queries = _checked("query_labels", query_labels)
     database = _checked("database_labels", database_labels)
     if queries.ndim != database.ndim:
@@ -108,6 +109,15 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
     _, first, which = np.unique(scalars, return_index=True, return_inverse=True)
     patterns = database[first].astype(np.float32)
     return Relevance(queries.astype(np.float32), patterns, which.astype(np.int32))
+
+
+def _check_labelled(query_labels, database_labels):
+    for name, labels in (("query_labels", query_labels), ("database_labels", database_labels)):
+        if getattr(labels, "shape", ())[1:] == (0,):
+            raise InputError(
+                f"{name} {labels.shape} hold no classes: without labels nothing is measured; "
+                "embedding and encode need none"
+            )
 
 
 def _distinct_ids(ids):

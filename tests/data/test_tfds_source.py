@@ -329,7 +329,6 @@ def test_an_unknown_split_names_the_others(folder, split):
         ({"image": "pair"}, "has FeaturesDict.* under pair"),
         ({"label": "text"}, "label must be the key of a ClassLabel, .* has Text.* under text"),
         ({"label": "objects"}, "has a sequence of FeaturesDict.* under objects"),
-        ({"label": "missing"}, r"label -1 of tiny_things/1\.0\.0 train\[\d+\] is none of its 3"),
         ({"size": 0}, "size must be 1 pixel or more, got 0"),
     ],
 )
@@ -337,6 +336,27 @@ def test_a_wrong_key_says_what_is_there(folder, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         from_tfds(NAME, split="train", data_dir=folder, **options)
     assert "\n" not in str(caught.value)
+
+
+def test_an_image_without_a_label_is_a_row_without_one(folder):
+    source = from_tfds(NAME, split="train", data_dir=folder, label="missing")
+    empty = np.flatnonzero(source.labels.sum(axis=1) == 0)
+    assert numbers_of(source)[empty].tolist() == [5]
+    assert source.name_of(int(empty[0])) == f"tiny_things/1.0.0 train[{empty[0]}]"
+    np.testing.assert_array_equal(np.delete(source.labels, empty, axis=0), [[1, 0, 0]] * 23)
+
+
+def test_a_set_too_large_for_a_table_must_have_labels(folder, monkeypatch):
+    monkeypatch.setattr("quantjax.data.tfds_source._TABLE", 1)
+    with pytest.raises(ValueError, match=r"label -1 of .* train\[\d+\] is none of"):
+        from_tfds(NAME, split="train", data_dir=folder, label="missing")
+
+
+@pytest.mark.parametrize("image", ["image", "wide"])
+def test_labels_need_not_be_read(folder, image):
+    source = from_tfds(NAME, split="train", data_dir=folder, label=None, image=image)
+    assert (source.classes, source.labels.shape) == ((), (24, 0))
+    assert source[np.array([1, 0])]["label"].shape == (2, 0)
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):

@@ -94,6 +94,15 @@ def test_what_cannot_be_measured_is_said(lists, asked, line):
     assert found == (line if line is None else f"nothing is measured: {line}")
 
 
+@pytest.mark.parametrize("side", ["query_labels", "database_labels"])
+def test_labels_of_no_class_are_refused_in_words(side):
+    labels = {"query_labels": np.eye(3)[:2], "database_labels": np.eye(3)}
+    labels[side] = labels[side][:, :0]
+    message = rf"{side} \(\d, 0\) hold no classes: without labels nothing is measured; emb"
+    with pytest.raises(ValueError, match=message):
+        evaluate.relevance(**labels)
+
+
 def test_one_label_on_each_side_can_be_measured():
     made = splits("query", "database")
     label = made.source.labels.copy()

@@ -92,8 +92,9 @@ def test_a_dropout_that_cannot_be_is_refused(dropout):
             [[0, 1]] * 3 + [[0, 0]] + [[1, 0]] * 8,
             "1 of 8 training rows have no class: 3; give",
         ),
+        (list(range(12)), "no two of the 8 training rows share a class"),
     ],
-    ids=["one class", "no class"],
+    ids=["one class", "no class", "no pair"],
 )
 def test_labels_that_teach_nothing_are_refused(wiring, label, message):
     numbers = {"num_epochs": 1, "batch_size": 4, "learning_rate": 0.1, "images_per_class": 2}
