@@ -199,11 +199,7 @@ def run(
                 after_epoch=_watcher(experiment, mesh, validate_every),
                 **options,
             )
-        if result.signal is not None:
-            console.say(
-                f"stopped by {signal.Signals(result.signal).name} at step "
-                f"{int(result.state.step)}; the same command goes on from there"
-            )
+        if result.signal is not None:  # which `fit` has said
             return _code(result.signal)
         console.say("evaluating")
         retrieval = evaluate.evaluate_method(

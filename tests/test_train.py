@@ -584,7 +584,7 @@ def test_a_loss_sees_the_views_of_augment_and_of_preprocess_the_first(experiment
 
 def test_batches_without_images_have_no_views():
     batch = {"feature": np.ones((3, 2))}
-    assert first_view(batch) is batch
+    assert first_view(batch)["feature"] is batch["feature"]
     out = over_views(lambda params, state, batch: 2 * batch["feature"])(None, None, batch)
     np.testing.assert_array_equal(out, 2 * batch["feature"])
 

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import pathlib
+import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -32,6 +33,7 @@ from quantjax.train.experiment import (
     initialize,
     make_prepare,
 )
+from quantjax.train.kept import Kept, carried, carrying, goes_on_from
 from quantjax.train.resume import about_run, claim, restored, validations
 from quantjax.train.step import all_finite, finite_leaves, leaf_names, make_step, paths, refresh
 
@@ -61,6 +63,7 @@ def fit(
     *,
     workdir: str | pathlib.Path | None = None,
     resume: bool = True,
+    state: TrainState | None = None,
     parallelize: Callable[..., Any] = parallel.sharded_step,
     mesh: Mesh | None = None,
     callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
@@ -70,13 +73,19 @@ def fit(
     after_epoch: AfterEpoch | None = None,
     skip_non_finite: bool = False,
     profile: tuple[int, int] | None = None,
+    raise_on_signal: bool = False,
 ) -> FitResult:
     """Trains an experiment to its end, or to a signal.
 
     With a workdir it saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and goes
-    on from the latest checkpoint there that is whole. A second signal stops at once. Several
-    processes call it alike, each reading the rows of its own devices; the first one writes.
-    Compiled programs are kept on disk, see `keep_programs`.
+    on from the latest checkpoint there that is whole. A signal, which is what interrupting a
+    notebook's cell sends, ends it after the step at work: it prints a line and returns. A second
+    signal stops at once. Several processes call it alike, each reading the rows of its own devices;
+    the first one writes. Compiled programs are kept on disk, see `keep_programs`.
+
+    Every error that leaves it, KeyboardInterrupt too, has the attributes `history`, the records up
+    to there, and `state`: without a workdir the train state at the end of the last epoch, which is
+    finite, in host memory; with one None, as `restore` reads it.
 
     Args:
       experiment: What to run.
@@ -84,6 +93,9 @@ def fit(
         when None.
       resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
         is refused rather than mixed with another run.
+      state: Where to go on from, such as `FitResult.state` or an error's `state`, and left as it
+        is. More epochs than before go on behind the last one, and the refresh that ended the run
+        stays. None starts at step 0, or from the workdir.
       parallelize: `parallel.sharded_step` or `parallel.pmapped_step`, or one of their arguments;
         augmentation and preprocessing are what it is to prepare.
       mesh: Devices to run on; all of them when None.
@@ -97,18 +109,21 @@ def fit(
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
         in the records, where it would stop the run.
       profile: First step and the one after the last of a trace in the workdir's folder "profile".
+      raise_on_signal: Whether a signal that stopped the run is raised once all is saved, so that
+        the cells behind do not run: KeyboardInterrupt for SIGINT, `interruption.Stopped` for
+        SIGTERM, whose `state` is then that of the last step.
 
     Returns:
       Final state, history, and the signal that stopped the run, if one did.
 
     Raises:
-      ValueError: if batch size, training rows, optimizers, a number or the workdir do not fit, the
-        method does not keep to its contract (see `methods.check`), or another run is at work in
-        the workdir.
+      ValueError: if batch size, training rows, optimizers, a number, the state or the workdir do
+        not fit, the method does not keep to its contract (see `methods.check`), or another run is
+        at work in the workdir.
       DamagedError: if there are checkpoints and none can be read.
       OSError: if a checkpoint or a record cannot be written.
       NonFiniteError: if a loss, gradient, parameter or state is not finite; the message names the
-        step, the array, such as net/dense/kernel, and the last good checkpoint.
+        step, the array, such as net/dense/kernel, and the last good checkpoint or state.
     """
     keep_programs()
     mesh = parallel.data_mesh() if mesh is None else mesh
@@ -123,6 +138,7 @@ def fit(
             "checkpoint_every": checkpoint_every,
             "keep": keep,
             "resume": resume,
+            "goes on from a state": state is not None,
             "skip_non_finite": skip_non_finite,
             "looks after epochs": after_epoch is not None,
             "jax": jax.__version__,
@@ -130,33 +146,19 @@ def fit(
     )
     folder = None if workdir is None else workdir / "checkpoints"
     writes = workdir is not None and processes.is_first()
-    phases = experiment.method.phases
+    kept = Kept(in_memory=workdir is None)
     with (
         interruption.watch() as caught,
         _held(experiment, workdir),
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
-        _last_good(store),
+        carried(kept, store),
     ):
-        train_state = restored(store, experiment, initialize(experiment, mesh), resume=resume)
-        step, epoch = int(train_state.step), int(train_state.epoch)
-        log_file = workdir / "metrics.jsonl" if workdir is not None and writes else None
-        if step == 0 and log_file is not None and log_file.exists():
-            warnings.warn(f"{folder} holds no checkpoint: starting at step 0 again", stacklevel=2)
-        if step >= per_epoch and log_file is not None and not log_file.exists():
-            warnings.warn(
-                f"{log_file} is gone: which checkpoint was the best is not known any more",
-                stacklevel=2,
-            )
-        journal = records.open_journal(
-            log_file,
-            callbacks if processes.is_first() else (),
-            step,
-            batch_size=experiment.batch_size,
-            leaves={
-                phase.name: leaf_names(train_state, phase, skip_non_finite=skip_non_finite)
-                for phase in phases
-            },
+        train_state = _started(experiment, mesh, store, state, resume=resume)
+        kept.take(train_state)
+        journal = _open_journal(
+            experiment, train_state, per_epoch, workdir, callbacks, skip_non_finite=skip_non_finite
         )
+        kept.history = journal.history
         store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
         steps = [
             parallelize(
@@ -164,58 +166,174 @@ def fit(
                 mesh,
                 make_prepare(experiment),
             )
-            for phase in phases
+            for phase in experiment.method.phases
         ]
-        agreement = processes.Agreement(mesh)
-        # A process that is alone waits for no batch once it is to stop; others would wait for it.
-        unless = None if processes.spans(mesh) else caught
-        tracing = _trace(workdir if writes else None, profile)
-        batches = _batches(experiment, mesh, step, per_epoch)
-        with prefetch.ahead(batches) as next_batch, tracing as trace:
-            stopped = agreement.say(caught())
-            while not stopped and epoch < experiment.num_epochs:
-                if step == (epoch + 1) * per_epoch:
-                    # A run that was stopped between the two has still to look at its epoch.
-                    if 0 <= epoch < experiment.num_epochs - 1:
-                        _look(after_epoch, store, journal, train_state, step, epoch)
-                    epoch += 1
-                    train_state = _begin_epoch(experiment, train_state, epoch, mesh)
-                    continue
-                trace(step, train_state)
-                try:
-                    batch, waited = next_batch(unless)
-                except prefetch.GivenUpError:
-                    break
-                records.awaited(journal, waited)
-                phase = experiment.method.phase_at(epoch)
-                train_state, metrics = steps[phase](train_state, batch)
-                step += 1
-                record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
-                last = step == (epoch + 1) * per_epoch
-                due = last or step % log_every == 0
-                records.note(journal, record, metrics, log=due)
-                # The last epoch is saved below, after the refresh that ends the run: it is too late
-                # to stop ahead of that.
-                if last and epoch + 1 == experiment.num_epochs:
-                    continue
-                stopped = agreement.say(caught())
-                asked = checkpoint_every and step % checkpoint_every == 0
-                # Ahead of the look, which may take longer than whoever sends signals waits.
-                if stopped or asked or (last and _rested(store)):
-                    _save(store, journal, step, train_state)
-                if last and not stopped:
-                    _look(after_epoch, store, journal, train_state, step, epoch)
-            if epoch == experiment.num_epochs > 0:
-                if _rested(store):
-                    _save(store, journal, step, train_state)
-                _look(after_epoch, store, journal, train_state, step, epoch - 1)
-            _save(store, journal, step, train_state)
-            store.wait()
-            late = caught()
-            stopped = agreement.last(stopped or late)
-            if stopped is not None:
-                caught(stops=True)
-    return FitResult(train_state, journal.history, stopped)
+        run = _Run(
+            experiment=experiment,
+            mesh=mesh,
+            per_epoch=per_epoch,
+            steps=steps,
+            store=store,
+            journal=journal,
+            kept=kept,
+            caught=caught,
+            after_epoch=after_epoch,
+            log_every=log_every,
+            checkpoint_every=checkpoint_every,
+        )
+        with _trace(workdir if writes else None, profile) as trace:
+            train_state, stopped = _train(run, train_state, trace)
+    result = FitResult(train_state, journal.history, stopped)
+    if stopped is not None:
+        _end_by_signal(result, experiment.num_epochs * per_epoch, workdir, raises=raise_on_signal)
+    return result
+
+
+class _Run(NamedTuple):
+    """What a run is made of while it is at work."""
+
+    experiment: Experiment
+    mesh: Mesh
+    per_epoch: int
+    steps: list[Callable[..., Any]]
+    store: checkpoint.Store
+    journal: records.Journal
+    kept: Kept
+    caught: Callable[..., int | None]
+    after_epoch: AfterEpoch | None
+    log_every: int
+    checkpoint_every: int | None
+
+
+def _started(experiment, mesh, store, state, *, resume):
+    """Returns the train state that the run goes on from, or starts with."""
+    start = initialize(experiment, mesh)
+    if state is None:
+        found = restored(store, experiment, start, resume=resume)
+    else:
+        if processes.from_first(store.latest) is not None:
+            raise InputError(
+                f"{store.folder} holds checkpoints, and a state is given too; leave state out to "
+                "go on from them, or choose another workdir"
+            )
+        found = goes_on_from(state, start, mesh)
+    step, epoch, per_epoch = int(found.step), int(found.epoch), store.about["steps per epoch"]
+    num_epochs, plan = experiment.num_epochs, experiment.method.refresh
+    if step > num_epochs * per_epoch:
+        raise InputError(
+            f"the state is {-(-step // per_epoch)} epochs along, more than num_epochs, {num_epochs}"
+        )
+    # A run that was complete has begun this epoch in name: a refresh that is no end's is still due.
+    # Where a run was stopped behind that refresh, it gives the same codebooks again.
+    ended = 0 < epoch < num_epochs and step == epoch * per_epoch
+    if ended and plan is not None and plan.due(epoch) and not plan.at_end:
+        found = _begin_epoch(experiment, found, epoch, mesh)
+    return found
+
+
+def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, skip_non_finite):
+    first, step = processes.is_first(), int(train_state.step)
+    log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
+    checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
+    if log_file is not None and step == 0 and log_file.exists():
+        warnings.warn(
+            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=3
+        )
+    if log_file is not None and step >= per_epoch and checkpoints and not log_file.exists():
+        warnings.warn(
+            f"{log_file} is gone: which checkpoint was the best is not known any more",
+            stacklevel=3,
+        )
+    return records.open_journal(
+        log_file,
+        callbacks if first else (),
+        step,
+        batch_size=experiment.batch_size,
+        leaves={
+            phase.name: leaf_names(train_state, phase, skip_non_finite=skip_non_finite)
+            for phase in experiment.method.phases
+        },
+    )
+
+
+def _train(run, train_state, trace):
+    """Takes the steps that are left; returns the last state and the signal that stopped the run."""
+    experiment, mesh, per_epoch, store, journal = run[:3] + run[4:6]
+    phases, num_epochs = experiment.method.phases, experiment.num_epochs
+    step, epoch = int(train_state.step), int(train_state.epoch)
+    agreement = processes.Agreement(mesh)
+    # A process that is alone waits for no batch once it is to stop; others would wait for it.
+    unless = None if processes.spans(mesh) else run.caught
+    with prefetch.ahead(_batches(experiment, mesh, step, per_epoch)) as next_batch:
+        stopped = agreement.say(run.caught())
+        while not stopped and epoch < num_epochs:
+            if step == (epoch + 1) * per_epoch:
+                # A run that was stopped between the two has still to look at its epoch.
+                if 0 <= epoch < num_epochs - 1:
+                    _look(run, train_state, step, epoch)
+                epoch += 1
+                train_state = _begin_epoch(experiment, train_state, epoch, mesh)
+                continue
+            trace(step, train_state)
+            try:
+                batch, waited = next_batch(unless)
+            except prefetch.GivenUpError:
+                break
+            records.awaited(journal, waited)
+            phase = experiment.method.phase_at(epoch)
+            train_state, metrics = run.steps[phase](train_state, batch)
+            step += 1
+            record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
+            last = step == (epoch + 1) * per_epoch
+            due = last or step % run.log_every == 0
+            records.note(journal, record, metrics, log=due)
+            if last:
+                _keep(run, step, train_state)
+            # The last epoch is saved below, after the refresh that ends the run: it is too late to
+            # stop ahead of that.
+            if last and epoch + 1 == num_epochs:
+                continue
+            stopped = agreement.say(run.caught())
+            asked = run.checkpoint_every and step % run.checkpoint_every == 0
+            # Ahead of the look, which may take longer than whoever sends signals waits.
+            if stopped or asked or (last and _rested(store)):
+                _save(store, journal, step, train_state)
+            if last and not stopped:
+                _look(run, train_state, step, epoch)
+        if epoch == num_epochs > 0:
+            if _rested(store):
+                _save(store, journal, step, train_state)
+            _keep(run, step, train_state)
+            _look(run, train_state, step, epoch - 1)
+        _save(store, journal, step, train_state)
+        store.wait()
+        late = run.caught()
+        stopped = agreement.last(stopped or late)
+        if stopped is not None:
+            run.caught(stops=True)
+    return train_state, stopped
+
+
+def _keep(run, step, train_state):
+    """Keeps an epoch's last state in memory, once it is known to be finite."""
+    if run.kept.in_memory:
+        records.settle(run.journal)
+        _check_finite(train_state, step)
+        run.kept.take(train_state)
+
+
+def _end_by_signal(result, num_steps, workdir, *, raises):
+    """Says in a line that a signal ended the run, and raises it if that is wished."""
+    name, step = signal.Signals(result.signal).name, int(result.state.step)
+    where = "error.state" if raises else "result.state"
+    again = f"the same command goes on from there ({workdir})"
+    if workdir is None:
+        again = f"fit(experiment, state={where}) goes on from there"
+    if processes.is_first():
+        print(f"stopped by {name} at step {step}; {again}", flush=True)
+    if raises:
+        error = KeyboardInterrupt() if name == "SIGINT" else interruption.Stopped(result.signal)
+        raise carrying(error, Kept(in_memory=True, history=result.history, state=result.state))
 
 
 @contextlib.contextmanager
@@ -244,17 +362,18 @@ def _batches(experiment, mesh, step, per_epoch):
             yield batch if plain else parallel.put_rows(mesh, batch)
 
 
-def _look(after_epoch, store, journal, train_state, step, epoch):
+def _look(run, train_state, step, epoch):
     """Logs what `after_epoch` finds, once for each epoch, and saves what has a "validation"."""
+    journal, store = run.journal, run.store
     records.settle(journal)
-    if after_epoch is None:
+    if run.after_epoch is None:
         return
     there = processes.from_first(
         lambda: [each for each in journal.history[-1:] if each.get("after_epoch") == epoch]
     )
     if not there:
         began = time.perf_counter()
-        found = after_epoch(train_state, epoch)
+        found = run.after_epoch(train_state, epoch)
         seconds = round(time.perf_counter() - began, 3)
         about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
         record = {**about, **{name: _plain(value) for name, value in found.items()}}
@@ -335,18 +454,6 @@ def _check_finite(train_state, step):
 
 
 _all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
-
-
-@contextlib.contextmanager
-def _last_good(store):
-    try:
-        yield
-    except NonFiniteError as error:
-        latest = store.latest()
-        good = "there is no checkpoint"
-        if latest is not None:
-            good = f"the last good checkpoint is step {latest} in {store.folder}"
-        raise NonFiniteError(f"{error}; {good}; lower the learning rate") from None
 
 
 def _check(experiment, mesh, *, log_every, keep):
