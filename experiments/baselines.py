@@ -65,9 +65,6 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
 
     Returns:
       One result: squared Euclid, asymmetric.
-
-    Raises:
-      ValueError: if there are fewer training images than codewords.
     """
     splits = experiment.splits
 
@@ -75,7 +72,7 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
         return splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
 
     config = feature_codes.get_config(
-        seed=experiment.seed, bits=bits, num_codewords=num_codewords(bits)
+        seed=experiment.seed, bits=bits, num_codewords=num_codewords(bits, len(splits.train))
     )
     codec, dim = feature_codes.pq(config, flat(splits.train))
     queries, database = (
@@ -84,13 +81,14 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
     return feature_codes.of_codec(splits, "pq on pixels", codec, queries, database)
 
 
-def num_codewords(bits: int) -> int:
+def num_codewords(bits: int, num_rows: int) -> int:
     """Returns the most codewords up to 256, a power of two, whose log2 divides a code length.
 
     Args:
       bits: 1 or more.
+      num_rows: Training images, which codewords may not outnumber; 2 or more.
     """
-    most = int(math.log2(_MOST_CODEWORDS))
+    most = int(math.log2(min(_MOST_CODEWORDS, num_rows)))
     return 2 ** max(each for each in range(1, most + 1) if bits % each == 0)
 
 

@@ -97,8 +97,8 @@ def test_dqn_trains_on_features_and_beats_those_features(trained):
 
 def test_pixels_are_left_out_of_the_baselines_and_that_is_said(trained, capsys):
     made, state = trained
-    found = baselines(made, config_dict.create(**CONFIG), mesh(), state)
-    assert [each.name for each in found] == ["untrained network", "class-id code"]
+    found = baselines(made, mesh(), state)
+    assert [measure().name for measure in found.values()] == ["untrained network", "class-id code"]
     assert "pq on pixels: left out, the source has no images" in capsys.readouterr().out
 
 

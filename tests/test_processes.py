@@ -88,9 +88,9 @@ def assert_each_read_its_share(first, second):
     assert first["audit"] + second["audit"] == list(range(len(splits.source)))
     positions = [experiment.sampler(experiment.seed, epoch) for epoch in (0, 1)]
     batches = splits.train[np.concatenate(positions)]
-    # Two rows are read first, to know their shapes.
-    assert first["train"][2:] == batches[:, :half].ravel().tolist()
-    assert second["train"][2:] == batches[:, half:].ravel().tolist()
+    # One row and then two are read first, to know their shapes.
+    assert first["train"][3:] == batches[:, :half].ravel().tolist()
+    assert second["train"][3:] == batches[:, half:].ravel().tolist()
     queries = splits.query.tolist()  # fewer than one process takes at a time
     assert first["embed"][: len(queries)] == queries
     assert set(second["embed"]) == set(queries[:1])  # as padding

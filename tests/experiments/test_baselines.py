@@ -78,10 +78,14 @@ def test_the_class_id_code_knows_the_seen_classes_alone(trained):
 
 
 @pytest.mark.parametrize(
-    ("bits", "due"), [(1, 2), (4, 16), (8, 256), (12, 64), (13, 2), (32, 256), (48, 256), (60, 64)]
-)
-def test_pixels_have_the_most_codewords_that_a_length_can_be_shared_out_to(bits, due):
-    assert experiments.baselines.num_codewords(bits) == due
+    ("bits", "num_rows", "due"),
+    [
+        (1, 999, 2), (4, 999, 16), (8, 999, 256), (12, 999, 64), (13, 999, 2), (32, 999, 256),
+        (48, 999, 256), (60, 999, 64), (32, 256, 256), (32, 255, 16), (32, 15, 4), (32, 2, 2),
+    ],
+)  # fmt: skip
+def test_pixels_have_the_most_codewords_that_length_and_rows_allow(bits, num_rows, due):
+    assert experiments.baselines.num_codewords(bits, num_rows) == due
 
 
 def test_pixels_that_would_take_too_much_memory_are_left_out(capsys, monkeypatch):

@@ -167,7 +167,9 @@ def test_semantic_features_add_their_likelihood(rng):
     state = jax.tree.map(jnp.asarray, state)
     params = {name: {"scale": jnp.float32(1)} for name in ("label_net", "first", "second")}
     batch = {"image": jnp.asarray(x), "label": jnp.asarray(label), "index": jnp.arange(4)}
-    context = toy.methods.Context(jax.random.key(0), 0, 0, lambda x: x, lambda x: x)
+    context = toy.methods.Context(
+        key=jax.random.key(0), step=0, epoch=0, gather=lambda x: x, mean=lambda x: x
+    )
 
     def likelihood(a, b, similar):
         theta = a @ b.T / 2

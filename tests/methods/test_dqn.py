@@ -30,7 +30,13 @@ def batch_of(experiment, rows):
 
 
 def quantization_error(method, params, state, batch):
-    context = Context(jax.random.key(0), jnp.int32(0), jnp.int32(0), lambda x: x, lambda x: x)
+    context = Context(
+        key=jax.random.key(0),
+        step=jnp.int32(0),
+        epoch=jnp.int32(0),
+        gather=lambda x: x,
+        mean=lambda x: x,
+    )
     (phase,) = method.phases
     total, (_, metrics) = phase.loss(params, state, batch, context)
     return float(total), float(metrics["quantization_error"])
