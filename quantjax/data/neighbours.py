@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 
 
 class Neighbours(NamedTuple):
@@ -37,6 +38,7 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
         raise InputError(f"x must have shape [N, F], got {x.shape}")
     if not 1 <= num_neighbours < len(x):
         raise InputError(f"num_neighbours must be between 1 and {len(x) - 1}, got {num_neighbours}")
+    check_finite("x", x)
     x = x.astype(np.float64)
     squares = np.sum(x * x, axis=1)
     rows = np.zeros((len(x), num_neighbours), np.int32)

@@ -8,13 +8,14 @@ from jax.sharding import Mesh
 from quantjax import metrics, parallel
 from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
+from quantjax.finite import check_finite
 from quantjax.quantizers import Codec, FloatCodec
 
 _MOST_SHARED = 63  # labels that graded metrics tell apart
 
 
 def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
-    """Refuses what are no embeddings, and NaN, which codes would hide.
+    """Refuses what are no embeddings, and NaN and infinity, which codes would hide.
 
     Args:
       name: The argument's name, for the message.
@@ -24,18 +25,13 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
       Them as a NumPy array.
 
     Raises:
-      ValueError: saying what came and what was due; for NaN, the first row with one.
+      ValueError: saying what came and what was due; for NaN and infinity, the first row.
     """
     x = np.asarray(x)
     # bfloat16 is of kind "V" to NumPy.
     if x.ndim != 2 or not (x.dtype.kind in "fiu" or x.dtype.name == "bfloat16"):
         raise InputError(f"{name} must be real embeddings [N, D], got {x.dtype} {x.shape}")
-    rows = np.flatnonzero(np.isnan(x).any(axis=1)) if x.dtype.kind not in "iu" else ()
-    if len(rows):
-        raise InputError(
-            f"{name} must be numbers, got NaN in row {rows[0]} ({len(rows)} of {len(x)} rows): "
-            "look for a diverged loss"
-        )
+    check_finite(name, x)
     return x
 
 

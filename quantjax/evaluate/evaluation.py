@@ -36,7 +36,7 @@ def encode(codec: Codec, x: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarr
       Codes [N, num_bytes] uint8 on the host.
 
     Raises:
-      ValueError: if x are no real embeddings, or hold NaN (with the row).
+      ValueError: if x are no real embeddings, or hold NaN or infinity (with the row).
     """
     x, codec = checks.as_embeddings("x", x), processes.on_host(codec)
     if processes.spans(mesh):
@@ -90,7 +90,7 @@ def evaluate(
 
     Raises:
       ValueError: if shapes or types do not agree, there is nothing to search, a distance is NaN
-        (with its query), or the distance is none of the codec's.
+        or infinite (with its query), or the distance is none of the codec's.
     """
     began = time.perf_counter()
     checks.check_distance(codec, distance)

@@ -69,7 +69,7 @@ def ranked_counts(
       are one: nothing that is measured tells them apart.
 
     Raises:
-      ValueError: if a distance is NaN, with its query.
+      ValueError: if a distance is NaN or infinite, with its query.
     """
     mesh = parallel.data_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     distinct = distinct_codes(codes)
@@ -89,7 +89,7 @@ def ranked_counts(
                 pending = distances_of(queries[behind : behind + num_queries])
             grades = np.minimum(labels.grades(slice(start, behind)), num_grades - 1)
             distances = _joined(tiles, len(grades), num_items)[:, : len(stored)]
-            _refuse_nan(distances, start)
+            _refuse_non_finite(codec, distances, start)
             for row in range(0, len(grades), at_once):
                 yield distances[row : row + at_once], grades[row : row + at_once]
 
@@ -157,12 +157,15 @@ def _distances(codec, queries, codes):
     return codec.distances(queries, codes)
 
 
-def _refuse_nan(distances, start):
-    rows = np.flatnonzero(np.isnan(distances).any(axis=1))
+def _refuse_non_finite(codec, distances, start):
+    # A code that names no class is infinitely far from every query.
+    bad = np.isnan(distances) if codec.metric == "class" else ~np.isfinite(distances)
+    rows = np.flatnonzero(bad.any(axis=1))
     if rows.size:
+        value = "NaN" if np.isnan(distances[rows[0]]).any() else "infinity"
         raise InputError(
-            f"distances of query {start + rows[0]} hold NaN: look for a zero vector or a diverged "
-            "loss"
+            f"distances of query {start + rows[0]} hold {value}: look for a diverged loss, or "
+            "scale embeddings whose squares float32 cannot hold"
         )
 
 

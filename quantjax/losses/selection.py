@@ -12,7 +12,8 @@ where `index` numbers the items, for an anchor is not its own positive. Then
     chosen = selection.semi_hard(distances, positive, negative, margin=0.2)
     losses = triplet_margin(
         x[chosen.anchors], others[chosen.positives], others[chosen.negatives], margin=0.2)
-    mean = jnp.sum(losses * chosen.mask) / jnp.maximum(jnp.sum(chosen.mask), 1)
+    total = jnp.sum(losses, where=chosen.mask)
+    mean = total / jnp.maximum(jnp.sum(chosen.mask), 1)
 
 with `others = gather(x)`. Under `pmap` sum over the devices before dividing, for each has chosen
 another number of triplets.
@@ -25,6 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 from quantjax.losses.shapes import check_binary, check_multi_hot
 from quantjax.losses.vectors import squared_distances, widen
 
@@ -90,6 +92,8 @@ def each_triplet(
         raise InputError(
             f"candidates must have shape (N, {anchors.shape[1]}), got {candidates.shape}"
         )
+    check_finite("anchors", anchors)
+    check_finite("candidates", candidates)
     # Before the rows are spread: a row's gradient is a sum over its triplets.
     anchors, candidates = widen(anchors), widen(candidates)
     num_candidates = candidates.shape[0]
@@ -201,6 +205,8 @@ def group_hard(
     check_multi_hot("label", label)
     if not 1 <= num_groups <= x.shape[0]:
         raise InputError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
+    check_finite("x", x)
+    check_finite("label", label)
     x, label = widen(x), widen(label)
     size = -(-x.shape[0] // num_groups)
     shuffle_key, *keys = jax.random.split(key, num_groups + 1)
@@ -259,4 +265,7 @@ def _measured(distances, positive, negative):
         raise InputError(f"distances must have shape [A, N], got {distances.shape}")
     if positive.shape != distances.shape:
         raise InputError(f"positive must have shape {distances.shape}, got {positive.shape}")
-    return widen(distances), *_marks(positive, negative)
+    marks = _marks(positive, negative)
+    # Distances between items that are neither positive nor negative are never read.
+    check_finite("distances", distances, marks[0] | marks[1])
+    return widen(distances), *marks

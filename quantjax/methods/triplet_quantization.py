@@ -162,4 +162,4 @@ def _marks(batch, context):
 def _mean(values, mask, context):
     # Sums of all devices over counts of all devices: each has chosen another number of triplets.
     count = context.mean(jnp.sum(mask, dtype=jnp.float32))
-    return jnp.sum(values * mask) / jnp.where(count > 0, count, 1)
+    return jnp.sum(values, where=mask) / jnp.where(count > 0, count, 1)

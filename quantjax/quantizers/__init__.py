@@ -5,6 +5,10 @@ sums over codebooks. There are two exceptions. What only copies (`product.split`
 `additive.block_diagonal`) keeps the dtype of what it copies; what takes an embedding's place in
 training (`product.quantize`, `binary.sign` and their like) is rounded to the embedding's at the
 end.
+
+A row whose mask is False may hold anything, NaN too, and changes no bit of a result. NaN and
+infinity anywhere else are a ValueError that names the array and the row. Under `jit`, `vmap` or
+`grad` no value can be seen, and such numbers pass through.
 """
 
 from quantjax.quantizers import (

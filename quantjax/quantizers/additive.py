@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 from quantjax.quantizers import kmeans, product
 from quantjax.quantizers.lengths import root
 
@@ -203,7 +204,7 @@ def _solve(gram, moments, ridge, num_codebooks):
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
-    """Refuses what are no additive codebooks, or embeddings of another width, with a ValueError."""
+    """Refuses what are no additive codebooks, or embeddings that do not fit, with a ValueError."""
     if codebooks.ndim != 3:
         raise InputError(f"codebooks must have shape [M, K, D], got {codebooks.shape}")
     product.check_num_codewords(codebooks.shape[1])
@@ -212,6 +213,9 @@ def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str 
             f"{name} must have shape [N, {codebooks.shape[2]}] for codebooks {codebooks.shape}, "
             f"got {x.shape}"
         )
+    check_finite("codebooks", codebooks)
+    if x is not None:
+        check_finite(name, x)
 
 
 def _check_assignments(codebooks, assignments, num_rows="N"):

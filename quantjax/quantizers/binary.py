@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
+from quantjax.quantizers import rows
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -25,6 +27,7 @@ def sign(x: jax.Array) -> jax.Array:
       Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN, NeurIPS
       2018 (the gradient is copied).
     """
+    check_finite("x", x)
     return straight_through(_sign(x), x)
 
 
@@ -43,6 +46,7 @@ def clipped_sign(x: jax.Array) -> jax.Array:
     Reference:
       Hubara et al., Binarized Neural Networks, NeurIPS 2016.
     """
+    check_finite("x", x)
     return straight_through(_sign(x), jnp.where(jnp.abs(x) <= 1, x, 0))
 
 
@@ -66,6 +70,7 @@ def median_sign(x: jax.Array) -> jax.Array:
       Li and van Gemert, Deep Unsupervised Image Hashing by Maximizing Bit Entropy, AAAI 2021.
     """
     _check_bits("x", x)
+    check_finite("x", x)
     order = jnp.argsort(-x, axis=0, stable=True)
     ranks = jnp.argsort(order, axis=0)
     return straight_through(_signs_of(ranks < len(x) // 2, x.dtype), x)
@@ -86,12 +91,12 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     _check_bits("x", x)
-    x = jnp.asarray(x, jnp.float32)
+    x, counts = rows.counted(x, mask)
     if mask is None:
         return jnp.median(x, axis=0)
-    if mask.shape != x.shape[:1]:
-        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
-    return jnp.nanmedian(jnp.where(mask[:, None], x, jnp.nan), axis=0)
+    medians = jnp.nanmedian(jnp.where(counts[:, None], x, jnp.nan), axis=0)
+    # `nanmedian` passes over every NaN, those of rows that count among them.
+    return jnp.where(jnp.any(jnp.isnan(x), axis=0), jnp.nan, medians)
 
 
 def pack(signs: jax.Array) -> jax.Array:

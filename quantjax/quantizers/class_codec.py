@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 from quantjax.quantizers import packing
 
 _CERTAIN = 128.0  # float32 holds no exp(-128): a softmax of this score beside zeros is 1, and 0s
@@ -90,3 +91,4 @@ class ClassCodec:
     def _check_width(self, name, x):
         if x.ndim != 2 or x.shape[1] != self.num_classes:
             raise InputError(f"{name} must have shape [N, {self.num_classes}], got {x.shape}")
+        check_finite(name, x)

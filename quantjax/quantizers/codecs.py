@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 from quantjax.quantizers import additive, binary, packing, product, residual
 from quantjax.quantizers.lengths import root
 
@@ -187,6 +188,9 @@ class BinaryCodec:
         width = self.num_bits if projection is None else len(projection)
         if offset is not None and offset.shape != (width,):
             raise InputError(f"offset must have shape {(width,)}, got {offset.shape}")
+        for name, field in (("offset", offset), ("projection", projection)):
+            if field is not None:
+                check_finite(name, field)
         return width
 
 
@@ -310,6 +314,7 @@ def _check_rotation(codebooks, rotation):
 def _check_width(name, x, width):
     if x.ndim != 2 or x.shape[1] != width:
         raise InputError(f"{name} must have shape [N, {width}], got {x.shape}")
+    check_finite(name, x)
 
 
 def _matmul(a, b):

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.quantizers import product
+from quantjax.finite import check_finite
+from quantjax.quantizers import product, rows
 
 
 class EmaState(NamedTuple):
@@ -88,10 +89,11 @@ def ema_update(
     state = jax.tree.map(jnp.asarray, state)
     _check_state(state, x)
     _check_rows(assignments, mask, (len(x), len(state.codebooks)))
-    weights = _weights(assignments, mask)
+    x, counting = rows.counted(x, mask)
+    weights = counting.astype(jnp.float32)
     batch = _counts(state.codebooks, assignments, weights)
     counts = state.counts + (1 - decay) * (batch - state.counts)
-    pulls = _sums_of_gaps(state.codebooks, x, assignments, weights)
+    pulls = _sums_of_gaps(state.codebooks, x, assignments, counting)
     codebooks = state.codebooks + (1 - decay) * pulls / jnp.where(counts > 0, counts, 1)[..., None]
     return EmaState(codebooks, counts)
 
@@ -124,15 +126,15 @@ def revive(
       ValueError: if the shapes do not agree.
     """
     _check_state(state, x)
-    _check_mask(mask, len(x))
+    x, usable = rows.counted(x, mask)
     num_codebooks = len(state.codebooks)
-    dead = state.counts < threshold
-    usable = jnp.ones(x.shape[0], bool) if mask is None else mask
+    # Where no row may be drawn, none is.
+    dead = (state.counts < threshold) & jnp.any(usable)
     draws = jax.random.uniform(key, (num_codebooks, x.shape[0]))
-    rows = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # in random order, unusable ones last
+    order = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # random, unusable ones last
     turns = (jnp.cumsum(dead, axis=1) - 1) % jnp.maximum(jnp.sum(usable), 1)
-    chosen = jnp.take_along_axis(rows, turns, axis=1)
-    slices = product.split(jnp.asarray(x, jnp.float32), num_codebooks)
+    chosen = jnp.take_along_axis(order, turns, axis=1)
+    slices = product.split(x, num_codebooks)
     fresh = jnp.take_along_axis(slices, chosen[..., None], axis=1)
     count = jnp.maximum(jnp.mean(state.counts, axis=1, keepdims=True), 2 * threshold)
     return EmaState(
@@ -150,16 +152,17 @@ def _counts(codebooks, assignments, weights):
     return counts.at[books, assignments].add(weights[:, None])
 
 
-def _sums_of_gaps(codebooks, x, assignments, weights):
+def _sums_of_gaps(codebooks, x, assignments, mask):
     """Sums x - c over each codeword's rows: sum - n c without its cancellation."""
     books = jnp.arange(codebooks.shape[0])
-    slices = product.split(jnp.asarray(x, jnp.float32), len(books)).transpose(1, 0, 2)
-    gaps = (slices - codebooks[books, assignments]) * weights[:, None, None]
+    slices = product.split(x, len(books)).transpose(1, 0, 2)
+    gaps = jnp.where(mask[:, None, None], slices - codebooks[books, assignments], 0)
     return jnp.zeros_like(codebooks).at[books, assignments].add(gaps)
 
 
 def _check_state(state, x):
-    product.check_codebooks(state.codebooks, x)
+    product.check_shapes(state.codebooks, x)
+    check_finite("codebooks", state.codebooks)
     if state.counts.shape != state.codebooks.shape[:2]:
         raise InputError(
             f"counts must have shape {state.codebooks.shape[:2]} for codebooks "

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
+from quantjax.quantizers import rows
 
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
 _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
@@ -146,14 +148,13 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     Reference:
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
-    x, mask = jnp.asarray(x), jnp.asarray(mask)
     _check_axes("x", x, "[N, d]")
-    _check_length("mask", mask, len(x))
+    x, mask = rows.counted(x, mask)
     if len(x) > _CANDIDATES * num_centroids:
         key, spread = jax.random.split(key)
-        rows = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
-        x, mask = x[rows], mask[rows]
-    x, weight = x.astype(jnp.float32), mask.astype(jnp.float32)
+        candidates = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
+        x, mask = x[candidates], mask[candidates]
+    weight = mask.astype(jnp.float32)
     uniform = jax.random.uniform(key, (num_centroids,))
 
     def draw(probability, u):
@@ -204,6 +205,7 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     _check_axes("weight", weight, "[N]")
+    check_finite("weight", weight)
     # A parallel sum in float32 is not monotone, and rows without weight would hold slivers of it.
     cumulative = jnp.where(weight > 0, jnp.cumsum(weight), 0)
     behind = cumulative > u * jnp.max(cumulative)
@@ -228,16 +230,17 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     Reference:
       Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
     """
-    _check_centroids(x, centroids)
-    _check_length("mask", mask, len(x))
-    x, weight = jnp.asarray(x, jnp.float32), jnp.asarray(mask, jnp.float32)
+    _check_shapes(x, centroids)
+    check_finite("centroids", centroids)
+    x, mask = rows.counted(x, mask)
+    weight = mask.astype(jnp.float32)
 
     def step(_, carry):
         # Repaired ahead of the assignment, so that what is returned are means.
         centroids = repair_empty(*carry)
         nearest = assign(x, centroids)
         counts = jnp.zeros(centroids.shape[0]).at[nearest].add(weight)
-        sums = jnp.zeros_like(centroids).at[nearest].add(x * weight[:, None])
+        sums = jnp.zeros_like(centroids).at[nearest].add(x)  # zeros where rows do not count
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
         return means, counts
 
@@ -264,6 +267,7 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     """
     _check_axes("centroids", centroids, "[K, d]")
     _check_length("counts", counts, len(centroids))
+    check_finite("centroids", centroids)
     centroids, counts = jnp.asarray(centroids, jnp.float32), jnp.asarray(counts)
     empty = counts == 0
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
@@ -277,6 +281,12 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
 
 
 def _check_centroids(x, centroids):
+    _check_shapes(x, centroids)
+    check_finite("x", x)
+    check_finite("centroids", centroids)
+
+
+def _check_shapes(x, centroids):
     _check_axes("x", x, "[N, d]")
     _check_axes("centroids", centroids, "[K, d]")
     if centroids.shape[1] != x.shape[1]:

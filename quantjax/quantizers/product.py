@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.quantizers import kmeans
+from quantjax.finite import check_finite
+from quantjax.quantizers import kmeans, rows
 from quantjax.quantizers.lengths import root
 
 METRICS = ("l2", "ip", "cosine")
@@ -233,14 +234,15 @@ def fit_codebooks(
     Raises:
       ValueError: if M does not divide D, K is above 256, or there are fewer rows than codewords.
     """
-    slices = split(x, num_codebooks)
+    split(x, num_codebooks)
     check_num_codewords(num_codewords)
     if x.shape[0] < num_codewords:
         raise InputError(
             f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
             f"K = {num_codewords}; lower K or add training images"
         )
-    mask = _mask_of_rows(mask, x)
+    x, mask = rows.counted(x, mask)
+    slices = split(x, num_codebooks)
     start = functools.partial(kmeans.plus_plus, num_centroids=num_codewords, mask=mask)
     keys = jax.random.split(key, num_codebooks)
     return refine_codebooks(jax.vmap(start)(keys, slices), x, num_iterations, mask)
@@ -263,12 +265,13 @@ def refine_codebooks(
     Raises:
       ValueError: if the shapes do not agree.
     """
-    check_codebooks(codebooks, x)
-    mask = _mask_of_rows(mask, x)
+    check_shapes(codebooks, x)
+    check_finite("codebooks", codebooks)
+    x, mask = rows.counted(x, mask)
     # One subspace after another: the [N, K] distances of all at once are what fills memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
-        (codebooks.astype(jnp.float32), split(x, codebooks.shape[0]).astype(jnp.float32)),
+        (jnp.asarray(codebooks, jnp.float32), split(x, codebooks.shape[0])),
     )
 
 
@@ -337,7 +340,15 @@ def check_num_codewords(num_codewords: int) -> None:
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
-    """Refuses what are no product codebooks, or embeddings of another width, with a ValueError."""
+    """Refuses what are no product codebooks, or embeddings that do not fit, with a ValueError."""
+    check_shapes(codebooks, x, name)
+    check_finite("codebooks", codebooks)
+    if x is not None:
+        check_finite(name, x)
+
+
+def check_shapes(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
+    """Refuses product codebooks, or embeddings for them, of other shapes with a ValueError."""
     if codebooks.ndim != 3:
         raise InputError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
     check_num_codewords(codebooks.shape[1])
@@ -362,14 +373,6 @@ def _look_up(tables, assignments):
     for m, table in enumerate(tables):
         total = total + table[:, assignments[:, m]]
     return total
-
-
-def _mask_of_rows(mask, x):
-    if mask is None:
-        return jnp.ones(x.shape[0], bool)
-    if mask.shape != x.shape[:1]:
-        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
-    return mask
 
 
 def _check_assignments(codebooks, assignments):

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.quantizers import additive, kmeans, product
+from quantjax.quantizers import additive, kmeans, product, rows
 
 
 def fit_codebooks(
@@ -49,10 +49,7 @@ def fit_codebooks(
             f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
             f"K = {num_codewords}; lower K or add training images"
         )
-    if mask is None:
-        mask = jnp.ones(x.shape[0], bool)
-    elif mask.shape != x.shape[:1]:
-        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
+    x, mask = rows.counted(x, mask)
 
     def step(residual, key):
         start = kmeans.plus_plus(key, residual, num_centroids=num_codewords, mask=mask)
@@ -60,7 +57,7 @@ def fit_codebooks(
         return residual - book[kmeans.assign(residual, book)], book
 
     keys = jax.random.split(key, num_codebooks)
-    return jax.lax.scan(step, jnp.asarray(x, jnp.float32), keys)[1]
+    return jax.lax.scan(step, x, keys)[1]
 
 
 def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.errors import InputError
-from quantjax.quantizers import product
+from quantjax.quantizers import product, rows
 
 
 class RotatedCodebooks(NamedTuple):
@@ -71,7 +71,7 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
     """
     width = product.split(x, num_codebooks).shape[-1]
-    _, variances, axes = _principal_axes(x, mask)
+    _, variances, axes = _principal_axes(*rows.counted(x, mask))
     # At least 1 each in units of the smallest, or what is below 1 would all go to one subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
     logs = jnp.log(jnp.maximum(variances, floor))
@@ -119,7 +119,8 @@ def opq(
     Reference:
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.1.
     """
-    x = jnp.asarray(x, jnp.float32)
+    product.split(x, num_codebooks)
+    x, mask = rows.counted(x, mask)
     rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
     codebooks = product.fit_codebooks(
         key,
@@ -128,7 +129,7 @@ def opq(
         num_codewords=num_codewords,
         mask=mask,
     )
-    weights = _weights(x, mask)
+    weights = mask.astype(jnp.float32)
 
     def turn(_, carry):
         codebooks, rotation = carry
@@ -179,9 +180,10 @@ def itq(
             f"num_bits must be between 1 and D = {x.shape[1]}, got {num_bits}; ask for fewer bits "
             "or widen the embedding"
         )
+    x, mask = rows.counted(x, mask)
     mean, _, axes = _principal_axes(x, mask)
     axes = axes[:, :num_bits]
-    projected = _matmul(jnp.asarray(x, jnp.float32) - mean, axes) * _weights(x, mask)[:, None]
+    projected = _matmul(x - mean, axes) * mask[:, None]
 
     def turn(_, rotation):
         # Rows that do not count are zero in V, whatever their signs.
@@ -194,7 +196,7 @@ def itq(
 
 def _principal_axes(x, mask):
     """Mean [D], variances [D] falling, and the axes they belong to in the columns of [D, D]."""
-    x, weights = jnp.asarray(x, jnp.float32), _weights(x, mask)
+    weights = mask.astype(jnp.float32)
     total = jnp.maximum(jnp.sum(weights), 1)
     mean = jnp.sum(x * weights[:, None], axis=0) / total
     centred = (x - mean) * weights[:, None]
@@ -210,11 +212,3 @@ def _nearest_orthogonal(matrix):
 
 def _matmul(a, b):
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
-
-
-def _weights(x, mask):
-    if mask is None:
-        return jnp.ones(x.shape[0])
-    if mask.shape != x.shape[:1]:
-        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
-    return jnp.asarray(mask, jnp.float32)

@@ -3,6 +3,7 @@
 import jax
 
 from quantjax.errors import InputError
+from quantjax.finite import check_finite
 
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
@@ -27,4 +28,6 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
     """
     if hard.shape != soft.shape:
         raise InputError(f"hard must have the shape of soft, {soft.shape}, got {hard.shape}")
+    check_finite("hard", hard)
+    check_finite("soft", soft)
     return jax.lax.stop_gradient(hard) + (soft - jax.lax.stop_gradient(soft))

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.errors import InputError
-from quantjax.quantizers import product
+from quantjax.finite import check_finite
+from quantjax.quantizers import product, rows
 
 
 class Usage(NamedTuple):
@@ -42,16 +42,14 @@ def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> 
     Raises:
       ValueError: if the shapes do not agree.
     """
+    product.check_shapes(codebooks, x)
+    x, mask = rows.counted(x, mask)
     assignments = product.encode(codebooks, x)
-    if mask is None:
-        mask = jnp.ones(x.shape[0], bool)
-    elif mask.shape != x.shape[:1]:
-        raise InputError(f"mask must have shape {x.shape[:1]}, got {mask.shape}")
     books = jnp.arange(codebooks.shape[0])
     counts = jnp.zeros(codebooks.shape[:2], jnp.int32)
     counts = counts.at[books, assignments].add(jnp.asarray(mask, jnp.int32)[:, None])
     quantized = product.decode(jnp.asarray(codebooks, jnp.float32), assignments)
-    errors = jnp.square(jnp.asarray(x, jnp.float32) - quantized).reshape(len(x), len(books), -1)
+    errors = jnp.square(x - quantized).reshape(len(x), len(books), -1)
     errors = jnp.where(mask[:, None], jnp.sum(errors, axis=-1), 0)
     return Usage(
         perplexity=perplexity(counts),
@@ -70,6 +68,7 @@ def perplexity(counts: jax.Array) -> jax.Array:
     Returns:
       exp(-sum_k p_k log p_k) with p = counts / sum(counts), [...] float32; 1 where all are zero.
     """
+    check_finite("counts", counts)
     counts = jnp.asarray(counts, jnp.float32)
     shares = counts / jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
     logs = jnp.log(jnp.where(shares > 0, shares, 1))

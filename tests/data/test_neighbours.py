@@ -35,3 +35,11 @@ def test_a_row_is_not_its_own_neighbour_and_ties_go_to_the_lower_row():
 def test_what_has_no_neighbours_is_refused(shape, k, message):
     with pytest.raises(ValueError, match=message):
         data.nearest_neighbours(np.zeros(shape), num_neighbours=k)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_rows_that_are_no_numbers_have_no_neighbours(value, rng):
+    x = rng.normal(size=(6, 2))
+    x[4, 1] = value
+    with pytest.raises(ValueError, match=r"x must be numbers, got (NaN|inf) in row 4 \(1 of 6"):
+        data.nearest_neighbours(x, num_neighbours=2)

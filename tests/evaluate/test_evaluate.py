@@ -1,6 +1,7 @@
 """Numbers from codes: against the definition, and what is refused."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from quantjax import evaluate
 from quantjax.evaluate import evaluation
 from quantjax.metrics import measures
-from quantjax.quantizers import ProductCodec
+from quantjax.quantizers import FloatCodec, ProductCodec
 from tests.evaluate import cases
 from tests.evaluate.cases import N, Q, codecs, embeddings, labels, measured
 
@@ -238,16 +239,33 @@ def test_more_shared_labels_than_grades_are_refused():
     assert evaluate.evaluate(*arguments, **options).value == 1
 
 
-def test_nan_is_refused_before_a_code_hides_it():
-    x = embeddings()[0] * _nan_in(3)
-    for name in ("binary", "product l2", "float"):
-        with pytest.raises(ValueError, match=r"x must be numbers, got NaN in row 3 \(1 of 70 rows"):
-            evaluate.encode(codecs()[name][0], x)
+@pytest.mark.parametrize(("value", "text"), [(np.nan, "NaN"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_what_is_no_number_is_refused_before_a_code_hides_it(value, text):
+    x = embeddings()[0].copy()
+    x[3, 1] = value
+    for name, kind in itertools.product(
+        ("binary", "product l2", "float"), (np.float16, np.float32)
+    ):
+        message = rf"x must be numbers, got {text} in row 3 \(1 of 70 rows"
+        with pytest.raises(ValueError, match=message):
+            evaluate.encode(codecs()[name][0], x.astype(kind))
     codec, distance = codecs()["binary"]
     ids = np.zeros(Q, int)
     codes = evaluate.encode(codec, embeddings()[0])
-    with pytest.raises(ValueError, match="queries must be numbers, got NaN in row 3"):
+    with pytest.raises(ValueError, match=f"queries must be numbers, got {text} in row 3"):
         evaluate.evaluate(codec, x, codes, ids, ids, name="nan", distance=distance)
+
+
+@pytest.mark.parametrize("name", ["float ip", "float l2", "product ip"])
+def test_distances_beyond_float32_are_refused(name):
+    books = np.float32(1e30) * embeddings()[1][:4].reshape(1, 4, -1)
+    kind, metric = name.split()
+    codec = FloatCodec(cases.D, metric) if kind == "float" else ProductCodec(books, metric=metric)
+    x, ids = np.float32(1e30) * embeddings()[0], np.arange(Q) % 3
+    codes = evaluate.encode(codec, x)
+    distance = "float" if kind == "float" else "aqd"
+    with pytest.raises(ValueError, match=r"distances of query 0 hold (NaN|infinity): .* scale"):
+        evaluate.evaluate(codec, x, codes, ids, ids, name="long", distance=distance)
 
 
 def test_no_embeddings_are_no_codes():

@@ -226,6 +226,35 @@ def test_group_hard_made_by_hand(margin, due):
     assert as_set(got) == due
 
 
+def test_distances_that_no_triplet_reads_may_be_nan():
+    distances = np.array([[0.0, 2.0, 3.0, np.nan]])
+    positive, negative = np.array([[0, 1, 0, 0]], bool), np.array([[0, 0, 1, 0]], bool)
+    due = {(0, 1, 2)}
+    assert as_set(selection.semi_hard(distances, positive, negative, margin=2.0)) == due
+    draw = functools.partial(selection.random_violating, jax.random.key(0), margin=2.0)
+    assert as_set(draw(distances, positive, negative)) == due
+
+
+@pytest.mark.parametrize(("value", "text"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_what_is_no_number_is_refused_by_name_and_row(value, text):
+    x, _, distances, positive, negative = drawn(3)
+    x[4, 1] = distances[4] = value
+    key, label = jax.random.key(0), np.ones((SIZE, 1))
+    calls = {
+        "distances": [
+            lambda: selection.semi_hard(distances, positive, negative, margin=1.0),
+            lambda: selection.random_violating(key, distances, positive, negative, margin=1.0),
+        ],
+        "x": [lambda: selection.group_hard(key, x, label, num_groups=1, margin=1.0)],
+        "anchors": [lambda: selection.each_triplet(losses.triplet_sigmoid, x, np.ones((2, 3)))],
+        "candidates": [lambda: selection.each_triplet(losses.triplet_sigmoid, np.ones((2, 3)), x)],
+    }
+    for name, some in calls.items():
+        for call in some:
+            with pytest.raises(ValueError, match=f"^{name} must be numbers, got {text} in row 4 "):
+                call()
+
+
 SQUARE = np.ones((3, 4), bool)
 
 

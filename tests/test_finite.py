@@ -1,0 +1,56 @@
+"""What is no number, where it stands, and where it cannot be seen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from quantjax.errors import InputError
+from quantjax.finite import can_be_seen, check_finite
+
+ROWS = [[0, 1], [2, np.nan], [3, np.inf], [np.nan, np.inf]]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (None, r"x must be numbers, got NaN in row 1 \(3 of 4 rows\)"),
+        ([True, False, True, False], r"x must be numbers, got inf in row 2 \(1 of 4 rows\)"),
+        ([[1, 1], [1, 0], [1, 0], [1, 0]], r"x must be numbers, got NaN in row 3 \(1 of 4 rows\)"),
+    ],
+)
+def test_the_first_row_that_counts_is_named(dtype, mask, message):
+    mask = None if mask is None else np.array(mask, bool)
+    narrow = "float32" if dtype == "float64" else dtype
+    for x in (np.array(ROWS, jnp.dtype(dtype)), jnp.asarray(np.float32(ROWS), narrow)):
+        with pytest.raises(InputError, match=message):
+            check_finite("x", x, mask)
+
+
+def test_rows_that_do_not_count_may_hold_anything():
+    check_finite("x", np.array(ROWS), np.array([True, False, False, False]))
+    check_finite("x", np.array(ROWS[:1]))
+    check_finite("x", np.arange(3))
+    check_finite("x", np.zeros((0, 2)))
+
+
+@pytest.mark.parametrize(("value", "text"), [(1e39, r"1e\+39"), (-np.inf, "-inf"), (np.nan, "NaN")])
+def test_what_float32_cannot_hold_is_refused(value, text):
+    with pytest.raises(InputError, match=rf"x must be numbers, got {text}: look for"):
+        check_finite("x", np.float64(value))
+    check_finite("x", np.array([-3.4e38, 1e-300]))
+
+
+def test_a_tracer_shows_no_values_but_an_array_beside_it_does():
+    def both(traced):
+        assert not can_be_seen(traced)
+        check_finite("traced", traced)
+        check_finite("x", np.array(ROWS), traced[:, 0] > 0)
+        with pytest.raises(InputError, match="closed over must be numbers, got NaN in row 1"):
+            check_finite("closed over", closed_over)
+        return traced
+
+    closed_over = jnp.array(ROWS)
+    jax.jit(both)(jnp.ones((4, 2)))
+    jax.eval_shape(both, jnp.ones((4, 2)))
