@@ -13,8 +13,9 @@ and 280,000 where two parts are held, as the compiler for CPUs does), and its pr
 operations) outgrow a network's of 4 GFLOP an image only where B D is above 7e8.
 `models.microbatched` makes room for the network; the matrix is not cut further.
 
-`pmapped_step` runs the same step under `jax.pmap`, for loops that are built on it; networks with
-batch statistics or dropout would differ there, and state has no device axis.
+`pmapped_step` runs the same step under `jax.pmap`, for loops that are built on it; state has no
+device axis. It refuses a step whose results would differ from device to device: a network with
+batch statistics or dropout.
 """
 
 import functools
@@ -26,6 +27,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from quantjax import divergence
 from quantjax.errors import InputError
 from quantjax.methods.base import Collectives
 
@@ -243,7 +245,8 @@ def pmapped_step(
       `(train_state, batch) -> (train_state, metrics)`, the batch global as for `sharded_step`.
 
     Raises:
-      ValueError: if the mesh spans several processes.
+      ValueError: if the mesh spans several processes; at the first call, before the step is
+        compiled, if results of the step would differ between devices.
     """
     if mesh.is_multi_process:
         raise InputError("pmapped_step runs in one process; take sharded_step for several")
@@ -251,18 +254,60 @@ def pmapped_step(
         gather=lambda x: jax.lax.all_gather(x, AXIS, tiled=True),
         mean=lambda tree: jax.lax.pmean(tree, AXIS),
     )
+    local = jax.jit(functools.partial(step, collectives=collectives))
+
+    def checked(train_state, batch):
+        if mesh.size > 1:
+            _check_alike(local, train_state, batch, mesh.size)
+        return local(train_state, batch)
+
     mapped = jax.pmap(
-        functools.partial(step, collectives=collectives),
+        checked,
         axis_name=AXIS,
         in_axes=(None, 0),
         out_axes=None,
         devices=list(mesh.devices.flat),
     )
-    prepared = None if prepare is None else jax.jit(prepare)
 
-    def run(train_state, batch):
-        batch = batch if prepared is None else prepared(train_state, batch)
-        folded = jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), batch)
-        return mapped(train_state, folded)
+    # The partitioner would choose another sharding than the one that `jax.pmap` insists on.
+    @functools.partial(jax.jit, out_shardings=by_rows(mesh))
+    def folded(train_state, batch):
+        batch = batch if prepare is None else prepare(train_state, batch)
+        return jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), batch)
 
-    return run
+    return lambda train_state, batch: mapped(train_state, folded(train_state, batch))
+
+
+def _check_alike(step, train_state, batch, num_devices):
+    """Refuses a step, while it is traced under `pmap`, whose results differ between devices."""
+
+    def found(batch):
+        traced = step.trace(train_state, batch)
+        num_local = len(jax.tree.leaves(batch))
+        num_shared = len(jax.tree.leaves(train_state))
+        marks = [False] * num_shared + [True] * num_local
+        return traced.out_info, divergence.find(traced.jaxpr.jaxpr, marks)
+
+    results, here = found(batch)
+    leaves = zip(jax.tree.leaves_with_path(results), here.results, strict=True)
+    names = [
+        jax.tree_util.keystr(path[1:], simple=True, separator="/")
+        for (path, _), differs in leaves
+        if differs
+    ]
+    if names:
+        # A step that is skipped where something is not finite makes all results follow a network's.
+        culprit = min(names, key=lambda name: "/nets/" not in name)
+        raise InputError(
+            f"pmapped_step needs a step whose results are the same on every device, but {culprit} "
+            "follows each device's own rows (batch statistics?); take sharded_step"
+        )
+    # Numbers that are not drawn for each row, such as a random projection's, may be alike.
+    whole = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((num_devices * x.shape[0], *x.shape[1:]), x.dtype), batch
+    )
+    if here.num_drawn and here.num_drawn != found(whole)[1].num_drawn:
+        raise InputError(
+            "pmapped_step needs a step that draws no random numbers for its rows (dropout?), as "
+            "every device would draw the same; take sharded_step"
+        )

@@ -11,8 +11,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # What each part of the package may import of the package itself; a part may import its own modules.
 # `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
-# are leaves of the loop and the launcher. `pickles` is a leaf because both data and weights come in
-# pickles, and neither may import the other. `errors` and `finite` are open to all.
+# are leaves of the loop and the launcher, `divergence` is one of `parallel`. `pickles` is a leaf
+# because both data and weights come in pickles, and neither may import the other. `errors` and
+# `finite` are open to all.
 MAY_IMPORT = {
     "errors": set(),
     "finite": set(),
@@ -33,7 +34,8 @@ MAY_IMPORT = {
     "folders": {"processes", "records"},
     "sealing": set(),
     "checkpoint": {"processes", "sealing"},
-    "parallel": {"methods"},
+    "divergence": set(),
+    "parallel": {"methods", "divergence"},
     "embedding": {"methods", "parallel", "data"},
     "features": {"data", "models", "parallel"},
     "train": {

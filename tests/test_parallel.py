@@ -1,10 +1,15 @@
 """Steps on a mesh; that they are the steps of one device is in `test_methods`."""
 
+import functools
+
+import flax.nnx as nnx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import parallel, train
+from quantjax import models, parallel, train
+from quantjax.errors import InputError
 from tests import toy
 
 
@@ -72,3 +77,160 @@ def test_one_step_serves_states_of_several_structures():
             name: [8.0] * len(leaf) for name, leaf in state.items()
         }
         assert all(leaf.sharding == parallel.replicated(mesh) for leaf in after.values())
+
+
+class Noisy(nnx.Module):
+    """One dense layer with batch statistics and dropout, each where it is asked for."""
+
+    def __init__(self, statistics, dropout, *, rngs):
+        self.dense = nnx.Linear(64, 8, rngs=rngs)
+        self.norm = nnx.BatchNorm(8, rngs=rngs)
+        self.dropout = nnx.Dropout(dropout)
+        self.statistics = statistics
+
+    def __call__(self, x, *, train, rngs=None):
+        x = self.dense(x.reshape(len(x), -1))
+        x = self.norm(x, use_running_average=not (train and self.statistics))
+        return self.dropout(x, deterministic=not train, rngs=rngs)
+
+
+@functools.cache
+def noisy(*, statistics=False, dropout=0.0):
+    return models.from_nnx(functools.partial(Noisy, statistics, dropout))
+
+
+@pytest.mark.parametrize("skip_non_finite", [False, True])
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (noisy(statistics=True), "state/nets/net/norm/mean follows each device's own rows"),
+        (noisy(dropout=0.5), r"draws no random numbers for its rows \(dropout\?\)"),
+        (models.microbatched(noisy(dropout=0.5), 4), "draws no random numbers for its rows"),
+        (noisy(), None),
+    ],
+    ids=["batch statistics", "dropout", "dropout in turns", "neither"],
+)
+def test_pmap_refuses_what_would_differ_between_devices(network, message, skip_non_finite):
+    experiment = toy.experiment(toy.dqn(network), num_epochs=1)
+    run = functools.partial(
+        train.fit,
+        experiment,
+        mesh=parallel.data_mesh(jax.devices()[:2]),
+        parallelize=parallel.pmapped_step,
+        skip_non_finite=skip_non_finite,
+    )
+    if message is None:
+        assert int(run().state.step) == 4
+    else:
+        with pytest.raises(InputError, match=message) as caught:
+            run()
+        assert "\n" not in str(caught.value)
+
+
+def test_pmap_on_one_device_takes_any_network():
+    experiment = toy.experiment(toy.dqn(noisy(statistics=True, dropout=0.5)), num_epochs=1)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    one, other = (
+        train.fit(experiment, mesh=mesh, parallelize=parallelize).state.params
+        for parallelize in (parallel.sharded_step, parallel.pmapped_step)
+    )
+    for pair in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(*pair, rtol=1e-5, atol=1e-6)
+
+
+def written(state, batch, gather):
+    return state["table"].at[gather(batch["index"])].set(gather(batch["x"]))
+
+
+def drawn(state, key, shape, change=lambda key: key):
+    return state["table"] + jnp.sum(jax.random.normal(change(key), shape))
+
+
+OF_THIS_DEVICE = {
+    "a table written with all devices' rows": (
+        lambda state, batch, c: written(state, batch, c.gather),
+        None,
+    ),
+    "a table written with its own rows": (
+        lambda state, batch, c: written(state, batch, lambda x: x),
+        "table follows each device's own rows",
+    ),
+    "a loop over its own rows": (
+        lambda state, batch, c: jax.lax.fori_loop(0, 2, lambda i, t: t + batch["x"][i], 0.0),
+        "table follows each device's own rows",
+    ),
+    "a sum over devices in a compiled function": (
+        lambda state, batch, c: state["table"] + jax.jit(c.mean)(batch["x"].sum()),
+        None,
+    ),
+    "the device's number": (
+        lambda state, batch, c: state["table"] + jax.lax.axis_index("data"),
+        "table follows each device's own rows",
+    ),
+    "random numbers for no row": (
+        lambda state, batch, c: drawn(state, jax.random.key(0), (3,)),
+        None,
+    ),
+    "random numbers for its rows": (
+        lambda state, batch, c: c.mean(drawn(state, jax.random.key(0), batch["x"].shape)),
+        "draws no random numbers",
+    ),
+    "random numbers for its rows in a branch": (
+        lambda state, batch, c: jax.lax.cond(
+            state["table"][0] > 0,
+            lambda: c.mean(drawn(state, jax.random.key(0), batch["x"].shape)),
+            lambda: state["table"],
+        ),
+        "draws no random numbers",
+    ),
+    "random numbers of the device's own for its rows": (
+        lambda state, batch, c: c.mean(
+            drawn(
+                state,
+                jax.random.key(0),
+                batch["x"].shape,
+                lambda key: jax.random.fold_in(key, jax.lax.axis_index("data")),
+            )
+        ),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("table", "message"), OF_THIS_DEVICE.values(), ids=OF_THIS_DEVICE.keys())
+def test_pmap_follows_what_each_device_has_of_its_own(table, message):
+    def step(state, batch, *, collectives):
+        new = {"table": table(state, batch, collectives)}
+        return new, {"loss": collectives.mean(batch["x"].sum())}
+
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    batch = {"x": np.arange(8, dtype=np.float32), "index": np.arange(8)[::-1].copy()}
+    state = parallel.put(mesh, {"table": np.zeros(8, np.float32)})
+    run = functools.partial(parallel.pmapped_step(step, mesh), state)
+    if message is None:
+        assert run(parallel.put_rows(mesh, batch))[1]["loss"] == 14
+    else:
+        with pytest.raises(InputError, match=message):
+            run(parallel.put_rows(mesh, batch))
+
+
+def test_pmap_refuses_metrics_of_one_device():
+    step = lambda state, batch, *, collectives: (state, {"loss": batch["x"].sum()})  # noqa: E731
+    mesh = parallel.data_mesh(jax.devices()[:2])
+    with pytest.raises(InputError, match="but loss follows"):
+        parallel.pmapped_step(step, mesh)(
+            {"a": np.zeros(2)}, parallel.put_rows(mesh, {"x": np.ones(8, np.float32)})
+        )
+
+
+def test_pmap_cuts_rows_whatever_prepares_them():
+    """The partitioner leaves some of what it makes of rows whole on every device."""
+
+    def step(state, batch, *, collectives):
+        return state, {"loss": collectives.mean(batch["x"].sum())}
+
+    mesh = parallel.data_mesh()
+    batch = parallel.put_rows(mesh, {"x": np.arange(16, dtype=np.float32)})
+    whole = jax.jit(lambda x: x[::-1] + 0, out_shardings=parallel.replicated(mesh))
+    mixed = parallel.pmapped_step(step, mesh, lambda state, batch: {"x": whole(batch["x"])})
+    assert mixed({"a": np.zeros(2)}, batch)[1]["loss"] == 15

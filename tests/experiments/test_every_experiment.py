@@ -21,6 +21,7 @@ import pytest
 import experiments
 from quantjax import data, embedding, features, index, launch, models, parallel, train
 from quantjax.data import protocols
+from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite
 
 MODULES = {
@@ -303,6 +304,49 @@ def test_codes_come_back_from_their_reconstruction_and_from_disk(name, tmp_path)
     np.testing.assert_array_equal(again.codes, codes)
     np.testing.assert_array_equal(again.ids, splits.query)
     np.testing.assert_array_equal(again.codec.encode(x), codes)
+
+
+WITH_BATCH_STATISTICS = {
+    "adsq_fashion_mnist": {"first", "second"},
+    "dqn_cifar10": {"joint"},
+    "dqn_cifar10_finetuned": {"joint"},
+    "dqn_fashion_mnist": {"joint"},
+    "dqn_photos": {"joint"},
+    "triplet_quantization_fashion_mnist": {"joint"},
+}
+"""Experiments, and their phases, in which a network with BatchNorm is trained."""
+
+
+def two_steps(experiment, phase, parallelize):
+    """Fits two steps of one phase on eight devices."""
+    per_epoch = min(STEPS, len(experiment.sampler(experiment.seed, 0)))
+    short = experiment._replace(
+        method=experiment.method._replace(phases=(phase,), phase_at=lambda epoch: 0),
+        sampler=lambda seed, epoch: experiment.sampler(seed, epoch)[:per_epoch],
+        num_epochs=STEPS // per_epoch,
+    )
+    return train.fit(short, mesh=parallel.data_mesh(), parallelize=parallelize).state
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=[pytest.mark.slow] * (each != "dqn_mnist")) for each in EXPERIMENTS],
+)
+def test_pmap_takes_the_steps_of_jit_unless_there_are_batch_statistics(name):
+    experiment = tiny(name)
+    for phase in experiment.method.phases:
+        if phase.name in WITH_BATCH_STATISTICS.get(name, ()):
+            with pytest.raises(InputError, match="/norm/mean follows") as caught:
+                two_steps(experiment, phase, parallel.pmapped_step)
+            assert "\n" not in str(caught.value)
+            continue
+        sharded, pmapped = (
+            two_steps(experiment, phase, parallelize)
+            for parallelize in (parallel.sharded_step, parallel.pmapped_step)
+        )
+        assert int(sharded.step) == int(pmapped.step) == STEPS
+        for one, other in zip(*map(jax.tree.leaves, (sharded, pmapped)), strict=True):
+            np.testing.assert_allclose(np.float64(one), np.float64(other), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
