@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 
 CLASS_IDS = "integer class ids [N]"
@@ -57,6 +58,7 @@ def as_labels(name: str, labels: Any, due: str = EITHER, *, min_classes: int = 2
     return labels
 
 
+@on_explicit_mesh(rows="queries")
 def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
     """Returns for every pair whether its class is the same.
 
@@ -105,6 +107,7 @@ def multi_hot(class_ids: jax.Array, num_classes: int) -> jax.Array:
     return jnp.any(per_item[:, :, None] == jnp.arange(num_classes), axis=1).astype(jnp.uint8)
 
 
+@on_explicit_mesh(rows="queries")
 def share_label(queries: jax.Array, database: jax.Array) -> jax.Array:
     """Returns for every pair whether it shares at least one label.
 
@@ -123,6 +126,7 @@ def share_label(queries: jax.Array, database: jax.Array) -> jax.Array:
     return _num_shared(queries, database) > 0.5
 
 
+@on_explicit_mesh(rows="queries")
 def jaccard_similarity(queries: jax.Array, database: jax.Array) -> jax.Array:
     """Divides the labels that a pair shares by those that either has.
 
@@ -147,6 +151,7 @@ def jaccard_similarity(queries: jax.Array, database: jax.Array) -> jax.Array:
     return shared / jnp.maximum(either, 1)
 
 
+@on_explicit_mesh(rows="queries")
 def cosine_similarity(queries: jax.Array, database: jax.Array) -> jax.Array:
     """Returns the cosine of the label vectors of every pair.
 

@@ -11,16 +11,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 # What each part of the package may import of the package itself; a part may import its own modules.
 # `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
-# are leaves of the loop and the launcher, `divergence` is one of `parallel`. `pickles` is a leaf
-# because both data and weights come in pickles, and neither may import the other. `errors` and
-# `finite` are open to all.
+# are leaves of the loop and the launcher, `divergence` is one of `parallel`, `axes` of functions of
+# arrays. `pickles` is a leaf because both data and weights come in pickles, and neither may import
+# the other. `errors` and `finite` are open to all.
 MAY_IMPORT = {
     "errors": set(),
     "finite": set(),
-    "labels": set(),
+    "labels": {"axes"},
     "metrics": set(),
-    "quantizers": set(),
-    "losses": {"quantizers"},
+    "axes": set(),
+    "quantizers": {"axes"},
+    "losses": {"quantizers", "axes"},
     "pickles": set(),
     "models": {"pickles"},
     "methods": {"losses", "quantizers", "labels", "models"},

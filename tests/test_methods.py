@@ -112,7 +112,7 @@ def test_pmap_takes_the_steps_of_jit(make, one_device):
     assert largest_gap(one.state, pmapped.state) < 1e-5
 
 
-@pytest.mark.parametrize(
+dqn_and_slowly_the_others = pytest.mark.parametrize(
     "make",
     [
         pytest.param(make, marks=() if name == "dqn" else pytest.mark.slow)
@@ -120,6 +120,23 @@ def test_pmap_takes_the_steps_of_jit(make, one_device):
     ],
     ids=toy.METHODS.keys(),
 )
+
+
+@dqn_and_slowly_the_others
+def test_x64_takes_the_same_steps_in_the_same_dtypes(make, mesh, one_device):
+    experiment, usual = one_device(make)
+    with jax.enable_x64(True):
+        wide = train.fit(experiment, mesh=mesh).state
+        codec, other = (experiment.method.codec(s.params, s.state) for s in (usual, wide))
+        x = np.random.default_rng(0).normal(size=(32, 8)).astype(np.float32)
+        assert other.encode(x).dtype == np.uint8
+    dtypes = (jax.tree.map(lambda leaf: leaf.dtype, state) for state in (usual, wide))
+    assert next(dtypes) == next(dtypes)
+    assert largest_gap((usual.params, usual.state), (wide.params, wide.state)) < 1e-5
+    np.testing.assert_array_equal(other.encode(x), codec.encode(x))
+
+
+@dqn_and_slowly_the_others
 def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
     experiment = toy.experiment(make())
     meshes = mesh, parallel.data_mesh()

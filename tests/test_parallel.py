@@ -7,9 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, PartitionSpec
 
-from quantjax import models, parallel, train
+from quantjax import losses, models, parallel, train
 from quantjax.errors import InputError
+from quantjax.quantizers import product
 from tests import toy
 
 
@@ -234,3 +236,62 @@ def test_pmap_cuts_rows_whatever_prepares_them():
     whole = jax.jit(lambda x: x[::-1] + 0, out_shardings=parallel.replicated(mesh))
     mixed = parallel.pmapped_step(step, mesh, lambda state, batch: {"x": whole(batch["x"])})
     assert mixed({"a": np.zeros(2)}, batch)[1]["loss"] == 15
+
+
+def loss_of_pairs(weights, codebooks, images, similar, gather=lambda x: x):
+    x = images @ weights
+    quantized = product.quantize(codebooks, x, temperature=1.0)
+    return losses.pairwise_cosine(x, gather(quantized), similar).mean()
+
+
+def outside(loss, mapped):
+    return jax.value_and_grad(mapped(lambda *args: jax.lax.pmean(loss(*args), "data")), (0, 1))
+
+
+def inside_of_the_mean(loss, mapped):
+    return mapped(jax.value_and_grad(lambda *args: jax.lax.pmean(loss(*args), "data"), (0, 1)))
+
+
+def inside_then_the_mean(loss, mapped):
+    return mapped(lambda *args: jax.lax.pmean(jax.value_and_grad(loss, (0, 1))(*args), "data"))
+
+
+@pytest.mark.parametrize(
+    ("way", "check_vma", "gradient_is"),
+    [
+        (outside, True, "right"),
+        (outside, False, "right"),
+        (inside_of_the_mean, True, "right"),
+        (inside_of_the_mean, False, "each device's own"),
+        (inside_then_the_mean, True, "eight times too large"),
+        (inside_then_the_mean, False, "right"),
+    ],
+)
+def test_loss_and_gradient_in_shard_map_are_as_the_readme_says(rng, way, check_vma, gradient_is):
+    shapes = (6, 4), (2, 8, 2), (16, 6)
+    weights, codebooks, images = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)
+    similar = jnp.asarray(rng.uniform(size=(16, 16)) < 0.3)
+    arguments = weights, codebooks, images, similar
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    local = way is not outside and gradient_is == "each device's own"
+    mapped = functools.partial(
+        jax.shard_map,
+        mesh=jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,)),
+        in_specs=(whole, whole, rows, rows),
+        out_specs=(whole, rows) if local else whole,
+        check_vma=check_vma,
+    )
+    gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
+    run = way(functools.partial(loss_of_pairs, gather=gather), mapped)
+    value, gradient = jax.jit(run)(*arguments)
+    due, due_gradient = jax.value_and_grad(loss_of_pairs, (0, 1))(*arguments)
+    np.testing.assert_allclose(value, due, rtol=1e-5)
+    for got, right in zip(gradient, due_gradient, strict=True):
+        if local:
+            # Each device has its own, and no two are the same.
+            each = got.reshape(8, *right.shape)
+            assert not np.allclose(each[0], right, rtol=0.1)
+            assert not np.allclose(each[0], each[1], rtol=0.1)
+        else:
+            factor = 1 if gradient_is == "right" else 8
+            np.testing.assert_allclose(got, factor * right, rtol=1e-4, atol=1e-5)

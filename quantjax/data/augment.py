@@ -80,7 +80,8 @@ def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float,
         )
     _check_dtype(images)
     white = 255.0 if images.dtype == jnp.uint8 else 1.0
-    shift, factor = jnp.asarray(mean) * white, 1 / (jnp.asarray(std) * white)
+    shift = jnp.asarray(mean, jnp.float32) * white
+    factor = 1 / (jnp.asarray(std, jnp.float32) * white)
     return ((images.astype(jnp.float32) - shift) * factor).astype(jnp.float32)
 
 
@@ -165,7 +166,7 @@ def random_flip() -> Transform:
 
     def transform(key, images):
         _check_images(images)
-        mirrored = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+        mirrored = jax.random.bernoulli(key, jnp.float32(0.5), (images.shape[0], 1, 1, 1))
         return jnp.where(mirrored, images[:, :, ::-1], images)
 
     return transform
@@ -195,10 +196,10 @@ def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
             raise InputError(f"padding must be below the {min(size[:2])} pixels, got {padding}")
         around = [(0, 0), (padding, padding), (padding, padding), (0, 0)]
         padded = jnp.pad(images, around, mode=mode)
-        corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1)
+        corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1, jnp.int32)
 
         def cut(image, corner):
-            return jax.lax.dynamic_slice(image, (*corner, 0), size)
+            return jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), size)
 
         return jax.vmap(cut)(padded, corners)
 
@@ -231,7 +232,7 @@ def random_erase(*, size: int, fill: float = 0.0) -> Transform:
         row_key, column_key = jax.random.split(key)
 
         def inside(key, length):
-            first = jax.random.randint(key, (batch, 1), 0, length) - size // 2
+            first = jax.random.randint(key, (batch, 1), 0, length, jnp.int32) - size // 2
             return (jnp.arange(length) >= first) & (jnp.arange(length) < first + size)
 
         square = inside(row_key, height)[:, :, None] & inside(column_key, width)[:, None]
@@ -273,7 +274,8 @@ def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -
 
         def uniform(key, shape, largest):
             # One image's draw stands before its rows and columns: [B, 1, 1].
-            return jax.random.uniform(key, (*shape, batch, 1, 1), minval=-largest, maxval=largest)
+            of_images = (*shape, batch, 1, 1)
+            return jax.random.uniform(key, of_images, jnp.float32, minval=-largest, maxval=largest)
 
         angle = uniform(keys[0], (), math.radians(degrees))
         slant = jnp.tan(uniform(keys[1], (), math.radians(shear)))

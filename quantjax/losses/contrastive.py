@@ -7,12 +7,14 @@ Rows name their columns by number, so that on many devices local rows meet gathe
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
 
 
+@on_explicit_mesh(rows="queries")
 def nt_xent(
     queries: jax.Array,
     keys: jax.Array,
@@ -53,6 +55,7 @@ def nt_xent(
     return jnp.where(jnp.any(positive, axis=1), surprise, 0)
 
 
+@on_explicit_mesh(rows="queries")
 def debiased_nt_xent(
     queries: jax.Array,
     keys: jax.Array,
@@ -108,6 +111,7 @@ def debiased_nt_xent(
     return jnp.where(jnp.any(positive, axis=1), jax.nn.softplus(gap), 0)
 
 
+@on_explicit_mesh(rows="x")
 def cross_quantized(
     x: jax.Array,
     quantized: jax.Array,
@@ -148,6 +152,7 @@ def cross_quantized(
     return _two_views(x, quantized, all_x, all_quantized, own, temperature)
 
 
+@on_explicit_mesh(rows="first")
 def cibhash(
     first: jax.Array,
     second: jax.Array,

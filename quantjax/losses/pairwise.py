@@ -8,11 +8,13 @@ soft similarity of labels, as weights.
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_binary, check_pairs
 from quantjax.losses.vectors import cosines, squared_distances, widen
 
 
+@on_explicit_mesh(rows="queries")
 def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array) -> jax.Array:
     """Squares the gap between cosine similarity and its target of +1 or -1.
 
@@ -37,6 +39,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
     return jnp.square(_target(similar, cosine.dtype) - cosine)
 
 
+@on_explicit_mesh(rows="queries")
 def pairwise_inner_product(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float | None = None
 ) -> jax.Array:
@@ -68,6 +71,7 @@ def pairwise_inner_product(
     return jnp.square(_target(similar, similarity.dtype) - similarity)
 
 
+@on_explicit_mesh(rows="queries")
 def pairwise_likelihood(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float = 0.5
 ) -> jax.Array:
@@ -100,6 +104,7 @@ def pairwise_likelihood(
     return jnp.maximum(signed, 0) + jnp.log1p(jnp.exp(-jnp.abs(signed)))
 
 
+@on_explicit_mesh(rows="queries")
 def pairwise_contrastive(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, margin: float
 ) -> jax.Array:
@@ -128,6 +133,7 @@ def pairwise_contrastive(
     return jnp.where(similar > 0, distances, jax.nn.relu(margin - distances)) / 2
 
 
+@on_explicit_mesh(rows="queries")
 def pairwise_cauchy(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, gamma: float
 ) -> jax.Array:

@@ -6,6 +6,7 @@ Such losses need no pairs. `quantjax.losses.centres` makes the codes.
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_multi_hot, check_same
 from quantjax.losses.vectors import cosines, widen
@@ -39,6 +40,7 @@ def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
     return jnp.mean(jax.nn.softplus(-2 * widen(x) * targets), axis=-1)
 
 
+@on_explicit_mesh(rows="x")
 def orthogonal_cosine(
     x: jax.Array,
     labels: jax.Array,
@@ -103,6 +105,7 @@ def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) 
     return jnp.sum(jnp.maximum(margin - widen(x) * targets, 0), axis=-1)
 
 
+@on_explicit_mesh(rows="x")
 def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
     """Returns the cross entropy of a row's labels under a linear classifier of its signs.
 

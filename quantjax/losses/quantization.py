@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.losses.shapes import check_rows, check_same, check_soft
 from quantjax.losses.vectors import widen
 from quantjax.quantizers import binary
@@ -121,6 +122,7 @@ def bit_balance(x: jax.Array) -> jax.Array:
     return jnp.square(jnp.mean(widen(x), axis=0))
 
 
+@on_explicit_mesh()
 def bit_independence(x: jax.Array) -> jax.Array:
     """Squares the gap between the second moments of bits and the identity.
 

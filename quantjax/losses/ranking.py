@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_pairs
 from quantjax.losses.vectors import cosines, widen
 
 
+@on_explicit_mesh(rows="queries")
 def soft_average_precision(
     queries: jax.Array,
     database: jax.Array,
@@ -65,6 +67,7 @@ def soft_average_precision(
     return jnp.where(num_relevant > 0, 1 - average, 0)
 
 
+@on_explicit_mesh(rows="queries")
 def smooth_recall_at_k(
     queries: jax.Array,
     database: jax.Array,

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.losses.shapes import check_binary, check_multi_hot
@@ -64,6 +65,7 @@ def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
     return positive[:, :, None] & negative[:, None, :]
 
 
+@on_explicit_mesh(rows="anchors")
 def each_triplet(
     loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
     anchors: jax.Array,
@@ -107,6 +109,7 @@ def each_triplet(
     return jax.lax.map(jax.checkpoint(of_one), anchors)
 
 
+@on_explicit_mesh()
 def semi_hard(
     distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
 ) -> Triplets:
@@ -139,6 +142,7 @@ def semi_hard(
     return _flat(chosen, positive & (gap < margin))
 
 
+@on_explicit_mesh()
 def random_violating(
     key: jax.Array, distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
 ) -> Triplets:
@@ -168,10 +172,11 @@ def random_violating(
     distances, positive, negative = _measured(distances, positive, negative)
     order, nearest_first = _negatives_in_order(distances, negative)
     count = _count(nearest_first, distances + margin, side="left")
-    rank = jax.random.randint(key, count.shape, 0, jnp.maximum(count, 1))
+    rank = jax.random.randint(key, count.shape, 0, jnp.maximum(count, 1), jnp.int32)
     return _flat(_take(order, rank), positive & (count > 0))
 
 
+@on_explicit_mesh()
 def group_hard(
     key: jax.Array, x: jax.Array, label: jax.Array, *, num_groups: int, margin: float
 ) -> Triplets:

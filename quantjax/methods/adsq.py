@@ -249,8 +249,8 @@ def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
         params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
     state = {
         "nets": nets,
-        "embeddings": {name: jnp.zeros((num_rows, bits)) for name in networks},
-        "codes": jnp.zeros((num_rows, bits)),
+        "embeddings": {name: jnp.zeros((num_rows, bits), jnp.float32) for name in networks},
+        "codes": jnp.zeros((num_rows, bits), jnp.float32),
         "label": jnp.zeros((num_rows, batch["label"].shape[1]), batch["label"].dtype),
         "present": jnp.zeros(num_rows, bool),
     }

@@ -168,7 +168,9 @@ def deepquan(
         decoder_params, decoder_state = decoder.init(keys[1], z)
         state = {
             "nets": {"encoder": encoder_state, "decoder": decoder_state},
-            "codebooks": jnp.zeros((num_codebooks, num_codewords, dim // num_codebooks)),
+            "codebooks": jnp.zeros(
+                (num_codebooks, num_codewords, dim // num_codebooks), jnp.float32
+            ),
             "fitted": jnp.asarray(False),
         }
         return {"encoder": encoder_params, "decoder": decoder_params}, state

@@ -141,7 +141,11 @@ def dqn(
 
     def init(key, batch, num_rows):
         params, net_state = network.init(key, inputs(batch))
-        state = {"nets": {"net": net_state}, "codebooks": jnp.zeros(shape), "fitted": False}
+        state = {
+            "nets": {"net": net_state},
+            "codebooks": jnp.zeros(shape, jnp.float32),
+            "fitted": False,
+        }
         if stored:
             state["assignments"] = jnp.zeros((num_rows, num_codebooks), jnp.uint8)
         return {"net": params}, jax.tree.map(jnp.asarray, state)
@@ -224,7 +228,7 @@ def dqn_ste(
         del num_rows
         params, net_state = network.init(key, inputs(batch))
         state = {"nets": {"net": net_state}, "fitted": jnp.asarray(False)}
-        return {"net": params, "codebooks": jnp.zeros(shape)}, state
+        return {"net": params, "codebooks": jnp.zeros(shape, jnp.float32)}, state
 
     def loss(params, state, batch, context):
         z, similar, nets = _forward(network, inputs, params, state, batch, context)

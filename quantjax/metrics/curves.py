@@ -9,7 +9,7 @@ import numpy as np
 
 from quantjax.errors import InputError
 from quantjax.metrics.checks import check_counts, check_distances, check_ties
-from quantjax.metrics.entry import run
+from quantjax.metrics.entry import in_float32, run
 from quantjax.metrics.harmonic import Array
 from quantjax.metrics.levels import (
     Levels,
@@ -149,14 +149,14 @@ def _curve_at(distances, relevant, cuts, ties):
     crossed = Levels(*(jnp.take_along_axis(part, place, axis=1) for part in levels))
     hits = crossed.relevant_before + TIE_ORDERS[ties].hits(crossed, cuts - crossed.items_before)
     due = jnp.maximum(levels.relevant.sum(1, keepdims=True), 1)
-    return PrecisionRecall(hits / cuts, hits / due)
+    return in_float32(PrecisionRecall(hits / cuts, hits / due))
 
 
 @jax.jit
 def _ball_of_distances(distances, relevant, radius):
     inside = distances <= radius
     counts = jnp.stack([inside, inside & relevant], axis=-1).sum(1, keepdims=True)
-    return _ball(counts, 0)
+    return in_float32(_ball(counts, 0))
 
 
 def _ball(counts, radius):

@@ -165,14 +165,21 @@ def clip_cut(top_k: int | None, counts: Array) -> int | None:
     return None if top_k >= most else int(top_k)
 
 
+def in_float32(values: Any) -> Any:
+    """Returns real values as float32, which x64 would give as float64, and others as they are."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, values
+    )
+
+
 @jax.jit(static_argnums=(0, 2))
 def _compiled(metric, counts, options):
-    return metric(counts, *options)
+    return in_float32(metric(counts, *options))
 
 
 @jax.jit(static_argnums=(0, 3))
 def _on_distances(metric, distances, relevant, options):
-    return metric(counts_from_distances(distances, relevant), *options)
+    return in_float32(metric(counts_from_distances(distances, relevant), *options))
 
 
 @jax.jit(static_argnums=(0, 3, 4))
@@ -182,4 +189,4 @@ def _on_grades(metric, distances, grades, num_grades, options):
         return metric(graded_counts_from_distances(*query, num_grades=num_grades), *options)[0]
 
     at_once = max(1, _COUNTS_AT_ONCE // (distances.shape[1] * num_grades))
-    return jax.lax.map(one, (distances, grades), batch_size=at_once)
+    return in_float32(jax.lax.map(one, (distances, grades), batch_size=at_once))

@@ -146,7 +146,7 @@ def graded_counts_from_distances(
     """
     distances, grades = jax.lax.sort((distances, grades), num_keys=1, is_stable=False)
     begins, ends = _edges(distances)
-    flags = grades[..., None] == jnp.arange(num_grades)
+    flags = grades[..., None] == jnp.arange(num_grades, dtype=jnp.int32)
     return _count_at_ends(flags, begins[..., None], ends[..., None])
 
 
@@ -158,6 +158,6 @@ def _edges(distances):
 
 def _count_at_ends(flags, begins, ends):
     flags = flags.astype(jnp.int32)
-    through = jnp.cumsum(flags, axis=1)
+    through = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
     before = jax.lax.cummax(jnp.where(begins, through - flags, 0), axis=1)
     return jnp.where(ends, through - before, 0)

@@ -200,12 +200,13 @@ def _network(input_shape, table, dim):
 
 def caffe_images(images: jax.Array) -> jax.Array:
     """Returns RGB images [..., 3] of 0 to 255 as BGR without ImageNet's mean, as Caffe has them."""
-    return jnp.asarray(images, jnp.float32)[..., ::-1] - jnp.asarray([104.0, 117.0, 123.0])
+    return jnp.asarray(images, jnp.float32)[..., ::-1] - jnp.asarray([104, 117, 123], jnp.float32)
 
 
 def torchvision_images(images: jax.Array) -> jax.Array:
     """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
-    mean, deviation = jnp.asarray([0.485, 0.456, 0.406]), jnp.asarray([0.229, 0.224, 0.225])
+    mean = jnp.asarray([0.485, 0.456, 0.406], jnp.float32)
+    deviation = jnp.asarray([0.229, 0.224, 0.225], jnp.float32)
     return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
 
 

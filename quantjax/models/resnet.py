@@ -226,7 +226,8 @@ def build(
 
 def normalize(images: jax.Array) -> jax.Array:
     """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
-    mean, deviation = jnp.asarray([0.485, 0.456, 0.406]), jnp.asarray([0.229, 0.224, 0.225])
+    mean = jnp.asarray([0.485, 0.456, 0.406], jnp.float32)
+    deviation = jnp.asarray([0.229, 0.224, 0.225], jnp.float32)
     return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
 
 

@@ -13,6 +13,7 @@ References:
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import kmeans, product
@@ -36,6 +37,7 @@ def block_diagonal(codebooks: jax.Array) -> jax.Array:
     return jnp.einsum("mkd,ml->mkld", codebooks, own).reshape(*codebooks.shape[:2], -1)
 
 
+@on_explicit_mesh(rows="assignments")
 def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """Sums the assigned codewords.
 
@@ -94,6 +96,7 @@ def distances(
     return 1 - products / jnp.where(lengths > 0, lengths, 1)
 
 
+@on_explicit_mesh(rows="assignments")
 def squared_norms(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """Returns the squared length of every reconstruction.
 
@@ -110,6 +113,7 @@ def squared_norms(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(decode(codebooks, assignments)), axis=-1)
 
 
+@on_explicit_mesh(rows="x")
 def icm_encode(
     key: jax.Array, codebooks: jax.Array, x: jax.Array, assignments: jax.Array, *, num_sweeps: int
 ) -> jax.Array:
@@ -138,7 +142,7 @@ def icm_encode(
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
     books, x = jnp.asarray(codebooks, jnp.float32), jnp.asarray(x, jnp.float32)
-    numbers = jnp.arange(books.shape[0])
+    numbers = jnp.arange(books.shape[0], dtype=jnp.int32)
 
     def visit(assignments, m):
         # Summed anew at every visit: a residual carried along would gather rounding errors.
@@ -148,9 +152,11 @@ def icm_encode(
 
     order = jax.vmap(lambda k: jax.random.permutation(k, numbers))
     order = order(jax.random.split(key, num_sweeps)).reshape(-1)
-    return jax.lax.scan(visit, jnp.asarray(assignments, jnp.uint8), order)[0]
+    start, *_ = vary_alike(jnp.asarray(assignments, jnp.uint8), books, x, order)
+    return jax.lax.scan(visit, start, order)[0]
 
 
+@on_explicit_mesh()
 def ridge_update(
     codebooks: jax.Array, x: jax.Array, assignments: jax.Array, *, ridge: float
 ) -> jax.Array:
@@ -181,8 +187,10 @@ def ridge_update(
     num_codebooks, num_codewords, _ = codebooks.shape
     columns = assignments.astype(jnp.int32) + num_codewords * jnp.arange(num_codebooks)
     total = num_codebooks * num_codewords
-    gram = jnp.zeros((total, total)).at[columns[:, :, None], columns[:, None, :]].add(1.0)
-    moments = jnp.zeros((total, x.shape[1]))
+    gram = (
+        jnp.zeros((total, total), jnp.float32).at[columns[:, :, None], columns[:, None, :]].add(1.0)
+    )
+    moments = jnp.zeros((total, x.shape[1]), jnp.float32)
     moments = moments.at[columns].add(jnp.asarray(x, jnp.float32)[:, None])
     solved = _solve(gram, moments, ridge, num_codebooks).reshape(codebooks.shape)
     used = (jnp.diagonal(gram) > 0).reshape(num_codebooks, num_codewords, 1)
@@ -193,7 +201,8 @@ def _solve(gram, moments, ridge, num_codebooks):
     counts = jnp.diagonal(gram)
     # What one codebook gains another may lose. Those directions solve to nothing, for H^T X has no
     # part in them; without a weight of their own they would multiply its rounding by 1 / ridge.
-    of_book = jnp.kron(jnp.eye(num_codebooks), jnp.ones(len(counts) // num_codebooks))
+    size = len(counts) // num_codebooks
+    of_book = jnp.kron(jnp.eye(num_codebooks, dtype=gram.dtype), jnp.ones(size, gram.dtype))
     used = of_book * (counts > 0)
     used = used - jnp.mean(used, axis=0)
     largest = jnp.maximum(jnp.max(counts), 1)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import rows
@@ -50,6 +51,7 @@ def clipped_sign(x: jax.Array) -> jax.Array:
     return straight_through(_sign(x), jnp.where(jnp.abs(x) <= 1, x, 0))
 
 
+@on_explicit_mesh(rows="x")
 def median_sign(x: jax.Array) -> jax.Array:
     """Gives +1 to the larger half of the batch in every bit, with the gradient of the identity.
 
@@ -76,6 +78,7 @@ def median_sign(x: jax.Array) -> jax.Array:
     return straight_through(_signs_of(ranks < len(x) // 2, x.dtype), x)
 
 
+@on_explicit_mesh()
 def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Returns the value that halves each bit: what encodes new items as `median_sign` a batch.
 
@@ -143,7 +146,7 @@ def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
             f"packed must be uint8 of shape [N, {due}], got {packed.dtype} {packed.shape}"
         )
     bits = jnp.unpackbits(packed, axis=1, count=num_bits, bitorder="little")
-    return jnp.where(bits, 1.0, -1.0)
+    return jnp.where(bits, jnp.float32(1), jnp.float32(-1))
 
 
 def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:

@@ -71,7 +71,7 @@ class ClassCodec:
         Their distance is 0 to codes of the class and 128 to all others, to the bit: "sqd" ranks by
         equality of classes. A number that is no class decodes to zeros.
         """
-        return _CERTAIN * jax.nn.one_hot(self.class_ids(codes), self.num_classes)
+        return _CERTAIN * jax.nn.one_hot(self.class_ids(codes), self.num_classes, dtype=jnp.float32)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Measures -log p(class of the code | query), [Q, N], of the softmax of scores [Q, C].
@@ -86,7 +86,7 @@ class ClassCodec:
     def class_ids(self, codes: jax.Array) -> jax.Array:
         """Unpacks codes [N, num_bytes] to class numbers [N] int32."""
         bits = packing.unpack(codes, 1, self.bits).astype(jnp.int32)
-        return jnp.sum(bits << jnp.arange(self.bits), axis=1)
+        return jnp.sum(bits << jnp.arange(self.bits, dtype=jnp.int32), axis=1, dtype=jnp.int32)
 
     def _check_width(self, name, x):
         if x.ndim != 2 or x.shape[1] != self.num_classes:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import product, rows
@@ -32,6 +33,7 @@ class EmaState(NamedTuple):
     counts: jax.Array
 
 
+@on_explicit_mesh()
 def ema_init(
     codebooks: jax.Array, assignments: jax.Array, mask: jax.Array | None = None
 ) -> EmaState:
@@ -59,6 +61,7 @@ def ema_init(
     )
 
 
+@on_explicit_mesh()
 def ema_update(
     state: EmaState,
     x: jax.Array,
@@ -98,6 +101,7 @@ def ema_update(
     return EmaState(codebooks, counts)
 
 
+@on_explicit_mesh()
 def revive(
     key: jax.Array,
     state: EmaState,
@@ -130,7 +134,7 @@ def revive(
     num_codebooks = len(state.codebooks)
     # Where no row may be drawn, none is.
     dead = (state.counts < threshold) & jnp.any(usable)
-    draws = jax.random.uniform(key, (num_codebooks, x.shape[0]))
+    draws = jax.random.uniform(key, (num_codebooks, x.shape[0]), jnp.float32)
     order = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # random, unusable ones last
     turns = (jnp.cumsum(dead, axis=1) - 1) % jnp.maximum(jnp.sum(usable), 1)
     chosen = jnp.take_along_axis(order, turns, axis=1)
@@ -143,12 +147,12 @@ def revive(
 
 
 def _weights(assignments, mask):
-    return jnp.ones(len(assignments)) if mask is None else jnp.asarray(mask, jnp.float32)
+    return jnp.asarray(jnp.ones(len(assignments)) if mask is None else mask, jnp.float32)
 
 
 def _counts(codebooks, assignments, weights):
     books = jnp.arange(codebooks.shape[0])
-    counts = jnp.zeros(codebooks.shape[:2])
+    counts = jnp.zeros(codebooks.shape[:2], jnp.float32)
     return counts.at[books, assignments].add(weights[:, None])
 
 

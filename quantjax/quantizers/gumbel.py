@@ -39,7 +39,8 @@ def gumbel_assign(
       ValueError: if the shapes do not agree or K is above 256.
     """
     gaps = _gaps(codebooks, x)
-    return jax.nn.softmax((jax.random.gumbel(key, gaps.shape) - gaps) / temperature, axis=-1)
+    noise = jax.random.gumbel(key, gaps.shape, gaps.dtype)
+    return jax.nn.softmax((noise - gaps) / temperature, axis=-1)
 
 
 def gumbel_quantize(

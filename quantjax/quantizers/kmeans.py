@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import rows
@@ -127,6 +128,7 @@ def over_tiles(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.
     return jax.lax.platform_dependent(x, cpu=tiled, default=function)
 
 
+@on_explicit_mesh()
 def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Array) -> jax.Array:
     """Draws starting centroids among the rows, each with probability proportional to D^2.
 
@@ -155,7 +157,7 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
         candidates = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
         x, mask = x[candidates], mask[candidates]
     weight = mask.astype(jnp.float32)
-    uniform = jax.random.uniform(key, (num_centroids,))
+    uniform = jax.random.uniform(key, (num_centroids,), jnp.float32)
 
     def draw(probability, u):
         # Rows that all coincide leave no distance to draw by: any of them will do.
@@ -165,11 +167,13 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
         chosen = draw(weight * nearest, u)
         return jnp.minimum(nearest, jnp.sum(jnp.square(x - chosen), axis=-1)), chosen
 
+    x, weight, uniform = vary_alike(x, weight, uniform)
     first = draw(weight, uniform[0])
     _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
     return jnp.concatenate([first[None], rest])
 
 
+@on_explicit_mesh()
 def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
     """Draws one row from each of equal parts of those that count.
 
@@ -186,11 +190,12 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
     """
     _check_axes("mask", mask, "[N]")
     through = jnp.cumsum(mask, dtype=jnp.int32)
-    parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,))
-    ranks = jnp.minimum(jnp.int32(parts * (through[-1] / num_rows)), through[-1] - 1)
+    parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,), jnp.float32)
+    ranks = jnp.minimum(jnp.int32(parts * (jnp.float32(through[-1]) / num_rows)), through[-1] - 1)
     return jnp.searchsorted(through, ranks + 1).astype(jnp.int32)
 
 
+@on_explicit_mesh()
 def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
     """Returns the row that a uniform number falls on, rows being as wide as their weights.
 
@@ -209,9 +214,11 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
     # A parallel sum in float32 is not monotone, and rows without weight would hold slivers of it.
     cumulative = jnp.where(weight > 0, jnp.cumsum(weight), 0)
     behind = cumulative > u * jnp.max(cumulative)
-    return jnp.min(jnp.where(behind, jnp.arange(len(weight)), len(weight) - 1))
+    rows = jnp.arange(len(weight), dtype=jnp.int32)
+    return jnp.min(jnp.where(behind, rows, len(weight) - 1))
 
 
+@on_explicit_mesh()
 def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
     """Alternates nearest-centroid assignment and cluster means.
 
@@ -239,12 +246,13 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
         # Repaired ahead of the assignment, so that what is returned are means.
         centroids = repair_empty(*carry)
         nearest = assign(x, centroids)
-        counts = jnp.zeros(centroids.shape[0]).at[nearest].add(weight)
+        counts = jnp.zeros(centroids.shape[0], jnp.float32).at[nearest].add(weight)
         sums = jnp.zeros_like(centroids).at[nearest].add(x)  # zeros where rows do not count
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
         return means, counts
 
-    start = jnp.asarray(centroids, jnp.float32), jnp.ones(centroids.shape[0])
+    start = jnp.asarray(centroids, jnp.float32), jnp.ones(centroids.shape[0], jnp.float32)
+    start, *_ = vary_alike(start, x, weight)
     return jax.lax.fori_loop(0, num_iterations, step, start)[0]
 
 
@@ -273,7 +281,7 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     donors = jnp.argsort(-counts)[jnp.cumsum(empty) - 1]  # of each empty cluster, in turn
     splits = empty & (counts[donors] >= 2)
     # Unequal parts of either sign, or rows of equal columns would lie in the plane between the two.
-    apart = 1e-3 * jnp.cos(1.0 + jnp.arange(centroids.shape[1]))
+    apart = 1e-3 * jnp.cos(1 + jnp.arange(centroids.shape[1], dtype=jnp.float32))
     somewhere = jnp.any(centroids != 0, axis=-1, keepdims=True)
     shift = jnp.where(somewhere, centroids, 1e-6)[donors] * apart  # zero has no parts to move by
     pushed = jnp.zeros_like(centroids).at[donors].add(jnp.where(splits[:, None], shift, 0))

@@ -12,6 +12,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import kmeans, rows
@@ -68,6 +69,7 @@ def _encode_rows(codebooks, x):
     return jnp.stack(numbers, axis=1).astype(jnp.uint8)
 
 
+@on_explicit_mesh(rows="assignments")
 def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """Puts the assigned codewords side by side.
 
@@ -114,6 +116,7 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
     return jax.nn.softmax(-gaps / temperature, axis=-1)
 
 
+@on_explicit_mesh(rows="x")
 def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
     """Quantizes forward, and trains embeddings and codebooks backward.
 
@@ -137,6 +140,7 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
     check_codebooks(codebooks, x)
     softness = jnp.asarray(temperature, jnp.float32)
     books, slices = (jnp.asarray(a, jnp.float32) for a in (codebooks, x))
+    books, slices, softness = vary_alike(books, slices, softness)
     pairs = zip(books, split(slices, len(codebooks)), strict=True)
     parts = [_quantize_slice(book, part, softness) for book, part in pairs]
     return jnp.concatenate(parts, axis=1).astype(x.dtype)
@@ -209,6 +213,7 @@ def distances(
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
 
 
+@on_explicit_mesh()
 def fit_codebooks(
     key: jax.Array,
     x: jax.Array,
@@ -248,6 +253,7 @@ def fit_codebooks(
     return refine_codebooks(jax.vmap(start)(keys, slices), x, num_iterations, mask)
 
 
+@on_explicit_mesh()
 def refine_codebooks(
     codebooks: jax.Array, x: jax.Array, num_iterations: int, mask: jax.Array | None = None
 ) -> jax.Array:
@@ -275,6 +281,7 @@ def refine_codebooks(
     )
 
 
+@on_explicit_mesh(rows="x")
 def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     """Quantizes forward; backward, embeddings get the gradient of the identity.
 

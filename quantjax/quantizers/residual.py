@@ -10,10 +10,12 @@ Reference:
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.quantizers import additive, kmeans, product, rows
 
 
+@on_explicit_mesh()
 def fit_codebooks(
     key: jax.Array,
     x: jax.Array,
@@ -57,9 +59,11 @@ def fit_codebooks(
         return residual - book[kmeans.assign(residual, book)], book
 
     keys = jax.random.split(key, num_codebooks)
-    return jax.lax.scan(step, x, keys)[1]
+    start, keys, mask = vary_alike(x, keys, mask)
+    return jax.lax.scan(step, start, keys)[1]
 
 
+@on_explicit_mesh(rows="x")
 def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Array:
     """Takes from each codebook in turn the codeword nearest to the residual.
 

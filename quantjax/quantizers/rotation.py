@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.quantizers import product, rows
 
@@ -50,6 +51,7 @@ def random_rotation(key: jax.Array, dim: int) -> jax.Array:
     return jax.random.orthogonal(key, dim, dtype=jnp.float32)
 
 
+@on_explicit_mesh()
 def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None = None) -> jax.Array:
     """Returns the rotation under which Gaussian rows lose least to product quantization.
 
@@ -82,11 +84,13 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
         place = subspace * width + filled[subspace]
         return (total.at[subspace].add(log), filled.at[subspace].add(1)), place
 
-    start = jnp.zeros(num_codebooks), jnp.zeros(num_codebooks, jnp.int32)
-    _, places = jax.lax.scan(deal, start, logs - jnp.min(logs))
+    start = jnp.zeros(num_codebooks, jnp.float32), jnp.zeros(num_codebooks, jnp.int32)
+    start, logs = vary_alike(start, logs - jnp.min(logs))
+    _, places = jax.lax.scan(deal, start, logs)
     return jnp.zeros_like(axes).at[:, places].set(axes)
 
 
+@on_explicit_mesh()
 def opq(
     key: jax.Array,
     x: jax.Array,
@@ -138,9 +142,11 @@ def opq(
         rotation = _nearest_orthogonal(_matmul(x.T, quantized * weights[:, None]))
         return product.refine_codebooks(codebooks, _matmul(x, rotation), 1, mask), rotation
 
-    return RotatedCodebooks(*jax.lax.fori_loop(0, num_iterations, turn, (codebooks, rotation)))
+    start, *_ = vary_alike((codebooks, rotation), x, weights)
+    return RotatedCodebooks(*jax.lax.fori_loop(0, num_iterations, turn, start))
 
 
+@on_explicit_mesh()
 def itq(
     key: jax.Array,
     x: jax.Array,
@@ -187,10 +193,11 @@ def itq(
 
     def turn(_, rotation):
         # Rows that do not count are zero in V, whatever their signs.
-        signs = jnp.where(_matmul(projected, rotation) >= 0, 1.0, -1.0)
+        signs = jnp.where(_matmul(projected, rotation) >= 0, 1, -1).astype(jnp.float32)
         return _nearest_orthogonal(_matmul(projected.T, signs))
 
-    rotation = jax.lax.fori_loop(0, num_iterations, turn, random_rotation(key, num_bits))
+    start, _ = vary_alike(random_rotation(key, num_bits), projected)
+    rotation = jax.lax.fori_loop(0, num_iterations, turn, start)
     return Projection(mean, _matmul(axes, rotation))
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from quantjax.axes import on_explicit_mesh
 from quantjax.finite import check_finite
 from quantjax.quantizers import product, rows
 
@@ -26,6 +27,7 @@ class Usage(NamedTuple):
     counts: jax.Array
 
 
+@on_explicit_mesh()
 def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> Usage:
     """Counts how embeddings fall on the codewords of product codebooks.
 

@@ -99,7 +99,7 @@ def _drawn(key, distances, positive, negative, margin):
         pair: _violating(distances, negative, *pair, margin) for pair in np.ndindex(positive.shape)
     }
     counts = np.array([len(choice) for choice in choices.values()]).reshape(positive.shape)
-    ranks = np.asarray(jax.random.randint(key, counts.shape, 0, np.maximum(counts, 1)))
+    ranks = np.asarray(jax.random.randint(key, counts.shape, 0, np.maximum(counts, 1), np.int32))
     return _table(
         distances, positive, lambda a, p: choices[a, p][ranks[a, p]] if choices[a, p] else None
     )

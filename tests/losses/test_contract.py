@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
 from quantjax import losses
@@ -38,6 +39,7 @@ CASES = (
     *label_cases.CASES,
 )
 DEVICES = 8
+QUICK = {"pairwise_cosine", "triplet_quantization", "share_label"}  # the others are slow
 # Modules and names that need no rows, and why.
 NO_ROWS = {
     "losses.shapes": "refuses and returns nothing: every row's wrong shapes",
@@ -275,10 +277,14 @@ def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
     _, function = each_setting(case)[setting]
     eager = [jax.tree.leaves(function(*cast(arguments))) for arguments in draws]
     together = jax.jit(jax.vmap(function))(*map(jnp.stack, zip(*map(cast, draws), strict=True)))
+    # Float64, unless JAX would take it as such.
+    numpy_draws = (
+        draws if not jax.config.jax_enable_x64 else [map(np.asarray, cast(draw)) for draw in draws]
+    )
     for got in (
         [run(case, setting, cast(arguments))[1] for arguments in draws],
         [[leaf[i] for leaf in jax.tree.leaves(together)] for i in range(len(draws))],
-        [jax.tree.leaves(function(*arguments)) for arguments in draws],  # float64 numpy
+        [jax.tree.leaves(function(*arguments)) for arguments in numpy_draws],
     ):
         for one, other in zip(got, eager, strict=True):
             assert [leaf.dtype for leaf in one] == [leaf.dtype for leaf in other]
@@ -324,6 +330,86 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     due = [x if local else jnp.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
     got = [x.reshape(y.shape) for x, y in zip(got, due, strict=True)]
     assert_close(got, due, rtol=1e-4, atol=1e-5)
+
+
+mostly_slow = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(
+            case, id=name_of(case), marks=[pytest.mark.slow] * (name_of(case) not in QUICK)
+        )
+        for case in CASES
+        if any(axes_of(case))
+    ],
+)
+
+
+def of_mesh(case, axis_type):
+    """Returns a mesh, the specs of the arguments, and those of the results."""
+    mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
+    local = case.result[:1] if case.local is None else case.local
+    rows, whole = PartitionSpec("data"), PartitionSpec()
+    of_arguments = tuple(rows if axes else whole for axes in axes_of(case))
+    return mesh, of_arguments, rows if local else whole
+
+
+def mean_and_gradient(case, arguments, function):
+    def loss(*trained):
+        full = list(arguments)
+        for position, x in zip(case.trained, trained, strict=True):
+            full[position] = x
+        leaves = jax.tree.leaves(function(*full))
+        return jnp.mean(leaves[0]), leaves
+
+    trained = [arguments[position] for position in case.trained]
+    if not trained:
+        return (), loss()[1]
+    return jax.grad(loss, tuple(range(len(trained))), has_aux=True)(*trained)
+
+
+@mostly_slow
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
+    arguments = cast(cases.draw(case, seed=7))
+    mesh, in_specs, out_spec = of_mesh(case, AxisType.Auto)
+    local = case.result[:1] if case.local is None else case.local
+    _, function = each_setting(case)[0]
+
+    def of_gathered(*parts):
+        gathered = [
+            jax.lax.all_gather(part, "data", tiled=True) if axes and axes[0] != local else part
+            for axes, part in zip(axes_of(case), parts, strict=True)
+        ]
+        leaves = jax.tree.leaves(function(*gathered))
+        return leaves if local else jax.lax.pmean(leaves, "data")
+
+    mapped = jax.shard_map(
+        of_gathered, mesh=mesh, in_specs=in_specs, out_specs=out_spec, check_vma=check_vma
+    )
+    run = functools.partial(mean_and_gradient, case)
+    due_gradients, due = jax.jit(lambda *args: run(args, function))(*arguments)
+    gradients, got = jax.jit(lambda *args: run(args, mapped))(*arguments)
+    assert_close(got, due, rtol=1e-4, atol=1e-5)
+    assert_close(gradients, due_gradients, rtol=1e-4, atol=1e-5)
+
+
+@mostly_slow
+def test_explicit_axes_equal_one_device(case):
+    if name_of(case) == "hadamard_centres":
+        pytest.skip("its row looks up rows of its own")
+    arguments = cast(cases.draw(case, seed=7))
+    mesh, in_specs, _ = of_mesh(case, AxisType.Explicit)
+    cut = [
+        jax.device_put(x, NamedSharding(mesh, spec))
+        for x, spec in zip(arguments, in_specs, strict=True)
+    ]
+    _, function = each_setting(case)[0]
+    run = jax.jit(lambda *args: mean_and_gradient(case, args, function))
+    with jax.set_mesh(mesh):
+        gradients, got = jax.device_get(run(*cut))
+    due_gradients, due = run(*arguments)
+    assert_close(got, due, rtol=1e-4, atol=1e-5)
+    assert_close(gradients, due_gradients, rtol=1e-4, atol=1e-5)
 
 
 @every_checked_case

@@ -138,6 +138,19 @@ def test_distance_form_equals_count_form_in_any_order_of_storage(rng, metric, ti
         assert (due.dtype, got.dtype) == (np.float64, jnp.float32)
 
 
+def test_dtypes_are_the_same_under_x64(rng, metric):
+    levels, grades = tied_rankings(rng)
+    counts = counts_of(metric, levels, grades)
+    with jax.enable_x64(True):
+        for cut in metric.cuts(13):
+            for distances in (np.float32(levels), np.float64(levels)):
+                got = metric.from_distances(
+                    jnp.asarray(distances), jnp.asarray(relevance(metric, grades)), **cut
+                )
+                assert got.dtype == jnp.float32
+            assert metric.from_counts(jnp.asarray(counts), **cut).dtype == jnp.float32
+
+
 def test_parting_a_level_stays_within_its_bounds(rng, metric):
     levels, grades = tied_rankings(rng)
     counts = counts_of(metric, levels, grades)

@@ -17,7 +17,7 @@ def _ema_init(codebooks, assignments, mask):
 
 def _revive(seed, codebooks, counts, x, threshold):
     codebooks, counts = codebooks.copy(), counts.copy()
-    draws = np.asarray(jax.random.uniform(jax.random.key(seed), (M, len(x))))
+    draws = np.asarray(jax.random.uniform(jax.random.key(seed), (M, len(x)), np.float32))
     for m, part in enumerate(oracles.split(x, M)):
         dead = np.flatnonzero(counts[m] < threshold)
         fresh = max(np.mean(counts[m]), 2 * threshold)

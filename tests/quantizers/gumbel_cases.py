@@ -11,7 +11,7 @@ from tests.quantizers.case import BOOKS, NEEDS_KEY, SIZES, TEMPERATURES, Case, K
 
 
 def _gumbel_noise(seed):
-    return np.float64(jax.random.gumbel(jax.random.key(seed), (M, SIZES["N"], K)))
+    return np.float64(jax.random.gumbel(jax.random.key(seed), (M, SIZES["N"], K), np.float32))
 
 
 def _gumbel_assign(seed, codebooks, x, temperature):

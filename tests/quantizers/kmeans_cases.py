@@ -29,7 +29,7 @@ def _plus_plus(seed, x, mask):
 
 def _spread(key, mask, count):
     """One of each of `count` equal parts of the rows that count."""
-    parts = np.arange(count) + np.float64(jax.random.uniform(key, (count,)))
+    parts = np.arange(count) + np.float64(jax.random.uniform(key, (count,), np.float32))
     counting = np.flatnonzero(mask)
     return counting[np.int64(parts * len(counting) / count)]
 

@@ -81,7 +81,7 @@ def plus_plus(uniform, x, mask):
 
 
 def plus_plus_of_key(key, x, mask, num_centroids):
-    return plus_plus(np.float64(jax.random.uniform(key, (num_centroids,))), x, mask)
+    return plus_plus(np.float64(jax.random.uniform(key, (num_centroids,), np.float32)), x, mask)
 
 
 def repair_empty(centroids, counts):

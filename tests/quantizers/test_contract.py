@@ -97,6 +97,16 @@ def test_value_equals_the_float64_oracle(case):
 
 
 @every_case
+def test_dtypes_are_the_same_under_x64(case):
+    with jax.enable_x64(True):
+        given = cast(case, cases.draw(case, seed=0))
+        for options in case.settings:
+            function = functools.partial(case.function, **options)
+            got = jax.tree.leaves(jax.eval_shape(function, *given))
+            assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
+
+
+@every_case
 def test_every_keyword_is_varied_and_counts(case):
     for parameter in inspect.signature(case.function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != "mask":

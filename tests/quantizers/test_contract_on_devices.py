@@ -4,7 +4,10 @@ import functools
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from tests.quantizers import case as cases
 from tests.quantizers import devices
@@ -58,7 +61,8 @@ def test_rows_sharded_over_eight_devices_stay_where_they_are(case):
     run = with_gradients(case, functools.partial(case.function, **case.settings[0]))
     program = jax.jit(run).lower(*cut).compile()
     gathers = re.findall(r" (\w+)\[[\d,]*\]\S* (?:all-gather|all-to-all)", program.as_text())
-    assert set(gathers) <= set(case.gathers.split())
+    # Row numbers are as wide as JAX's integers.
+    assert {kind.replace("s64", "s32") for kind in gathers} <= set(case.gathers.split())
     got = program(*cut)
     if case.local:
         for leaf, axis in zip(got[1], results_cut(case), strict=True):
@@ -132,3 +136,70 @@ def test_pmap_with_gathered_rows_equals_one_device(case):
     for device in range(devices.COUNT):
         got = gradients, [leaf[device] for leaf in leaves]
         assert_equal_runs(case, got, due, arguments)
+
+
+QUICK = {"product.quantize", "product.quantize_identity", "product.fit_codebooks", "binary.sign"}
+every_case_of_rows_mostly_slow = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name not in QUICK))
+        for case in CASES
+        if set(cases.ROWS) & {*"".join(axes_of(case))}
+    ],
+)
+
+
+def specs(axes):
+    return tuple(
+        PartitionSpec() if axis is None else PartitionSpec(*(None,) * axis, "data") for axis in axes
+    )
+
+
+@every_case_of_rows_mostly_slow
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
+    """Rows of `case.local` stay, a statistic of the batch gathers them and is averaged."""
+    arguments = cases.draw(case, seed=0)
+    axes = axes_cut(case)
+    function = functools.partial(case.function, **case.settings[0])
+
+    def of_gathered(*parts):
+        parts = [
+            part if axis is None else jax.lax.all_gather(part, "data", axis=axis, tiled=True)
+            for part, axis in zip(parts, axes, strict=True)
+        ]
+        return [
+            (jax.lax.pmean if jnp.issubdtype(leaf.dtype, jnp.floating) else jax.lax.pmax)(
+                leaf, "data"
+            )
+            for leaf in jax.tree.leaves(function(*parts))
+        ]
+
+    def of_rows(*parts):
+        return jax.tree.leaves(function(*parts))
+
+    cut = results_cut(case) if case.local else [None] * len(case.result.split(","))
+    mapped = jax.shard_map(
+        of_rows if case.local else of_gathered,
+        mesh=jax.make_mesh((devices.COUNT,), ("data",), axis_types=(AxisType.Auto,)),
+        in_specs=specs(axes),
+        out_specs=list(specs(cut)),
+        check_vma=check_vma,
+    )
+    got = jax.device_get(jax.jit(with_gradients(case, mapped))(*cast(case, arguments)))
+    assert_equal_runs(case, got, alone(case.name, 0, seed=0), arguments)
+
+
+@every_case_of_rows_mostly_slow
+def test_explicit_axes_equal_one_device(case):
+    arguments = cases.draw(case, seed=0)
+    mesh = jax.make_mesh((devices.COUNT,), ("data",))
+    assert mesh.axis_types == (AxisType.Explicit,)
+    cut = [
+        jax.device_put(x, NamedSharding(mesh, spec))
+        for x, spec in zip(cast(case, arguments), specs(axes_cut(case)), strict=True)
+    ]
+    run = with_gradients(case, functools.partial(case.function, **case.settings[0]))
+    with jax.set_mesh(mesh):
+        got = jax.device_get(jax.jit(run)(*cut))
+    assert_equal_runs(case, got, alone(case.name, 0, seed=0), arguments)
