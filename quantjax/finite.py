@@ -1,4 +1,4 @@
-"""Refuses NaN and infinity in the rows of an array, wherever the values can be seen."""
+"""Refuses NaN, infinity and numbers that are not above 0, wherever the values can be seen."""
 
 import jax
 import numpy as np
@@ -44,6 +44,20 @@ def check_finite(name: str, x: jax.Array | np.ndarray, mask: jax.Array | None = 
         f"{name} must be numbers, got {value}{where}: look for a diverged loss, or for "
         "numbers that float16 or float32 cannot hold"
     )
+
+
+def check_positive(name: str, value: jax.Array | np.ndarray | float) -> None:
+    """Refuses a number that is not above 0, such as a temperature, or not finite.
+
+    Args:
+      name: What the number is called in the message.
+      value: A number, or an array of them; a traced value is not seen.
+
+    Raises:
+      ValueError: naming the number.
+    """
+    if can_be_seen(value) and not np.all((np.asarray(value) > 0) & np.isfinite(np.asarray(value))):
+        raise InputError(f"{name} must be above 0 and finite, got {value}")
 
 
 def can_be_seen(x: jax.Array | np.ndarray | float | None) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
+from quantjax.finite import check_positive
 from quantjax.losses.shapes import check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary
@@ -48,6 +49,7 @@ def nt_xent(
       ICML 2020, eq. 1.
     """
     _check_columns(queries, keys, positives, selves)
+    check_positive("temperature", temperature)
     logits = cosines(queries, keys) / temperature
     positive, negative = _columns(positives, selves, keys.shape[0])
     total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
@@ -93,6 +95,7 @@ def debiased_nt_xent(
       AAAI 2022; Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
     _check_columns(queries, keys, positives, selves)
+    check_positive("temperature", temperature)
     logits = cosines(queries, keys) / temperature
     positive, negative = _columns(positives, selves, keys.shape[0])
     counted = positive | negative
@@ -149,6 +152,7 @@ def cross_quantized(
     _check_gathered("all_x", all_x, x)
     check_same("all_quantized", all_quantized, "all_x", all_x)
     _check_row_numbers("own", own, x)
+    check_positive("temperature", temperature)
     return _two_views(x, quantized, all_x, all_quantized, own, temperature)
 
 
@@ -193,6 +197,7 @@ def cibhash(
     _check_gathered("all_first", all_first, first)
     check_same("all_second", all_second, "all_first", all_first)
     _check_row_numbers("own", own, first)
+    check_positive("temperature", temperature)
     first, second, all_first, all_second = map(widen, (first, second, all_first, all_second))
     codes = [_probable_sign(x) for x in (first, second, all_first, all_second)]
     divergence = _bernoulli_divergence(first, second) + _bernoulli_divergence(second, first)

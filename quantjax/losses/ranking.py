@@ -2,9 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
+from quantjax.finite import check_positive
 from quantjax.losses.shapes import check_pairs
 from quantjax.losses.vectors import cosines, widen
 
@@ -110,6 +112,8 @@ def smooth_recall_at_k(
             f"count_temperatures must have one value for each K of {top_ks}, "
             f"got {count_temperatures}"
         )
+    check_positive("rank_temperature", rank_temperature)
+    check_positive("count_temperatures", np.asarray(count_temperatures))
     counted = _all_but_selves(selves, similar)
     relevant = (similar > 0) & counted
     # In full float32: what is compared differs by hundredths, and accelerators round to less.

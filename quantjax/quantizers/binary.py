@@ -12,6 +12,7 @@ from quantjax.axes import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import rows
+from quantjax.quantizers.packing import unpack_bits
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -145,7 +146,7 @@ def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
         raise InputError(
             f"packed must be uint8 of shape [N, {due}], got {packed.dtype} {packed.shape}"
         )
-    bits = jnp.unpackbits(packed, axis=1, count=num_bits, bitorder="little")
+    bits = unpack_bits(packed, num_bits)
     return jnp.where(bits, jnp.float32(1), jnp.float32(-1))
 
 

@@ -10,11 +10,14 @@ from typing import Protocol
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
-from quantjax.quantizers import additive, binary, packing, product, residual
-from quantjax.quantizers.lengths import root
+from quantjax.finite import can_be_seen, check_finite
+from quantjax.quantizers import additive, binary, kmeans, packing, product, residual
+from quantjax.quantizers.lengths import power_of_two, root
+
+_NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
 
 
 class Codec(Protocol):
@@ -291,6 +294,11 @@ class FloatCodec:
         product.check_metric(self.metric)
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
+        if self.metric == "l2":
+            shift = _far_middle(queries)
+            queries, x = queries - shift, x - shift
+        if self.metric == "cosine":
+            queries, x = (side * power_of_two(side, axis=-1) for side in (queries, x))
         inner = _matmul(queries, x.T)
         squares = jnp.sum(jnp.square(queries), axis=-1)[:, None], jnp.sum(jnp.square(x), axis=-1)
         if self.metric == "ip":
@@ -302,6 +310,19 @@ class FloatCodec:
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
 
 
+def _far_middle(queries):
+    """Returns the queries' mean [D] where it is far from the origin for their spread, else zeros.
+
+    Of the queries alone, so that items of equal codes in different tiles stay equal. Rows of zeros
+    are padding.
+    """
+    real = jnp.any(queries != 0, axis=-1, keepdims=True)
+    count = jnp.maximum(jnp.sum(real), 1)
+    mean = jnp.sum(queries, axis=0) / count
+    spread = jnp.sum(jnp.where(real, jnp.square(queries - mean), 0)) / count
+    return jnp.where(jnp.sum(jnp.square(mean)) > kmeans.FAR * spread, mean, 0)
+
+
 def _check_rotation(codebooks, rotation):
     width = codebooks.size // codebooks.shape[1]
     if rotation.shape != (width, width):
@@ -309,6 +330,17 @@ def _check_rotation(codebooks, rotation):
             f"rotation must have shape {(width, width)} for codebooks {codebooks.shape}, "
             f"got {rotation.shape}"
         )
+    check_finite("rotation", rotation)
+    if can_be_seen(rotation):
+        # R^T R v = v for a few fixed v: the whole product would take D^3.
+        probes = np.random.default_rng(0).normal(size=(len(rotation), 4))
+        there = np.asarray(rotation, np.float64)
+        gap = np.max(np.abs(there.T @ (there @ probes) - probes))
+        if gap > _NOT_ORTHOGONAL:
+            raise InputError(
+                f"rotation must be orthogonal, but forth and back moves vectors by {gap:.2g}; take "
+                "one of quantizers.rotation, or the Q of a QR decomposition"
+            )
 
 
 def _check_width(name, x, width):

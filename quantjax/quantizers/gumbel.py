@@ -12,7 +12,8 @@ Reference:
 import jax
 import jax.numpy as jnp
 
-from quantjax.quantizers import kmeans, product
+from quantjax.finite import check_positive
+from quantjax.quantizers import product, rows
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -36,8 +37,9 @@ def gumbel_assign(
       and the one-hot of their argmax to `straight_through`, or call `gumbel_quantize`.
 
     Raises:
-      ValueError: if the shapes do not agree or K is above 256.
+      ValueError: if the shapes do not agree, K is above 256, or temperature is not above 0.
     """
+    check_positive("temperature", temperature)
     gaps = _gaps(codebooks, x)
     noise = jax.random.gumbel(key, gaps.shape, gaps.dtype)
     return jax.nn.softmax((noise - gaps) / temperature, axis=-1)
@@ -49,7 +51,8 @@ def gumbel_quantize(
     """Replaces each slice by a drawn codeword forward, with the soft draw's gradient backward.
 
     a C with a = soft + stop_gradient(one_hot(argmax soft) - soft), soft = `gumbel_assign`: as
-    `product.quantize`, but that the codeword is drawn and not the nearest.
+    `product.quantize`, but that the codeword is drawn and not the nearest. Second derivatives mean
+    nothing.
 
     Args:
       key: Random key, consumed.
@@ -58,10 +61,11 @@ def gumbel_quantize(
       temperature: Of the relaxation.
 
     Returns:
-      Drawn codewords side by side, [N, M * d], in x's dtype.
+      Drawn codewords side by side, [N, M * d], in x's dtype; float32 where x holds
+      integers.
 
     Raises:
-      ValueError: if the shapes do not agree or K is above 256.
+      ValueError: if the shapes do not agree, K is above 256, or temperature is not above 0.
     """
     # Widened once, for both uses: the gradient is summed over them before it is rounded.
     books, wide = jnp.asarray(codebooks, jnp.float32), jnp.asarray(x, jnp.float32)
@@ -69,12 +73,11 @@ def gumbel_quantize(
     hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
     weights = straight_through(hard, soft)
     parts = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
-    return parts.reshape(x.shape).astype(x.dtype)
+    return parts.reshape(x.shape).astype(rows.floating(x.dtype))
 
 
 def _gaps(codebooks, x):
     """Squared distances [M, N, K] above each row's least, which the softmax takes off anyway."""
     product.check_codebooks(codebooks, x)
-    pairs = zip(product.split(x, len(codebooks)), codebooks, strict=True)
-    distances = jnp.stack([kmeans.squared_distances(part, book) for part, book in pairs])
+    distances = product.squared_distances(codebooks, x)
     return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))

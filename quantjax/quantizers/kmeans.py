@@ -14,8 +14,12 @@ from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.finite import check_finite
 from quantjax.quantizers import rows
+from quantjax.quantizers.lengths import power_of_two
 
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
+FAR = 64.0
+"""Squared offset over squared spread up to which products lose 2e-5 of the spread at most."""
+
 _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
 
 
@@ -53,7 +57,33 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     _check_centroids(x, centroids)
-    return over_tiles(lambda rows: nearest(distances_by_centroid(rows, centroids)), x)
+    scale, shift = frame(jnp.asarray(centroids, jnp.float32))
+    centroids = centroids * scale - shift
+    return over_tiles(
+        lambda rows: nearest(distances_by_centroid(rows * scale - shift, centroids)), x
+    )
+
+
+def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns scale and shift under which products of centroids lose no digits.
+
+    ||c||^2 - 2 <x, c> cancels where centroids lie far from the origin and near each other, and
+    leaves float32 where they are huge or tiny. In the frame, x * scale - shift, neither happens.
+    The shift is 0 unless the centroids' mean is 8 times as far from the origin as they are from it,
+    and the scale 1 unless they leave 2^-40 to 2^40: ordinary data keep every bit.
+
+    Args:
+      centroids: Centroids [..., K, d] float32.
+
+    Returns:
+      Scale [..., 1, 1], a power of two, and shift [..., 1, d], both without gradient.
+    """
+    scale = power_of_two(centroids, axis=(-2, -1))
+    scaled = jax.lax.stop_gradient(centroids) * scale
+    mean = jnp.mean(scaled, axis=-2, keepdims=True)
+    spread = jnp.mean(jnp.sum(jnp.square(scaled - mean), axis=-1, keepdims=True), -2, keepdims=True)
+    offset = jnp.sum(jnp.square(mean), axis=-1, keepdims=True)
+    return scale, jnp.where(offset > FAR * spread, mean, 0)
 
 
 def distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -167,10 +197,11 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
         chosen = draw(weight * nearest, u)
         return jnp.minimum(nearest, jnp.sum(jnp.square(x - chosen), axis=-1)), chosen
 
-    x, weight, uniform = vary_alike(x, weight, uniform)
+    scale = power_of_two(x)
+    x, weight, uniform = vary_alike(x * scale, weight, uniform)
     first = draw(weight, uniform[0])
     _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
-    return jnp.concatenate([first[None], rest])
+    return jnp.concatenate([first[None], rest]) / scale
 
 
 @on_explicit_mesh()
@@ -251,9 +282,14 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
         return means, counts
 
-    start = jnp.asarray(centroids, jnp.float32), jnp.ones(centroids.shape[0], jnp.float32)
+    centroids = jnp.asarray(centroids, jnp.float32)
+    # In the frame of the first centroids: sums far from the origin would lose the means' digits.
+    scale, shift = frame(centroids)
+    x = jnp.where(mask[:, None], x * scale - shift, 0)
+    start = centroids * scale - shift, jnp.ones(centroids.shape[0], jnp.float32)
     start, *_ = vary_alike(start, x, weight)
-    return jax.lax.fori_loop(0, num_iterations, step, start)[0]
+    found = jax.lax.fori_loop(0, num_iterations, step, start)[0]
+    return jnp.where(shift != 0, found + shift, found) / scale
 
 
 def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:

@@ -78,7 +78,7 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
     if width == 8:
         return assignments
     bits = (assignments[:, :, None] >> jnp.arange(width, dtype=jnp.uint8)) & 1
-    bits = bits.reshape(assignments.shape[0], -1)
+    bits = bits.reshape(len(assignments), assignments.shape[1] * width)
     bits = jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
     return jnp.packbits(bits, axis=1, bitorder="little")
 
@@ -102,9 +102,24 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
     check_codes(codes, -(-count * width // 8))
     if width == 8:
         return codes
-    bits = jnp.unpackbits(codes, axis=1, count=count * width, bitorder="little")
+    bits = unpack_bits(codes, count * width)
     bits = bits.reshape(codes.shape[0], count, width)
     return jnp.sum(bits << jnp.arange(width, dtype=jnp.uint8), axis=-1, dtype=jnp.uint8)
+
+
+def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
+    """Returns the first bits of codes, lowest first; of no codes, too, which JAX's own cannot.
+
+    Args:
+      codes: Codes [N, num_bytes] uint8.
+      count: Bits per code.
+
+    Returns:
+      Bits [N, count] uint8.
+    """
+    places = jnp.arange(8, dtype=jnp.uint8)
+    bits = (codes[:, :, None] >> places) & 1
+    return bits.reshape(len(codes), 8 * codes.shape[1])[:, :count]
 
 
 def check_codes(codes: jax.Array, num_bytes: int) -> None:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from quantjax.axes import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
+from quantjax.finite import check_finite, check_positive
 from quantjax.quantizers import kmeans, rows
-from quantjax.quantizers.lengths import root
+from quantjax.quantizers.lengths import power_of_two, root
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -41,7 +41,8 @@ def split(x: jax.Array, num_codebooks: int) -> jax.Array:
             f"num_codebooks must divide the embedding's width, got {num_codebooks} codebooks for "
             f"D = {x.shape[1]}; change one of the two"
         )
-    return x.reshape(x.shape[0], num_codebooks, -1).transpose(1, 0, 2)
+    width = x.shape[1] // num_codebooks
+    return x.reshape(x.shape[0], num_codebooks, width).transpose(1, 0, 2)
 
 
 def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
@@ -58,14 +59,19 @@ def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree or K is above 256.
     """
     check_codebooks(codebooks, x)
-    numbers = functools.partial(_encode_rows, jnp.asarray(codebooks, jnp.float32))
+    codebooks = jnp.asarray(codebooks, jnp.float32)
+    scale, shift = kmeans.frame(codebooks)
+    numbers = functools.partial(_encode_rows, codebooks * scale - shift, scale, shift)
     return kmeans.over_tiles(numbers, jnp.asarray(x))
 
 
-def _encode_rows(codebooks, x):
+def _encode_rows(codebooks, scale, shift, x):
     # A loop of 2-D matmuls: the batched einsum over subspaces is 2 to 3 times slower on CPUs.
-    pairs = zip(split(x, len(codebooks)), codebooks, strict=True)
-    numbers = [kmeans.nearest(kmeans.distances_by_centroid(*pair)) for pair in pairs]
+    parts = zip(split(x, len(codebooks)), codebooks, scale, shift, strict=True)
+    numbers = [
+        kmeans.nearest(kmeans.distances_by_centroid(part * factor - offset, book))
+        for part, book, factor, offset in parts
+    ]
     return jnp.stack(numbers, axis=1).astype(jnp.uint8)
 
 
@@ -102,18 +108,38 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
       Weights [M, N, K] that sum to 1 over K, float32.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or temperature is not above 0.
     """
     check_codebooks(codebooks, x)
-    slices = split(x, codebooks.shape[0])
-    distances = [
-        kmeans.squared_distances(part, book) for part, book in zip(slices, codebooks, strict=True)
-    ]
-    distances = jnp.stack(distances)
+    check_positive("temperature", temperature)
+    distances = squared_distances(codebooks, x)
     # Gaps to the nearest instead: compiled, a softmax of logits from 1e9 on overflows, for it fuses
     # the division with the subtraction of a maximum that was rounded.
     gaps = distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
     return jax.nn.softmax(-gaps / temperature, axis=-1)
+
+
+def squared_distances(codebooks: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns squared Euclidean distances of slices to codewords, up to each slice's constant.
+
+    Args:
+      codebooks: Codewords [M, K, d].
+      x: Embeddings [N, M * d].
+
+    Returns:
+      ||x - c||^2 minus a number of the slice, [M, N, K] float32, digits kept far from the origin.
+    """
+    # Shifted and not scaled: a softmax of these has a temperature in their units.
+    shifts = [_shift(jnp.asarray(book, jnp.float32)) for book in codebooks]
+    parts = zip(split(x, codebooks.shape[0]), codebooks, shifts, strict=True)
+    return jnp.stack(
+        [kmeans.squared_distances(part - shift, book - shift) for part, book, shift in parts]
+    )
+
+
+def _shift(codewords):
+    scale, shift = kmeans.frame(codewords)
+    return shift / scale
 
 
 @on_explicit_mesh(rows="x")
@@ -124,7 +150,8 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
     in every subspace. The value is decode(encode(x)); x gets the soft assignment's gradient; a
     codeword gets that of the rows assigned to it plus the softmax's. A gradient through the soft
     assignment alone moves codewords the wrong way. Reverse-mode derivatives of first order only:
-    the backward pass is written out, which halves the time.
+    the backward pass is written out, which halves the time. Second derivatives mean nothing, as of
+    every straight-through function.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -132,18 +159,19 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
       temperature: Of the softmax, in units of squared distance.
 
     Returns:
-      Quantized embeddings [N, M * d], in x's dtype.
+      Quantized embeddings [N, M * d], in x's dtype; float32 where x holds integers.
 
     Raises:
-      ValueError: if the shapes do not agree or K is above 256.
+      ValueError: if the shapes do not agree, K is above 256, or temperature is not above 0.
     """
     check_codebooks(codebooks, x)
+    check_positive("temperature", temperature)
     softness = jnp.asarray(temperature, jnp.float32)
     books, slices = (jnp.asarray(a, jnp.float32) for a in (codebooks, x))
     books, slices, softness = vary_alike(books, slices, softness)
     pairs = zip(books, split(slices, len(codebooks)), strict=True)
     parts = [_quantize_slice(book, part, softness) for book, part in pairs]
-    return jnp.concatenate(parts, axis=1).astype(x.dtype)
+    return jnp.concatenate(parts, axis=1).astype(rows.floating(x.dtype))
 
 
 @jax.custom_vjp
@@ -152,10 +180,13 @@ def _quantize_slice(codewords, x, temperature):
 
 
 def _quantize_forward(codewords, x, temperature):
-    distances = kmeans.distances_by_centroid(x, codewords)
+    # The backward pass takes differences of codewords alone, which the shift leaves as they are.
+    shift = _shift(codewords)
+    x, centred = x - shift, codewords - shift
+    distances = kmeans.distances_by_centroid(x, centred)
     nearest = kmeans.nearest(distances)
     weights = jnp.exp((jnp.min(distances, axis=0) - distances) / temperature)
-    return codewords[nearest], (codewords, x, temperature, weights, nearest)
+    return codewords[nearest], (centred, x, temperature, weights, nearest)
 
 
 def _quantize_backward(residuals, gradient):
@@ -205,9 +236,11 @@ def distances(
     slices = split(queries, books.shape[0])
     if metric == "l2":
         return _look_up(_squared_gaps(slices, books), assignments)
-    products = _look_up(-_products(slices, books), assignments)
     if metric == "ip":
-        return products
+        return _look_up(-_products(slices, books), assignments)
+    books_scale, scale = power_of_two(books), power_of_two(queries, axis=-1)
+    books, queries = books * books_scale, queries * scale
+    products = _look_up(-_products(split(queries, books.shape[0]), books), assignments)
     norms = root(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
     lengths = root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * norms
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
@@ -287,14 +320,15 @@ def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
 
     A codeword gets the gradient of the rows assigned to it. VQ-VAE's own codebooks get none from
     behind the quantizer: hand in stop_gradient(codebooks) there and train them by
-    `losses.quantization_error`, or by `quantizers.ema`.
+    `losses.quantization_error`, or by `quantizers.ema`. Second derivatives mean nothing.
 
     Args:
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
 
     Returns:
-      decode(codebooks, encode(codebooks, x)), [N, M * d], in x's dtype.
+      decode(codebooks, encode(codebooks, x)), [N, M * d], in x's dtype; float32 where x holds
+      integers.
 
     Raises:
       ValueError: if the shapes do not agree or K is above 256.
@@ -302,6 +336,7 @@ def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     Reference:
       van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017.
     """
+    x = jnp.asarray(x).astype(rows.floating(x.dtype))
     assignments = encode(*jax.lax.stop_gradient((codebooks, x)))
     quantized = decode(codebooks, assignments).astype(x.dtype)
     # Not `straight_through`, which would keep the codewords' gradient from passing.

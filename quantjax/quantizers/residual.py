@@ -95,13 +95,17 @@ def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Ar
 def _extend(residuals, assignments, book, beam_width):
     """From the beams so far, [N, B, D] and [N, B, m], to the best with one codeword more."""
     num_rows, num_beams, width = residuals.shape
-    gaps = kmeans.squared_distances(residuals.reshape(-1, width), book)
-    squares = jnp.sum(jnp.square(residuals), axis=-1)
+    scale, shift = kmeans.frame(book)
+    framed = residuals * scale - shift
+    gaps = kmeans.squared_distances(
+        framed.reshape(num_rows * num_beams, width), book * scale - shift
+    )
+    squares = jnp.sum(jnp.square(framed), axis=-1)
     # Rows of one beam all have the same square: left out, it costs greedy encoding no digits.
     squares = squares - jnp.min(squares, axis=-1, keepdims=True)
-    errors = gaps.reshape(num_rows, num_beams, -1) + squares[..., None]
+    errors = gaps.reshape(num_rows, num_beams, len(book)) + squares[..., None]
     _, best = jax.lax.top_k(
-        -errors.reshape(num_rows, -1), min(beam_width, num_beams * book.shape[0])
+        -errors.reshape(num_rows, num_beams * len(book)), min(beam_width, num_beams * book.shape[0])
     )
     beams, codewords = best // book.shape[0], best % book.shape[0]
     kept = jnp.take_along_axis(assignments, beams[..., None], axis=1)

@@ -7,6 +7,15 @@ from quantjax.errors import InputError
 from quantjax.finite import check_finite
 
 
+def floating(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the type of quantized rows: that of the rows, or float32 where they are integers.
+
+    Args:
+      dtype: Of the rows.
+    """
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
 def counted(x: jax.Array, mask: jax.Array | None, name: str = "x") -> tuple[jax.Array, jax.Array]:
     """Returns the rows with zeros where the mask is False, and the mask.
 

@@ -10,7 +10,8 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
     """Returns `hard` exactly, with the gradient of `soft`.
 
     The bracket is zero bit for bit, so nothing of `soft` leaks into the value; the more usual
-    soft + stop_gradient(hard - soft) is off by a rounding.
+    soft + stop_gradient(hard - soft) is off by a rounding. Second derivatives mean nothing: they
+    are those of the surrogate, at a value that it does not have.
 
     Args:
       hard: The value, of any shape; no gradient reaches what made it.

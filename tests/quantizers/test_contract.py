@@ -35,6 +35,11 @@ from tests.quantizers.runs import (
 NO_ROWS = {
     "Codec": "a protocol: its five implementations have rows",
     "lengths.root": "of any shape: every row of cosine distances, at zero vectors, too",
+    "lengths.power_of_two": "of any shape: test_far_from_origin.py",
+    "kmeans.frame": "a change of coordinates: test_far_from_origin.py",
+    "product.squared_distances": "behind soft_assign and gumbel_assign, whose rows run through it",
+    "rows.floating": "of types, not arrays: test_edge_inputs.py",
+    "packing.unpack_bits": "every codec row's decoding runs through it",
     "kmeans.over_tiles": "applies a function: the rows in tiles run through it",
     "rows.counted": "every row of a case with a mask runs through it: test_non_finite.py",
     "product.check_metric": "refuses and returns nothing: test_product.py",

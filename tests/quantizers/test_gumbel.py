@@ -29,7 +29,7 @@ HAND_NOISE = jnp.array([[[0.0, 1 + math.log(3)]], [[math.log(4), 3.0]]])
 
 @pytest.fixture
 def noise_by_hand(monkeypatch):
-    monkeypatch.setattr(jax.random, "gumbel", lambda key, shape: HAND_NOISE.reshape(shape))
+    monkeypatch.setattr(jax.random, "gumbel", lambda key, shape, dtype: HAND_NOISE.reshape(shape))
 
 
 @pytest.mark.usefixtures("noise_by_hand")
