@@ -255,7 +255,7 @@ def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
         "present": jnp.zeros(num_rows, bool),
     }
     if semantic_dim:
-        state["semantic"] = jnp.zeros((num_rows, semantic_dim))
+        state["semantic"] = jnp.zeros((num_rows, semantic_dim), jnp.float32)
     return params, state
 
 

@@ -164,8 +164,8 @@ def test_resample_is_black_outside_and_rounds_uint8():
 def largest_draws(monkeypatch):
     """Every uniform number is the largest it may be."""
 
-    def uniform(key, shape, minval, maxval):
-        return jnp.full(shape, maxval)
+    def uniform(key, shape, dtype, minval, maxval):
+        return jnp.full(shape, maxval, dtype)
 
     monkeypatch.setattr(jax.random, "uniform", uniform)
 
