@@ -76,7 +76,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
 
 
 def method(config: ConfigDict, task: Task) -> methods.Method:
-    """Returns the paper's method.
+    """Returns DQN with the numbers of a config.
 
     Args:
       config: From `get_config`.

@@ -25,7 +25,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "asymmetric": {"quantization": "asymmetric"},
     "order_drop": {"quantization": "order_drop"},
 }
-"""No loss of quantization, the usual one, and the other two readings of the paper's."""
+"""No loss of quantization, the usual one, and the other two of our readings of the paper's."""
 
 
 def get_config(**numbers: Any) -> ConfigDict:
