@@ -295,7 +295,7 @@ class FloatCodec:
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
         if self.metric == "l2":
-            shift = _far_middle(queries)
+            shift = _far_middle(queries, x)
             queries, x = queries - shift, x - shift
         if self.metric == "cosine":
             queries, x = (side * power_of_two(side, axis=-1) for side in (queries, x))
@@ -310,17 +310,25 @@ class FloatCodec:
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
 
 
-def _far_middle(queries):
-    """Returns the queries' mean [D] where it is far from the origin for their spread, else zeros.
+def _far_middle(queries, x):
+    """Returns the queries' mean [D] where both sides lie far from the origin, else zeros.
 
-    Of the queries alone, so that items of equal codes in different tiles stay equal. Rows of zeros
-    are padding.
+    Far for their spread, which a side of a single row has not: there the other side decides, so
+    that ordinary data keep their bits in any batch and any tile. Rows of zeros are padding.
     """
-    real = jnp.any(queries != 0, axis=-1, keepdims=True)
+    middle, far, several = _middle(queries)
+    _, far_items, several_items = _middle(x)
+    known = (far | ~several) & (far_items | ~several_items) & (several | several_items)
+    return jnp.where(known, middle, 0)
+
+
+def _middle(x):
+    """Returns the mean [D] of rows that are not zeros, if it is far, and if it is of several."""
+    real = jnp.any(x != 0, axis=-1, keepdims=True)
     count = jnp.maximum(jnp.sum(real), 1)
-    mean = jnp.sum(queries, axis=0) / count
-    spread = jnp.sum(jnp.where(real, jnp.square(queries - mean), 0)) / count
-    return jnp.where(jnp.sum(jnp.square(mean)) > kmeans.FAR * spread, mean, 0)
+    mean = jnp.sum(x, axis=0) / count
+    spread = jnp.sum(jnp.where(real, jnp.square(x - mean), 0)) / count
+    return mean, jnp.sum(jnp.square(mean)) > kmeans.FAR * spread, count > 1
 
 
 def _check_rotation(codebooks, rotation):

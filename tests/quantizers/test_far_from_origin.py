@@ -40,6 +40,8 @@ def test_real_distances_equal_float64(offset):
     padded = np.concatenate([queries, np.zeros((9, 16), np.float32)])  # as evaluate pads
     again = np.asarray(codec.distances(padded, codec.encode(jnp.asarray(x))))[:40]
     np.testing.assert_allclose(again, due, atol=1e-4 * due.mean())
+    alone = np.asarray(codec.distances(queries[:1], codec.encode(jnp.asarray(x))))
+    np.testing.assert_allclose(alone, due[:1], atol=1e-4 * due.mean())
 
 
 @pytest.mark.parametrize("offset", OFFSETS)
