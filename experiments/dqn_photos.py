@@ -8,6 +8,10 @@ FOLDER has a folder for each part and in it one for each class. By default the p
 "train"; --config.query, --config.database and the like name others. Photos are read when their
 batch is due, so that there may be more of them than memory holds. Without --size their files are
 stored as they are; --config.size=PX then says to what they are resized and cropped.
+
+Photos that are equal, pixel for pixel, are listed in WORKDIR/equal_images.txt; where more than one
+query in a hundred has an equal photo in another part, the run is refused unless
+--max_equal_images=SHARE says otherwise. A query or a searched photo needs no label.
 """
 
 from ml_collections import ConfigDict, config_dict
