@@ -273,7 +273,10 @@ def pmapped_step(
     @functools.partial(jax.jit, out_shardings=by_rows(mesh))
     def folded(train_state, batch):
         batch = batch if prepare is None else prepare(train_state, batch)
-        return jax.tree.map(lambda x: x.reshape(mesh.size, -1, *x.shape[1:]), batch)
+        # Not -1: labels [B, 0] of a source without labels have no size to divide.
+        return jax.tree.map(
+            lambda x: x.reshape(mesh.size, x.shape[0] // mesh.size, *x.shape[1:]), batch
+        )
 
     return lambda train_state, batch: mapped(train_state, folded(train_state, batch))
 

@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import config_dict
@@ -73,6 +74,21 @@ def test_a_method_without_labels_trains_and_codes_what_has_none(trained):
         validate=True,
     )
     assert set(watched) == {"codebook_perplexity", "dead_codewords"}
+
+
+def test_eight_devices_train_without_labels(trained):
+    made = trained._replace(splits=without_labels(), num_epochs=1)
+    state = train.fit(made).state
+    assert int(state.step) == 4
+
+
+def test_a_pmapped_step_takes_a_batch_without_labels():
+    def step(train_state, batch, *, collectives):
+        return train_state + collectives.mean(jnp.sum(batch["feature"])), batch["label"].shape[0]
+
+    batch = {"feature": jnp.ones((16, 2)), "label": jnp.zeros((16, 0))}
+    run = parallel.pmapped_step(step, parallel.data_mesh())
+    assert jax.tree.map(float, run(0.0, batch)) == (4, 2)
 
 
 @pytest.mark.parametrize(
