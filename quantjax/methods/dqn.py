@@ -1,14 +1,15 @@
 """Deep Quantization Network: pairwise cosine loss and product quantization of its embedding.
 
-Two methods share this file. `dqn` is the paper's: codebooks have no gradient and are refitted by
-k-means between epochs. `dqn_ste` is ours: the codebooks start from k-means once and are then
-trained with the network through straight-through assignment.
+Two methods share this file. `dqn` has the paper's equations: codebooks have no gradient and are
+refitted by k-means between epochs. `dqn_ste` is ours: the codebooks start from k-means once and are
+then trained with the network through straight-through assignment.
 
 The paper: the cosine loss on pairs; the quantization error against stored codes h, which stay as
 they are between refits; one k-means for each subspace, each epoch; the Euclidean distance of the
 real query to the reconstruction; K = 256, M = bits / 8, R = 16 M; batches of 64, momentum 0.9,
 weight decay 0.0005, a new layer at ten times the rate; rate and lambda by cross-validation among
-powers of ten, lambda from 1e-5 to 1. The variant "paper" of the experiments has these settings.
+powers of ten, lambda from 1e-5 to 1. The variant "paper" of the experiments has
+these settings, but for batch and rates, which are the experiment's.
 
 The authors' code alone: all pairs of a batch, means where the paper sums, lambda = 1e-4 and 0
 before the first codebooks, a refit every two epochs, ranking by inner product (these are the
