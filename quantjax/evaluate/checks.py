@@ -62,14 +62,28 @@ def check_distance(codec: Codec, distance: str) -> None:
         raise InputError(f"distance must be {due} for {type(codec).__name__}, got {distance!r}")
 
 
+def check_sides(leave_self_out: bool, labels: Relevance) -> None:
+    """Refuses to leave queries out of their rankings where they are not the items."""
+    if not leave_self_out:
+        return
+    items = labels.patterns[labels.database]
+    if labels.queries.shape != items.shape or (labels.queries != items).any():
+        raise InputError(
+            "leave_self_out is for a set that searches itself, but queries and items differ in "
+            f"labels or number, {len(labels.queries)} and {len(items)}; hand in one set twice"
+        )
+    if len(items) < 2:
+        raise InputError("leave_self_out leaves nothing to search in a set of one item")
+
+
 def as_measures(
-    measures: Sequence[metrics.Measure], codec: Codec, labels: Relevance
+    measures: Sequence[metrics.Measure], hamming: bool, labels: Relevance
 ) -> tuple[metrics.Measure, ...]:
     """Refuses measures that are none, that come twice, or that these codes and labels lack.
 
     Args:
       measures: Due as a sequence of `metrics.Measure`.
-      codec: Must be binary for measures of Hamming balls.
+      hamming: Whether distances are Hamming distances, which measures of balls need.
       labels: May share at most 63 labels for graded measures.
 
     Returns:
@@ -84,9 +98,9 @@ def as_measures(
     for measure in measures:
         if not isinstance(measure, metrics.Measure):
             raise InputError(f"measures must be of metrics.measures, got {measure!r}")
-        if not measure.ranked and codec.metric != "hamming":
+        if not measure.ranked and not hamming:
             raise InputError(
-                f"{measure.name} is of a set within a Hamming distance, not of {codec.metric}"
+                f"{measure.name} is of a set within a Hamming distance; it takes binary codes"
             )
         if measure.graded and labels.num_grades > _MOST_SHARED + 1:
             raise InputError(

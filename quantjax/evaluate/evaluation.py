@@ -1,9 +1,9 @@
 """From embeddings and codes to numbers, streamed in tiles and exact in ties."""
 
-import functools
 import importlib.metadata
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from quantjax.evaluate.hamming import hamming_counts
 from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Number, Results
-from quantjax.evaluate.stored import DistinctCodes, distinct_codes
+from quantjax.evaluate.stored import distinct_codes
 from quantjax.quantizers import Codec
 
 _ITEMS = 65_536  # rows that are encoded at once
@@ -59,6 +59,7 @@ def evaluate(
     mesh: Mesh | None = None,
     tile: int | None = None,
     task: str = "",
+    leave_self_out: bool = False,
 ) -> Results:
     """Measures the retrieval of queries in a coded database.
 
@@ -84,13 +85,16 @@ def evaluate(
       tile: Items of a device's tile; chosen when None.
       task: What identifies queries and items beyond their labels, such as a split's digest; results
         of different tasks are not compared.
+      leave_self_out: For a set that searches itself: query i is item i, and is not in its own
+        ranking; the metric's id ends in "|self=out".
 
     Returns:
       Numbers with bounds, intervals and controls.
 
     Raises:
       ValueError: if shapes or types do not agree, there is nothing to search, a distance is NaN
-        or infinite (with its query), or the distance is none of the codec's.
+        or infinite (with its query), the distance is none of the codec's, or a set that searches
+        itself has labels of its own on each side.
     """
     began = time.perf_counter()
     checks.check_distance(codec, distance)
@@ -99,64 +103,117 @@ def evaluate(
     codec = processes.on_host(codec)
     labels = relevance(query_labels, database_labels)
     checks.check_codes(codec, codes, queries, labels)
-    measures = checks.as_measures(measures, codec, labels)
+    checks.check_sides(leave_self_out, labels)
+    measures = checks.as_measures(measures, codec.metric == "hamming", labels)
     if distance == "sqd":
         queries = np.asarray(_quantized(codec, queries))
-    count = functools.partial(
-        _counts,
-        codec,
-        num_grades=labels.num_grades if any(measure.graded for measure in measures) else 2,
-        mesh=None if mesh is None else parallel.local(mesh),
-        tile=tile,
-    )
+    local = None if mesh is None else parallel.local(mesh)
+
+    def count(labels, rows, own, num_grades):
+        asked = {"num_grades": num_grades, "mesh": local, "tile": tile, "own": own}
+        return _counts(codec, queries[rows], codes, labels, **asked)
+
     distinct = distinct_codes(codes)
-    shared = processes.spans(mesh) and len(queries) >= jax.process_count()
-    mine = processes.share(len(queries)) if shared else slice(None)
-    counts = count(queries[mine], codes, labels._replace(queries=labels.queries[mine]))
-    totals, values = _measured(measures, counts, ("worst", "expected", "best"))
-    if shared:
-        totals, values = jax.tree.map(
-            lambda part: processes.join(part, len(queries)), (totals, values)
-        )
-    rows = np.unique(np.linspace(0, len(queries) - 1, _CONTROLS).astype(int))
-    control = labels._replace(
-        queries=labels.queries[rows], database=_shuffled(labels.database, distinct)
-    )
-    _, shuffled = _measured(measures, count(queries[rows], codes, control), ("expected",))
-    ids = [measure.id(distance=distance, num_items=len(codes)) for measure in measures]
-    return Results(
+    return summarize(
+        count,
+        labels,
+        measures,
+        order=distinct.inverse,
+        shared=processes.spans(mesh),
+        leave_self_out=leave_self_out,
+        task=task,
         name=name,
         distance=distance,
+        bits=codec.bits,
+        num_bytes=codec.num_bytes,
+        distinct_codes=len(distinct.items),
+        code_entropy=distinct.entropy,
+        metric_of_codec=codec.metric,
+        device=_device(mesh),
+        began=began,
+    )
+
+
+def summarize(
+    count: Callable[..., Iterator[np.ndarray]],
+    labels: Relevance,
+    measures: Sequence[metrics.Measure],
+    *,
+    order: np.ndarray,
+    shared: bool,
+    leave_self_out: bool,
+    task: str,
+    distance: str,
+    began: float,
+    **about: Any,
+) -> Results:
+    """Measures counts, with intervals and controls.
+
+    Args:
+      count: `(labels, rows, own, num_grades) -> tiles of counts [q, levels, G]` of those queries;
+        own is the item that each of them is, or None.
+      labels: Of both sides.
+      measures: Checked.
+      order: Sorts the items for the control, [N], whatever their order in storage.
+      shared: Whether several processes share the queries out.
+      leave_self_out: Whether query i is item i, and not in its own ranking.
+      task: What identifies queries and items beyond their labels.
+      distance: What ranked.
+      began: When the work began, seconds of `time.perf_counter`.
+      **about: Further fields of `Results`.
+    """
+    num_queries, num_items = len(labels.queries), len(labels.database)
+    every = np.arange(num_queries)
+    own = every if leave_self_out else None
+    num_grades = labels.num_grades if any(measure.graded for measure in measures) else 2
+
+    def measured(labels, rows, orders):
+        items = None if own is None else own[rows]
+        return _measured(measures, count(labels, rows, items, num_grades), orders)
+
+    shared = shared and num_queries >= jax.process_count()
+    mine = processes.share(num_queries) if shared else slice(None)
+    of_mine = labels._replace(queries=labels.queries[mine])
+    totals, values = measured(of_mine, every[mine], ("worst", "expected", "best"))
+    if shared:
+        totals, values = jax.tree.map(
+            lambda part: processes.join(part, num_queries), (totals, values)
+        )
+    rows = np.unique(np.linspace(0, num_queries - 1, _CONTROLS).astype(int))
+    control = labels._replace(
+        queries=labels.queries[rows], database=_shuffled(labels.database, order)
+    )
+    _, shuffled = measured(control, rows, ("expected",))
+    searched = num_items - 1 if leave_self_out else num_items
+    left_out = "|self=out" if leave_self_out else ""
+    ids = [f"{each.id(distance=distance, num_items=searched)}{left_out}" for each in measures]
+    return Results(
         numbers=tuple(
             _number(*arguments, totals)
             for arguments in zip(ids, measures, values, shuffled, strict=True)
         ),
         per_query={metric: bounds["expected"] for metric, bounds in zip(ids, values, strict=True)},
-        bits=codec.bits,
-        num_bytes=codec.num_bytes,
-        num_queries=len(queries),
-        num_database=len(codes),
+        distance=distance,
+        num_queries=num_queries,
+        num_database=num_items,
         zero_queries=int(np.sum(totals[:, 1:].sum(axis=1) == 0)),
-        distinct_codes=len(distinct.items),
-        code_entropy=distinct.entropy,
-        metric_of_codec=codec.metric,
         task_digest=labels.digest(task),
         seconds=round(time.perf_counter() - began, 3),
-        device=_device(mesh),
         versions={
             package: importlib.metadata.version(package)
             for package in ("quantjax", "jax", "jaxlib", "numpy")
         },
+        **about,
     )
 
 
 def _counts(
-    codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile
+    codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile, own
 ) -> Iterator[np.ndarray]:
     """Yields counts [q, levels, G], by whichever way is right for the codec's distances."""
     if codec.metric != "hamming":
         yield from ranked_counts(
-            codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile
+            codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile, own=own
         )
         return
     yield from hamming_counts(
@@ -167,6 +224,7 @@ def _counts(
         num_grades=num_grades,
         mesh=mesh,
         tile=tile,
+        own=own,
     )
 
 
@@ -201,9 +259,9 @@ def _number(metric, measure, bounds, control, totals):
     )
 
 
-def _shuffled(patterns, distinct: DistinctCodes):
-    """Shuffles the items' labels, in a way that storage has no part in."""
-    order = np.lexsort((patterns, distinct.inverse))
+def _shuffled(patterns, order):
+    """Shuffles the items' labels, sorted first, so that the order of storage does not matter."""
+    order = np.lexsort((patterns, order))
     shuffled = np.empty_like(patterns)
     shuffled[order] = np.random.default_rng(0).permutation(patterns[order])
     return shuffled

@@ -81,6 +81,7 @@ def hamming_counts(
     num_grades: int | None = None,
     mesh: Mesh | None = None,
     tile: int | None = None,
+    own: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Counts the items of each grade at each Hamming distance.
 
@@ -92,6 +93,8 @@ def hamming_counts(
       num_grades: G; higher grades count as G - 1. All that occur when None.
       mesh: The devices to share the database out to.
       tile: Items of a device's tile; chosen when None.
+      own: The item that each query itself is, [Q]; it is not counted. None where queries are no
+        items.
 
     Yields:
       Counts [q, num_bits + 1, G] int64 of the next queries, until all Q have come.
@@ -120,7 +123,13 @@ def hamming_counts(
         grades = np.pad(grades, ((0, 0), (0, 1)), constant_values=num_grades)
         short = ((0, num_queries - len(grades)), (0, 0))
         counts = compiled(np.pad(asked[rows], short), np.pad(grades, short), words, patterns)
-        return np.asarray(counts)[: len(grades)].swapaxes(1, 2).astype(np.int64)
+        counts = np.asarray(counts)[: len(query_codes[rows])].swapaxes(1, 2).astype(np.int64)
+        if own is not None:
+            items, queries = own[rows], np.arange(len(counts))
+            differing = query_codes[rows] ^ database_codes[items]
+            distances = np.bitwise_count(differing).sum(axis=1)
+            counts[queries, distances, grades[queries, labels.database[items]]] -= 1
+        return counts
 
     with ThreadPoolExecutor(workers) as pool:
         yield from pool.map(count, range(0, len(asked), num_queries))

@@ -5,7 +5,6 @@ floating point, and that distance counts as often as there are items. Distances 
 tiles of fixed shape on the mesh; a query's are sorted whole on the host.
 """
 
-import functools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -52,6 +51,7 @@ def ranked_counts(
     num_grades: int,
     mesh: Mesh | None = None,
     tile: int | None = None,
+    own: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Counts the items of each grade at each distance, nearest first.
 
@@ -63,6 +63,8 @@ def ranked_counts(
       num_grades: G; higher grades count as G - 1.
       mesh: The devices that compute distances; the default device when None.
       tile: Distinct codes of a device's tile; at most 16,384 of 32 MB, which is the default.
+      own: The item that each query itself is, [Q]; it is left out of the query's ranking. None
+        where queries are no items.
 
     Yields:
       Counts [q, levels, G] int64 of the next queries. Neighbouring levels without a relevant item
@@ -73,30 +75,81 @@ def ranked_counts(
     """
     mesh = parallel.data_mesh(jax.local_devices()[:1]) if mesh is None else mesh
     distinct = distinct_codes(codes)
-    cells = _cells(distinct, labels)
     stored = np.ascontiguousarray(codes[distinct.first])
     num_queries = _power_of_two(min(_QUERIES, _DISTANCES // len(stored)))
     num_items = _power_of_two(min(_ITEMS, _BYTES // codec.num_bytes))
     distances_of = _measurer(codec, stored, mesh, (num_queries, num_items), tile)
-    count = functools.partial(_count_levels, cells, distinct.items, num_grades=num_grades)
-    at_once = max(1, _COUNTS // (len(stored) * num_grades))
 
-    def rows_of_queries():
+    def tiles_of_queries():
         pending = distances_of(queries[:num_queries])
         for start in range(0, len(queries), num_queries):
             tiles, behind = pending, start + num_queries
             if behind < len(queries):  # computed while the host sorts
                 pending = distances_of(queries[behind : behind + num_queries])
-            grades = np.minimum(labels.grades(slice(start, behind)), num_grades - 1)
-            distances = _joined(tiles, len(grades), num_items)[:, : len(stored)]
+            rows = min(num_queries, len(queries) - start)
+            distances = _joined(tiles, rows, num_items)[:, : len(stored)]
             _refuse_non_finite(codec, distances, start)
+            yield distances
+
+    yield from _counted(tiles_of_queries(), distinct, labels, num_grades, own)
+
+
+def counts_of_distances(
+    distances: np.ndarray, labels: Relevance, *, num_grades: int, own: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Counts the items of each grade at each of the distances that are given.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] finite; equal ones are ties, in their own type.
+      labels: Of both sides.
+      num_grades: See `ranked_counts`.
+      own: See `ranked_counts`.
+
+    Yields:
+      See `ranked_counts`.
+    """
+    every = np.arange(distances.shape[1])
+    tiles = (distances[start : start + _QUERIES] for start in range(0, len(distances), _QUERIES))
+    items = DistinctCodes(every, every, np.ones_like(every))
+    yield from _counted(tiles, items, labels, num_grades, own)
+
+
+def _counted(tiles, distinct, labels, num_grades, own):
+    """Counts levels for tiles [q, U] of distances to the distinct codes, on all cores."""
+    cells = _cells(distinct, labels)
+    at_once = max(1, _COUNTS // (len(distinct.items) * num_grades))
+
+    def count(distances, grades, item):
+        of_query = cells, distinct.items
+        if item is not None:
+            of_query = _without(*of_query, labels.database[item], distinct.inverse[item])
+        return _count_levels(*of_query, distances, grades, num_grades=num_grades)
+
+    def rows_of_queries():
+        start = 0
+        for distances in tiles:
+            grades = labels.grades(slice(start, start + len(distances)))
+            grades = np.minimum(grades, num_grades - 1)
+            items = [None] * len(grades) if own is None else own[start : start + len(grades)]
             for row in range(0, len(grades), at_once):
-                yield distances[row : row + at_once], grades[row : row + at_once]
+                rows = slice(row, row + at_once)
+                yield distances[rows], grades[rows], items[rows]
+            start += len(distances)
 
     with ThreadPoolExecutor() as pool:
         # Sorted while the caller is busy with those before.
         counted = (pool.map(count, *rows) for rows in rows_of_queries())
         yield from (_stack(list(rows)) for rows in _one_ahead(counted))
+
+
+def _without(cells, items, pattern, code):
+    """Returns the cells and the items of each code without one item of a pattern and a code."""
+    first = cells.edges[pattern]
+    cell = first + np.searchsorted(cells.code[first : cells.edges[pattern + 1]], code)
+    fewer, items = cells.items.copy(), items.copy()
+    fewer[cell] -= 1
+    items[code] -= 1
+    return cells._replace(items=fewer), items
 
 
 def _one_ahead(items):
@@ -209,7 +262,8 @@ def _ranges(edges, which):
 
 
 def _repeat(values, times):
-    return values if len(times) == 0 or times.max() == 1 else np.repeat(values, times)
+    once = len(times) == 0 or times.min() == times.max() == 1
+    return values if once else np.repeat(values, times)
 
 
 def _stack(rows):

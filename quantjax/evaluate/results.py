@@ -1,11 +1,23 @@
 """What an evaluation leaves: numbers that say what they are, and their comparison."""
 
+import html
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from quantjax import optional
 from quantjax.errors import InputError
 from quantjax.evaluate.bootstrap import mean_interval, randomization_p_value
+
+_WORDS = {
+    "aqd": "real query, codes",
+    "sqd": "codes on both sides",
+    "float": "no codes",
+    "hamming": "differing bits",
+    "own": "given distances",
+}
+_COLUMNS = ("name", "distance", "bits", "value", "low", "high")
 
 
 class Number(NamedTuple):
@@ -34,14 +46,31 @@ class Number(NamedTuple):
     shuffled: float
     zeros: int
 
+    @property
+    def short(self) -> str:
+        """The metric's name for people: "mAP", "mAP@5000", "p@10"."""
+        head = self.metric.partition("|")[0]
+        cut = head.removeprefix("map@")
+        if cut == head:
+            return head
+        return "mAP" if cut.startswith("all") else f"mAP@{cut}"
+
+    @property
+    def words(self) -> str:
+        """The value with its interval: "0.974 (0.964 to 0.983)"."""
+        if np.isnan(self.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
 
 class Results(NamedTuple):
-    """All about one evaluation; `str` gives a table.
+    """All about one evaluation; `str` gives a table, and a notebook shows one.
 
     Attributes:
       name: What was evaluated.
       distance: "aqd" real query against code, "sqd" code against code, "hamming" bits that differ,
-        "float" no code at all.
+        "float" no code at all, "own" a matrix from elsewhere, of which no codes are known: what is
+        said of codes below is None then.
       numbers: One per measure, in their order.
       per_query: Expected value of every query, [Q] float64, by metric id.
       bits: Code length.
@@ -64,14 +93,14 @@ class Results(NamedTuple):
     distance: str
     numbers: tuple[Number, ...]
     per_query: dict[str, np.ndarray]
-    bits: int
-    num_bytes: int
+    bits: int | None
+    num_bytes: int | None
     num_queries: int
     num_database: int
     zero_queries: int
-    distinct_codes: int
-    code_entropy: float
-    metric_of_codec: str
+    distinct_codes: int | None
+    code_entropy: float | None
+    metric_of_codec: str | None
     task_digest: str
     seconds: float
     device: str
@@ -101,11 +130,71 @@ class Results(NamedTuple):
             rows.append({"name": self.name, **known, **about})
         return rows
 
+    @property
+    def distance_in_words(self) -> str:
+        """What ranked, for people: "real query, codes" for "aqd"."""
+        return _WORDS.get(self.distance, self.distance)
+
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame of `rows`, a row for each number; needs quantjax[notebook]."""
+        pandas = optional.load("pandas", extra="notebook", purpose="a frame")
+        return pandas.DataFrame(self.rows())
+
+    def to_latex(self, columns: Sequence[str] = _COLUMNS) -> str:
+        r"""Returns a LaTeX table with `\toprule` (package booktabs), a row for each number.
+
+        Args:
+          columns: Of `to_frame`, in this order.
+
+        Raises:
+          ValueError: if a column is not there.
+          ModuleNotFoundError: if pandas is not installed.
+        """
+        frame = self.to_frame()
+        missing = [column for column in columns if column not in frame]
+        if missing:
+            raise InputError(f"no column {missing[0]!r}; there are {', '.join(frame)}")
+        return frame[[*columns]].to_latex(index=False, float_format="%.3f", escape=True)
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{number.short} {number.words}" for number in self.numbers)
+        return f"<Results {self.name!r}, {self.distance_in_words}: {numbers}; {self._sizes()}>"
+
+    def _repr_html_(self) -> str:
+        """Returns a table for notebooks, in words, the metrics' ids below."""
+        cells = [
+            (
+                number.short,
+                number.words,
+                f"{number.worst:.3f} to {number.best:.3f}",
+                _or_dash(number.chance),
+            )
+            for number in self.numbers
+        ]
+        heads = ("", "value (95 % interval)", "ties, worst to best", "chance")
+        lines = [_html_row("th", heads), *(_html_row("td", row) for row in cells)]
+        ids = "<br>".join(html.escape(number.metric) for number in self.numbers)
+        return (
+            f"<p><b>{html.escape(self.name)}</b>, {self.distance_in_words}: {self._sizes()}</p>"
+            f"<table>{''.join(lines)}</table><p><small><code>{ids}</code></small></p>"
+        )
+
+    def _codes(self):
+        if self.bits is None:
+            return ""
+        return (
+            f" of {self.num_bytes} bytes ({self.bits} bits), {self.distinct_codes} distinct codes, "
+            f"entropy {self.code_entropy:.2f} bits"
+        )
+
+    def _sizes(self):
+        codes = "" if self.bits is None else f" of {self.bits} bits"
+        return f"{self.num_queries:,} queries, {self.num_database:,} items{codes}"
+
     def __str__(self) -> str:
         lines = [
             f"{self.name}: {self.num_queries} queries ({self.zero_queries} without a relevant "
-            f"item), {self.num_database} items of {self.num_bytes} bytes ({self.bits} bits), "
-            f"{self.distinct_codes} distinct codes, entropy {self.code_entropy:.2f} bits"
+            f"item), {self.num_database} items{self._codes()}"
         ]
         width = max(len(number.metric) for number in self.numbers)
         lines += [
@@ -115,6 +204,10 @@ class Results(NamedTuple):
             for number in self.numbers
         ]
         return "\n".join(lines)
+
+
+def _html_row(tag, cells):
+    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
 
 
 def _or_dash(value):

@@ -8,7 +8,7 @@ from quantjax.errors import InputError
 
 TIES = ("expected", "best", "worst")
 DENOMINATORS = ("hits", "capped", "all")
-DISTANCES = ("aqd", "sqd", "float", "hamming")
+DISTANCES = ("aqd", "sqd", "float", "hamming", "own")
 
 
 def metric_id(
@@ -30,7 +30,7 @@ def metric_id(
       denominator: "hits", "capped" or "all", as in `average_precision`.
       zero: What a query without relevant items counts as; 0 is the only convention so far.
       distance: What was ranked by: "aqd" (real query, coded database), "sqd" (both coded),
-        "float" (both real) or "hamming".
+        "float" (both real), "hamming", or "own" for distances from elsewhere.
 
     Returns:
       The id, for example `map@all|ties=expected|den=capped|zero=0|dist=aqd`.

@@ -54,7 +54,7 @@ class Measure(NamedTuple):
         """Names the number.
 
         Args:
-          distance: What was ranked by: "aqd", "sqd", "float" or "hamming".
+          distance: What was ranked by: "aqd", "sqd", "float", "hamming" or "own".
           num_items: Items in the database; a cut beyond them is none, and the id says so.
           ties: "expected", "best" or "worst".
 

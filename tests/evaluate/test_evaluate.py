@@ -71,7 +71,9 @@ def test_balls_are_sets_of_items_within_a_hamming_distance():
     number = results.numbers[0]
     assert number.worst == number.value == number.best
     assert "chance" not in results.rows()[0]
-    with pytest.raises(ValueError, match="p<=1 is of a set within a Hamming distance, not of ip"):
+    with pytest.raises(
+        ValueError, match="p<=1 is of a set within a Hamming distance; it takes binary"
+    ):
         measured("product ip", measures=asked)
 
 

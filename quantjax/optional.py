@@ -1,0 +1,27 @@
+"""Imports packages that not every user has installed."""
+
+import importlib
+from types import ModuleType
+
+from quantjax.errors import MissingPackageError
+
+
+def load(package: str, *, extra: str, purpose: str) -> ModuleType:
+    """Imports an optional package.
+
+    Args:
+      package: Name that `import` takes.
+      extra: Extra of quantjax that installs it.
+      purpose: What needs it, the subject of the message's first clause.
+
+    Raises:
+      ModuleNotFoundError: if the package is not installed, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package.partition(".")[0]:
+            raise
+        raise MissingPackageError(
+            f"{purpose} needs {package}, which is not installed: pip install 'quantjax[{extra}]'"
+        ) from None
