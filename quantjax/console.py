@@ -1,6 +1,9 @@
 """What a person sees: a progress bar on a terminal, plain lines elsewhere, and the table."""
 
 import contextlib
+import importlib
+import math
+import sys
 import time
 from collections.abc import Callable, Generator
 from typing import Any
@@ -11,9 +14,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Table
 
 _LINES_APART = 5.0  # seconds between two plain lines
+_REDRAW = 0.2  # seconds between two drawings of a notebook's bar
 _WIDE = 144  # characters of a line of the table that goes to a file or a pipe
-_COLUMNS = ("what", "metric", "bits", "bytes", "value", "worst to best", "95 % interval", "chance")
-
 
 _silent = False
 
@@ -66,21 +68,78 @@ def report_audit(audit: Any) -> None:
 
 
 @contextlib.contextmanager
-def progress(experiment: Any) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Shows how far training is: a bar and the latest numbers on a terminal, lines elsewhere.
+def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict[str, Any]], None]]:
+    """Shows how far training is, with the latest numbers: one bar in a notebook or on a terminal.
 
     Args:
       experiment: A `train.Experiment`.
+      plain: Whether plain lines are printed where there is neither, such as in a file.
 
     Yields:
       A callback for `train.fit`.
     """
-    per_epoch = len(experiment.sampler(experiment.seed, 0))
-    total = experiment.num_epochs * per_epoch
+    total = experiment.num_epochs * len(experiment.sampler(experiment.seed, 0))
     console = _console()
-    if not console.is_terminal:
-        yield _plain_lines(experiment.num_epochs, total)
-        return
+    if _silent:
+        yield lambda record: None
+    elif _in_notebook():
+        yield from _notebook_bar(experiment.num_epochs, total)
+    elif console.is_terminal:
+        yield from _terminal_bar(console, total)
+    else:
+        yield _plain_lines(experiment.num_epochs, total) if plain else lambda record: None
+
+
+def _in_notebook():
+    """Returns whether a Jupyter kernel runs this process, and not a terminal's IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _notebook_bar(num_epochs, total):
+    """Yields a callback that redraws one output: plain HTML, which every front end shows."""
+    display = importlib.import_module("IPython.display")
+    latest: dict[str, dict[str, Any]] = {}
+    began, drawn = time.monotonic(), 0.0
+    first = None
+
+    def content(step, state):
+        shown = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in state)
+        words = f"{step}/{total} steps  {shown}"
+        bar = f'<progress value="{step}" max="{total}" style="width: 16em"></progress> {words}'
+        return {"text/html": f'<div style="white-space: pre-wrap">{bar}</div>', "text/plain": words}
+
+    handle = display.display(content(0, [("compiling", "")]), raw=True, display_id=True)
+
+    def report(record):
+        nonlocal drawn, first
+        latest["epoch" if "after_epoch" in record else "step"] = record
+        now = time.monotonic()
+        step = max(each["step"] for each in latest.values())
+        first = (step, now) if first is None else first
+        if step < total and now - drawn < _REDRAW:
+            return
+        drawn = now
+        # The rate leaves out the steps before the first record, which had to compile.
+        rate = (step - first[0]) / (now - first[1]) if now > first[1] and step > first[0] else 0
+        seconds = now - began if step >= total else (total - step) / rate if rate else None
+        shown = [("epoch", f"{record['epoch'] + 1}/{num_epochs}")]
+        told = {"loss": "loss", "validation": "validation mAP", "skipped": "skipped"}
+        shown += [
+            (words, each[name])
+            for name, words in told.items()
+            for each in latest.values()
+            if name in each
+        ]
+        if seconds is not None:
+            shown.append((f"{seconds:.0f} s", "" if step >= total else "left"))
+        handle.update(content(step, shown), raw=True)
+
+    yield report
+
+
+def _terminal_bar(console, total):
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -157,27 +216,29 @@ def counter(what: str) -> Generator[Callable[[int, int], None]]:
 
 
 def table(results: list[Any]) -> None:
-    """Prints results as a table.
+    """Prints results as a table in words, and below it the ids of the metrics.
 
     Args:
       results: `evaluate.Results`.
     """
-    grid = Table(*_COLUMNS, box=None)
+    heads = ("", "distance", "bits", "metric", "value (95 % interval)", "ties", "chance")
+    grid = Table(*heads, box=None)
     for result in results:
         for number in result.numbers:
             grid.add_row(
                 result.name,
-                number.metric,
-                str(result.bits),
-                str(result.num_bytes),
-                f"{number.value:.4f}",
-                f"{number.worst:.4f} to {number.best:.4f}",
-                f"{number.low:.4f} to {number.high:.4f}",
-                f"{number.chance:.4f}",
+                result.distance_in_words,
+                _short(result.bits) if result.bits is not None else "-",
+                number.short,
+                number.words,
+                f"{number.worst:.3f} to {number.best:.3f}",
+                "-" if math.isnan(number.chance) else f"{number.chance:.3f}",
             )
-    for name in ("bits", "bytes", "value", "chance"):
+    for name in ("bits", "chance"):
         next(column for column in grid.columns if column.header == name).justify = "right"
     _console().print(grid)
+    ids = {number.metric: None for result in results for number in result.numbers}
+    say("metrics: " + ", ".join(ids))
 
 
 def usage(program: str, options: dict[str, str], keys: dict[str, Any]) -> None:

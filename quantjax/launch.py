@@ -196,7 +196,8 @@ def run(
                 workdir=workdir,
                 mesh=mesh,
                 callbacks=[report, *written],
-                after_epoch=_watcher(experiment, mesh, validate_every),
+                after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
+                progress=False,
                 **options,
             )
         if result.signal is not None:  # which `fit` has said
@@ -279,24 +280,6 @@ def _writers(workdir, about):
         return
     with writers.opened(workdir, about["experiment"], about["config"]) as written:
         yield written
-
-
-def _watcher(experiment, mesh, validate_every):
-    """Returns what is measured after epochs: how codewords are used, and now and then mAP."""
-
-    def after_epoch(train_state, epoch):
-        last = epoch + 1 == experiment.num_epochs
-        return evaluate.watch(
-            experiment.method,
-            train_state.params,
-            train_state.state,
-            experiment.splits,
-            preprocess=experiment.preprocess,
-            mesh=mesh,
-            validate=bool(validate_every) and (last or (epoch + 1) % validate_every == 0),
-        )
-
-    return after_epoch
 
 
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {

@@ -14,9 +14,30 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from quantjax import optional
 from quantjax.errors import NonFiniteError
 
 Record = dict[str, Any]
+
+
+class History(list[Record]):
+    """Logged records, oldest first: a list of dicts of JSON values.
+
+    A record of a step has "step", "epoch", "phase", "loss", "grad_norm" and the method's metrics; a
+    record with "after_epoch" has the values that were measured after that epoch.
+    """
+
+    def to_frame(self) -> Any:
+        """Returns a pandas DataFrame, a row for each record; needs quantjax[notebook]."""
+        return optional.load("pandas", extra="notebook", purpose="a frame").DataFrame([*self])
+
+    def __repr__(self) -> str:
+        if not self:
+            return "<History of 0 records>"
+        losses = [record["loss"] for record in self if record.get("loss") is not None]
+        course = f", loss {losses[0]:.4g} to {losses[-1]:.4g}" if losses else ""
+        return f"<History of {len(self)} records up to step {self[-1].get('step')}{course}>"
+
 
 _PATIENCE = 100  # steps in a row that may be skipped
 _AHEAD = 16  # steps that may wait to be checked
@@ -57,7 +78,7 @@ class Journal(NamedTuple):
 
     path: pathlib.Path | None
     callbacks: Sequence[Callable[[Record], None]]
-    history: list[Record]
+    history: History
     pending: collections.deque[tuple[Record, dict[str, Any], bool]]
     clock: Clock
     batch_size: int
@@ -84,7 +105,7 @@ def open_journal(
     Returns:
       The journal, its history read from the file.
     """
-    history = [] if path is None else rewind(path, step)
+    history = History([] if path is None else rewind(path, step))
     now = time.perf_counter()
     clock = Clock(now, now, step)
     return Journal(

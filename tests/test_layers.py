@@ -13,10 +13,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
 # are leaves of the loop and the launcher, `divergence` is one of `parallel`, `axes` of functions of
 # arrays. `pickles` is a leaf because both data and weights come in pickles, and neither may import
-# the other. `errors` and `finite` are open to all.
+# the other. `errors`, `finite` and `optional` are open to all.
 MAY_IMPORT = {
     "errors": set(),
     "finite": set(),
+    "optional": set(),
     "labels": {"axes"},
     "metrics": set(),
     "axes": set(),
@@ -41,9 +42,10 @@ MAY_IMPORT = {
     "features": {"data", "models", "parallel"},
     "train": {
         "methods", "parallel", "checkpoint", "optimizers", "data", "embedding", "records",
-        "interruption", "processes", "prefetch", "folders",
+        "interruption", "processes", "prefetch", "folders", "console",
     },
     "evaluate": {
+        "train",
         "methods", "metrics", "quantizers", "labels", "data", "embedding", "parallel", "records",
         "processes",
     },
@@ -101,7 +103,7 @@ def test_a_module_imports_only_what_its_layer_may(path):
         package, _, rest = name.partition(".")
         if package == "quantjax":
             other = rest.split(".")[0]
-            assert other in {part, "errors", "finite", *MAY_IMPORT[part]}, (
+            assert other in {part, "errors", "finite", "optional", *MAY_IMPORT[part]}, (
                 f"{part} may not import {name}"
             )
         assert part in ONLY_IN.get(package, {part}), f"{part} may not import {package}"

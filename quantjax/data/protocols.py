@@ -36,6 +36,13 @@ class Splits(NamedTuple):
     name: str = ""
     validation_searches: np.ndarray | None = None
 
+    def __repr__(self) -> str:
+        sizes = ", ".join(
+            f"{len(getattr(self, part)):,} {part}"
+            for part in ("train", "validation", "query", "database")
+        )
+        return f"<Splits {self.name!r}: {sizes} rows of {len(self.source):,}>"
+
     @property
     def digest(self) -> str:
         """SHA-256, in hex, of train, validation, query, database: each its length, then its rows.

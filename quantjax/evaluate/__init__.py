@@ -20,7 +20,7 @@ from quantjax.evaluate.ranked import ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Comparison, Number, Results, compare
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
-from quantjax.evaluate.watch import usage_of, watch
+from quantjax.evaluate.watch import usage_of, watch, watcher
 
 __all__ = [
     "Comparison",
@@ -50,5 +50,6 @@ __all__ = [
     "unmeasured",
     "usage_of",
     "watch",
+    "watcher",
     "write_results",
 ]

@@ -60,6 +60,10 @@ class Retrieval(NamedTuple):
     audit: Audit
     unmeasured: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        lines = [repr(each) for each in self.results] or [*self.unmeasured]
+        return f"<Retrieval of {len(self.codes):,} codes by {self.codec!r}: {'; '.join(lines)}>"
+
 
 def evaluate_method(
     method: Method,

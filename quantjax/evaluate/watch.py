@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import embedding, processes
+from quantjax import embedding, parallel, processes, train
 from quantjax.data.protocols import Splits
+from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
 from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.methods.base import Batch, Method
@@ -16,6 +17,41 @@ from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
 from quantjax.quantizers.usage import perplexity
 
 _ROWS = 2048  # training rows whose codes are looked at
+
+
+def watcher(
+    experiment: train.Experiment, *, every: int = 1, mesh: Mesh | None = None
+) -> train.AfterEpoch:
+    """Builds what `train.fit` calls after epochs to measure how training goes.
+
+    Args:
+      experiment: What will be trained.
+      every: Epochs between two measurements by validation queries, and one after the last epoch; 0
+        asks none, and only the use of codewords is measured.
+      mesh: Devices to measure on; all of them when None.
+
+    Returns:
+      `(train_state, epoch) -> values`, see `watch`.
+
+    Raises:
+      ValueError: if `every` is negative.
+    """
+    if every < 0:
+        raise InputError(f"every must be 0 or more epochs, got {every}")
+
+    def after_epoch(train_state, epoch):
+        last = epoch + 1 == experiment.num_epochs
+        return watch(
+            experiment.method,
+            train_state.params,
+            train_state.state,
+            experiment.splits,
+            preprocess=experiment.preprocess,
+            mesh=parallel.data_mesh() if mesh is None else mesh,
+            validate=bool(every) and (last or (epoch + 1) % every == 0),
+        )
+
+    return after_epoch
 
 
 def watch(

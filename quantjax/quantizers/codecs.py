@@ -6,7 +6,7 @@ A codec is a frozen pytree: it goes through `jit`, is saved beside the codes, an
 """
 
 import dataclasses
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,20 @@ from quantjax.quantizers import additive, binary, kmeans, packing, product, resi
 from quantjax.quantizers.lengths import power_of_two, root
 
 _NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
+
+
+def short_repr(codec: Any) -> str:
+    """Returns a codec's name, its length in bits, and its fields: of arrays, the shapes alone.
+
+    Args:
+      codec: A dataclass with `bits`.
+    """
+    fields = [
+        f"{field.name} {getattr(value, 'shape', value)!r}".replace("(", "[").replace(")", "]")
+        for field in dataclasses.fields(codec)
+        if (value := getattr(codec, field.name)) is not None
+    ]
+    return f"<{type(codec).__name__} of {codec.bits} bits: {', '.join(fields)}>"
 
 
 class Codec(Protocol):
@@ -49,7 +63,7 @@ class Codec(Protocol):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ProductCodec:
     """Product quantization: M codeword numbers of log2 K bits each.
 
@@ -62,6 +76,8 @@ class ProductCodec:
     codebooks: jax.Array
     rotation: jax.Array | None = None
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
+
+    __repr__ = short_repr
 
     @property
     def bits(self) -> int:
@@ -113,7 +129,7 @@ class ProductCodec:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BinaryCodec:
     """One bit for each sign of (x - offset) @ projection; queries become signs too.
 
@@ -126,6 +142,8 @@ class BinaryCodec:
     num_bits: int = dataclasses.field(metadata={"static": True})
     offset: jax.Array | None = None
     projection: jax.Array | None = None
+
+    __repr__ = short_repr
 
     @property
     def metric(self) -> str:
@@ -198,7 +216,7 @@ class BinaryCodec:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class ResidualCodec:
     """Residual quantization: M numbers of log2 K bits each, of codewords that add up.
 
@@ -213,6 +231,8 @@ class ResidualCodec:
     codebooks: jax.Array
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
     beam_width: int = dataclasses.field(default=1, metadata={"static": True})
+
+    __repr__ = short_repr
 
     @property
     def bits(self) -> int:
@@ -252,7 +272,7 @@ class ResidualCodec:
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class FloatCodec:
     """No quantization: the float32 embedding itself as a code of 32 D bits.
 
@@ -263,6 +283,8 @@ class FloatCodec:
 
     dim: int = dataclasses.field(metadata={"static": True})
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
+
+    __repr__ = short_repr
 
     @property
     def bits(self) -> int:

@@ -57,6 +57,13 @@ class Experiment(NamedTuple):
     preprocess: Callable[[Batch], Batch] = _no_preprocess
     config: dict[str, Any] | None = None
 
+    def __repr__(self) -> str:
+        phases = ", ".join(phase.name for phase in self.method.phases)
+        return (
+            f"<Experiment {self.name!r}: {self.num_epochs} epochs in batches of {self.batch_size}, "
+            f"seed {self.seed}, phases {phases}; {self.splits!r}>"
+        )
+
 
 class TrainState(NamedTuple):
     """The pytree that is checkpointed.
@@ -75,6 +82,11 @@ class TrainState(NamedTuple):
     params: Any
     state: Any
     opt: dict[str, optax.OptState]
+
+    def __repr__(self) -> str:
+        sizes = [getattr(leaf, "size", 0) for leaf in jax.tree.leaves(self.params)]
+        epoch, step = (getattr(part, "item", lambda: "?") for part in (self.epoch, self.step))
+        return f"<TrainState at step {step()}, epoch {epoch()}: {sum(sizes):,} parameters>"
 
 
 def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from quantjax import (
     checkpoint,
+    console,
     embedding,
     folders,
     interruption,
@@ -49,13 +50,18 @@ class FitResult(NamedTuple):
 
     Attributes:
       state: The final train state.
-      history: Logged records, oldest first, those before a resume included.
+      history: Logged records, oldest first, those before a resume included; `history.to_frame()`
+        is a pandas DataFrame.
       signal: Number of the signal that stopped the run, or that reached it at its end, or None.
     """
 
     state: TrainState
-    history: list[dict[str, Any]]
+    history: records.History
     signal: int | None
+
+    def __repr__(self) -> str:
+        end = "" if self.signal is None else f", stopped by {signal.Signals(self.signal).name}"
+        return f"<FitResult: {self.state!r}, {self.history!r}{end}>"
 
 
 def fit(
@@ -74,6 +80,7 @@ def fit(
     skip_non_finite: bool = False,
     profile: tuple[int, int] | None = None,
     raise_on_signal: bool = False,
+    progress: bool = True,
 ) -> FitResult:
     """Trains an experiment to its end, or to a signal.
 
@@ -112,6 +119,8 @@ def fit(
       raise_on_signal: Whether a signal that stopped the run is raised once all is saved, so that
         the cells behind do not run: KeyboardInterrupt for SIGINT, `interruption.Stopped` for
         SIGTERM, whose `state` is then that of the last step.
+      progress: Whether a notebook or a terminal shows a bar with the latest loss and what
+        `after_epoch` measured.
 
     Returns:
       Final state, history, and the signal that stopped the run, if one did.
@@ -152,11 +161,17 @@ def fit(
         _held(experiment, workdir),
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
         carried(kept, store),
+        console.progress(experiment, plain=False) if progress else _silence() as report,
     ):
         train_state = _started(experiment, mesh, store, state, resume=resume)
         kept.take(train_state)
         journal = _open_journal(
-            experiment, train_state, per_epoch, workdir, callbacks, skip_non_finite=skip_non_finite
+            experiment,
+            train_state,
+            per_epoch,
+            workdir,
+            [report, *callbacks],
+            skip_non_finite=skip_non_finite,
         )
         kept.history = journal.history
         store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
@@ -334,6 +349,12 @@ def _end_by_signal(result, num_steps, workdir, *, raises):
     if raises:
         error = KeyboardInterrupt() if name == "SIGINT" else interruption.Stopped(result.signal)
         raise carrying(error, Kept(in_memory=True, history=result.history, state=result.state))
+
+
+@contextlib.contextmanager
+def _silence():
+    """Yields a callback that shows nothing."""
+    yield lambda record: None
 
 
 @contextlib.contextmanager

@@ -113,3 +113,26 @@ def test_a_printed_result_says_what_it_is():
     assert "70 queries" in text
     assert "301 items of 1 bytes (6 bits)" in text
     assert "map@all|ties=expected|den=capped|zero=0|dist=hamming" in text
+
+
+def test_results_say_in_words_what_they_are():
+    results = measured("binary", measures=[measures.average_precision(top_k=20)])
+    number = results.numbers[0]
+    assert number.short == "mAP@20"
+    assert number.words == f"{number.value:.3f} ({number.low:.3f} to {number.high:.3f})"
+    assert "differing bits: mAP@20 0." in repr(results)
+    assert len(repr(results)) < 200
+    assert measured("binary").numbers[0].short == "mAP"
+    assert measured("binary", measures=[measures.precision(top_k=3)]).numbers[0].short == "p@3"
+
+
+def test_results_are_a_frame_and_a_latex_table():
+    results = measured("binary", measures=[measures.average_precision(), measures.hit_rate(top_k=1)])
+    frame = results.to_frame()
+    assert list(frame["value"]) == [number.value for number in results.numbers]
+    table = results.to_latex(columns=("name", "bits", "value"))
+    assert "toprule" in table
+    assert f"{results.value:.3f}" in table
+    assert "worst" not in table
+    with pytest.raises(ValueError, match="no column 'mAP'; there are name, metric"):
+        results.to_latex(columns=("mAP",))
