@@ -1,4 +1,4 @@
-"""`python -m quantjax.cli COMMAND`: what is done to data before an experiment."""
+"""`quantjax COMMAND`: what is done to data before an experiment, and to its results after it."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantjax import console, data
+from quantjax import console, data, report
 from quantjax.data.folder import absent_classes
 from quantjax.data.photo_formats import pixel_limit
 from quantjax.errors import InputError, is_one_line
@@ -44,10 +44,38 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser():
-    parser = _Parser(prog="python -m quantjax.cli", description=__doc__, allow_abbrev=False)
+    parser = _Parser(prog="quantjax", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     _add_records(commands)
+    _add_report(commands)
     return parser
+
+
+def _add_report(commands):
+    about = "draws a run's report.html again; of several runs, one page that compares them"
+    command = commands.add_parser("report", help=about, description=about, allow_abbrev=False)
+    command.add_argument(
+        "workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder that a run has left"
+    )
+    command.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="page of the comparison; comparison.html where absent",
+    )
+    command.set_defaults(run=_report)
+
+
+def _report(arguments):
+    workdirs = [path.expanduser() for path in arguments.workdirs]
+    if len(workdirs) > 1:
+        out = arguments.out or Path("comparison.html")
+        console.say(f"comparison: {report.compare(workdirs, out)}")
+        return
+    if arguments.out is not None:
+        raise InputError("--out is for a comparison; one run's page is its own report.html")
+    console.say(f"report: {report.write(workdirs[0])}")
 
 
 def _add_records(commands):

@@ -28,6 +28,7 @@ from quantjax import (
     parallel,
     prefetch,
     processes,
+    report,
     train,
     writers,
 )
@@ -132,6 +133,7 @@ def run(
     max_equal_images: float = 0.01,
     validate_every: int = 0,
     debug: bool = False,
+    draw_report: bool = True,
     **options: Any,
 ) -> int:
     """Audits the split, trains or resumes, then leaves codes and results in the workdir.
@@ -147,6 +149,7 @@ def run(
         of all equal images are written into the workdir's equal_images.txt.
       validate_every: Epochs between two measurements by validation queries, 0 for none.
       debug: Whether a baseline that fails shows its traceback too.
+      draw_report: Whether report.html is written into the workdir at the end.
       **options: Further ones of `train.fit`.
 
     Returns:
@@ -188,14 +191,14 @@ def run(
             console.say(f"equal images are listed in {listing}")
         mesh = parallel.data_mesh()
         with (
-            console.progress(experiment) as report,
+            console.progress(experiment) as shown,
             _writers(workdir, about) as written,
         ):
             result = train.fit(
                 experiment,
                 workdir=workdir,
                 mesh=mesh,
-                callbacks=[report, *written],
+                callbacks=[shown, *written],
                 after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
                 progress=False,
                 **options,
@@ -234,8 +237,23 @@ def run(
         # Nobody leaves, and waits for minutes at most, while one measures.
         failed = processes.all_agree(failed)
         console.table(results)
+        if draw_report and processes.is_first():
+            facts = {"seconds": round(time.perf_counter() - began, 1)}
+            _draw_report(workdir, experiment, result.state, retrieval, facts, debug=debug)
         console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return BASELINE_FAILED if failed else 0
+
+
+def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
+    """Writes report.html; what fails is said in a line, for a run hangs on no picture."""
+    try:
+        report.keep(workdir, experiment, trained, retrieval, about=facts)
+        console.say(f"report: {report.write(workdir)}")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        reason = " ".join(str(error).split())[:400]
+        console.say(f"no report: {type(error).__name__}: {reason}")
 
 
 def _measure(baselines, *, debug):
@@ -297,6 +315,7 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
     "profile": (flags.DEFINE_string, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (flags.DEFINE_bool, False, "Measure although queries leak."),
+    "draw_report": (flags.DEFINE_bool, True, "Write report.html into the workdir at the end."),
     "max_equal_images": (
         flags.DEFINE_float, 0.01, "Share of queries that may have an equal image in another list."
     ),

@@ -55,7 +55,12 @@ MAY_IMPORT = {
         "train", "evaluate", "index", "report", "console", "records", "parallel", "data",
         "folders", "processes", "checkpoint", "writers", "interruption", "prefetch",
     },
-    "cli": {"console", "data"},
+    "plots": {"quantizers", "metrics", "losses"},
+    "report": {
+        "evaluate", "train", "plots", "embedding", "parallel", "processes", "records", "folders",
+        "data", "metrics", "quantizers",
+    },
+    "cli": {"console", "data", "report"},
 }  # fmt: skip
 
 # Third-party packages, and the only parts of the package that import them at all.
@@ -65,7 +70,7 @@ ONLY_IN = {
     "absl": {"launch"},
     "orbax": {"checkpoint"},
     "rich": {"console"},
-    "safetensors": {"data", "index", "models", "features", "evaluate"},
+    "safetensors": {"data", "index", "models", "features", "evaluate", "report"},
     "optax": {"train", "optimizers"},
 }
 

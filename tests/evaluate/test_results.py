@@ -127,7 +127,9 @@ def test_results_say_in_words_what_they_are():
 
 
 def test_results_are_a_frame_and_a_latex_table():
-    results = measured("binary", measures=[measures.average_precision(), measures.hit_rate(top_k=1)])
+    results = measured(
+        "binary", measures=[measures.average_precision(), measures.hit_rate(top_k=1)]
+    )
     frame = results.to_frame()
     assert list(frame["value"]) == [number.value for number in results.numbers]
     table = results.to_latex(columns=("name", "bits", "value"))

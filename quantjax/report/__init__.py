@@ -1,0 +1,10 @@
+"""One HTML page for each run, and one that compares several runs.
+
+`keep` measures what the figures show, while the run's data and parameters are at hand, and leaves
+it in the workdir; `write` draws the page from the workdir alone, whenever it is asked to.
+"""
+
+from quantjax.report.kept import KEPT, Kept, keep, read
+from quantjax.report.pages import PAGE, compare, write
+
+__all__ = ["KEPT", "PAGE", "Kept", "compare", "keep", "read", "write"]

@@ -1,0 +1,301 @@
+"""Figures of a report as parts of its page: SVG for plots, pictures for queries."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from quantjax import optional
+from quantjax.report.kept import Kept
+
+KINDS = ("best", "median", "worst")
+_MOST_CLASSES = 30  # rows of the table of classes
+
+
+class Figure(NamedTuple):
+    """A figure of the page, or the reason why it is not there.
+
+    Attributes:
+      name: Identifier in the page.
+      title: Heading.
+      words: What to see, a sentence.
+      svg: Markup, or None.
+      missing: Reason for the lack of it.
+    """
+
+    name: str
+    title: str
+    words: str
+    svg: str | None = None
+    missing: str | None = None
+
+
+def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
+    """Yields the figures of one run, in the page's order.
+
+    Args:
+      kept: From `kept.read`.
+      history: Records of metrics.jsonl.
+    """
+    arrays = kept.arrays
+    names = kept.about.get("classes") or None
+
+    def several(prefix):
+        return {
+            key.removeprefix(f"{prefix}/"): value
+            for key, value in arrays.items()
+            if key.startswith(f"{prefix}/")
+        }
+
+    def training(plots):
+        return plots.history(history)
+
+    def precision_recall(plots):
+        bounds = {name: _recall_precision(several("curves"), name) for name in ("worst", "best")}
+        return plots.precision_recall(*_recall_precision(several("curves"), "value"), **bounds)
+
+    def precision_at(plots):
+        curves = several("curves")
+        return plots.precision_at(
+            curves["cuts"],
+            curves["precision_value"],
+            low=curves["precision_low"],
+            high=curves["precision_high"],
+            chance=float(curves["precision_chance"][0]),
+        )
+
+    def distances(plots):
+        return plots.distances(arrays["distances/similar"], arrays["distances/dissimilar"])
+
+    def usage(plots):
+        return plots.codebook_usage(arrays["usage/counts"])
+
+    def projection(plots):
+        shown = several("projection")
+        chosen = names if names and len(names) > shown["labels"].max() else None
+        decoded = shown.get("decoded")
+        return plots.embedding(shown["x"], shown["labels"], decoded=decoded, class_names=chosen)
+
+    def confusion(plots):
+        share = arrays["confusion/share"]
+        return plots.class_confusion(share, names if names and len(names) == len(share) else None)
+
+    number = int(arrays.get("curves/queries", np.array(0)))
+    of_queries = f"Measured on {number:,} queries, evenly spread."
+    yield _drawn(
+        "training", "Training", "Loss, and what was measured after epochs: validation mAP and how "
+        "evenly codewords or bits are used.", training,
+        None if history else "metrics.jsonl holds no record",
+    )  # fmt: skip
+    yield _drawn(
+        "precision-recall", "Precision and recall", f"The band is what the order of ties decides. "
+        f"{of_queries}", precision_recall, kept.missing.get("curves"),
+    )  # fmt: skip
+    yield _drawn(
+        "precision-at", "Precision among the nearest", f"With its 95 % interval. {of_queries}",
+        precision_at, kept.missing.get("curves"),
+    )  # fmt: skip
+    yield _drawn(
+        "distances", "Distances of pairs", "Of queries to items that share a class with them, and "
+        "to items that share none.", distances, kept.missing.get("distances"),
+    )  # fmt: skip
+    yield _drawn(
+        "usage", "Use of the codebooks", "How often each codeword, or each value of a bit, occurs "
+        "in the database.", usage, kept.missing.get("usage"),
+    )  # fmt: skip
+    yield _drawn(
+        "projection", "Embeddings and their codes", "Two principal components of a sample of the "
+        "database, and what its codes decode to in the same plane.", projection,
+        kept.missing.get("projection"),
+    )  # fmt: skip
+    yield _drawn(
+        "confusion", "Classes that are mixed up", "Share of each class among the 10 nearest items "
+        "of the queries of a class.", confusion, kept.missing.get("confusion"),
+    )  # fmt: skip
+
+
+def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]) -> list[Figure]:
+    """Returns the figures that lay the curves of several runs over each other.
+
+    Args:
+      names: Of the runs.
+      kept: Of each run.
+      histories: Records of each run.
+    """
+    curves = [
+        {key: each.arrays.get(f"curves/{key}") for key in _CURVES}
+        for each in kept
+        if "curves/cuts" in each.arrays
+    ]
+    labels = [name for name, each in zip(names, kept, strict=True) if "curves/cuts" in each.arrays]
+    missing = None if labels else "no run kept its curves"
+
+    def precision_recall(plots):
+        figure = None
+        for label, each in zip(labels, curves, strict=True):
+            ax = None if figure is None else figure.axes[0]
+            drawn = plots.precision_recall(*_recall_precision(each, "value"), labels=[label], ax=ax)
+            figure = drawn if figure is None else figure
+        return figure
+
+    def validation(plots):
+        return _overlaid(plots, names, histories, "validation", "validation mAP")
+
+    def loss(plots):
+        return _overlaid(plots, names, histories, "loss", "loss")
+
+    return [
+        _drawn(
+            "precision-recall", "Precision and recall", "Expected over the orders of ties.",
+            precision_recall, missing,
+        ),
+        _drawn("validation", "Validation", "mAP of validation queries.", validation, None),
+        _drawn("loss", "Loss", "As logged.", loss, None),
+    ]  # fmt: skip
+
+
+_CURVES = ("cuts", "precision_value", "recall_value")
+
+
+def _overlaid(plots, names, histories, key, label):
+    """Draws one value of the records of several runs over the steps."""
+    figure = plots.style.new_figure(None, 3.6)
+    ax = figure.subplots()
+    found = False
+    for number, (name, history) in enumerate(zip(names, histories, strict=True)):
+        points = [(each["step"], each[key]) for each in history if each.get(key) is not None]
+        if points:
+            colour, dashes = plots.style.look(number)[0], ("-", "--", ":", "-.")[number % 4]
+            ax.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, label=name)
+            found = True
+    if not found:
+        raise ValueError(f"no run logged a {label}")
+    ax.set_xlabel("step")
+    ax.set_ylabel(label)
+    ax.legend(frameon=False)
+    return figure
+
+
+def _recall_precision(curves, bound):
+    return curves[f"recall_{bound}"], curves[f"precision_{bound}"]
+
+
+def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
+    """Returns a figure; one that fails says why instead."""
+    if missing is None:
+        try:
+            return Figure(name, title, words, svg=_svg(draw(_plots()), f"{title}. {words}", name))
+        except Exception as error:  # a figure may fail, the page may not
+            missing = " ".join(str(error).split())[:300] or type(error).__name__
+    return Figure(name, title, words, missing=missing)
+
+
+def _plots():
+    optional.load("matplotlib", extra="plots", purpose="this figure")
+    return optional.load("quantjax.plots", extra="plots", purpose="this figure")
+
+
+def _svg(figure, alt, name):
+    """Returns a figure as inline SVG that scales with the page and takes the page's text colour."""
+    matplotlib = optional.load("matplotlib", extra="plots", purpose="this figure")
+    ink = _plots().style.INK
+    text = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    markup = text.getvalue()
+    markup = re.sub(re.escape(ink), "currentColor", markup[markup.index("<svg") :], flags=re.I)
+    # Identifiers must differ between the figures of one page.
+    markup = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", markup)
+    markup = re.sub(r"<metadata>.*?</metadata>", "", markup, flags=re.S)
+    head, _, body = markup.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    alt = alt.replace('"', "&quot;")
+    return f'{head} role="img" aria-label="{alt}">{body}'
+
+
+def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
+    """Returns the queries that the page shows, with their neighbours, or why there are none.
+
+    Args:
+      kept: From `kept.read`.
+    """
+    found = {
+        key.removeprefix("examples/"): value
+        for key, value in kept.arrays.items()
+        if key.startswith("examples/")
+    }
+    if "kind" not in found:
+        return [], kept.missing.get("examples", "they were not kept")
+    pictures, near, note = None, [], None
+    if "images" not in found:
+        note = "The source has no images, so names stand in their place."
+    else:
+        try:
+            pictures = [_data_uri(image) for image in found["images"]]
+            near = [[_data_uri(image) for image in row] for row in found["items"]]
+        except ModuleNotFoundError as error:
+            pictures, note = None, f"{error}"
+    names, item_names = (json.loads(found[key].tobytes()) for key in ("names", "item_names"))
+    width = found["hits"].shape[1]
+    rows = []
+    for i, kind in enumerate(found["kind"]):
+        neighbours = [
+            {
+                "hit": bool(found["hits"][i, j]),
+                "distance": f"{found['distances'][i, j]:.4g}",
+                "name": item_names[i * width + j],
+                "picture": None if pictures is None else near[i][j],
+            }
+            for j in range(width)
+        ]
+        rows.append(
+            {
+                "kind": KINDS[kind],
+                "name": names[i],
+                "value": f"{found['value'][i]:.3f}",
+                "picture": None if pictures is None else pictures[i],
+                "neighbours": neighbours,
+            }
+        )
+    return rows, note
+
+
+def _data_uri(image):
+    """Returns an image [H, W, C] uint8 as a PNG in a data URI."""
+    pillow = optional.load("PIL.Image", extra="plots", purpose="a picture")
+    image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
+    buffer = io.BytesIO()
+    pillow.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def classes(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
+    """Returns the rows of the table of classes, the worst first, or why there is none.
+
+    Args:
+      kept: From `kept.read`.
+    """
+    value, queries = (kept.arrays.get(f"per_class/{key}") for key in ("value", "queries"))
+    if value is None or queries is None:
+        return [], kept.missing.get("per_class", "it was not kept")
+    names = kept.about.get("classes") or []
+    asked = np.flatnonzero(queries)
+    order = asked[np.argsort(value[asked], kind="stable")]
+    note = None
+    if len(order) > _MOST_CLASSES:
+        half = _MOST_CLASSES // 2
+        note = f"The {half} worst and the {half} best of {len(order):,} classes."
+        order = np.concatenate([order[:half], order[-half:]])
+    rows = [
+        {
+            "name": names[i] if i < len(names) else str(i),
+            "value": float(value[i]),
+            "queries": int(queries[i]),
+        }
+        for i in order
+    ]
+    return rows, note

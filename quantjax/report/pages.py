@@ -1,0 +1,261 @@
+"""Pages: one run's report, and several runs side by side, each one HTML file without a network."""
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import jinja2
+
+from quantjax import evaluate, folders, records
+from quantjax.errors import InputError, MissingFileError
+from quantjax.report import figures
+from quantjax.report.kept import read
+
+PAGE = "report.html"
+"""File of a workdir that holds its report."""
+
+
+def write(workdir: str | pathlib.Path) -> pathlib.Path:
+    """Writes a run's report.html from what the run left in its workdir.
+
+    Args:
+      workdir: The run's folder.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      FileNotFoundError: if the folder has no results.
+      ValueError: if results or config are damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    results, kept = _results(workdir), read(workdir)
+    history = records.read(workdir / "metrics.jsonl")
+    examples, examples_note = figures.examples(kept)
+    classes, classes_note = figures.classes(kept)
+    page = _template("run.html").render(
+        title=kept.about.get("experiment") or _experiment(workdir),
+        headline=headline(results),
+        rows=[_row(result, number) for result in results for number in result.numbers],
+        ids=_ids(results),
+        figures=[*figures.of_run(kept, history)],
+        examples=examples,
+        kinds=figures.KINDS,
+        examples_note=examples_note,
+        classes=classes,
+        classes_note=classes_note,
+        facts=_facts(workdir, results, kept),
+        audit=_audit(workdir),
+        config=_config(workdir),
+    )
+    records.write_whole(workdir / PAGE, page)
+    return workdir / PAGE
+
+
+def compare(
+    workdirs: Sequence[str | pathlib.Path], out: str | pathlib.Path = "comparison.html"
+) -> pathlib.Path:
+    """Writes a page that compares several runs: their results, paired tests and curves.
+
+    Args:
+      workdirs: Two runs' folders at least; the first is what the others are compared with.
+      out: The page's path.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      FileNotFoundError: if a folder has no results.
+      ValueError: if a folder comes twice, there are fewer than two, or results are damaged.
+    """
+    paths = [pathlib.Path(workdir) for workdir in workdirs]
+    if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
+        raise InputError(f"a comparison takes two different workdirs or more, got {len(paths)}")
+    results = [_results(path) for path in paths]
+    names = _names(paths)
+    page = _template("comparison.html").render(
+        title=f"{len(paths)} runs",
+        rows=[
+            {"run": name, **_row(result, number)}
+            for name, found in zip(names, results, strict=True)
+            for result in found
+            for number in result.numbers
+        ],
+        ids=_ids([result for found in results for result in found]),
+        tests=[
+            test
+            for name, found in zip(names[1:], results[1:], strict=True)
+            for test in _tests(names[0], results[0], name, found)
+        ],
+        figures=figures.of_runs(
+            names,
+            [read(path) for path in paths],
+            [records.read(p / "metrics.jsonl") for p in paths],
+        ),
+        settings=_settings(names, paths),
+        names=names,
+    )
+    out = pathlib.Path(out)
+    records.write_whole(out, page)
+    return out
+
+
+def headline(results: Sequence[evaluate.Results]) -> list[str]:
+    """Returns sentences that say what came out, for people.
+
+    Args:
+      results: Of a run, its codes' first.
+    """
+    if not results:
+        return ["Nothing was measured."]
+    first = results[0]
+    number = first.numbers[0]
+    lines = [
+        f"{first.name}: {number.short} {number.words} with codes of {first.bits} bits "
+        f"({first.distance_in_words}), over {first.num_queries:,} queries and "
+        f"{first.num_database:,} items. A random order gets {number.chance:.3f}."
+    ]
+    whole = [each for each in results[1:] if each.name == f"{first.name} float"]
+    if whole:
+        lines.append(f"Without codes the same embeddings get {whole[0].value:.3f}.")
+    if first.zero_queries:
+        lines.append(f"{first.zero_queries:,} queries have no relevant item and count as 0.")
+    return lines
+
+
+def _template(name):
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("quantjax.report"), autoescape=True, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    return environment.get_template(name)
+
+
+def _results(workdir):
+    if not workdir.is_dir():
+        raise MissingFileError(f"there is no folder {workdir}")
+    return evaluate.read_results(workdir)
+
+
+def _experiment(workdir):
+    try:
+        return folders.read_config(workdir)["experiment"]
+    except (InputError, MissingFileError, KeyError):
+        return workdir.name
+
+
+def _row(result, number):
+    return {
+        "name": result.name,
+        "distance": result.distance_in_words,
+        "bits": "-" if result.bits is None else result.bits,
+        "metric": number.short,
+        "value": number.words,
+        "share": number.value,
+        "ties": f"{number.worst:.3f} to {number.best:.3f}",
+        "chance": "-" if number.chance != number.chance else f"{number.chance:.3f}",
+    }
+
+
+def _ids(results):
+    return [*{number.metric: None for result in results for number in result.numbers}]
+
+
+def _facts(workdir, results, kept):
+    """Returns rows of the table that says where the numbers come from."""
+    first = _json(workdir / "results.json")[0] if results else {}
+    versions = ", ".join(f"{name} {value}" for name, value in first.get("versions", {}).items())
+    facts = {
+        "protocol": first.get("protocol"),
+        "split": first.get("split"),
+        "seed": first.get("seed"),
+        "steps": kept.about.get("step"),
+        "commit": kept.about.get("commit"),
+        "command": kept.about.get("command"),
+        "wall time": kept.about.get("seconds") and f"{kept.about['seconds']:.1f} s",
+        "device": first.get("device"),
+        "versions": versions,
+        "written": kept.about.get("written"),
+    }
+    return {name: value for name, value in facts.items() if value not in (None, "")}
+
+
+def _audit(workdir):
+    """Returns what the audit of the split found, a line each."""
+    rows = _json(workdir / "results.json")
+    audit = rows[0].get("audit", {}) if rows else {}
+    lines = []
+    for what, words in (
+        ("shared_rows", "rows of"),
+        ("shared_images", "equal images of"),
+        ("repeated_images", "repeated images in"),
+        ("unlabelled", "rows without a label in"),
+        ("zero_queries", "without a relevant item of"),
+    ):
+        counts = audit.get(what) or {}
+        lines += [f"{count:,} {words} {where}" for where, count in counts.items() if count]
+    if not audit:
+        return ["No audit is kept."]
+    return lines or ["No overlaps, no equal images, every query has a match."]
+
+
+def _config(workdir):
+    try:
+        return folders.flat(folders.read_config(workdir)["config"])
+    except (InputError, MissingFileError):
+        return {}
+
+
+def _json(path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text())
+
+
+def _names(paths):
+    """Returns the shortest ends of paths that differ."""
+    for depth in range(1, 1 + max(len(path.resolve().parts) for path in paths)):
+        names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def _tests(first_name, first, name, others):
+    """Compares results of two runs by pairs of queries, where they share a metric and a task."""
+    tests = []
+    for other in others:
+        row = {"runs": f"{name} minus {first_name}", "result": other.name}
+        same = [
+            each
+            for each in first
+            if each.metric == other.metric and _alike(each, other, first, others)
+        ]
+        if not same:
+            continue
+        try:
+            found = evaluate.compare(other, same[0])
+        except ValueError as error:
+            tests.append({**row, "missing": str(error)})
+            continue
+        tests.append(
+            {
+                **row,
+                "metric": other.numbers[0].short,
+                "difference": f"{found.difference:+.4f} ({found.low:+.4f} to {found.high:+.4f})",
+                "p_value": f"{found.p_value:.4f}",
+            }
+        )
+    return tests
+
+
+def _alike(a, b, of_a, of_b):
+    """Returns whether two results stand at the same place of their runs: name or kind."""
+    return a.name == b.name or (of_a.index(a) == of_b.index(b) and a.distance == b.distance)
+
+
+def _settings(names, paths):
+    """Returns the settings in which the runs differ, {key: [values]}."""
+    configs = [_config(path) for path in paths]
+    keys = sorted({key for config in configs for key in config})
+    rows = {key: [config.get(key, "-") for config in configs] for key in keys}
+    return {key: values for key, values in rows.items() if any(v != values[0] for v in values)}
