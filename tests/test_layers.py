@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "folders", "processes", "checkpoint", "writers", "interruption", "prefetch",
     },
     "cli": {"console", "data"},
-    "plots": {"quantizers"},
+    "plots": {"metrics", "quantizers"},
 }  # fmt: skip
 
 # Third-party packages, and the only parts of the package that import them at all.

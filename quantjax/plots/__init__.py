@@ -14,6 +14,14 @@ if importlib.util.find_spec("matplotlib") is None:
         "plots need matplotlib, which is not installed: pip install 'quantjax[plots]'"
     )
 
+from quantjax.plots.codes import codebook_usage, embedding
+from quantjax.plots.curves import precision_at, precision_recall
 from quantjax.plots.training import history
 
-__all__ = ["history"]
+__all__ = [
+    "codebook_usage",
+    "embedding",
+    "history",
+    "precision_at",
+    "precision_recall",
+]

@@ -48,3 +48,10 @@ def names(name: str, given: Sequence[str], number: int) -> list[str]:
     if isinstance(given, str) or len(given) != number:
         raise InputError(f"{name} must be {number} names, got {given!r:.80}")
     return [str(each) for each in given]
+
+
+def within_0_and_1(name: str, x: np.ndarray) -> None:
+    """Raises ValueError if a number is not from 0 to 1; NaN passes."""
+    # A mean of float32 may be one rounding above 1.
+    if (x < -1e-6).any() or (x > 1 + 1e-6).any():
+        raise InputError(f"{name} must be from 0 to 1, got {np.nanmin(x):g} to {np.nanmax(x):g}")

@@ -9,6 +9,7 @@ Reference:
 """
 
 import io
+import math
 from collections.abc import Sequence
 
 import matplotlib
@@ -33,8 +34,6 @@ MARKERS = ("o", "^", "s", "P")
 LINES = ("-", "--", "-.", ":")
 WIDTH = 6.4
 """Inches that a figure is wide if no `figsize` is given."""
-
-_RASTER_DPI = 200
 
 styled = matplotlib.rc_context(
     {
@@ -64,7 +63,9 @@ styled = matplotlib.rc_context(
         "hatch.color": INK,
         "image.interpolation": "nearest",
         "legend.borderaxespad": 0.2,
+        "legend.columnspacing": 1.2,
         "legend.frameon": False,
+        "legend.handlelength": 1.8,
         "lines.linewidth": 1.5,
         "text.color": INK,
         # A class may be called "$5 to $10".
@@ -136,9 +137,33 @@ def say(ax: Axes, words: str) -> None:
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     """Puts a legend under all panels, in as many columns as fit the figure's width."""
-    inches = 0.5 + 0.065 * max(map(len, labels))
-    columns = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    # Of text of 8 points; measured, for its real width is known only when it is drawn.
+    inches = 0.45 + 0.068 * max(map(len, labels))
+    most = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / most))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
+    """Draws a legend, inside the caller's axes or below those of a new figure.
+
+    Args:
+      result: What the plot is to return, from `axes_for`.
+      shown: Handle and name of each entry; without any nothing is drawn.
+    """
+    if not shown:
+        return
+    handles, labels = zip(*shown, strict=True)
+    if isinstance(result, Axes):
+        result.legend(handles, labels, loc="best")
+    else:
+        legend_below(result, handles, labels)
+
+
+def look(number: int) -> tuple[str, str]:
+    """Returns colour and dashes of a line: no two of the first 24 lines have both alike."""
+    turn, colour = divmod(number, len(PALETTE))
+    return PALETTE[colour], LINES[(colour + turn) % len(LINES)]
 
 
 def colours_of_many() -> LinearSegmentedColormap:

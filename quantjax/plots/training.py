@@ -147,8 +147,7 @@ def _draw_loss(ax, steps, window):
     lines = []
     for number, phase in enumerate(phases):
         raw, mean = (np.where(phase_of == phase, each, np.nan) for each in (values, smooth))
-        colour = style.PALETTE[number % len(style.PALETTE)]
-        dashes = style.LINES[number % len(style.LINES)]
+        colour, dashes = style.look(number)
         ax.plot(at, raw, color=colour, alpha=0.5, linewidth=0.8, marker=".", markersize=3)
         lines += ax.plot(at, mean, color=colour, linestyle=dashes)
     if len(phases) > 1:
