@@ -84,7 +84,7 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
         share = arrays["confusion/share"]
         return plots.class_confusion(share, names if names and len(names) == len(share) else None)
 
-    number = int(arrays.get("curves/queries", np.array(0)))
+    number = int(np.sum(arrays.get("curves/queries", 0)))
     of_queries = f"Measured on {number:,} queries, evenly spread."
     yield _drawn(
         "training", "Training", "Loss, and what was measured after epochs: validation mAP and how "

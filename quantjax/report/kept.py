@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from quantjax import embedding, evaluate, parallel, processes, train
 from quantjax.data.sources import row_name
@@ -101,7 +101,8 @@ def keep(
     metadata = {"about": json.dumps(facts), "missing": json.dumps(missing)}
     path = pathlib.Path(workdir) / KEPT
     scratch = path.with_name(f".{KEPT}.tmp")
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, scratch, metadata)
+    # Not `save_file`, which makes files that the owner alone can read.
+    scratch.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
     os.replace(scratch, path)
 
 

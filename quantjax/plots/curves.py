@@ -1,0 +1,217 @@
+"""Precision along a ranking: over recall, and at cut-offs."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import LogLocator, StrMethodFormatter
+from numpy.typing import ArrayLike
+
+from quantjax.errors import InputError
+from quantjax.metrics import PrecisionRecall
+from quantjax.plots import checks, style
+
+_MOST_CURVES = 24
+_MOST_TICKS = 11
+_MOST_MARKERS = 30
+
+
+@style.styled
+def precision_recall(
+    recall: ArrayLike,
+    precision: ArrayLike,
+    *,
+    worst: PrecisionRecall | ArrayLike | None = None,
+    best: PrecisionRecall | ArrayLike | None = None,
+    labels: Sequence[str] | None = None,
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure | Axes:
+    """Draws precision over recall, with a band from the worst order of ties to the best.
+
+    Args:
+      recall: Means over the queries, [points], or [curves, points] of several rankings.
+      precision: Of recall's shape.
+      worst: Precision in the worst order of ties at the same recall, of recall's shape; or a
+        `PrecisionRecall` whose recall is its own, as
+        `metrics.precision_recall_curve(..., ties="worst")` gives it at the same cuts.
+      best: The same for the best order; both or none.
+      labels: Name of each curve.
+      ax: Axes to draw on; a new figure when None.
+      figsize: Inches of the new figure; None for 6.4 x 4.
+
+    Returns:
+      The new figure, or `ax`.
+
+    Raises:
+      ValueError: if the shapes do not agree, a number is not from 0 to 1, or there are more than
+        24 curves.
+    """
+    recall, precision = _curves("recall", recall), _curves("precision", precision)
+    checks.same_shape("precision", precision, "recall", recall)
+    band = _band(
+        ("worst", _of_ties("worst", worst, recall)), ("best", _of_ties("best", best, recall))
+    )
+    shown = _labels(labels, len(recall))
+    drawn, result = style.axes_for(ax, figsize, 4.0)
+    handles = []
+    for number, (x, y) in enumerate(zip(recall, precision, strict=True)):
+        colour, dashes = style.look(number)
+        handles += drawn.plot(x, y, color=colour, linestyle=dashes)
+        if band is not None:
+            (worst_x, worst_y), (best_x, best_y) = (edge[:, number] for edge in band)
+            outline = (
+                np.concatenate([worst_x, best_x[::-1]]),
+                np.concatenate([worst_y, best_y[::-1]]),
+            )
+            drawn.fill(*outline, color=colour, alpha=0.25, linewidth=0)
+    drawn.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.02))
+    others = [] if band is None else [(_patch(handles), "worst to best order of ties")]
+    style.legend(result, [*zip(handles, shown, strict=False), *others])
+    return result
+
+
+@style.styled
+def precision_at(
+    cutoffs: ArrayLike,
+    values: ArrayLike,
+    *,
+    low: ArrayLike | None = None,
+    high: ArrayLike | None = None,
+    chance: float | None = None,
+    labels: Sequence[str] | None = None,
+    name: str = "precision",
+    band: str = "low to high",
+    ax: Axes | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure | Axes:
+    """Draws precision, or another measure, at the first K items for several K.
+
+    The axis of K is logarithmic where the largest is 20 times the smallest or more.
+
+    Args:
+      cutoffs: Numbers of items K, increasing, [points].
+      values: The measure at each K, from 0 to 1, [points], or [curves, points].
+      low: Lower edge of a band, of the shape of values: a confidence interval, or the worst order
+        of ties.
+      high: Upper edge; both or none.
+      chance: The measure of a random ranking, for a horizontal line.
+      labels: Name of each curve.
+      name: The measure's name, for the vertical axis.
+      band: The band's name, for the legend.
+      ax: Axes to draw on; a new figure when None.
+      figsize: Inches of the new figure; None for 6.4 x 3.6.
+
+    Returns:
+      The new figure, or `ax`.
+
+    Raises:
+      ValueError: if the shapes do not agree, cutoffs do not increase from 1 on, or a number is not
+        from 0 to 1.
+    """
+    cutoffs, values = _check_cutoffs(cutoffs), _curves("values", values)
+    if values.shape[1] != len(cutoffs):
+        raise InputError(
+            f"values must have {len(cutoffs)} points, as cutoffs, got {values.shape[1]}"
+        )
+    edges = [
+        (key, None if edge is None else _curves(key, edge))
+        for key, edge in (("low", low), ("high", high))
+    ]
+    for key, edge in edges:
+        if edge is not None:
+            checks.same_shape(key, edge, "values", values)
+    sides = _band(*edges)
+    if chance is not None:
+        checks.within_0_and_1("chance", np.array(chance))
+    shown = _labels(labels, len(values))
+    drawn, result = style.axes_for(ax, figsize, 3.6)
+    handles, marker = [], "." if len(cutoffs) <= _MOST_MARKERS else ""
+    for number, y in enumerate(values):
+        colour, dashes = style.look(number)
+        handles += drawn.plot(cutoffs, y, color=colour, linestyle=dashes, marker=marker)
+        if sides is not None:
+            drawn.fill_between(
+                cutoffs, sides[0][number], sides[1][number], color=colour, alpha=0.25, linewidth=0
+            )
+    others = [] if sides is None else [(_patch(handles), band)]
+    if chance is not None:
+        others += [(drawn.axhline(chance, color=style.INK, linestyle=(0, (1, 2))), "chance")]
+    _cutoff_axis(drawn, cutoffs)
+    drawn.set(xlabel="nearest items K", ylabel=f"{name} at K")
+    drawn.set_ylim(0, min(1.02, 1.1 * max(drawn.dataLim.y1, 1e-3)))
+    style.legend(result, [*zip(handles, shown, strict=False), *others])
+    return result
+
+
+def _curves(name, x):
+    x = np.asarray(x)
+    found = checks.numbers(name, x, "[points]" if x.ndim < 2 else "[curves, points]")
+    checks.within_0_and_1(name, found)
+    found = np.atleast_2d(found)
+    if len(found) > _MOST_CURVES:
+        raise InputError(
+            f"{name} must be at most {_MOST_CURVES} curves, got {len(found)}: "
+            "take the mean over the queries, .mean(0)"
+        )
+    return found
+
+
+def _of_ties(name, band, recall):
+    """Returns one edge of the band as recall and precision, [2, curves, points]."""
+    if band is None:
+        return None
+    own = isinstance(band, PrecisionRecall)
+    x = _curves(f"{name}.recall", band.recall) if own else recall
+    y = _curves(name, band.precision if own else band)
+    checks.same_shape(name, x, "recall", recall)
+    checks.same_shape(name, y, "recall", recall)
+    return np.stack([x, y])
+
+
+def _band(low, high):
+    """Returns both edges of a band, or None if there is none; one alone is an error."""
+    (low_name, low), (high_name, high) = low, high
+    if (low is None) != (high is None):
+        raise InputError(f"a band needs {low_name} and {high_name}, got one of them: give both")
+    return None if low is None else (low, high)
+
+
+def _labels(labels, number):
+    if labels is not None:
+        return checks.names("labels", labels, number)
+    return [] if number == 1 else [f"curve {i + 1}" for i in range(number)]
+
+
+def _check_cutoffs(cutoffs):
+    found = checks.numbers("cutoffs", cutoffs, "[points]")
+    if found[0] < 1 or (np.diff(found) <= 0).any():
+        raise InputError(f"cutoffs must increase from at least 1 on, got {cutoffs!r:.80}")
+    return found
+
+
+def _cutoff_axis(ax, cutoffs):
+    """Sets a scale for K, with ticks at the cut-offs if they are few and far enough apart."""
+    wide = cutoffs[-1] >= 20 * cutoffs[0]
+    if wide:
+        ax.set_xscale("log")
+        ax.minorticks_off()
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if len(cutoffs) > _MOST_TICKS:
+        return
+    places = np.log(cutoffs) if wide else cutoffs
+    apart = (places[-1] - places[0]) / _MOST_TICKS
+    ticks = [len(cutoffs) - 1]
+    for row in reversed(range(len(cutoffs) - 1)):
+        if places[ticks[-1]] - places[row] >= apart:
+            ticks.append(row)
+    ax.set_xticks(cutoffs[ticks])
+
+
+def _patch(handles):
+    """Returns the legend's sign of a band; those of several curves share one, in grey."""
+    colour = handles[0].get_color() if len(handles) == 1 else style.INK
+    return Patch(color=colour, alpha=0.3, linewidth=0)

@@ -1,0 +1,171 @@
+"""The look of every plot: colours, sizes, and a Figure that needs no display.
+
+All text, axes and ticks have the one grey `INK`, and the background is transparent, so that a
+figure can be read on a light page and on a dark one. The colours are those of Okabe and Ito, which
+colour-blind people can tell apart; nothing is told by colour alone.
+
+Reference:
+  Okabe, Ito, Color Universal Design, 2008, https://jfly.uni-koeln.de/color/.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+
+import matplotlib
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+INK = "#767676"  # 4.5 to 1 on white, 4.2 to 1 on #111111
+BLUE, ORANGE, GREEN, RED, PURPLE, SKY = PALETTE = (
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+)
+"""Okabe and Ito's colours without black and yellow, which vanish on a dark or a light page."""
+
+MARKERS = ("o", "^", "s", "P")
+LINES = ("-", "--", "-.", ":")
+WIDTH = 6.4
+"""Inches that a figure is wide if no `figsize` is given."""
+
+styled = matplotlib.rc_context(
+    {
+        "axes.axisbelow": True,
+        "axes.edgecolor": INK,
+        "axes.facecolor": "none",
+        "axes.grid": True,
+        "axes.labelcolor": INK,
+        "axes.linewidth": 0.8,
+        "axes.spines.right": False,
+        "axes.spines.top": False,
+        "axes.titlecolor": INK,
+        "axes.titlelocation": "left",
+        "axes.titlesize": 9,
+        "axes.titleweight": "normal",
+        "figure.dpi": 100,
+        "figure.edgecolor": "none",
+        "figure.facecolor": "none",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8,
+        "legend.fontsize": 8,
+        "grid.alpha": 0.25,
+        "grid.color": INK,
+        "grid.linewidth": 0.6,
+        "hatch.color": INK,
+        "image.interpolation": "nearest",
+        "legend.borderaxespad": 0.2,
+        "legend.columnspacing": 1.2,
+        "legend.frameon": False,
+        "legend.handlelength": 1.8,
+        "lines.linewidth": 1.5,
+        "text.color": INK,
+        # A class may be called "$5 to $10".
+        "text.parse_math": False,
+        "xtick.color": INK,
+        "xtick.labelcolor": "inherit",
+        "ytick.color": INK,
+        "ytick.labelcolor": "inherit",
+    }
+)
+"""Decorator of the functions that draw: matplotlib's settings inside, the user's own outside."""
+
+
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows as the value of a cell, and that pyplot does not keep."""
+
+    @styled
+    def draw(self, renderer: RendererBase) -> None:
+        """Draws under the same settings, since matplotlib chooses and makes ticks only now."""
+        super().draw(renderer)
+
+    def _repr_png_(self):
+        # Two pixels for one, as screens of high resolution have; the notebook halves them again.
+        file = io.BytesIO()
+        self.savefig(file, format="png", dpi=2 * self.dpi)
+        width, height = (int(inches * self.dpi) for inches in self.get_size_inches())
+        return file.getvalue(), {"width": width, "height": height}
+
+
+def new_figure(figsize: tuple[float, float] | None, height: float) -> Figure:
+    """Makes an empty figure that lays itself out.
+
+    Args:
+      figsize: Width and height in inches; None for `WIDTH` and `height`.
+      height: Inches.
+
+    Returns:
+      The figure, which pyplot does not know.
+    """
+    return NotebookFigure(figsize=figsize or (WIDTH, height), layout="constrained")
+
+
+def axes_for(
+    ax: Axes | None, figsize: tuple[float, float] | None, height: float
+) -> tuple[Axes, Figure | Axes]:
+    """Returns axes to draw on, and what the plot is to return.
+
+    Args:
+      ax: The caller's axes, or None for axes on a new figure.
+      figsize: As in `new_figure`.
+      height: As in `new_figure`.
+
+    Returns:
+      The axes; the caller's axes again, or the new figure.
+    """
+    if ax is not None:
+        return ax, ax
+    figure = new_figure(figsize, height)
+    return figure.add_subplot(), figure
+
+
+def say(ax: Axes, words: str) -> None:
+    """Writes in the middle of axes that have nothing to draw why that is so."""
+    ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
+    # Not `set_xticks([])`, which would take the ticks from axes that share this axis.
+    ax.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)
+    ax.grid(visible=False)
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    """Puts a legend under all panels, in as many columns as fit the figure's width."""
+    # Of text of 8 points; measured, for its real width is known only when it is drawn.
+    inches = 0.45 + 0.068 * max(map(len, labels))
+    most = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    columns = math.ceil(len(labels) / math.ceil(len(labels) / most))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
+    """Draws a legend, inside the caller's axes or below those of a new figure.
+
+    Args:
+      result: What the plot is to return, from `axes_for`.
+      shown: Handle and name of each entry; without any nothing is drawn.
+    """
+    if not shown:
+        return
+    handles, labels = zip(*shown, strict=True)
+    if isinstance(result, Axes):
+        result.legend(handles, labels, loc="best")
+    else:
+        legend_below(result, handles, labels)
+
+
+def look(number: int) -> tuple[str, str]:
+    """Returns colour and dashes of a line: no two of the first 24 lines have both alike."""
+    turn, colour = divmod(number, len(PALETTE))
+    return PALETTE[colour], LINES[(colour + turn) % len(LINES)]
+
+
+def colours_of_many() -> LinearSegmentedColormap:
+    """Returns a scale for many classes whose two ends are seen on light and dark pages."""
+    return LinearSegmentedColormap.from_list("classes", (BLUE, SKY, GREEN, ORANGE, RED, PURPLE))

@@ -1,0 +1,212 @@
+"""What a run logged: loss, metrics and validation over steps."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from quantjax.errors import InputError
+from quantjax.plots import style
+
+_NOT_METRICS = {
+    "step", "epoch", "phase", "after_epoch", "skipped", "steps_per_second", "images_per_second",
+    "data_wait", "device_memory_peak", "seconds",
+}  # fmt: skip
+_MOST_CHANGES = 12  # of phases that get a line each
+
+Series = tuple[np.ndarray, np.ndarray]
+
+
+@style.styled
+def history(
+    records: Sequence[Mapping[str, Any]],
+    *,
+    metrics: Sequence[str] | None = None,
+    window: int | None = None,
+    yscale: str = "linear",
+    validation_name: str = "validation mAP",
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Draws loss, validation and further metrics of a run over its steps.
+
+    The loss is drawn faint as logged, and as a moving mean. Each phase has a line of its own, since
+    losses of two phases are not comparable, and no mean goes across a change of phase. A value that
+    is None, NaN or infinite leaves a gap, with a cross on the panel's lower edge.
+
+    Args:
+      records: `FitResult.history`, or what `quantjax.records.read` reads from metrics.jsonl.
+      metrics: Names of the values for the small panels; None for all but rates and memory.
+      window: Records in the moving mean; None for a 25th of all.
+      yscale: Scale of the loss, "linear" or "log".
+      validation_name: Title of the panel with the records' "validation".
+      figsize: Inches; None for 6.4 wide and a height that fits the panels.
+
+    Returns:
+      Figure whose first axes have the loss and whose second have the validation.
+
+    Raises:
+      ValueError: if there are no records, one has no step, a metric is in no record, `window` is
+        not above 0, or `yscale` is another.
+    """
+    steps, epochs = _split(records)
+    names = _metric_names(steps, epochs, metrics)
+    if window is not None and window < 1:
+        raise InputError(f"window must be at least 1 record, got {window}")
+    if yscale not in ("linear", "log"):
+        raise InputError(f'yscale must be "linear" or "log", got {yscale!r}')
+    figure, first, panels = _panels(len(names) + 1, figsize)
+    _draw_loss(first, steps, window or max(1, len(steps) // 25))
+    first.set(ylabel="loss", yscale=yscale)
+    _draw_values(panels[0], epochs, "validation", validation_name, "no validation\nwas measured")
+    for ax, name in zip(panels[1:], names, strict=True):
+        found = epochs if any(name in record for record in epochs) else steps
+        _draw_values(ax, found, name, name.replace("_", " "), "no value is finite")
+    for ax in (first, *panels):
+        if ax.lines:
+            _mark_phases(ax, steps)
+    return figure
+
+
+def _panels(number, figsize):
+    """Returns a figure, wide axes on top, and small axes below in two columns."""
+    rows = (number + 1) // 2
+    figure = style.new_figure(figsize, 2.3 + 1.25 * rows)
+    grid = figure.add_gridspec(1 + rows, 2, height_ratios=[2.0] + [1.0] * rows)
+    first = figure.add_subplot(grid[0, :])
+    panels = [
+        figure.add_subplot(grid[1 + place // 2, place % 2], sharex=first) for place in range(number)
+    ]
+    first.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    for ax in panels[:-2]:
+        ax.tick_params(labelbottom=False)
+    for ax in (first, *panels[-2:]):
+        ax.set_xlabel("step")
+    for ax in panels:
+        ax.yaxis.set_major_locator(MaxNLocator(3))
+    return figure, first, panels
+
+
+def _split(records):
+    """Returns the records of steps and those of epochs, each by step."""
+    if not len(records):
+        raise InputError(
+            "records are empty: hand in the `history` of what train.fit returned, or "
+            'quantjax.records.read(workdir / "metrics.jsonl")'
+        )
+    for number, record in enumerate(records):
+        if not isinstance(record, Mapping) or not isinstance(record.get("step"), int):
+            raise InputError(f'records need an integer "step", got {record!r:.80} at {number}')
+    ordered = sorted(records, key=lambda record: record["step"])
+    return (
+        [record for record in ordered if "after_epoch" not in record],
+        [record for record in ordered if "after_epoch" in record],
+    )
+
+
+def _metric_names(steps, epochs, metrics):
+    """Returns the names for the small panels, in the order in which they were first logged."""
+    logged = dict.fromkeys(
+        name
+        for name, value in itertools.chain.from_iterable(r.items() for r in (*steps, *epochs))
+        if value is None or isinstance(value, int | float)
+    )
+    if metrics is None:
+        return [name for name in logged if name not in {*_NOT_METRICS, "loss", "validation"}]
+    unknown = [name for name in metrics if name not in logged]
+    if unknown or isinstance(metrics, str):
+        raise InputError(f"metrics must be among {', '.join(logged)}, got {metrics!r}")
+    return list(metrics)
+
+
+def _series(records, name) -> Series:
+    """Returns steps and values of the records that have a name; NaN where a value is not finite."""
+    found = [record for record in records if name in record]
+    values = np.array([_number(record[name]) for record in found])
+    return np.array([record["step"] for record in found]), values
+
+
+def _number(value):
+    value = float("nan") if value is None else float(value)
+    return value if np.isfinite(value) else float("nan")
+
+
+def _draw_loss(ax, steps, window):
+    at, values = _series(steps, "loss")
+    if not np.isfinite(values).any():
+        style.say(ax, "no loss is finite" if len(at) else "no loss was logged")
+        return
+    phase_of = np.array([str(record.get("phase", "")) for record in steps if "loss" in record])
+    visits = np.concatenate([[0], np.cumsum(phase_of[1:] != phase_of[:-1])])
+    smooth = np.concatenate(
+        [moving_mean(values[visits == visit], window) for visit in range(visits[-1] + 1)]
+    )
+    phases = list(dict.fromkeys(phase_of))
+    lines = []
+    for number, phase in enumerate(phases):
+        raw, mean = (np.where(phase_of == phase, each, np.nan) for each in (values, smooth))
+        colour, dashes = style.look(number)
+        ax.plot(at, raw, color=colour, alpha=0.5, linewidth=0.8, marker=".", markersize=3)
+        lines += ax.plot(at, mean, color=colour, linestyle=dashes)
+    if len(phases) > 1:
+        style.legend_below(ax.figure, lines, [f"loss in phase {phase}" for phase in phases])
+    if window > 1:
+        ax.set_title(f"line: mean of {window} records")
+    _mark_gaps(ax, at, values)
+
+
+def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Returns means of the finite values around each finite value.
+
+    Near the two ends fewer values count, as many on one side as on the other, so that the mean does
+    not lag behind a steep start.
+
+    Args:
+      values: [N], NaN in gaps, which count for nothing and stay NaN.
+      window: Finite values in a mean; an even number counts as the next odd one.
+
+    Returns:
+      [N].
+    """
+    finite = np.flatnonzero(np.isfinite(values))
+    sums = np.concatenate([[0.0], np.cumsum(values[finite])])
+    places = np.arange(len(finite))
+    half = np.minimum(window // 2, np.minimum(places, places[::-1]))
+    smooth = np.full(len(values), np.nan)
+    smooth[finite] = (sums[places + half + 1] - sums[places - half]) / (2 * half + 1)
+    return smooth
+
+
+def _draw_values(ax, records, name, title, missing):
+    at, values = _series(records, name)
+    ax.set_title(title)
+    if not np.isfinite(values).any():
+        style.say(ax, missing)
+        return
+    ax.plot(at, values, color=style.BLUE, linewidth=1.0, marker=".", markersize=3)
+    _mark_gaps(ax, at, values)
+
+
+def _mark_gaps(ax, at, values):
+    """Draws a cross on the lower edge for each value that is not finite, and counts them."""
+    gaps = at[~np.isfinite(values)]
+    if not len(gaps):
+        return
+    low = np.full(len(gaps), 0.04)
+    ax.plot(gaps, low, "x", color=style.RED, markersize=5, transform=ax.get_xaxis_transform())
+    before = ax.get_title(loc="left")
+    ax.set_title(f"{before}{', ' if before else ''}×: {len(gaps)} not finite")  # noqa: RUF001
+
+
+def _mark_phases(ax, steps):
+    """Draws a line where the phase changes; phases that take turns all the time get none."""
+    changes = [
+        (before["step"] + after["step"]) / 2
+        for before, after in itertools.pairwise(r for r in steps if "phase" in r)
+        if before["phase"] != after["phase"]
+    ]
+    if len(changes) <= _MOST_CHANGES:
+        for step in changes:
+            ax.axvline(step, color=style.INK, linewidth=0.8, linestyle=(0, (2, 2)))
