@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax import optional
+from quantjax import metrics, optional
 from quantjax.report.kept import Kept
 
 KINDS = ("best", "median", "worst")
@@ -55,7 +55,7 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
         return plots.history(history)
 
     def precision_recall(plots):
-        bounds = {name: _recall_precision(several("curves"), name) for name in ("worst", "best")}
+        bounds = {name: _bound(several("curves"), name) for name in ("worst", "best")}
         return plots.precision_recall(*_recall_precision(several("curves"), "value"), **bounds)
 
     def precision_at(plots):
@@ -182,6 +182,11 @@ def _overlaid(plots, names, histories, key, label):
 
 def _recall_precision(curves, bound):
     return curves[f"recall_{bound}"], curves[f"precision_{bound}"]
+
+
+def _bound(curves, bound):
+    recall, precision = _recall_precision(curves, bound)
+    return metrics.PrecisionRecall(precision, recall)
 
 
 def _drawn(name, title, words, draw: Callable[[Any], Any], missing):

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantjax import embedding, evaluate, parallel, processes, train
+from quantjax import embedding, evaluate, parallel, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
@@ -79,9 +79,9 @@ def keep(
     """
     run = _Run(
         experiment=experiment,
-        params=processes.on_host(trained.params),
-        state=processes.on_host(trained.state),
-        retrieval=retrieval,
+        params=_local(trained.params),
+        state=_local(trained.state),
+        retrieval=retrieval._replace(codec=_local(retrieval.codec)),
         mesh=parallel.data_mesh(jax.local_devices()[:1]),
     )
     arrays: dict[str, np.ndarray] = {}
@@ -128,6 +128,13 @@ def read(workdir: str | pathlib.Path) -> Kept:
         reason = f"{KEPT} is damaged: {error}"
         return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
     return Kept(arrays, about, missing)
+
+
+def _local(tree):
+    """Returns arrays that all devices hold as arrays of this process's first device."""
+    return jax.tree.map(
+        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
+    )
 
 
 def _embedded(run, rows, *, queries):
@@ -255,7 +262,8 @@ def _confusion(run):
         weights = inside + tied * (left / tied.sum(axis=1, keepdims=True))
         shares.append(weights @ items / near)
     counts = asked.sum(axis=0)
-    return {"share": asked.T @ np.concatenate(shares) / np.maximum(counts, 1)[:, None]}
+    share = asked.T @ np.concatenate(shares) / np.maximum(counts, 1)[:, None]
+    return {"share": share.astype(np.float32)}
 
 
 def _usage(run):

@@ -1,0 +1,225 @@
+"""A run's page has every figure, or says why not; several runs are compared."""
+
+import json
+import re
+import shutil
+import sys
+
+import numpy as np
+import pytest
+
+from quantjax import cli, data, evaluate, methods, models, report
+from quantjax.report import figures, pages
+from tests import toy
+from tests.report import runs
+
+FIGURES = (
+    "training", "precision-recall", "precision-at", "distances", "usage", "projection", "confusion",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A run of the main job, three epochs, with its page."""
+    return runs.of_digits(tmp_path_factory.mktemp("digits") / "run")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A run on the toy set, without its page."""
+    return runs.finished(tmp_path_factory.mktemp("toy") / "run")
+
+
+@pytest.fixture
+def run(small, tmp_path):
+    """A copy of the run on the toy set, to be damaged."""
+    return shutil.copytree(small, tmp_path / "copy")
+
+
+def sections(page):
+    """Returns the markup of each section of a page, by name."""
+    found = re.findall(r'<section id="([\w-]+)">(.*?)</section>', page, flags=re.S)
+    return dict(found)
+
+
+def test_the_page_of_the_main_job_has_every_figure(digits):
+    page = (digits / report.PAGE).read_text()
+    found = sections(page)
+    for name in FIGURES:
+        assert "<svg" in found[name], found[name][:500]
+        assert "Not drawn" not in found[name]
+        assert 'role="img" aria-label="' in found[name]
+    assert found["examples"].count("<img") == 3 * 4 * 9
+    assert "Worst queries" in found["examples"]
+    assert found["per-class"].count("<tr>") == 11
+    assert len(page) < 5e6
+    assert "http://" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
+    assert "https://" not in page
+
+
+def test_the_page_says_what_came_out_first(digits):
+    page = (digits / report.PAGE).read_text()
+    row = json.loads((digits / "results.json").read_text())[0]
+    lead = re.search(r'<p class="lead">(.*?)</p>', page, flags=re.S)
+    assert lead is not None
+    assert f"mAP {row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})" in lead[1]
+    assert f"A random order gets {row['chance']:.3f}" in lead[1]
+    assert row["metric"] in page
+    assert "num_codewords" in page  # config
+    assert "No overlaps, no equal images" in page
+
+
+def test_what_is_kept_is_what_was_measured(digits):
+    kept = report.read(digits).arrays
+    rows = json.loads((digits / "results.json").read_text())
+    queries = kept["per_class/queries"]
+    assert queries @ kept["per_class/value"] / queries.sum() == pytest.approx(rows[0]["value"])
+    assert kept["usage/counts"].sum(axis=1).tolist() == [rows[0]["num_database"]] * 4
+    np.testing.assert_allclose(kept["confusion/share"].sum(axis=1), 1, rtol=1e-5)
+    cuts = kept["curves/cuts"]
+    assert cuts[-1] == rows[0]["num_database"]
+    assert kept["curves/precision_value"][-1] == pytest.approx(rows[0]["chance"], abs=0.02)
+    assert kept["curves/recall_value"][-1] == pytest.approx(1)
+    values = kept["examples/value"].reshape(3, 4)
+    assert values[0].min() > values[1].max() > values[1].min() > values[2].max()
+    near = kept["examples/distances"]
+    assert (np.diff(near, axis=1) >= 0).all()
+
+
+def test_a_page_is_drawn_again_from_the_workdir_alone(digits, capsys):
+    page = (digits / report.PAGE).read_text()
+    (digits / report.PAGE).unlink()
+    cli.main(["report", str(digits)])
+    assert str(digits / report.PAGE) in capsys.readouterr().out.replace("\n", "")
+    assert (digits / report.PAGE).read_text() == page
+
+
+@pytest.mark.parametrize("name", ["examples", "curves", "usage", "projection"])
+def test_a_figure_that_fails_costs_itself_alone(name, tmp_path, monkeypatch, small):
+    def fail(run):
+        raise RuntimeError(f"no {name} today")
+
+    monkeypatch.setitem(report.kept._MEASURED, name, fail)
+    made = toy.experiment(toy.dqn(), num_epochs=1)
+    runs.finished(tmp_path / "run", made)
+    page = report.write(tmp_path / "run").read_text()
+    assert f"RuntimeError: no {name} today" in page
+    assert page.count("<svg") >= len(FIGURES) - 2
+
+
+def test_a_run_of_an_older_version_says_so(run):
+    (run / report.KEPT).unlink()
+    found = sections(report.write(run).read_text())
+    assert "is of an older version" in found["precision-recall"]
+    assert "is of an older version" in found["examples"]
+    assert "<svg" in found["training"]
+
+
+def test_damaged_arrays_are_named(run):
+    (run / report.KEPT).write_bytes(b"no such format")
+    assert "report.safetensors is damaged" in report.write(run).read_text()
+
+
+def test_without_matplotlib_the_page_names_the_extra(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    page = report.write(run).read_text()
+    assert "pip install &#39;quantjax[plots]&#39;" in page
+    assert "<svg" not in page
+    assert 'class="lead"' in page
+
+
+def test_losses_that_are_not_finite_are_left_out(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        line |= {"loss": None, "validation": None}
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert report.write(run).exists()
+    (run / "metrics.jsonl").unlink()
+    assert "metrics.jsonl holds no record" in report.write(run).read_text()
+
+
+def test_features_alone_have_names_in_place_of_pictures(tmp_path):
+    splits = toy.splits()
+    rows = np.arange(len(splits.source))
+    x = splits.source[rows]["image"].reshape(len(rows), -1).astype(np.float32) / 255
+    source = data.from_features(x, splits.source.labels)
+    method = methods.dqn(
+        models.mlp(x.shape[1:], hidden=(8,), dim=8), dim=8, num_codebooks=2, num_codewords=16,
+        inputs=methods.features,
+    )  # fmt: skip
+    made = toy.experiment(method, num_epochs=1)
+    made = made._replace(splits=splits._replace(source=source), preprocess=lambda batch: batch)
+    page = report.write(runs.finished(tmp_path / "run", made)).read_text()
+    assert "names stand in their place" in page
+    assert "<img" not in page
+
+
+def test_two_classes_and_one_query_are_reported(tmp_path):
+    splits = toy.splits()
+    rows = np.arange(len(splits.source))
+    source = data.from_arrays(splits.source[rows]["image"], rows % 2)
+    few = splits._replace(source=source, query=splits.query[:1])
+    made = toy.experiment(toy.dqn(), num_epochs=1)._replace(splits=few)
+    page = report.write(runs.finished(tmp_path / "run", made)).read_text()
+    assert "over 1 queries" in page
+    assert "Worst queries" not in page
+
+
+def test_a_run_that_measured_nothing_is_reported(tmp_path, monkeypatch):
+    reason = "nothing is measured: there is one class"
+    measure = evaluate.evaluate_method
+
+    def unmeasured(*arguments, **options):
+        found = measure(*arguments, **options)
+        return found._replace(results=[], unmeasured=(reason,))
+
+    monkeypatch.setattr(evaluate, "evaluate_method", unmeasured)
+    found = sections(report.write(runs.finished(tmp_path / "run")).read_text())
+    assert reason in found["examples"]
+    assert reason in found["precision-recall"]
+    assert "<svg" in found["projection"]
+    assert "Nothing was measured." in (tmp_path / "run" / report.PAGE).read_text()
+
+
+def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
+    other = runs.of_digits(tmp_path / "other", num_epochs=2)
+    out = tmp_path / "page.html"
+    cli.main(["report", str(digits), str(other), "--out", str(out)])
+    page = out.read_text()
+    found = sections(page)
+    assert "other minus run" in found["tests"]
+    assert "<td>mAP</td>" in found["tests"]
+    assert "<svg" in found["precision-recall"]
+    assert "<svg" in found["validation"]
+    assert "<svg" in found["loss"]
+    assert "num_epochs" in found["settings"]
+    assert "seed" not in found["settings"]
+
+
+def test_runs_of_other_tasks_are_not_compared(digits, small, tmp_path):
+    page = report.compare([digits, small], tmp_path / "page.html").read_text()
+    tests = sections(page)["tests"]
+    assert "not compared: " in tests or "No two results" in tests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "nowhere"], "there is no folder nowhere"),
+        (["report", "."], "has no results.json; has the run come to its end?"),
+        (["report", "nowhere", "nowhere"], "takes two different workdirs or more"),
+        (["report", "nowhere", "--out", "x.html"], "--out is for a comparison"),
+    ],
+)
+def test_what_holds_no_run_is_refused_in_a_line(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 1
+    assert message in capsys.readouterr().err
+
+
+def test_names_are_the_shortest_ends_of_paths_that_differ(tmp_path):
+    paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    assert pages._names(paths) == ["a/run", "b/run"]
+    assert figures.KINDS[0] == "best"
