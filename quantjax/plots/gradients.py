@@ -186,12 +186,15 @@ def field(
     Returns:
       Negative gradients at the points, [P, 2].
     """
+    arrays = (jnp.asarray(each, jnp.float32) for each in (points, codewords, target, temperature))
+    return -np.asarray(_gradient(*arrays), np.float64)
 
-    def loss(x):
-        quantized = product.quantize(jnp.asarray(codewords)[None], x, temperature=temperature)
-        return 0.5 * jnp.sum(jnp.square(quantized - target))
 
-    return -np.asarray(jax.grad(loss)(jnp.asarray(points, jnp.float32)), np.float64)
+@jax.jit
+@jax.grad
+def _gradient(points, codewords, target, temperature):
+    quantized = product.quantize(codewords[None], points, temperature=temperature)
+    return 0.5 * jnp.sum(jnp.square(quantized - target))
 
 
 def cell_edges(codewords: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:

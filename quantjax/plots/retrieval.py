@@ -231,7 +231,7 @@ def class_confusion(
 
 def _name_classes(ax, names):
     """Names rows and columns as large as fits, or not at all where that is too small to read."""
-    inches = ax.get_position().height * ax.figure.get_figheight()
+    inches = ax.get_window_extent().height / ax.figure.dpi
     size = min(8.0, 40 * inches / len(names))
     if len(names) > _MOST_NAMES or size < _SMALLEST:
         ax.set(xticks=[], yticks=[])
