@@ -16,12 +16,19 @@ if importlib.util.find_spec("matplotlib") is None:
 
 from quantjax.plots.codes import codebook_usage, embedding
 from quantjax.plots.curves import precision_at, precision_recall
+from quantjax.plots.gradients import losses, voronoi
+from quantjax.plots.retrieval import class_confusion, distances, neighbours
 from quantjax.plots.training import history
 
 __all__ = [
+    "class_confusion",
     "codebook_usage",
+    "distances",
     "embedding",
     "history",
+    "losses",
+    "neighbours",
     "precision_at",
     "precision_recall",
+    "voronoi",
 ]

@@ -61,7 +61,8 @@ styled = matplotlib.rc_context(
         "grid.color": INK,
         "grid.linewidth": 0.6,
         "hatch.color": INK,
-        "image.interpolation": "nearest",
+        # An SVG then holds all cells of a matrix, not those that 72 to the inch leave.
+        "image.interpolation": "none",
         "legend.borderaxespad": 0.2,
         "legend.columnspacing": 1.2,
         "legend.frameon": False,
