@@ -13,10 +13,11 @@ ROOT = pathlib.Path(__file__).parents[1]
 # `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
 # are leaves of the loop and the launcher, `divergence` is one of `parallel`, `axes` of functions of
 # arrays. `pickles` is a leaf because both data and weights come in pickles, and neither may import
-# the other. `errors` and `finite` are open to all.
+# the other. `errors`, `finite` and `batch` are open to all.
 MAY_IMPORT = {
     "errors": set(),
     "finite": set(),
+    "batch": set(),
     "labels": {"axes"},
     "metrics": set(),
     "axes": set(),
@@ -101,7 +102,7 @@ def test_a_module_imports_only_what_its_layer_may(path):
         package, _, rest = name.partition(".")
         if package == "quantjax":
             other = rest.split(".")[0]
-            assert other in {part, "errors", "finite", *MAY_IMPORT[part]}, (
+            assert other in {part, "errors", "finite", "batch", *MAY_IMPORT[part]}, (
                 f"{part} may not import {name}"
             )
         assert part in ONLY_IN.get(package, {part}), f"{part} may not import {package}"

@@ -1,11 +1,12 @@
 """Methods: each paper as a NamedTuple of pure functions."""
 
+from quantjax.batch import Batch
 from quantjax.methods.adsq import adsq
 from quantjax.methods.base import (
-    Batch,
     Collectives,
     Context,
     Inputs,
+    Loss,
     Method,
     Phase,
     Refresh,
@@ -22,6 +23,7 @@ __all__ = [
     "Collectives",
     "Context",
     "Inputs",
+    "Loss",
     "Method",
     "Phase",
     "Refresh",
