@@ -66,12 +66,14 @@ ONLY_IN = {
     "rich": {"console"},
     "safetensors": {"data", "index", "models", "features", "evaluate"},
     "optax": {"train", "optimizers"},
+    "equinox": {"models"},
+    "haiku": {"models"},
 }
 
 # Never at the top of a module: imported inside the function that needs them.
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
-    "grain", "array_record",
+    "grain", "array_record", "equinox", "haiku",
 }  # fmt: skip
 
 
