@@ -167,8 +167,9 @@ def supervised_with_arrays(**options) -> methods.Method:
 
     def init_loss(key, batch, num_rows):
         num_classes = batch["label"].shape[1]
-        table = {"x": jnp.zeros((num_rows, 8)), "label": jnp.zeros((num_rows, num_classes))}
-        return 0.3 * jax.random.normal(key, (num_classes, 8)), table
+        shapes = {"x": (num_rows, 8), "label": (num_rows, num_classes)}
+        table = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+        return 0.3 * jax.random.normal(key, (num_classes, 8), jnp.float32), table
 
     def loss(x, batch, context, weights, table):
         rows, x = context.gather(batch["index"]), jnp.tanh(x)
