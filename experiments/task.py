@@ -10,6 +10,7 @@ import optax
 from ml_collections import ConfigDict
 
 from quantjax import data, features, methods, models, train
+from quantjax.batch import Augment, Preprocess
 from quantjax.data import augment, protocols
 from quantjax.errors import InputError
 
@@ -28,8 +29,8 @@ class Task(NamedTuple):
     splits: data.Splits
     network: Callable[[int], models.Network]
     inputs: methods.Inputs
-    augment: Callable[[jax.Array, augment.Batch], augment.Batch]
-    preprocess: Callable[[augment.Batch], augment.Batch]
+    augment: Augment
+    preprocess: Preprocess
 
 
 def of_images(
@@ -37,7 +38,7 @@ def of_images(
     network: Callable[[int], models.Network],
     *,
     distort: augment.Transform,
-    prepare: Callable[[augment.Batch], augment.Batch],
+    prepare: Preprocess,
 ) -> Task:
     """Returns a task on pixels.
 

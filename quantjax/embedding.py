@@ -9,9 +9,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from quantjax import parallel
+from quantjax.batch import Batch, Preprocess
 from quantjax.data.sources import Source
 from quantjax.errors import InputError
-from quantjax.methods.base import Batch, over_views
+from quantjax.methods.base import over_views
 
 ROWS = 1024
 """Rows per batch, and what tables of the training set are padded to, so that checkpoints move
@@ -39,7 +40,7 @@ def apply_to_rows(
     source: Source,
     rows: np.ndarray,
     *,
-    preprocess: Callable[[Batch], Batch],
+    preprocess: Preprocess,
     mesh: Mesh,
 ) -> Any:
     """Applies a method's `embed` or `collect` to rows of a source.
@@ -80,7 +81,7 @@ def embed(
     source: Source,
     rows: np.ndarray,
     *,
-    preprocess: Callable[[Batch], Batch],
+    preprocess: Preprocess,
     mesh: Mesh,
 ) -> np.ndarray:
     """Embeds rows of a source; see `apply_to_rows`.

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 from absl import flags
@@ -40,10 +40,21 @@ TRY_AGAIN = 75
 BASELINE_FAILED = 3
 """Exit code of a run that was trained and measured, but whose baselines could not all be."""
 
-Baselines = Callable[
-    [train.Experiment, Any, train.TrainState], dict[str, Callable[[], evaluate.Results]]
-]
-"""`(experiment, mesh, trained) -> {name: measure}` on the same split; `trained` ended training."""
+
+class Baselines(Protocol):
+    """Names the measurements that a trained method is compared with, on the same split."""
+
+    def __call__(
+        self, experiment: train.Experiment, mesh: Any, trained: train.TrainState, /
+    ) -> dict[str, Callable[[], evaluate.Results]]:
+        """Returns functions without arguments by name; each measures one baseline.
+
+        Args:
+          experiment: What was run.
+          mesh: From `parallel.data_mesh`.
+          trained: The train state at the end of the run.
+        """
+        ...
 
 
 def main(

@@ -20,7 +20,7 @@ batch statistics or dropout.
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import numpy as np
@@ -33,11 +33,34 @@ from quantjax.methods.base import Collectives
 
 AXIS = "data"
 
-Step = Callable[..., tuple[Any, dict[str, jax.Array]]]
-"""`(train_state, batch, *, collectives) -> (train_state, metrics)`"""
 
-Prepare = Callable[[Any, Any], Any]
-"""`(train_state, batch) -> batch`: what is done to a global batch ahead of a step"""
+class Step(Protocol):
+    """One optimization step."""
+
+    def __call__(
+        self, train_state: Any, batch: Any, /, *, collectives: Collectives
+    ) -> tuple[Any, dict[str, jax.Array]]:
+        """Returns `(train_state, metrics)`.
+
+        Args:
+          train_state: Before the step.
+          batch: The global batch, or this device's rows under `pmapped_step`.
+          collectives: How the step gathers rows and averages over the devices.
+        """
+        ...
+
+
+class Prepare(Protocol):
+    """Changes a global batch before each step, on the device."""
+
+    def __call__(self, train_state: Any, batch: Any, /) -> Any:
+        """Returns the batch that the step takes.
+
+        Args:
+          train_state: Before the step; its number gives the random key.
+          batch: The global batch, as the source gives it.
+        """
+        ...
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

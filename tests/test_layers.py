@@ -13,8 +13,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # `embedding` (batched embedding on the mesh), `records`, `interruption`, `prefetch` and `console`
 # are leaves of the loop and the launcher, `divergence` is one of `parallel`, `axes` of functions of
 # arrays. `pickles` is a leaf because both data and weights come in pickles, and neither may import
-# the other. `errors`, `finite` and `optional` are open to all.
+# the other. `batch`, `errors`, `finite` and `optional` are open to all.
 MAY_IMPORT = {
+    "batch": set(),
     "errors": set(),
     "finite": set(),
     "optional": set(),
@@ -73,6 +74,8 @@ ONLY_IN = {
     "safetensors": {"data", "index", "models", "features", "evaluate", "report"},
     "optax": {"train", "optimizers"},
     "matplotlib": {"plots"},
+    "equinox": {"models"},
+    "haiku": {"models"},
 }
 
 # Parts that are imported for the sake of one optional package, and by no other part.
@@ -81,7 +84,7 @@ OPTIONAL = {"plots": {"matplotlib"}}
 # Never at the top of a module: imported inside the function that needs them.
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
-    "grain", "array_record",
+    "grain", "array_record", "equinox", "haiku",
 }  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def test_a_module_imports_only_what_its_layer_may(path):
         package, _, rest = name.partition(".")
         if package == "quantjax":
             other = rest.split(".")[0]
-            assert other in {part, "errors", "finite", "optional", *MAY_IMPORT[part]}, (
+            assert other in {part, "batch", "errors", "finite", "optional", *MAY_IMPORT[part]}, (
                 f"{part} may not import {name}"
             )
         assert part in ONLY_IN.get(package, {part}), f"{part} may not import {package}"

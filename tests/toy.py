@@ -5,10 +5,12 @@ Methods are made once of the same options, so that their programs are compiled o
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
-from quantjax import data, methods, models, train
+from quantjax import data, labels, losses, methods, models, quantizers, train
 from quantjax.methods.adsq import with_semantic_layer
 from quantjax.methods.deepquan import heat_kernel
 
@@ -139,6 +141,49 @@ def deepquan(**options) -> methods.Method:
     return methods.deepquan(encoder, decoder, **{**numbers, **options})
 
 
+@functools.cache
+def supervised(**options) -> methods.Method:
+    """Central similarity with fixed centres."""
+    centres = losses.centres.hadamard_centres(CLASSES, 8)
+
+    def loss(x, batch, context):
+        targets = losses.centres.class_centres(jax.random.key(0), batch["label"], centres)
+        value = jnp.mean(losses.central_similarity(x, targets))
+        return value, {"central_similarity": value}
+
+    return methods.supervised(network(), loss, quantizers.BinaryCodec(8), **options)
+
+
+def _fit(key, x, mask):
+    codebooks = quantizers.product.fit_codebooks(
+        key, x, num_codebooks=2, num_codewords=16, mask=mask
+    )
+    return quantizers.ProductCodec(codebooks)
+
+
+@functools.cache
+def supervised_with_arrays(**options) -> methods.Method:
+    """A trained classifier, pairs with a table of all outputs, and codebooks fitted behind."""
+
+    def init_loss(key, batch, num_rows):
+        num_classes = batch["label"].shape[1]
+        shapes = {"x": (num_rows, 8), "label": (num_rows, num_classes)}
+        table = {name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()}
+        return 0.3 * jax.random.normal(key, (num_classes, 8), jnp.float32), table
+
+    def loss(x, batch, context, weights, table):
+        rows, x = context.gather(batch["index"]), jnp.tanh(x)
+        new = {"x": jax.lax.stop_gradient(x), "label": batch["label"]}
+        table = {name: table[name].at[rows].set(context.gather(new[name])) for name in new}
+        similar = labels.share_label(batch["label"], table["label"])
+        pairs = jnp.mean(losses.pairwise_likelihood(x, table["x"], similar))
+        classes = jnp.mean(losses.orthogonal_cosine(x, batch["label"], weights))
+        return pairs + 0.1 * classes, (table, {"pair_loss": pairs, "class_loss": classes})
+
+    numbers = {"refit_every": 2, "min_rows": 16, **options}
+    return methods.supervised_with_arrays(network(), init_loss, loss, _fit, **numbers)
+
+
 METHODS = {
     "dqn": dqn,
     "dqn_stored": dqn_stored,
@@ -147,6 +192,8 @@ METHODS = {
     "adsq": adsq,
     "adsq_semantic": adsq_semantic,
     "deepquan": deepquan,
+    "supervised": supervised,
+    "supervised_with_arrays": supervised_with_arrays,
 }
 """Every method at toy size; a new one is tested by adding a row."""
 

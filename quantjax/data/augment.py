@@ -15,16 +15,27 @@ over which embeddings are averaged.
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
+from quantjax.batch import Augment, Preprocess
 from quantjax.data.sources import column
 from quantjax.errors import InputError, InputTypeError
 
-Transform = Callable[[jax.Array, jax.Array], jax.Array]
-Batch = dict[str, jax.Array]
+
+class Transform(Protocol):
+    """Changes images at random."""
+
+    def __call__(self, key: jax.Array, images: jax.Array, /) -> jax.Array:
+        """Returns the changed images, of the same shape and dtype.
+
+        Args:
+          key: Random key.
+          images: Images [B, H, W, C].
+        """
+        ...
 
 
 def compose(*transforms: Transform) -> Transform:
@@ -45,7 +56,7 @@ def compose(*transforms: Transform) -> Transform:
     return transform
 
 
-def on_images(transform: Transform) -> Callable[[jax.Array, Batch], Batch]:
+def on_images(transform: Transform) -> Augment:
     """Lifts a transform of images to one of batches.
 
     Args:
@@ -85,7 +96,7 @@ def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float,
     return ((images.astype(jnp.float32) - shift) * factor).astype(jnp.float32)
 
 
-def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[Batch], Batch]:
+def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
     """Lifts `standardize` to batches: the `preprocess` of an experiment.
 
     Args:
@@ -105,7 +116,7 @@ def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Callable[[B
     return lambda batch: {**batch, "image": standardize(column(batch, "image"), mean=mean, std=std)}
 
 
-def flips() -> Callable[[Batch], Batch]:
+def flips() -> Preprocess:
     """Returns what makes two views of each image, itself and its mirror image, left to right.
 
     Returns:
@@ -121,7 +132,7 @@ def flips() -> Callable[[Batch], Batch]:
     return views
 
 
-def ten_crop(size: tuple[int, int]) -> Callable[[Batch], Batch]:
+def ten_crop(size: tuple[int, int]) -> Preprocess:
     """Returns what makes ten views of each image: four corners, the centre, and their mirrors.
 
     Views 0 to 4 are cut out top left, top right, bottom left, bottom right and in the centre, where

@@ -1,14 +1,24 @@
 """Which rows make which batch: pure functions of seed and epoch, on any number of devices."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from quantjax.data.class_counts import class_ids
 from quantjax.errors import InputError
 
-Sampler = Callable[[int, int], np.ndarray]
-"""(seed, epoch) -> positions in train, int64 [steps, B] or [steps, B, V]."""
+
+class Sampler(Protocol):
+    """Chooses the rows of every batch of an epoch."""
+
+    def __call__(self, seed: int, epoch: int, /) -> np.ndarray:
+        """Returns positions among the training rows, int64 [steps, B] or [steps, B, V].
+
+        Args:
+          seed: Of the experiment; with the epoch it decides the positions.
+          epoch: Counted from 0; every epoch has as many steps.
+        """
+        ...
 
 
 def _check_sizes(num_rows: int, batch_size: int) -> None:

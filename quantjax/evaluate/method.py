@@ -1,20 +1,21 @@
 """A method, measured on a split: with codes, with codes on both sides, and without any."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import embedding, metrics, processes
+from quantjax.batch import Preprocess
 from quantjax.data.audit import Audit, audit
 from quantjax.data.class_counts import num_labels
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
-from quantjax.methods.base import Batch, Method
+from quantjax.methods.base import Method
 from quantjax.quantizers import Codec, FloatCodec, product
 
 
@@ -71,7 +72,7 @@ def evaluate_method(
     state: Any,
     splits: Splits,
     *,
-    preprocess: Callable[[Batch], Batch],
+    preprocess: Preprocess,
     mesh: Mesh,
     name: str,
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
@@ -163,7 +164,7 @@ def measure_validation(
     state: Any,
     splits: Splits,
     *,
-    preprocess: Callable[[Batch], Batch],
+    preprocess: Preprocess,
     mesh: Mesh,
     name: str = "validation",
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),

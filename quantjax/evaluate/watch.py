@@ -1,6 +1,5 @@
 """What to look at while a method trains: how its codewords are used, and validation queries."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,11 +7,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax import embedding, parallel, processes, train
+from quantjax.batch import Preprocess
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
 from quantjax.evaluate.method import measure_validation, unmeasured
-from quantjax.methods.base import Batch, Method
+from quantjax.methods.base import Method
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
 from quantjax.quantizers.usage import perplexity
 
@@ -60,7 +60,7 @@ def watch(
     state: Any,
     splits: Splits,
     *,
-    preprocess: Callable[[Batch], Batch],
+    preprocess: Preprocess,
     mesh: Mesh,
     validate: bool,
 ) -> dict[str, float]:

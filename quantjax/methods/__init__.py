@@ -1,11 +1,12 @@
 """Methods: each paper as a NamedTuple of pure functions."""
 
+from quantjax.batch import Batch
 from quantjax.methods.adsq import adsq
 from quantjax.methods.base import (
-    Batch,
     Collectives,
     Context,
     Inputs,
+    Loss,
     Method,
     Phase,
     Refresh,
@@ -15,13 +16,26 @@ from quantjax.methods.base import (
 from quantjax.methods.contract import check
 from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste
+from quantjax.methods.supervised import (
+    ArraysLoss,
+    EmbeddingLoss,
+    FitCodec,
+    InitLoss,
+    supervised,
+    supervised_with_arrays,
+)
 from quantjax.methods.triplet_quantization import triplet_quantization
 
 __all__ = [
+    "ArraysLoss",
     "Batch",
     "Collectives",
     "Context",
+    "EmbeddingLoss",
+    "FitCodec",
+    "InitLoss",
     "Inputs",
+    "Loss",
     "Method",
     "Phase",
     "Refresh",
@@ -32,5 +46,7 @@ __all__ = [
     "dqn_ste",
     "features",
     "images",
+    "supervised",
+    "supervised_with_arrays",
     "triplet_quantization",
 ]

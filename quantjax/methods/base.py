@@ -1,19 +1,25 @@
 """A method is a NamedTuple of pure functions; the training loop knows only this type."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 
+from quantjax.batch import Batch
 from quantjax.errors import InputError
 
-Batch = dict[str, jax.Array]
-"""Arrays of B rows: image [B, H, W, C] or feature [B, F] or both, label [B, L] multi-hot (L is 0
-where no row has a label), index [B], mask [B]; views are one more axis, [B, V, ...]."""
 
-Inputs = Callable[[Batch], jax.Array]
-"""What of a batch the network sees: `images`, `features`, or a function of the user's."""
+class Inputs(Protocol):
+    """Selects the network's input from a batch: `images`, `features`, or a user's function."""
+
+    def __call__(self, batch: Batch, /) -> jax.Array:
+        """Returns the input, [B, ...].
+
+        Args:
+          batch: See `Batch`, after preprocessing.
+        """
+        ...
 
 
 def images(batch: Batch) -> jax.Array:
@@ -68,18 +74,39 @@ class Context(NamedTuple):
     mean: Callable[[Any], Any]
 
 
+class Loss(Protocol):
+    """The loss of a phase: it runs the networks and returns one number for the batch."""
+
+    def __call__(
+        self, params: Any, state: Any, batch: Batch, context: Context, /
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Returns `(scalar, (state, metrics))`.
+
+        The scalar is the mean over the rows of this device: `train.fit` averages it, its gradient
+        and the metrics over the devices. The state has every entry that came in, with the net
+        states that the networks returned. The metrics are scalars by name.
+
+        Args:
+          params: Every entry of params; those that the phase trains are differentiated.
+          state: What changes without a gradient, {"nets": {name: net_state}, own arrays}.
+          batch: See `Batch`; it has "index".
+          context: See `Context`.
+        """
+        ...
+
+
 class Phase(NamedTuple):
     """One stage of training: a loss and the entries of params that it trains.
 
     Attributes:
       name: Stands in metrics and messages.
-      loss: `(params, state, batch, context) -> (scalar, (state, metrics))`. It returns the net
-        states of the nets it trains and runs the others with train=False.
+      loss: `(params, state, batch, context) -> (scalar, (state, metrics))`, see `Loss`. It returns
+        the net states of the nets it trains and runs the others with train=False.
       trains: Entries of params that are differentiated and updated; the others stay bit-equal.
     """
 
     name: str
-    loss: Callable[..., tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]]
+    loss: Loss
     trains: tuple[str, ...]
 
 

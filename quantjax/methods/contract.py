@@ -138,7 +138,7 @@ def _check_trains(phase, params):
     for path, leaf in _leaves({name: params[name] for name in trains}).items():
         if isinstance(leaf, jax.ShapeDtypeStruct) and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
-                f"phase {phase.name!r}: trains {path}, which is {_shown(leaf)} and has no "
+                f"phase {phase.name!r}: trains {path}, which is {shown(leaf)} and has no "
                 "gradient; keep it in state"
             )
 
@@ -154,7 +154,7 @@ def _check_loss(phase, parts, batch):
         state, metrics = _pair(f"{where}: the loss", rest, "(scalar, (state, metrics))")
         if not _is_scalar(value) or not jnp.issubdtype(_abstract(value).dtype, jnp.floating):
             raise InputError(
-                f"{where}: the loss must be a floating scalar, got {_shown(value)}; take the mean"
+                f"{where}: the loss must be a floating scalar, got {shown(value)}; take the mean"
             )
         _check_same(f"{where}: the loss", "state", parts[1], state)
         _check_metrics(where, metrics)
@@ -167,7 +167,7 @@ def _check_loss(phase, parts, batch):
 def _check_metrics(where, metrics):
     if not isinstance(metrics, dict):
         raise InputError(
-            f"{where}: metrics must be a dict of scalars by name, got {_shown(metrics)}"
+            f"{where}: metrics must be a dict of scalars by name, got {shown(metrics)}"
         )
     for name, value in metrics.items():
         if not isinstance(name, str) or name in TAKEN:
@@ -176,7 +176,7 @@ def _check_metrics(where, metrics):
                 f"{', '.join(TAKEN)}; got {name!r}"
             )
         if not _is_scalar(value):
-            raise InputError(f"{where}: metric {name!r} must be a scalar, got {_shown(value)}")
+            raise InputError(f"{where}: metric {name!r} must be a scalar, got {shown(value)}")
 
 
 def _check_embed(method, parts, batch, size):
@@ -190,7 +190,7 @@ def _check_embed(method, parts, batch, size):
             out = over_views(function)(params, state, batch)
             due = _is_array(out) and len(out.shape) == 2 and out.shape[0] == size
             if not due or not jnp.issubdtype(out.dtype, jnp.floating):
-                raise InputError(f"{name} must return [{size}, D] floating, got {_shown(out)}")
+                raise InputError(f"{name} must return [{size}, D] floating, got {shown(out)}")
             return out
 
         widths[name] = _traced(name, run, *parts, batch).shape[1]
@@ -222,19 +222,18 @@ def _check_codec(method, parts, x):
         ]
         if lacks:
             raise InputError(
-                f"codec must return a quantizers.Codec, got {_shown(codec)} without "
-                f"{_listed(lacks)}"
+                f"codec must return a quantizers.Codec, got {shown(codec)} without {_listed(lacks)}"
             )
         try:
             codes = jax.eval_shape(codec.encode, x)
         except ValueError as error:
             raise InputError(
-                f"the codec does not encode what embed returns, {_shown(x)}: {error}"
+                f"the codec does not encode what embed returns, {shown(x)}: {error}"
             ) from error
         if codes.shape != (x.shape[0], codec.num_bytes):
             raise InputError(
-                f"the codec must encode {_shown(x)} to [{x.shape[0]}, {codec.num_bytes}] uint8, "
-                f"got {_shown(codes)}"
+                f"the codec must encode {shown(x)} to [{x.shape[0]}, {codec.num_bytes}] uint8, "
+                f"got {shown(codes)}"
             )
 
 
@@ -257,7 +256,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
             if not _is_array(leaf) or not leaf.shape or leaf.shape[0] != size:
                 raise InputError(
                     f"refresh.collect must return arrays [{size}, ...], a row for each of the "
-                    f"batch, got {path or 'one'} of {_shown(leaf)}"
+                    f"batch, got {path or 'one'} of {shown(leaf)}"
                 )
         return rows
 
@@ -293,9 +292,9 @@ def _check_same(what, name, due, got):
             f"{what} returned a {name} with {_listed(gained)}, which init does not make"
         )
     for path, leaf in there.items():
-        if _shown(leaf) != _shown(here[path]):
+        if shown(leaf) != shown(here[path]):
             raise InputError(
-                f"{what} returned {name} {path} as {_shown(here[path])}, due is {_shown(leaf)}"
+                f"{what} returned {name} {path} as {shown(here[path])}, due is {shown(leaf)}"
             )
     if jax.tree.structure(due) != jax.tree.structure(got):
         raise InputError(
@@ -306,7 +305,7 @@ def _check_same(what, name, due, got):
 
 def _pair(what, result, due="(params, state)"):
     if not isinstance(result, tuple | list) or len(result) != 2:
-        raise InputError(f"{what} must return {due}, got {_shown(result)}")
+        raise InputError(f"{what} must return {due}, got {shown(result)}")
     return result
 
 
@@ -352,13 +351,13 @@ def _is_scalar(leaf):
     return (_is_array(leaf) or isinstance(leaf, bool | int | float)) and np.shape(leaf) == ()
 
 
-def _shown(value):
+def shown(value):
     """Returns how a message shows a value: float32[64,8], or its type."""
     if _is_array(value) or isinstance(value, bool | int | float):
         abstract = _abstract(value)
         return f"{abstract.dtype.name}[{','.join(map(str, abstract.shape))}]"
     if isinstance(value, tuple | list) and 0 < len(value) < 5:
-        return f"a {type(value).__name__} of {', '.join(map(_shown, value))}"
+        return f"a {type(value).__name__} of {', '.join(map(shown, value))}"
     return f"a {type(value).__name__}" if value is not None else "None"
 
 

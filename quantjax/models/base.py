@@ -1,12 +1,12 @@
 """A network is two pure functions, whatever library it is written in."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 
 from quantjax.errors import InputError
+from quantjax.models.call_options import takes, training_options
 
 
 class Network(NamedTuple):
@@ -28,37 +28,32 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     Params and state become plain nested dicts with string keys, so that checkpoints and loops do
     not depend on flax.
 
+    A module whose `__call__` has no argument `train` (nor `training`, `is_training` or
+    `deterministic`) is taken as it was built for training, and after `module.eval()` for
+    evaluation: then BatchNorm takes its running statistics and dropout is off.
+
     Args:
-      constructor: `(*, rngs) -> module`; the module is called `(x, *, train, rngs=None)` and keeps
-        no random state of its own.
+      constructor: `(*, rngs) -> module`; the module is called `(x)`, with `train` and `rngs` if its
+        `__call__` has such arguments, and keeps no random state of its own.
 
     Returns:
       The network. Its `init` raises ValueError when the module does not take the example.
 
     Raises:
-      ValueError: if the module holds random state, or is called otherwise.
+      ValueError: if the module keeps random state; the message names where.
     """
     from flax import nnx
 
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
-    if jax.tree.leaves(nnx.state(abstract, nnx.RngState)):
-        raise InputError(
-            f"{type(abstract).__name__} holds random state; build it without rngs for dropout and "
-            "pass rngs at call, so that a step's randomness is a function of seed and step"
-        )
-    _check_call(abstract)
+    _check_no_random_state(nnx, abstract)
+    call = type(abstract).__call__
+    in_evaluation = not training_options(call, train=False)
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
 
     def init(key, example):
+        del example
         _, params, state = nnx.split(constructor(rngs=nnx.Rngs(key)), nnx.Param, ...)
-        params, state = (_with_string_keys(nnx.to_pure_dict(part)) for part in (params, state))
-        try:
-            jax.eval_shape(lambda x: apply(params, state, x, train=False)[0], example)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{type(abstract).__name__} does not take inputs of shape {example.shape}: {error}"
-            ) from error
-        return params, state
+        return tuple(_with_string_keys(nnx.to_pure_dict(part)) for part in (params, state))
 
     def apply(params, net_state, x, *, train, key=None):
         parts = [
@@ -67,11 +62,38 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
         ]
         # Without the copy, state written under a gradient belongs to another trace level.
         module = nnx.merge(graphdef, *parts, copy=True)
-        y = module(x, train=train, rngs=None if key is None else nnx.Rngs(dropout=key))
+        if in_evaluation and not train:
+            module.eval()
+        options: dict[str, Any] = training_options(call, train=train)
+        if takes(call, "rngs"):
+            options["rngs"] = None if key is None else nnx.Rngs(dropout=key)
+        y = module(x, **options)
         _, state = nnx.split(module, nnx.Param, ...)[1:]
         return y, _with_string_keys(nnx.to_pure_dict(state))
 
-    return Network(init, apply)
+    return checked_init(type(abstract).__name__, Network(init, apply))
+
+
+def checked_init(name: str, network: Network) -> Network:
+    """Lets a network's `init` raise ValueError when the module does not take the example.
+
+    Args:
+      name: Of the module, for the message.
+      network: Any; its `apply` is traced on the example, and computes nothing.
+    """
+
+    def init(key, example):
+        try:
+            params, state = network.init(key, example)
+            jax.eval_shape(lambda x: network.apply(params, state, x, train=False)[0], example)
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(
+                f"{name} does not take inputs of shape {example.shape}: {reason}"
+            ) from error
+        return params, state
+
+    return Network(init, network.apply)
 
 
 def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
@@ -96,16 +118,31 @@ def check_positive(**sizes: int | Sequence[int] | None) -> None:
             raise InputError(f"{name} must be 1 or more, got {given}")
 
 
-def _check_call(module):
-    """Refuses a module that cannot be told whether it trains."""
-    call = inspect.signature(type(module).__call__)
-    try:
-        call.bind(module, None, train=True, rngs=None)
-    except TypeError as error:
+def _check_no_random_state(nnx, module):
+    """Refuses a module that draws from its own streams: their state would change at every step."""
+    for path, _ in nnx.to_flat_state(nnx.state(module, nnx.RngState)):
+        # Such as ("layers", 1, "rngs", "count"): the owner's path, its attribute, and the rest.
+        owner, place, attribute = module, "", ""
+        for name in path:
+            child = owner[name] if isinstance(name, int) else getattr(owner, name)
+            attribute = name
+            if not isinstance(child, nnx.Module):
+                break
+            owner, place = child, place + (f"[{name}]" if isinstance(name, int) else f".{name}")
+        kind = type(owner).__name__
+        advice = (
+            f"build {kind} without keeping rngs in self.{attribute}, and pass rngs at the call, as "
+            "__call__(self, x, *, train, rngs=None) is given them"
+        )
+        if isinstance(owner, nnx.Dropout):
+            advice = (
+                f"write nnx.Dropout({owner.rate}) without rngs, and pass rngs at the call: "
+                f"self{place}(x, deterministic=not train, rngs=rngs) in a "
+                "__call__(self, x, *, train, rngs=None)"
+            )
         raise InputError(
-            f"{type(module).__name__} must be called (x, *, train, rngs=None), got a __call__ of "
-            f"{call}: {error}"
-        ) from None
+            f"{type(module).__name__}{place} ({kind}) keeps random state in {attribute!r}; {advice}"
+        )
 
 
 def _filled(nnx, abstract, values):

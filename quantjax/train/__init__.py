@@ -4,6 +4,7 @@ Randomness is a function of (seed, step) and batches of (seed, epoch, step), so 
 all there is to save: a run that is killed and started again ends with the same bits.
 """
 
+from quantjax.batch import Augment, Preprocess
 from quantjax.train.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
@@ -12,14 +13,17 @@ from quantjax.train.experiment import (
     left_out,
     make_prepare,
 )
-from quantjax.train.loop import AfterEpoch, FitResult, fit
+from quantjax.train.loop import AfterEpoch, Callback, FitResult, fit
 from quantjax.train.resume import about_run, about_workdir, claim, open_run, restore
 from quantjax.train.step import make_step, refresh
 
 __all__ = [
     "AfterEpoch",
+    "Augment",
+    "Callback",
     "Experiment",
     "FitResult",
+    "Preprocess",
     "TrainState",
     "about_run",
     "about_workdir",

@@ -1,18 +1,18 @@
 """What is run, and the state that training changes."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 
 from quantjax import embedding, methods, parallel
+from quantjax.batch import Augment, Batch, Preprocess
+from quantjax.data.batches import Sampler
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
-from quantjax.methods.base import Batch, Method, columns_with_views, first_view
+from quantjax.methods.base import Method, columns_with_views, first_view
 
 
 def _no_augment(key, batch):
@@ -48,13 +48,13 @@ class Experiment(NamedTuple):
     name: str
     method: Method
     splits: Splits
-    sampler: Callable[[int, int], np.ndarray]
+    sampler: Sampler
     optimizers: dict[str, optax.GradientTransformation]
     num_epochs: int
     batch_size: int
     seed: int
-    augment: Callable[[jax.Array, Batch], Batch] = _no_augment
-    preprocess: Callable[[Batch], Batch] = _no_preprocess
+    augment: Augment = _no_augment
+    preprocess: Preprocess = _no_preprocess
     config: dict[str, Any] | None = None
 
     def __repr__(self) -> str:

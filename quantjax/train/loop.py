@@ -7,7 +7,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -38,11 +38,38 @@ from quantjax.train.kept import Kept, carried, carrying, goes_on_from
 from quantjax.train.resume import about_run, claim, restored, validations
 from quantjax.train.step import all_finite, finite_leaves, leaf_names, make_step, paths, refresh
 
-AfterEpoch = Callable[[TrainState, int], dict[str, float]]
-"""`(train_state, epoch) -> values` after every epoch, and after the refresh that ends the run.
 
-The values become a record with "after_epoch", null where they are not finite; the checkpoint whose
-"validation" is largest is kept. Every process calls it."""
+class AfterEpoch(Protocol):
+    """Measures the train state after every epoch; the last call follows the run's last refresh.
+
+    Every process calls it.
+    """
+
+    def __call__(self, train_state: TrainState, epoch: int, /) -> dict[str, float]:
+        """Returns values by name.
+
+        They become a record with "after_epoch", null where they are not finite. The checkpoint
+        whose "validation" is largest is kept.
+
+        Args:
+          train_state: At the end of the epoch.
+          epoch: The epoch that ended, counted from 0.
+        """
+        ...
+
+
+class Callback(Protocol):
+    """Is called with every logged record, in the first process."""
+
+    def __call__(self, record: dict[str, Any], /) -> object:
+        """Takes a record; its return value is ignored.
+
+        Args:
+          record: JSON values by name. After a step: "step", "epoch", "phase", "loss", "grad_norm",
+            the metrics of the loss, and times. After an epoch: "step", "epoch", "after_epoch",
+            "seconds", and the values that `AfterEpoch` returned.
+        """
+        ...
 
 
 class FitResult(NamedTuple):
@@ -72,7 +99,7 @@ def fit(
     state: TrainState | None = None,
     parallelize: Callable[..., Any] = parallel.sharded_step,
     mesh: Mesh | None = None,
-    callbacks: Sequence[Callable[[dict[str, Any]], None]] = (),
+    callbacks: Sequence[Callback] = (),
     log_every: int = 10,
     checkpoint_every: int | None = None,
     keep: int = 3,
@@ -106,7 +133,7 @@ def fit(
       parallelize: `parallel.sharded_step` or `parallel.pmapped_step`, or one of their arguments;
         augmentation and preprocessing are what it is to prepare.
       mesh: Devices to run on; all of them when None.
-      callbacks: Each is called with every logged record, a dict of JSON values.
+      callbacks: Each is called with every logged record, a dict of JSON values; see `Callback`.
       log_every: Steps between two records; the last step of an epoch is always logged.
       checkpoint_every: Steps between two checkpoints, beside those after epochs that gave a
         "validation" and after those whose last checkpoint is ten seconds old.

@@ -1,3 +1,5 @@
+import re
+
 import flax.linen
 import jax
 import jax.numpy as jnp
@@ -140,27 +142,107 @@ def test_running_statistics_are_those_that_were_given():
     np.testing.assert_allclose(shifted, (y - 2) / 2, rtol=1e-3, atol=1e-3)
 
 
-def test_a_module_that_holds_random_state_is_refused():
-    class Dropped(nnx.Module):
-        def __init__(self, *, rngs):
-            self.dropout = nnx.Dropout(0.5, rngs=rngs)
-
-    with pytest.raises(ValueError, match="Dropped holds random state; build it without rngs"):
-        models.from_nnx(Dropped)
+class Dropped(nnx.Module):
+    def __init__(self, *, rngs):
+        self.layers = nnx.List([nnx.Linear(4, 3, rngs=rngs), nnx.Dropout(0.25, rngs=rngs)])
 
 
-@pytest.mark.parametrize("name", ["train", "rngs"])
-def test_a_module_that_does_not_take_train_and_rngs_is_refused(name):
-    class Deaf(nnx.Module):
+class DroppedInside(nnx.Module):
+    def __init__(self, *, rngs):
+        self.head = Dropped(rngs=rngs)
+
+
+class Keeping(nnx.Module):
+    def __init__(self, *, rngs):
+        self.rngs = rngs
+
+
+class Attentive(nnx.Module):
+    def __init__(self, *, rngs):
+        self.attend = nnx.MultiHeadAttention(
+            num_heads=1, in_features=4, dropout_rate=0.1, decode=False, rngs=rngs
+        )
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (
+            Dropped,
+            "Dropped.layers[1] (Dropout) keeps random state in 'rngs'; write nnx.Dropout(0.25) "
+            "without rngs, and pass rngs at the call: "
+            "self.layers[1](x, deterministic=not train, rngs=rngs) in a "
+            "__call__(self, x, *, train, rngs=None)",
+        ),
+        (DroppedInside, "DroppedInside.head.layers[1] (Dropout) keeps random state in 'rngs'; "),
+        (Keeping, "Keeping (Keeping) keeps random state in 'rngs'; build Keeping without "),
+        (
+            Attentive,
+            "Attentive.attend (MultiHeadAttention) keeps random state in 'rngs'; build "
+            "MultiHeadAttention without keeping rngs in self.rngs",
+        ),
+    ],
+    ids=["dropout", "dropout inside", "streams", "attention"],
+)
+def test_random_state_is_refused_with_the_line_to_write(module, message):
+    with pytest.raises(ValueError, match=re.escape(message)) as caught:
+        models.from_nnx(module)
+    assert "\n" not in str(caught.value)
+
+
+class Plain(nnx.Module):
+    """As NNX's own examples: it is told that it evaluates by `module.eval()`."""
+
+    def __init__(self, *, rngs):
+        self.linear = nnx.Linear(4, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, momentum=0.75, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.linear(x))
+
+
+class Fed(Plain):
+    def __init__(self, *, rngs):
+        super().__init__(rngs=rngs)
+        self.dropout = nnx.Dropout(0.5)
+
+    def __call__(self, x, rngs=None):
+        return self.dropout(super().__call__(x), rngs=rngs)
+
+
+class Deterministic(Normed):
+    def __call__(self, x, deterministic, **options):
+        return super().__call__(x, train=not deterministic, **options)
+
+
+@pytest.mark.parametrize("constructor", [Plain, Fed, Deterministic])
+def test_a_module_without_train_is_taken_as_it_is(constructor):
+    network = models.from_nnx(constructor)
+    params, state = network.init(jax.random.key(0), X)
+    module = constructor(rngs=nnx.Rngs(jax.random.key(0)))
+    options = {} if constructor is Plain else {"rngs": nnx.Rngs(dropout=jax.random.key(7))}
+    due = module(X, **({"deterministic": False} if constructor is Deterministic else {}), **options)
+    y, trained = network.apply(params, state, X, train=True, key=jax.random.key(7))
+    np.testing.assert_allclose(y, due, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(trained["norm"]["mean"], module.norm.mean[...], rtol=1e-6)
+    module.eval()
+    due = module(X, **({"deterministic": True} if constructor is Deterministic else {}))
+    y, kept = network.apply(params, trained, X, train=False)
+    np.testing.assert_allclose(y, due, rtol=1e-5, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, kept, trained)
+
+
+def test_a_module_that_wants_more_than_inputs_is_refused():
+    class Greedy(nnx.Module):
         def __init__(self, *, rngs):
             self.linear = nnx.Linear(4, 3, rngs=rngs)
 
-    calls = {"train": lambda self, x, *, rngs=None: x, "rngs": lambda self, x, *, train: x}
-    Deaf.__call__ = calls[name]
-    with pytest.raises(
-        ValueError, match=f"Deaf must be called .x, .*unexpected keyword .*'{name}'"
-    ):
-        models.from_nnx(Deaf)
+        def __call__(self, x, lengths, *, train):
+            return self.linear(x)
+
+    network = models.from_nnx(Greedy)
+    with pytest.raises(ValueError, match=r"Greedy does not take inputs of shape .*: .*'lengths'"):
+        network.init(jax.random.key(0), X)
 
 
 def by_hand():
@@ -169,22 +251,6 @@ def by_hand():
 
     def apply(params, net_state, x, *, train, key=None):
         return x @ params["kernel"], {"calls": net_state["calls"] + train}
-
-    return models.Network(init, apply)
-
-
-def from_linen(module):
-    def init(key, example):
-        variables = dict(module.init(key, example, train=False))
-        return variables.pop("params"), variables
-
-    def apply(params, net_state, x, *, train, key=None):
-        rngs = None if key is None else {"dropout": key}
-        variables = {"params": params, **net_state}
-        y, new_state = module.apply(
-            variables, x, train=train, rngs=rngs, mutable=list(net_state) if train else []
-        )
-        return y, {**net_state, **new_state}
 
     return models.Network(init, apply)
 
@@ -199,7 +265,7 @@ class LinenNormed(flax.linen.Module):
 
 NETWORKS = {
     "hand-written": by_hand,
-    "linen": lambda: from_linen(LinenNormed()),
+    "linen": lambda: models.from_linen(LinenNormed()),
     "nnx": lambda: models.from_nnx(Normed),
     "mlp": lambda: models.mlp((4,), hidden=(5,), dim=2),
 }

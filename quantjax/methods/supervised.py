@@ -1,0 +1,296 @@
+"""A whole method from one network, one loss and one codec.
+
+`supervised` covers the losses that need only the network's output and the batch: of classes, pairs
+or triplets. `supervised_with_arrays` covers those that also keep arrays, such as trained class
+proxies or a table of all training embeddings. What has several networks, several phases, or
+codebooks inside its loss is a `Method` written by hand, as `methods.dqn` is.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from quantjax.batch import Batch
+from quantjax.errors import InputError
+from quantjax.methods.base import Context, Inputs, Method, Phase, Refresh, images
+from quantjax.methods.contract import shown
+from quantjax.models.base import Network
+from quantjax.quantizers import Codec
+
+
+class EmbeddingLoss(Protocol):
+    """A loss of the network's output."""
+
+    def __call__(
+        self, x: jax.Array, batch: Batch, context: Context, /
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns `(scalar, metrics)`: a mean over the rows of `x`, and scalars by name.
+
+        Args:
+          x: The network's output, [B, D]: the rows of this device.
+          batch: See `Batch`; it has "index".
+          context: `context.gather` gives the rows of all devices, for pairs and triplets:
+            `context.gather(x)` and `context.gather(batch["label"])`.
+        """
+        ...
+
+
+class ArraysLoss(Protocol):
+    """A loss of the network's output and of arrays that the loss keeps."""
+
+    def __call__(
+        self, x: jax.Array, batch: Batch, context: Context, params: Any, state: Any, /
+    ) -> tuple[jax.Array, tuple[Any, dict[str, jax.Array]]]:
+        """Returns `(scalar, (state, metrics))`: as `EmbeddingLoss`, and the new state.
+
+        Args:
+          x: The network's output, [B, D]: the rows of this device.
+          batch: See `Batch`; `batch["index"]` are the rows' positions among the training rows.
+          context: The new state must be the same on every device: write what `context.gather` or
+            `context.mean` returned.
+          params: Trained along with the network, such as class proxies.
+          state: What changes without a gradient, such as a table [num_rows, D].
+        """
+        ...
+
+
+class InitLoss(Protocol):
+    """Makes the arrays of an `ArraysLoss`."""
+
+    def __call__(self, key: jax.Array, batch: Batch, num_rows: int, /) -> tuple[Any, Any]:
+        """Returns `(params, state)`, pytrees of arrays; {} where the loss has none.
+
+        Args:
+          key: Random key, consumed.
+          batch: A few training rows, for their shapes: `batch["label"].shape[1]` classes.
+          num_rows: Training rows, padded to a multiple of 1,024.
+        """
+        ...
+
+
+class FitCodec(Protocol):
+    """Fits a codec to the embeddings of the training set."""
+
+    def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, /) -> Codec:
+        """Returns the codec; it is called under `jit`.
+
+        Args:
+          key: Random key, consumed.
+          x: Embeddings of the training set, [N, D], and rows of padding.
+          mask: Whether each row is real, [N] bool.
+        """
+        ...
+
+
+def supervised(
+    network: Network,
+    loss: EmbeddingLoss,
+    codec: Codec | FitCodec,
+    *,
+    inputs: Inputs = images,
+    refit_every: int = 1,
+    min_rows: int = 1,
+) -> Method:
+    """Builds a method that trains a network by one loss of its output.
+
+    Central Similarity Quantization, for example, with the centres of ten classes on 32 bits:
+
+        centres = losses.centres.hadamard_centres(10, 32)
+
+        def loss(x, batch, context):
+            targets = losses.centres.class_centres(jax.random.key(0), batch["label"], centres)
+            return jnp.mean(losses.central_similarity(x, targets)), {}
+
+        method = methods.supervised(network, loss, quantizers.BinaryCodec(32))
+
+    A codec with codebooks is fitted to the training set's embeddings:
+
+        def fit(key, x, mask):
+            books = product.fit_codebooks(key, x, num_codebooks=4, num_codewords=256, mask=mask)
+            return quantizers.ProductCodec(books)
+
+        method = methods.supervised(network, loss, fit, min_rows=256)
+
+    The loss sees the network's output as it is, and the same output is encoded: an activation that
+    changes more than the scale belongs to the network. Losses with trained weights or a table of
+    their own take `supervised_with_arrays`.
+
+    Args:
+      network: Inputs -> [B, D].
+      loss: `(x, batch, context) -> (scalar, metrics)`, see `EmbeddingLoss`.
+      codec: A codec, or a function `(key, x, mask) -> Codec` that fits one, see `FitCodec`.
+      inputs: Selects the network's input: `images`, `features` or a function of the batch.
+      refit_every: Epochs between two fits of a fitted codec. It is also fitted after the last
+        epoch. The loss never sees the codec, so fits before the end only serve validation.
+      min_rows: Fewest training rows that the codec can be fitted to, such as K codewords.
+
+    Returns:
+      The method; params {"net"}, state {"nets"}, and with a fitted codec "codec" and "fitted".
+
+    Raises:
+      ValueError: if the network or the codec is of another type; when traced, if the loss or the
+        codec's function returns something else than it must.
+    """
+
+    def with_no_arrays(x, batch, context, params, state):
+        del params
+        value, metrics = _pair("(scalar, metrics)", loss(x, batch, context))
+        return value, (state, metrics)
+
+    return _method(network, with_no_arrays, codec, None, inputs, refit_every, min_rows)
+
+
+def supervised_with_arrays(
+    network: Network,
+    init_loss: InitLoss,
+    loss: ArraysLoss,
+    codec: Codec | FitCodec,
+    *,
+    inputs: Inputs = images,
+    refit_every: int = 1,
+    min_rows: int = 1,
+) -> Method:
+    """Builds a method as `supervised` does, for a loss that keeps arrays.
+
+    GreedyHash, for example, trains a classifier of the signs; its optimizers are
+    `{"net": ..., "loss": ...}`:
+
+        def init_loss(key, batch, num_rows):
+            return jax.random.normal(key, (batch["label"].shape[1], 32)), {}
+
+        def loss(x, batch, context, weights, state):
+            value = jnp.mean(losses.greedy_hash(x, batch["label"], weights))
+            return value, (state, {})
+
+    DPSH compares a batch with a table of the latest outputs of all training rows, which it writes
+    at `batch["index"]`:
+
+        def init_loss(key, batch, num_rows):
+            return {}, {"x": jnp.zeros((num_rows, 32)), "label": jnp.zeros((num_rows, 10))}
+
+        def loss(x, batch, context, params, table):
+            rows = context.gather(batch["index"])
+            new = {"x": jax.lax.stop_gradient(x), "label": batch["label"]}
+            table = {name: table[name].at[rows].set(context.gather(new[name])) for name in new}
+            similar = labels.share_label(batch["label"], table["label"])
+            return jnp.mean(losses.pairwise_likelihood(x, table["x"], similar)), (table, {})
+
+    Args:
+      network: Inputs -> [B, D].
+      init_loss: `(key, batch, num_rows) -> (params, state)`, see `InitLoss`.
+      loss: `(x, batch, context, params, state) -> (scalar, (state, metrics))`, see `ArraysLoss`.
+      codec: See `supervised`.
+      inputs: See `supervised`.
+      refit_every: See `supervised`.
+      min_rows: See `supervised`.
+
+    Returns:
+      The method; params {"net", "loss"}, state {"nets", "loss"}, and with a fitted codec "codec"
+      and "fitted".
+
+    Raises:
+      ValueError: see `supervised`.
+    """
+    due = "(scalar, (state, metrics))"
+
+    def checked(*arguments):
+        value, rest = _pair(due, loss(*arguments))
+        return value, _pair(due, rest)
+
+    return _method(network, checked, codec, init_loss, inputs, refit_every, min_rows)
+
+
+def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
+    _check(network, codec, refit_every)
+    fits = callable(codec)
+
+    def forward(params, state, batch, **options):
+        x, net_state = network.apply(params["net"], state["nets"]["net"], inputs(batch), **options)
+        if x.ndim != 2:
+            raise InputError(f"the network must return [B, D], got {shown(x)}")
+        return x, {"net": net_state}
+
+    def embed(params, state, batch):
+        return forward(params, state, batch, train=False)[0]
+
+    def init(key, batch, num_rows):
+        net_params, net_state = network.init(key, inputs(batch))
+        params: dict[str, Any] = {"net": net_params}
+        state: dict[str, Any] = {"nets": {"net": net_state}}
+        if init_loss is not None:
+            loss_key = jax.random.fold_in(key, 1)
+            params["loss"], state["loss"] = init_loss(loss_key, batch, num_rows)
+        if fits:
+            width = jax.eval_shape(embed, params, state, batch).shape[1]
+            state["codec"], state["fitted"] = _empty(codec, num_rows, width), jnp.asarray(False)
+        return params, state
+
+    def phase_loss(params, state, batch, context):
+        x, nets = forward(params, state, batch, train=True, key=context.key)
+        own = params.get("loss"), state.get("loss")
+        value, (new, metrics) = loss(x, batch, context, *own)
+        state = {**state, "nets": nets}
+        return value, ({**state, "loss": new} if "loss" in state else state, metrics)
+
+    def update(key, params, state, rows, mask):
+        return params, {**state, "codec": codec(key, rows, mask), "fitted": jnp.asarray(True)}
+
+    def fitted_codec(params, state):
+        if not state["fitted"]:
+            raise InputError(
+                f"codebooks do not exist before epoch {refit_every} or the end of training; "
+                "train longer or refresh first"
+            )
+        return state["codec"]
+
+    refresh = Refresh(
+        collect=embed,
+        update=update,
+        every=refit_every,
+        start=refit_every,
+        at_end=True,
+        min_rows=min_rows,
+    )
+    trains = ("net",) if init_loss is None else ("net", "loss")
+    return Method(
+        init=init,
+        phases=(Phase(name="joint", loss=phase_loss, trains=trains),),
+        embed=embed,
+        codec=fitted_codec if fits else lambda params, state: codec,
+        refresh=refresh if fits else None,
+    )
+
+
+def _check(network, codec, refit_every):
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network must be a models.Network, got {shown(network)}; models.from_nnx, from_linen, "
+            "from_equinox and from_haiku make one"
+        )
+    if isinstance(codec, type) or not (callable(codec) or hasattr(codec, "num_bytes")):
+        raise InputError(
+            "codec must be a codec, such as quantizers.BinaryCodec(32), or a function (key, x, "
+            f"mask) -> codec, got {codec!r:.80}"
+        )
+    if refit_every < 1:
+        raise InputError(f"refit_every must be 1 or more, got {refit_every}")
+
+
+def _empty(fit, num_rows, width):
+    """Returns a codec of zeros, of the shapes that the function fits."""
+    x = jax.ShapeDtypeStruct((num_rows, width), jnp.float32)
+    mask = jax.ShapeDtypeStruct((num_rows,), bool)
+    found = jax.eval_shape(fit, jax.random.key(0), x, mask)
+    if not hasattr(found, "num_bytes"):
+        raise InputError(
+            f"the codec's function must return a codec, got {shown(found)}; write such as "
+            "quantizers.ProductCodec(codebooks)"
+        )
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+
+
+def _pair(due, result):
+    if not isinstance(result, tuple | list) or len(result) != 2:
+        raise InputError(f"the loss must return {due}, got {shown(result)}")
+    return result
