@@ -56,7 +56,7 @@ html_theme_options = {"navigation_with_keys": True}
 
 _PACKAGES = ("data", "evaluate", "index", "methods", "metrics", "models", "quantizers", "train")
 _GOOGLE_SECTION = re.compile(
-    r"(Args|Attributes|Example|Examples|Note|Raises|Reference|References|Returns|Yields):$"
+    r"(Args|Attributes|Example|Examples|Note|Raises|Reference|References|Returns|Yields):\n"
 )
 _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
 _MARKUP = re.compile(r"([\\*|]|(?<=\w)_(?!\w))")
