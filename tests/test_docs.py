@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests import test_fifth_method
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGES = (
     "data",
@@ -24,6 +26,11 @@ PACKAGES = (
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 9_000
+
+
+def test_the_method_in_the_documents_is_the_one_that_is_tested():
+    documented = (ROOT / "docs" / "your_paper.md").read_text()
+    assert test_fifth_method.METHOD.split('"""', 2)[2].strip() in documented
 
 
 @pytest.mark.slow
