@@ -9,8 +9,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 def test_every_promise_names_a_test_that_is_there():
     text = (ROOT / "docs" / "promises.md").read_text()
-    rows = [line for line in text.splitlines() if line.startswith("| ")][1:]
-    assert len(rows) > 10
+    rows = [line for line in text.splitlines() if line[:2] == "| " and line != "| promise | test |"]
+    assert len(rows) > 60
     for row in rows:
         promise, proofs = row.strip("| ").rsplit(" | ", 1)
         named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", proofs)
