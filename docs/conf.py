@@ -60,7 +60,8 @@ _GOOGLE_SECTION = re.compile(
     r"(Args|Attributes|Example|Examples|Note|Raises|Reference|References|Returns|Yields):\n"
 )
 _CODE = re.compile(r"(``.+?``|`[^`]+`)", re.DOTALL)
-_MARKUP = re.compile(r"([\\*|]|(?<=\w)_(?!\w))")
+_MARKUP = re.compile(r"([\\*|]|(?<=\w)_(?!\w)|(?<=: \w)\.(?!.))")
+_TYPE_OF_RETURNS = re.compile(r"^(:returns: )\*?(.+?)\*? -- ")
 
 
 def _copy_notebooks():
@@ -82,7 +83,7 @@ def _copy_notebooks():
 def _as_restructured_text(app, what, name, obj, options, lines):
     r"""Turns a docstring's plain text into reStructuredText, before napoleon reads its sections.
 
-    Outside of code in backticks, the marks * | \ and a trailing _ stand for themselves. Before the
+    Outside of code in backticks, the marks * | \ and a trailing _ stand for themselves, and "g." is no number. Before the
     first section, a paragraph that is indented by four is a block of code, and one with some lines
     indented, a formula, keeps its line breaks.
     """
@@ -143,9 +144,23 @@ def _resolve_defining_name(app, env, node, contnode):
     return domain.resolve_xref(env, document, app.builder, "class", exported, node, contnode)
 
 
+def _without_types_of_returns(app, what, name, obj, options, lines):
+    """Undoes napoleon's reading of the words before a colon in Returns as a type."""
+    del app, what, name, obj, options
+    lines[:] = [_TYPE_OF_RETURNS.sub(r"\1\2: ", line) for line in lines]
+
+
+def _without_blank_ends(app, docname, source):
+    """Drops the blank line that ends a block of doctests: doctest needs it, a reader does not."""
+    del app, docname
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
 def setup(app):
     """Registers the functions above."""
     _copy_notebooks()
+    app.connect("source-read", _without_blank_ends)
     app.connect("missing-reference", _resolve_defining_name)
     app.connect("autodoc-process-docstring", _as_restructured_text, priority=100)
+    app.connect("autodoc-process-docstring", _without_types_of_returns, priority=900)
     app.connect("autodoc-skip-member", _skip_fields_of_tuples)
