@@ -84,8 +84,8 @@ def _as_restructured_text(app, what, name, obj, options, lines):
     r"""Turns a docstring's plain text into reStructuredText, before napoleon reads its sections.
 
     Outside of code in backticks, the marks * | \ and a trailing _ stand for themselves, and "g." is
-    no number of a list. Before the first section, a paragraph that is indented by four is a block of
-    code, and one with some lines indented, a formula, keeps its line breaks.
+    no number of a list. Before the first section, a paragraph that is indented by four is a block
+    of code, and one with some lines indented, a formula, keeps its line breaks.
     """
     del app, name, obj, options
     paragraphs, in_section = [], False
