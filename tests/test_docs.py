@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import quantjax
 from tests import test_fifth_method
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -26,6 +27,11 @@ PACKAGES = (
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 9_000
+
+
+def test_the_citation_has_the_version_of_the_package():
+    assert f"\nversion: {quantjax.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'\nversion = "{quantjax.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_the_method_in_the_documents_is_the_one_that_is_tested():
