@@ -20,7 +20,7 @@ author = "The quantjax authors"
 copyright = author  # noqa: A001
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "**.ipynb_checkpoints", "pictures"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True
 if importlib.util.find_spec("quantjax.plots") is None:
     exclude_patterns.append("api/plots.md")
