@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -27,6 +28,13 @@ PACKAGES = (
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_bytes()) <= 9_000
+
+
+def test_readme_links_to_files_that_are_there():
+    text = (ROOT / "README.md").read_text()
+    links = re.findall(r"(?<!!)\[[^]]+\]\(([^)#]+)\)", text)  # pictures are made by a command
+    assert len(links) > 8
+    assert [link for link in links if not (ROOT / link).is_file()] == []
 
 
 def test_the_citation_has_the_version_of_the_package():
