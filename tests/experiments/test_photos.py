@@ -1,4 +1,4 @@
-"""Photos of one's own: a folder, through records to codes, by the commands that README gives."""
+"""Photos of the user: from a folder to records to codes, by the commands of docs/data.md."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Tables say what the ledger's files say, and README has those that are due."""
+"""Tables say what the ledger's files say, and the documents have the tables that are due."""
 
 import json
 import pathlib
@@ -7,7 +7,13 @@ import pytest
 
 from experiments import hypotheses, ledger, results_tables
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+ROOT = pathlib.Path(__file__).parents[2]
+RESULTS_PAGE = ROOT / "docs" / "results.md"
+DATA_IN_README = (
+    "CIFAR-10 (JPEG), protocol `i`, features of EfficientNet-Lite0",
+    "Fashion-MNIST, protocol `i`",
+    "Clothing photos, test asks train, features of EfficientNet-Lite0",
+)
 
 
 def summary(bits, name, mean, half_width, distance="aqd"):
@@ -82,20 +88,32 @@ def test_unknown_methods_and_data_have_rows_of_their_own_names(results):
 
 
 def test_only_the_part_between_the_marks_changes(results, tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
     with pytest.raises(ValueError, match="other tables than the ledger's files; run python -m"):
-        results_tables.update(readme, results, check=True)
-    results_tables.update(readme, results)
-    text = readme.read_text()
+        results_tables.update(page, results, check=True)
+    results_tables.update(page, results)
+    text = page.read_text()
     assert text.startswith("before\n<!-- ledger: begin -->\n")
     assert text.endswith("<!-- ledger: end -->\nafter\n")
     assert "old" not in text
-    results_tables.update(readme, results, check=True)
-    readme.write_text("no marks")
+    results_tables.update(page, results, check=True)
+    page.write_text("no marks")
     with pytest.raises(ValueError, match="must have the lines"):
-        results_tables.update(readme, results)
+        results_tables.update(page, results)
 
 
-def test_readme_has_the_tables_of_the_ledger():
-    results_tables.update(README, ledger.RESULTS, check=True)
+def test_the_results_page_has_the_tables_of_the_ledger():
+    results_tables.update(RESULTS_PAGE, ledger.RESULTS, check=True)
+
+
+def test_readme_repeats_numbers_of_the_results_page():
+    section = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "][1:]
+    page = RESULTS_PAGE.read_text()
+    tables = [page.split(f"\n**{title}**\n")[1].split("\n**")[0] for title in DATA_IN_README]
+    assert len(rows) == 4
+    for method, *values, _ in rows:
+        for value, table in zip(values, tables, strict=True):
+            of_method = [line for line in table.splitlines() if line.startswith(f"| {method} |")]
+            assert [line.split(" | ")[2] for line in of_method] == [value], method

@@ -52,13 +52,14 @@ def test_a_method_is_replaced_copied_hashed_and_shown_as_any_named_tuple():
 
 
 def python_texts():
-    """Yields where and what: every module, and every block of Python in README."""
+    """Yields where and what: every module, and every block of Python in README and docs."""
     for folder in ("quantjax", "experiments", "tests"):
         for path in sorted((ROOT / folder).rglob("*.py")):
             yield str(path.relative_to(ROOT)), path.read_text()
-    readme = (ROOT / "README.md").read_text()
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)):
-        yield f"README.md, block {number}", block
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        blocks = re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL)
+        for number, block in enumerate(blocks):
+            yield f"{path.name}, block {number}", block
 
 
 def by_place(text):
