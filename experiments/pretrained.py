@@ -71,7 +71,7 @@ def photos(config: ConfigDict) -> task.Task:
     In training a photo is moved by up to an eighth of its smaller side and mirrored or not.
 
     Args:
-      config: Its records, the folder that `python -m quantjax.cli records` made with --parts; size,
+      config: Its records, the folder that `quantjax records` made with --parts; size,
         see `data.from_records`; train, validation ("" for none), query and database, which parts
         these are; final, see `task.carved`; image_size and views, see `cifar10_images`.
 
@@ -80,7 +80,7 @@ def photos(config: ConfigDict) -> task.Task:
     """
     if config.records is None:
         raise InputError(
-            "no photos are given: convert a folder by python -m quantjax.cli records FOLDER OUT "
+            "no photos are given: convert a folder by quantjax records FOLDER OUT "
             f"{_PARTS}, then say --config.records=OUT"
         )
     source = data.from_records(config.records, size=config.size)

@@ -280,7 +280,7 @@ def test_help_names_the_command(arguments):
         text=True,
         check=True,
     ).stdout
-    assert out.startswith("usage: python -m quantjax.cli ")
+    assert out.startswith("usage: quantjax ")
     assert "data.from_records" in out
 
 

@@ -21,7 +21,9 @@ PACKAGES = (
     "methods",
     "metrics",
     "models",
+    "plots",
     "quantizers",
+    "report",
     "train",
 )
 

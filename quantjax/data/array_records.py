@@ -74,7 +74,7 @@ class RecordsSource:
 def from_records(
     folder: str | Path, *, size: int | None = None, num_threads: int | None = None
 ) -> RecordsSource:
-    """Returns the photos that `to_records` or `python -m quantjax.cli records` converted.
+    """Returns the photos that `to_records` or `quantjax records` converted.
 
     Rows, labels and pixels are those of the photos that were converted, bit for bit. Labels come
     from a small file; an image is read when its row is asked for, and none is kept.

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from quantjax.errors import InputError, MissingFileError
 
 NAME = "manifest.safetensors"
-AGAIN = "convert the photos again: python -m quantjax.cli records FOLDER OUT"
+AGAIN = "convert the photos again: quantjax records FOLDER OUT"
 _VERSION = 1
 _KEY = "records"
 _PART = "part."

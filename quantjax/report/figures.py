@@ -66,6 +66,7 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
             low=curves["precision_low"],
             high=curves["precision_high"],
             chance=float(curves["precision_chance"][0]),
+            band="95 % interval",
         )
 
     def distances(plots):
@@ -210,7 +211,9 @@ def _svg(figure, alt, name):
     ink = _plots().style.INK
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
-        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+        figure.savefig(
+            text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
+        )
     markup = text.getvalue()
     markup = re.sub(re.escape(ink), "currentColor", markup[markup.index("<svg") :], flags=re.I)
     # Identifiers must differ between the figures of one page.

@@ -167,7 +167,7 @@ def test_ten_crops_are_moves_by_an_eighth(records, small_backbone):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"records": None}, "convert a folder by python -m quantjax.cli records FOLDER OUT"),
+        ({"records": None}, "convert a folder by quantjax records FOLDER OUT"),
         ({"query": "tset"}, "query must be one of the parts of .*, test, train, validation; got"),
         ({"size": 24}, "size must be 16"),
         ({"views": "two"}, "views must be one of one, flips, ten_crop"),
