@@ -151,7 +151,7 @@ def embedding(
         figure.suptitle(note, size=9, x=0.02, ha="left")
     else:
         shown = [str(each) if class_names is None else str(class_names[each]) for each in classes]
-        style.legend_below(figure, handles, shown)
+        style.legend_below(figure, handles, [style.plain(name) for name in shown])
     return figure
 
 

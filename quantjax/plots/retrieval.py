@@ -76,7 +76,9 @@ def neighbours(
     drawn.set_xticks(
         lefts + width / height / 2, labels=["query", *map(str, range(1, 1 + num_neighbours))]
     )
-    drawn.set_yticks(tops + 0.5 if names else [], labels=names or [])
+    drawn.set_yticks(
+        tops + 0.5 if names else [], labels=[style.plain(name) for name in names or ()]
+    )
     drawn.tick_params(bottom=False, labelbottom=False, labeltop=True, left=False)
     drawn.spines[:].set_visible(False)
     drawn.grid(visible=False)
@@ -237,6 +239,7 @@ def _name_classes(ax, names):
         ax.set(xticks=[], yticks=[])
         return
     short = [name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…" for name in names]
+    short = [style.plain(name) for name in short]
     upright = max(map(len, short)) > 2
     ax.set_xticks(range(len(names)), labels=short, rotation=90 if upright else 0)
     ax.set_yticks(range(len(names)), labels=short)

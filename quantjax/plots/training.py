@@ -63,7 +63,7 @@ def history(
     _draw_values(panels[0], epochs, "validation", validation_name, "no validation\nwas measured")
     for ax, name in zip(panels[1:], names, strict=True):
         found = epochs if any(name in record for record in epochs) else steps
-        _draw_values(ax, found, name, name.replace("_", " "), "no value is finite")
+        _draw_values(ax, found, name, style.plain(name.replace("_", " ")), "no value is finite")
     for ax in (first, *panels):
         if ax.lines:
             _mark_phases(ax, steps)
@@ -151,7 +151,9 @@ def _draw_loss(ax, steps, window):
         ax.plot(at, raw, color=colour, alpha=0.5, linewidth=0.8, marker=".", markersize=3)
         lines += ax.plot(at, mean, color=colour, linestyle=dashes)
     if len(phases) > 1:
-        style.legend_below(ax.figure, lines, [f"loss in phase {phase}" for phase in phases])
+        style.legend_below(
+            ax.figure, lines, [style.plain(f"loss in phase {phase}") for phase in phases]
+        )
     if window > 1:
         ax.set_title(f"line: mean of {window} records")
     _mark_gaps(ax, at, values)

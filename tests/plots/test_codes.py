@@ -106,7 +106,7 @@ def test_class_names_are_by_id_and_not_by_order(rng):
         rng.normal(size=(4, 2)), [3, 1, 1, 3], class_names=["a", "b", "c", "$d$"]
     )
     draw(figure)
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", "$d$"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["b", r"\$d\$"]
     colours = [tuple(each.get_facecolor()[0][:3]) for each in figure.axes[0].collections]
     assert len(set(colours)) == 2
 

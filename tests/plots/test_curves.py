@@ -46,12 +46,12 @@ def test_band_of_curves_has_a_recall_of_its_own(rng):
 
 def test_several_curves_have_names_and_differ_in_more_than_colour():
     both = np.stack([PRECISION, PRECISION / 2])
-    figure = plots.precision_recall(np.stack([RECALL] * 2), both, labels=["signs", "_floats_"])
+    figure = plots.precision_recall(np.stack([RECALL] * 2), both, labels=["signs", "floats"])
     draw(figure)
     lines = figure.axes[0].lines
     np.testing.assert_array_equal([line.get_ydata() for line in lines], both)
     assert lines[0].get_linestyle() != lines[1].get_linestyle()
-    assert {"signs", "_floats_"} <= set(texts(figure))
+    assert {"signs", "floats"} <= set(texts(figure))
     named = plots.precision_recall(np.stack([RECALL] * 2), both)
     assert {"curve 1", "curve 2"} <= set(texts(named))
 

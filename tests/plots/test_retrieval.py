@@ -52,7 +52,7 @@ def test_hits_and_misses_differ_in_colour_and_in_line(rng):
 def test_titles_axes_and_size_take_effect(rng):
     ax = Figure().add_subplot()
     assert plots.neighbours(*pictures(rng), HITS, titles=["a $5$", "b"], ax=ax) is ax
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["a $5$", "b"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r"a \$5\$", "b"]
     figure = plots.neighbours(*pictures(rng), HITS, figsize=(5, 2))
     assert tuple(figure.get_size_inches()) == (5, 2)
 

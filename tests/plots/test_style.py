@@ -4,12 +4,31 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.axis import Tick
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.spines import Spine
+from matplotlib.text import Text
 
 from quantjax import plots
 from quantjax.plots import style
 from tests.plots.drawing import draw
 
+EVERY_PLOT = {
+    "class_confusion": lambda: plots.class_confusion([[0.5, 0.5], [0.0, 1.0]]),
+    "codebook_usage": lambda: plots.codebook_usage([[1, 0], [2, 3]]),
+    "distances": lambda: plots.distances([1, 2], [2, 3]),
+    "embedding": lambda: plots.embedding([[1.0, 2, 3], [4, 6, 5]], [0, 1], decoded=np.ones((2, 3))),
+    "history": lambda: plots.history(RECORDS, yscale="log"),
+    "losses": lambda: plots.losses({"square": lambda x: x**2}, [0.0, 1.0]),
+    "neighbours": lambda: plots.neighbours(
+        np.zeros((1, 2, 2, 1)), np.zeros((1, 1, 2, 2, 1)), np.ones((1, 1), bool)
+    ),
+    "precision_at": lambda: plots.precision_at(
+        [1, 50], [1, 0.5], low=[0, 0], high=[1, 1], chance=0.1
+    ),
+    "precision_recall": lambda: plots.precision_recall([0, 1], [1, 0], worst=[0, 0], best=[1, 1]),
+    "voronoi": lambda: plots.voronoi([[0, 0], [1, 1]], temperatures=(1.0,)),
+}
 RECORDS = [{"step": step, "loss": 1.0 / step, "phase": "joint"} for step in range(1, 9)]
 
 
@@ -25,11 +44,19 @@ def test_ink_is_read_on_light_and_dark_pages(page):
     assert (high + 0.05) / (low + 0.05) > 4
 
 
-def test_text_and_axes_have_one_grey_and_the_background_none():
-    svg = draw(plots.history(RECORDS)).lower()
-    assert style.INK in svg
-    for colour in ("#000000", "#ffffff", "black", "white"):
-        assert colour not in svg
+@pytest.mark.parametrize("name", plots.__all__)
+def test_text_and_axes_have_one_grey_and_the_background_none(name):
+    figure = EVERY_PLOT[name]()
+    draw(figure)
+    on_cells = set(figure.axes[0].texts) if name == "class_confusion" else set()
+    for text in set(figure.findobj(Text)) - on_cells:
+        assert not text.get_text() or to_hex(text.get_color()) == style.INK, text
+    for spine in figure.findobj(Spine):
+        assert to_hex(spine.get_edgecolor()) == style.INK
+    for tick in figure.findobj(Tick):
+        assert {to_hex(line.get_color()) for line in (tick.tick1line, tick.gridline)} == {style.INK}
+    for patch in (figure.patch, *(ax.patch for ax in figure.axes)):
+        assert patch.get_facecolor()[3] == 0
 
 
 def test_the_users_settings_do_not_reach_the_plot():

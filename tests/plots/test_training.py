@@ -68,6 +68,10 @@ def test_each_phase_has_a_line_and_no_mean_goes_across():
     np.testing.assert_array_equal(figure.axes[0].lines[-1].get_xdata(), [35, 35])
 
 
+def test_a_name_with_dollars_is_no_formula():
+    draw(plots.history(run([1.0, 2.0], ["$^$", "b"], **{"$_$": [1.0, 2.0]})))
+
+
 def test_phases_that_take_turns_all_the_time_get_no_lines():
     few = plots.history(run([1.0] * 12, ["a", "b"] * 6))
     many = plots.history(run([1.0] * 40, ["a", "b"] * 20))
@@ -108,6 +112,7 @@ def test_yscale_and_figsize_take_effect():
     figure = plots.history(run([1.0, 100.0]), yscale="log", figsize=(3.0, 5.0))
     draw(figure)
     assert figure.axes[0].get_yscale() == "log"
+    assert all(label.get_parse_math() for label in figure.axes[0].get_yticklabels())
     assert tuple(figure.get_size_inches()) == (3.0, 5.0)
 
 
