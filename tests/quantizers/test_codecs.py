@@ -329,3 +329,9 @@ def test_binary_codec_refuses_other_widths():
         ValueError, match=r"codes must be uint8 of shape \[N, 1\], got uint8 \(20, 2"
     ):
         codec.distances(X, jnp.zeros((ROWS, 2), jnp.uint8))
+
+
+def test_a_codec_is_shown_by_its_shapes(rng):
+    codec = ProductCodec(jnp.asarray(rng.normal(size=(4, 256, 3)), jnp.float32), metric="ip")
+    assert repr(codec) == "<ProductCodec of 32 bits: codebooks [4, 256, 3], metric 'ip'>"
+    assert repr(FloatCodec(3)) == "<FloatCodec of 96 bits: dim 3, metric 'l2'>"

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from quantjax import cli, data, evaluate, methods, models, report
 from quantjax.report import figures, pages
@@ -179,6 +180,35 @@ def test_a_run_that_measured_nothing_is_reported(tmp_path, monkeypatch):
     assert reason in found["precision-recall"]
     assert "<svg" in found["projection"]
     assert "Nothing was measured." in (tmp_path / "run" / report.PAGE).read_text()
+
+
+def test_a_source_without_classes_is_reported(tmp_path):
+    columns = {k: v for k, v in toy.splits().source.columns.items() if k != "label"}
+    made = toy.experiment(toy.deepquan(), num_epochs=1, preprocess=lambda batch: batch)
+    made = made._replace(splits=toy.splits()._replace(source=data.from_arrays(**columns)))
+    found = sections(report.write(runs.finished(tmp_path / "run", made)).read_text())
+    assert "has a label" in found["precision-recall"]
+    assert "<svg" in found["usage"]
+    assert "<svg" in found["projection"]
+
+
+def test_a_thousand_classes_are_a_picture_and_a_cut_table(run, rng):
+    kept = report.read(run)
+    names = [f"class {i}" for i in range(1000)]
+    arrays = {
+        **kept.arrays,
+        "confusion/share": rng.random((1000, 1000), np.float32) / 1000,
+        "per_class/value": rng.random(1000),
+        "per_class/queries": np.ones(1000, np.int64),
+    }
+    metadata = {"about": json.dumps({"classes": names}), "missing": "{}"}
+    save_file(arrays, run / report.KEPT, metadata)
+    page = report.write(run).read_text()
+    found = sections(page)
+    assert "<svg" in found["confusion"]
+    assert "The 15 worst and the 15 best of 1,000 classes." in found["per-class"]
+    assert found["per-class"].count("<tr>") == 31
+    assert len(page) < 5e6
 
 
 def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
