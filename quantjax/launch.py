@@ -216,42 +216,18 @@ def run(
             )
         if result.signal is not None:  # which `fit` has said
             return _code(result.signal)
-        console.say("evaluating")
-        retrieval = evaluate.evaluate_method(
-            experiment.method,
-            result.state.params,
-            result.state.state,
-            experiment.splits,
-            preprocess=experiment.preprocess,
-            mesh=mesh,
-            name=title,
+        failed = _measure(
+            experiment,
+            result.state,
+            workdir,
+            baselines,
+            title=title,
             audited=audited,
+            mesh=mesh,
+            began=began,
+            draw_report=draw_report,
+            debug=debug,
         )
-        for line in retrieval.unmeasured:
-            console.say(line)
-        if processes.is_first():  # ahead of the baselines, which may need more memory than there is
-            index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
-        same = {
-            "experiment": experiment.name,
-            "protocol": experiment.splits.name,
-            "split": experiment.splits.digest,
-            "seed": experiment.seed,
-            "audit": audited._asdict(),
-        }
-        results = [*retrieval.results]
-        if processes.is_first():  # likewise: hours of training hang on no baseline
-            evaluate.write_results(workdir, results, same)
-        measured, failed = _measure(baselines(experiment, mesh, result.state), debug=debug)
-        results += measured
-        if processes.is_first():
-            evaluate.write_results(workdir, results, same)
-        # Nobody leaves, and waits for minutes at most, while one measures.
-        failed = processes.all_agree(failed)
-        console.table(results)
-        if draw_report and processes.is_first():
-            facts = {"seconds": round(time.perf_counter() - began, 1)}
-            _draw_report(workdir, experiment, result.state, retrieval, facts, debug=debug)
-        console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return BASELINE_FAILED if failed else 0
 
 
@@ -267,7 +243,50 @@ def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
         console.say(f"no report: {type(error).__name__}: {reason}")
 
 
-def _measure(baselines, *, debug):
+def _measure(
+    experiment, trained, workdir, baselines, *, title, audited, mesh, began, draw_report, debug
+):
+    """Leaves codes, results and the report in the workdir; returns whether a baseline failed."""
+    console.say("evaluating")
+    retrieval = evaluate.evaluate_method(
+        experiment.method,
+        trained.params,
+        trained.state,
+        experiment.splits,
+        preprocess=experiment.preprocess,
+        mesh=mesh,
+        name=title,
+        audited=audited,
+    )
+    for line in retrieval.unmeasured:
+        console.say(line)
+    if processes.is_first():  # ahead of the baselines, which may need more memory than there is
+        index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
+    same = {
+        "experiment": experiment.name,
+        "protocol": experiment.splits.name,
+        "split": experiment.splits.digest,
+        "seed": experiment.seed,
+        "audit": audited._asdict(),
+    }
+    results = [*retrieval.results]
+    if processes.is_first():  # likewise: hours of training hang on no baseline
+        evaluate.write_results(workdir, results, same)
+    measured, failed = _baselines(baselines(experiment, mesh, trained), debug=debug)
+    results += measured
+    if processes.is_first():
+        evaluate.write_results(workdir, results, same)
+    # Nobody leaves, and waits for minutes at most, while one measures.
+    failed = processes.all_agree(failed)
+    console.table(results)
+    if draw_report and processes.is_first():
+        facts = {"seconds": round(time.perf_counter() - began, 1)}
+        _draw_report(workdir, experiment, trained, retrieval, facts, debug=debug)
+    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
+    return failed
+
+
+def _baselines(baselines, *, debug):
     """Measures baselines; returns their results, and how many failed."""
     found = []
     for name, measure in baselines.items():

@@ -1,6 +1,7 @@
 """Figures of a report as parts of its page: SVG for plots, pictures for queries."""
 
 import base64
+import functools
 import io
 import json
 import re
@@ -34,6 +35,23 @@ class Figure(NamedTuple):
     missing: str | None = None
 
 
+class _Run(NamedTuple):
+    """What the figures of a run are drawn from."""
+
+    arrays: dict[str, np.ndarray]
+    classes: list[str]
+    history: list[dict[str, Any]]
+
+    def part(self, name):
+        """Returns the arrays whose names begin with a figure's."""
+        prefix = f"{name}/"
+        return {
+            key.removeprefix(prefix): value
+            for key, value in self.arrays.items()
+            if key.startswith(prefix)
+        }
+
+
 def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
     """Yields the figures of one run, in the page's order.
 
@@ -41,82 +59,88 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
       kept: From `kept.read`.
       history: Records of metrics.jsonl.
     """
-    arrays = kept.arrays
-    names = kept.about.get("classes") or None
+    run = _Run(kept.arrays, kept.about.get("classes") or [], history)
+    number = int(np.sum(kept.arrays.get("curves/queries", 0)))
+    missing = {**kept.missing}
+    if not history:
+        missing["training"] = "metrics.jsonl holds no record"
+    for name, (draw, source, title, words) in _OF_RUN.items():
+        words = words.format(queries=f"{number:,}")
+        yield _drawn(name, title, words, functools.partial(draw, run), missing.get(source))
 
-    def several(prefix):
-        return {
-            key.removeprefix(f"{prefix}/"): value
-            for key, value in arrays.items()
-            if key.startswith(f"{prefix}/")
-        }
 
-    def training(plots):
-        return plots.history(history)
+def _training(run, plots):
+    return plots.history(run.history)
 
-    def precision_recall(plots):
-        bounds = {name: _bound(several("curves"), name) for name in ("worst", "best")}
-        return plots.precision_recall(*_recall_precision(several("curves"), "value"), **bounds)
 
-    def precision_at(plots):
-        curves = several("curves")
-        return plots.precision_at(
-            curves["cuts"],
-            curves["precision_value"],
-            low=curves["precision_low"],
-            high=curves["precision_high"],
-            chance=float(curves["precision_chance"][0]),
-            band="95 % interval",
-        )
+def _precision_recall(run, plots):
+    curves = run.part("curves")
+    bounds = {name: _bound(curves, name) for name in ("worst", "best")}
+    return plots.precision_recall(*_recall_precision(curves, "value"), **bounds)
 
-    def distances(plots):
-        return plots.distances(arrays["distances/similar"], arrays["distances/dissimilar"])
 
-    def usage(plots):
-        return plots.codebook_usage(arrays["usage/counts"])
+def _precision_at(run, plots):
+    curves = run.part("curves")
+    return plots.precision_at(
+        curves["cuts"],
+        curves["precision_value"],
+        low=curves["precision_low"],
+        high=curves["precision_high"],
+        chance=float(curves["precision_chance"][0]),
+        band="95 % interval",
+    )
 
-    def projection(plots):
-        shown = several("projection")
-        chosen = names if names and len(names) > shown["labels"].max() else None
-        decoded = shown.get("decoded")
-        return plots.embedding(shown["x"], shown["labels"], decoded=decoded, class_names=chosen)
 
-    def confusion(plots):
-        share = arrays["confusion/share"]
-        return plots.class_confusion(share, names if names and len(names) == len(share) else None)
+def _distances(run, plots):
+    return plots.distances(**run.part("distances"))
 
-    number = int(np.sum(arrays.get("curves/queries", 0)))
-    of_queries = f"Measured on {number:,} queries, evenly spread."
-    yield _drawn(
-        "training", "Training", "Loss, and what was measured after epochs: validation mAP and how "
-        "evenly codewords or bits are used.", training,
-        None if history else "metrics.jsonl holds no record",
-    )  # fmt: skip
-    yield _drawn(
-        "precision-recall", "Precision and recall", f"The band is what the order of ties decides. "
-        f"{of_queries}", precision_recall, kept.missing.get("curves"),
-    )  # fmt: skip
-    yield _drawn(
-        "precision-at", "Precision among the nearest", f"With its 95 % interval. {of_queries}",
-        precision_at, kept.missing.get("curves"),
-    )  # fmt: skip
-    yield _drawn(
-        "distances", "Distances of pairs", "Of queries to items that share a class with them, and "
-        "to items that share none.", distances, kept.missing.get("distances"),
-    )  # fmt: skip
-    yield _drawn(
-        "usage", "Use of the codebooks", "How often each codeword, or each value of a bit, occurs "
-        "in the database.", usage, kept.missing.get("usage"),
-    )  # fmt: skip
-    yield _drawn(
-        "projection", "Embeddings and their codes", "Two principal components of a sample of the "
-        "database, and what its codes decode to in the same plane.", projection,
-        kept.missing.get("projection"),
-    )  # fmt: skip
-    yield _drawn(
-        "confusion", "Classes that are mixed up", "Share of each class among the 10 nearest items "
-        "of the queries of a class.", confusion, kept.missing.get("confusion"),
-    )  # fmt: skip
+
+def _usage(run, plots):
+    return plots.codebook_usage(**run.part("usage"))
+
+
+def _projection(run, plots):
+    shown = run.part("projection")
+    names = run.classes if len(run.classes) > shown["labels"].max() else None
+    return plots.embedding(**shown, class_names=names)
+
+
+def _confusion(run, plots):
+    share = run.arrays["confusion/share"]
+    return plots.class_confusion(share, run.classes if len(run.classes) == len(share) else None)
+
+
+_OF_RUN: dict[str, tuple[Callable[..., Any], str, str, str]] = {
+    "training": (
+        _training, "training", "Training", "Loss, and what was measured after epochs: validation "
+        "mAP and how evenly codewords or bits are used.",
+    ),
+    "precision-recall": (
+        _precision_recall, "curves", "Precision and recall", "The band is what the order of ties "
+        "decides. Measured on {queries} queries, evenly spread.",
+    ),
+    "precision-at": (
+        _precision_at, "curves", "Precision among the nearest", "With its 95 % interval. Measured "
+        "on {queries} queries, evenly spread.",
+    ),
+    "distances": (
+        _distances, "distances", "Distances of pairs", "Of queries to items that share a class "
+        "with them, and to items that share none.",
+    ),
+    "usage": (
+        _usage, "usage", "Use of the codebooks", "How often each codeword, or each value of a bit, "
+        "occurs in the database.",
+    ),
+    "projection": (
+        _projection, "projection", "Embeddings and their codes", "Two principal components of a "
+        "sample of the database, and what its codes decode to in the same plane.",
+    ),
+    "confusion": (
+        _confusion, "confusion", "Classes that are mixed up", "Share of each class among the 10 "
+        "nearest items of the queries of a class.",
+    ),
+}  # fmt: skip
+"""Of each figure: how it is drawn, the arrays that it needs, title and words."""
 
 
 def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]) -> list[Figure]:
