@@ -1,4 +1,4 @@
-"""The notebooks: short cells, small clean outputs, and a run from a cold kernel without an error."""
+"""The notebooks: short cells, small clean outputs, and a run from a cold kernel."""
 
 import os
 import pathlib
