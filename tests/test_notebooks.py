@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+import sys
 
 import nbclient
 import nbformat
@@ -82,6 +83,9 @@ def test_a_notebook_names_no_folder_of_one_machine(path):
 def test_a_notebook_runs_from_a_cold_kernel(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    environment["PATH"] = os.pathsep.join(
+        [str(pathlib.Path(sys.executable).parent), os.environ["PATH"]]
+    )
     environment.pop("QUANTJAX_DATA", None)
     client = nbclient.NotebookClient(
         notebook,
