@@ -116,7 +116,9 @@ def _split(name):
 
 
 def _verdicts(results):
-    lines = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
+    """Returns the table of hypotheses, or nothing where results are of other experiments alone."""
+    head = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
+    lines = []
     for each in hypotheses.HYPOTHESES:
         try:
             values = hypotheses.values_of(results, each.arms)
@@ -124,7 +126,9 @@ def _verdicts(results):
         except (FileNotFoundError, KeyError, ValueError):
             found, verdict = "", "not run"
         lines.append(f"| {each.claim} | {found} | {verdict} |")
-    return "\n".join(lines) + "\n"
+    if all(line.endswith("| not run |") for line in lines):
+        return ""
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def _main_table(title, data, files):

@@ -286,5 +286,7 @@ def _named(record):
 
 
 def _console():
-    console = Console(quiet=_silent)
-    return console if console.is_terminal else Console(width=_WIDE, quiet=_silent)
+    # FORCE_COLOR, which notebooks set, lets rich take a pipe for a terminal of 80 columns.
+    if sys.stdout.isatty():
+        return Console(quiet=_silent)
+    return Console(force_terminal=False, width=_WIDE, quiet=_silent)

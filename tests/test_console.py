@@ -56,3 +56,13 @@ def test_what_is_counted_has_a_bar(terminal):
         for done in (1, 3):
             report(done, 3)
     assert "3/3" in terminal().splitlines()[-1]
+
+
+def test_a_pipe_gets_plain_lines_even_where_colour_is_forced(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    with console.progress(toy.experiment(toy.dqn(), num_epochs=3)) as report:
+        report({"step": 12, "epoch": 2, "loss": 0.5, "steps_per_second": 1.0})
+    console.say("word " * 30)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["step 12/12  epoch 3/3  loss 0.5000  1.0 steps/s", "word " * 30]

@@ -121,6 +121,7 @@ def test_a_fifth_method_runs_through_the_ledger(centred_file, tmp_path, capsys):
     table = capsys.readouterr().out
     assert f"| centred toy | {values['codes']:.3f} |" in table
     assert "| centred toy: short |" in table
+    assert "hypothesis" not in table  # those are of other experiments
     experiment = train.open_run(next((tmp_path / "runs").glob("centred_toy-*")), centred_toy())
     assert experiment.config == {"seed": 0, "bits": 16, "num_epochs": 12}
 

@@ -234,6 +234,12 @@ class Comparison(NamedTuple):
     p_value: float
     num_queries: int
 
+    def __repr__(self) -> str:
+        return (
+            f"<Comparison of {self.num_queries:,} queries: difference {self.difference:+.3f} "
+            f"({self.low:+.3f} to {self.high:+.3f}), p {self.p_value:.2g}; {self.metric}>"
+        )
+
 
 def compare(
     a: Results,

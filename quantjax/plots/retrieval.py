@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from quantjax.errors import InputError
@@ -164,16 +165,22 @@ def distances(
         ylabel="share of pairs",
         title=f"overlap: {np.minimum(*shares).sum():.1%}",
     )
+    if _whole(np.concatenate([similar, dissimilar])):
+        drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn.set_ylim(bottom=0)
     numbers = (f"{len(similar):,} similar pairs", f"{len(dissimilar):,} dissimilar pairs")
     style.legend(result, list(zip(handles, numbers, strict=True)))
     return result
 
 
+def _whole(values):
+    return bool((values == np.round(values)).all())
+
+
 def _bins(values, most):
     """Returns the edges of bins; those of whole numbers lie half between two numbers."""
     low, high = values.min(), values.max()
-    if (values == np.round(values)).all():
+    if _whole(values):
         width = max(1, np.ceil((high - low + 1) / most))
         return low - 0.5 + width * np.arange(np.ceil((high - low + 1) / width) + 1)
     if low == high:

@@ -50,6 +50,8 @@ def test_the_comparison_is_of_query_against_query(rng):
     back = evaluate.compare(with_values(base, values), better)
     assert (back.difference, back.low, back.high) == (-found.difference, -found.high, -found.low)
     assert back.p_value == found.p_value
+    shown = f"<Comparison of {Q} queries: difference +0.010 (+0.010 to +0.010), p 0.0001; "
+    assert repr(found) == f"{shown}{base.metric}>"
     same = evaluate.compare(base, base)
     assert same == (base.metric, 0, 0, 0, 1, Q)
     with pytest.raises(ValueError, match="num_resamples must be 1 or more, got 0"):

@@ -98,6 +98,12 @@ def test_whole_distances_lie_in_the_middle_of_their_bins():
     )
 
 
+def test_whole_distances_have_whole_ticks():
+    whole, real = (plots.distances([0, most], [most / 2, most]) for most in (16, 17))
+    assert all(tick == round(tick) for tick in whole.axes[0].get_xticks())
+    assert any(tick != round(tick) for tick in real.axes[0].get_xticks())
+
+
 def test_many_whole_distances_share_bins_of_equal_numbers():
     figure = plots.distances(np.arange(100), np.arange(50, 200), num_bins=20)
     edges = filled(figure)[0][1]
