@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from quantjax.errors import InputError
@@ -118,8 +119,14 @@ def voronoi(
     low, high = _window(np.concatenate([codewords, x, target[None]]))
     columns = min(len(temperatures), _PER_ROW)
     rows = -(-len(temperatures) // columns)
-    figure = style.new_figure(figsize, rows * (style.WIDTH / max(columns, 2) + 0.3))
+    # The layout would cut off titles and names of axes that are higher than what panels leave.
+    steepness = min((high - low)[1] / (high - low)[0], 1.25)
+    row_height = steepness * style.WIDTH / max(columns, 2) + 0.9
+    figure = style.new_figure(figsize, rows * row_height)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    # A number of ticks that follows the panel's size could change it again, after the layout.
+    panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
+    panels[0, 0].yaxis.set_major_locator(MaxNLocator(4))
     edges = cell_edges(codewords, low, high)
     for ax, temperature in zip(panels.flat, temperatures, strict=False):
         ax.add_collection(LineCollection([*edges], colors=style.INK, linewidths=0.8))

@@ -15,9 +15,11 @@ from collections.abc import Sequence
 import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backend_bases import RendererBase
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 INK = "#767676"  # 4.5 to 1 on white, 4.2 to 1 on #111111
 BLUE, ORANGE, GREEN, RED, PURPLE, SKY = PALETTE = (
@@ -124,6 +126,27 @@ def axes_for(
         return ax, ax
     figure = new_figure(figsize, height)
     return figure.add_subplot(), figure
+
+
+class _PlainLogFormatter(LogFormatter):
+    """Labels the ticks that matplotlib would label, with plain numbers."""
+
+    def __call__(self, x, pos=None):
+        return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Writes an axis of logarithmic scale with plain numbers.
+
+    matplotlib's own labels are mathtext, which `text.parse_math` would leave unread here.
+
+    Args:
+      axis: Such as `ax.yaxis`; one of another scale stays as it is.
+    """
+    if axis.get_scale() == "log":
+        axis.set_major_formatter(_PlainLogFormatter())
+        # The same conditions as matplotlib's: numbers between decades where there are few decades.
+        axis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.4)))
 
 
 def say(ax: Axes, words: str) -> None:

@@ -60,6 +60,7 @@ def history(
     figure, first, panels = _panels(len(names) + 1, figsize)
     _draw_loss(first, steps, window or max(1, len(steps) // 25))
     first.set(ylabel="loss", yscale=yscale)
+    style.plain_numbers(first.yaxis)
     _draw_values(panels[0], epochs, "validation", validation_name, "no validation\nwas measured")
     for ax, name in zip(panels[1:], names, strict=True):
         found = epochs if any(name in record for record in epochs) else steps

@@ -133,6 +133,20 @@ def test_two_equal_codewords_and_many_panels_are_drawn():
     assert "temperature 0.4\ngradient ≤ 0" in texts(figure)
 
 
+@pytest.mark.parametrize("spans", [(3, 3), (9, 2), (2, 9), (4, 3.9)])
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_no_text_is_cut_off(spans, number):
+    codewords = np.array([[-1, -1], [1, 1], [-1, 1], [0, 0]]) * spans
+    figure = plots.voronoi(codewords, temperatures=range(1, number + 1))
+    draw(figure)
+    width, height = figure.get_size_inches()
+    box = figure.get_tightbbox()
+    assert box.x0 >= 0
+    assert box.y0 >= 0
+    assert box.x1 <= width
+    assert box.y1 <= height
+
+
 @pytest.mark.parametrize(
     ("codewords", "options", "message"),
     [

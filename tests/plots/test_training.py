@@ -116,6 +116,15 @@ def test_yscale_and_figsize_take_effect():
     assert tuple(figure.get_size_inches()) == (3.0, 5.0)
 
 
+@pytest.mark.parametrize(("low", "high", "due"), [(0.05, 200, "0.1"), (1.5, 4.5, "3")])
+def test_a_logarithmic_axis_has_plain_numbers(low, high, due):
+    figure = plots.history(run([low, high]), yscale="log")
+    draw(figure)
+    labels = [label.get_text() for label in figure.axes[0].yaxis.get_ticklabels(which="both")]
+    assert due in labels
+    assert not any("$" in label for label in labels)
+
+
 @pytest.mark.parametrize(
     ("records", "options", "message"),
     [
