@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import feature_codes
-from quantjax import console, embedding, evaluate, processes, train
+from quantjax import console, evaluate, processes, train
 from quantjax.data import class_counts
 
 _MOST_BYTES = 2 * 2**30  # of pixels as float32: three and a half times as much is held for a while
@@ -110,8 +110,8 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
         splits,
         "untrained network",
         method.codec(fitted.params, fitted.state),
-        _embedded(experiment, mesh, fitted, method.embed_query, splits.query),
-        _embedded(experiment, mesh, fitted, method.embed, splits.database),
+        train.embed(experiment, fitted, splits.query, queries=True, mesh=mesh),
+        train.embed(experiment, fitted, splits.database, mesh=mesh),
     )
 
 
@@ -128,15 +128,10 @@ def class_id_code(
     Returns:
       One result; see `feature_codes.class_id_code`.
     """
-    method, splits = experiment.method, experiment.splits
-    sides = {
-        "train": (method.embed, splits.train),
-        "query": (method.embed_query, splits.query),
-        "database": (method.embed, splits.database),
-    }
+    splits = experiment.splits
     x = {
-        name: _embedded(experiment, mesh, trained, side, rows)
-        for name, (side, rows) in sides.items()
+        name: train.embed(experiment, trained, getattr(splits, name), queries=queries, mesh=mesh)
+        for name, queries in (("train", False), ("query", True), ("database", False))
     }
     return feature_codes.class_id_code(splits, x)
 
@@ -148,15 +143,3 @@ def _pixel_bytes(splits):
     pixels = batch["image"].size
     rows = len(splits.train) + len(splits.query) + len(splits.database)
     return rows * pixels * np.dtype(np.float32).itemsize
-
-
-def _embedded(experiment, mesh, state, side, rows):
-    return embedding.embed(
-        side,
-        state.params,
-        state.state,
-        experiment.splits.source,
-        rows,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-    )

@@ -10,13 +10,13 @@ the two of the lowest average precision. Misses are thus shown far more often th
 
 import argparse
 import pathlib
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments import dqn_mnist
-from quantjax import embedding, evaluate, labels, metrics, parallel, plots, train
+from quantjax import evaluate, labels, metrics, plots, train
 
 _OUT = pathlib.Path("docs/pictures/neighbours.png")
 _DPI = 200
@@ -39,7 +39,7 @@ def neighbours(
     *,
     num_neighbours: int = 11,
     figsize: tuple[float, float] = (7.0, 2.5),
-) -> Figure:
+) -> Any:
     """Draws four queries of a trained experiment with the images nearest to them.
 
     Args:
@@ -88,22 +88,10 @@ def choose(precisions: np.ndarray, *, num_spread: int = 2, num_worst: int = 2) -
 
 def _distances(experiment, state):
     """Returns asymmetric distances of all queries to the codes of the database, [Q, N]."""
-    splits, method = experiment.splits, experiment.method
-
-    def embedded(side, rows):
-        return embedding.embed(
-            side,
-            state.params,
-            state.state,
-            splits.source,
-            rows,
-            preprocess=experiment.preprocess,
-            mesh=parallel.data_mesh(),
-        )
-
-    codec = method.codec(state.params, state.state)
-    codes = evaluate.encode(codec, embedded(method.embed, splits.database))
-    queries = embedded(method.embed_query, splits.query)
+    splits = experiment.splits
+    codec = experiment.method.codec(state.params, state.state)
+    codes = evaluate.encode(codec, train.embed(experiment, state, splits.database))
+    queries = train.embed(experiment, state, splits.query, queries=True)
     return np.asarray(codec.distances(jnp.asarray(queries), jnp.asarray(codes)))
 
 

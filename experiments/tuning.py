@@ -92,13 +92,5 @@ def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDi
     except NonFiniteError as error:
         console.say(str(error))
         return 0.0
-    found = evaluate.evaluate_method(
-        experiment.method,
-        state.params,
-        state.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name="validation",
-    )
+    found = evaluate.evaluate_method(experiment, state, mesh=mesh, name="validation")
     return found.results[0].value

@@ -249,14 +249,7 @@ def _measure(
     """Leaves codes, results and the report in the workdir; returns whether a baseline failed."""
     console.say("evaluating")
     retrieval = evaluate.evaluate_method(
-        experiment.method,
-        trained.params,
-        trained.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name=title,
-        audited=audited,
+        experiment, trained, mesh=mesh, name=title, audited=audited
     )
     for line in retrieval.unmeasured:
         console.say(line)

@@ -12,7 +12,7 @@ import warnings
 import jax
 import numpy as np
 
-from quantjax import checkpoint, data, embedding, errors, folders, parallel, processes, train
+from quantjax import checkpoint, data, errors, folders, parallel, processes, train
 from tests import programs, toy
 
 
@@ -147,15 +147,7 @@ def read(folder):
         experiment._replace(splits=splits), workdir=folder, after_epoch=after_epoch
     ).state
     note("train")
-    embedding.embed(
-        experiment.method.embed,
-        state.params,
-        state.state,
-        source,
-        splits.query,
-        preprocess=experiment.preprocess,
-        mesh=parallel.data_mesh(),
-    )
+    train.embed(experiment._replace(splits=splits), state, splits.query)
     note("embed")
     return found
 

@@ -63,15 +63,7 @@ def trained():
 
 
 def measured(made, state):
-    return evaluate.evaluate_method(
-        made.method,
-        state.params,
-        state.state,
-        made.splits,
-        preprocess=made.preprocess,
-        mesh=mesh(),
-        name="dqn",
-    )
+    return evaluate.evaluate_method(made, state, mesh=mesh(), name="dqn")
 
 
 def test_dqn_trains_on_features_and_beats_those_features(trained):

@@ -24,15 +24,7 @@ def mesh():
 
 
 def mean_average_precision(experiment, train_state, mesh):
-    retrieval = evaluate.evaluate_method(
-        experiment.method,
-        train_state.params,
-        train_state.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name="toy",
-    )
+    retrieval = evaluate.evaluate_method(experiment, train_state, mesh=mesh, name="toy")
     return retrieval.results[0].value
 
 

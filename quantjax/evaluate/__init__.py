@@ -6,7 +6,7 @@ from quantjax.evaluate.bootstrap import (
     resampled_means,
 )
 from quantjax.evaluate.evaluation import encode, evaluate
-from quantjax.evaluate.external import evaluate_codes, evaluate_distances
+from quantjax.evaluate.external import evaluate_codes, evaluate_distances, evaluate_embeddings
 from quantjax.evaluate.files import read_results, write_results
 from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
 from quantjax.evaluate.method import (
@@ -35,6 +35,7 @@ __all__ = [
     "evaluate",
     "evaluate_codes",
     "evaluate_distances",
+    "evaluate_embeddings",
     "evaluate_method",
     "hamming_average_precision",
     "hamming_counts",

@@ -1,4 +1,4 @@
-"""Results for codes and distances from anywhere: packed bits, signs, FAISS codes, a matrix."""
+"""Results for embeddings, codes and distances from anywhere: packed bits, FAISS codes, a matrix."""
 
 import time
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from jax.sharding import Mesh
 from quantjax import metrics, processes
 from quantjax.errors import InputError
 from quantjax.evaluate import checks
-from quantjax.evaluate.evaluation import evaluate, summarize
+from quantjax.evaluate.evaluation import encode, evaluate, summarize
 from quantjax.evaluate.ranked import counts_of_distances
 from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
 from quantjax.finite import check_finite
-from quantjax.quantizers import BinaryCodec, Codec, binary
+from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, binary
 
 
 def evaluate_codes(
@@ -74,6 +74,56 @@ def evaluate_codes(
         database_labels,
         name=name,
         distance="hamming" if codec.metric == "hamming" else "sqd",
+        measures=measures,
+        mesh=mesh,
+        task=task,
+        leave_self_out=leave_self_out,
+    )
+
+
+def evaluate_embeddings(
+    queries: np.ndarray,
+    database: np.ndarray,
+    query_labels: np.ndarray,
+    database_labels: np.ndarray,
+    *,
+    metric: str = "cosine",
+    name: str = "embeddings",
+    measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
+    leave_self_out: bool = False,
+    mesh: Mesh | None = None,
+    task: str = "",
+) -> Results:
+    """Measures real embeddings, without any codes.
+
+    Args:
+      queries: Embeddings [Q, D].
+      database: Embeddings [N, D].
+      query_labels: Class ids [Q], or one-hot or multi-hot labels [Q, L].
+      database_labels: The same of the items; an item that shares a label is relevant.
+      metric: "cosine", "l2" or "ip", see `quantizers.FloatCodec`.
+      name: Name of the results.
+      measures: Measures from `metrics.measures`.
+      leave_self_out: For a set that searches itself, see `evaluate`.
+      mesh: Devices from `parallel.data_mesh`; the default device when None.
+      task: What identifies queries and items beyond their labels, see `evaluate`.
+
+    Returns:
+      The results, as `evaluate` gives them.
+
+    Raises:
+      ValueError: if shapes do not agree, or a number is NaN or infinite.
+    """
+    database = checks.as_embeddings("database", database)
+    codec = FloatCodec(database.shape[1], metric=metric)
+    return evaluate(
+        codec,
+        queries,
+        encode(codec, database, mesh=mesh),
+        query_labels,
+        database_labels,
+        name=name,
+        distance="float",
         measures=measures,
         mesh=mesh,
         task=task,

@@ -2,20 +2,18 @@
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import embedding, metrics, processes
-from quantjax.batch import Preprocess
+from quantjax import metrics, parallel, processes, train
 from quantjax.data.audit import Audit, audit
 from quantjax.data.class_counts import num_labels
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
-from quantjax.methods.base import Method
 from quantjax.quantizers import Codec, FloatCodec, product
 
 
@@ -67,14 +65,11 @@ class Retrieval(NamedTuple):
 
 
 def evaluate_method(
-    method: Method,
-    params: Any,
-    state: Any,
-    splits: Splits,
+    experiment: train.Experiment,
+    trained: train.TrainState,
     *,
-    preprocess: Preprocess,
-    mesh: Mesh,
-    name: str,
+    mesh: Mesh | None = None,
+    name: str | None = None,
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     audited: Audit | None = None,
 ) -> Retrieval:
@@ -84,14 +79,11 @@ def evaluate_method(
     result says what was not measured.
 
     Args:
-      method: What was trained, or not yet.
-      params: Its params.
-      state: Its state, with codebooks.
-      splits: Queries and database; validation queries, if any, get a result of their own.
-      preprocess: `batch -> batch` on device.
-      mesh: From `parallel.data_mesh`.
-      name: What is evaluated; "NAME float" is the unquantized embedding, "NAME validation" the
-        validation queries against the database without them.
+      experiment: What was trained, or not yet: its method, splits and preprocessing.
+      trained: A train state of it, with codebooks.
+      mesh: From `parallel.data_mesh`; all devices when None.
+      name: What is evaluated, the experiment's name when None; "NAME float" is the unquantized
+        embedding, "NAME validation" the validation queries against the database without them.
       measures: What to measure.
       audited: From `data.audit`, with whatever it was told to allow; None audits here.
 
@@ -101,32 +93,26 @@ def evaluate_method(
     Raises:
       ValueError: if the codebooks do not exist yet, or the audit refuses the split.
     """
+    splits, name = experiment.splits, experiment.name if name is None else name
+    mesh = parallel.data_mesh() if mesh is None else mesh
     audited = audit(splits) if audited is None else audited
     if audited.digest != splits.digest:
         raise InputError(
             f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
         )
-    codec = processes.on_host(method.codec(params, state))
-
-    def embedded(side, rows):
-        return embedding.embed(
-            side, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
-        )
-
-    database = embedded(method.embed, splits.database)
+    codec = processes.on_host(experiment.method.codec(trained.params, trained.state))
+    database = train.embed(experiment, trained, splits.database, mesh=mesh)
     codes = encode(codec, database, mesh=mesh)
     asks = ("query", "validation") if len(splits.validation) else ("query",)
     missing = {asked: unmeasured(splits, asked) for asked in asks}
-    labels = splits.source.labels
-
     results: list[Results] = []
     if missing["query"] is None:
-        queries = embedded(method.embed_query, splits.query)
+        queries = train.embed(experiment, trained, splits.query, queries=True, mesh=mesh)
         search = functools.partial(
             evaluate,
             queries=queries,
-            query_labels=labels[splits.query],
-            database_labels=labels[splits.database],
+            query_labels=splits.source.labels[splits.query],
+            database_labels=splits.source.labels[splits.database],
             measures=measures,
             mesh=mesh,
             task=task_of(splits),
@@ -141,17 +127,10 @@ def evaluate_method(
         held = None
         if splits.validation_searches is None:
             held = codes[np.isin(splits.database, splits.validation_database)]
+        validation = f"{name} validation"
         results.append(
             measure_validation(
-                method,
-                params,
-                state,
-                splits,
-                preprocess=preprocess,
-                mesh=mesh,
-                name=f"{name} validation",
-                measures=measures,
-                codes=held,
+                experiment, trained, mesh=mesh, name=validation, measures=measures, codes=held
             )
         )
     lines = tuple(line for line in missing.values() if line is not None)
@@ -159,13 +138,10 @@ def evaluate_method(
 
 
 def measure_validation(
-    method: Method,
-    params: Any,
-    state: Any,
-    splits: Splits,
+    experiment: train.Experiment,
+    trained: train.TrainState,
     *,
-    preprocess: Preprocess,
-    mesh: Mesh,
+    mesh: Mesh | None = None,
     name: str = "validation",
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     codes: np.ndarray | None = None,
@@ -173,12 +149,9 @@ def measure_validation(
     """Measures what validation queries find, by the asymmetric or the Hamming distance.
 
     Args:
-      method: What was trained, or still trains.
-      params: Its params.
-      state: Its state, with codebooks.
-      splits: Validation rows, and what they search.
-      preprocess: `batch -> batch` on device.
-      mesh: From `parallel.data_mesh`.
+      experiment: What was trained, or still trains.
+      trained: A train state of it, with codebooks.
+      mesh: From `parallel.data_mesh`; all devices when None.
       name: Of the result.
       measures: What to measure.
       codes: Of `splits.validation_database`, if they are there already.
@@ -187,21 +160,18 @@ def measure_validation(
       ValueError: if the codebooks do not exist yet, or validation rows or what they search have no
         labels.
     """
+    splits = experiment.splits
+    mesh = parallel.data_mesh() if mesh is None else mesh
     if (line := unmeasured(splits, "validation")) is not None:
         raise InputError(line)
-    codec = processes.on_host(method.codec(params, state))
-
-    def embedded(side, rows):
-        return embedding.embed(
-            side, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
-        )
-
+    codec = processes.on_host(experiment.method.codec(trained.params, trained.state))
     if codes is None:
-        codes = encode(codec, embedded(method.embed, splits.validation_database), mesh=mesh)
+        database = train.embed(experiment, trained, splits.validation_database, mesh=mesh)
+        codes = encode(codec, database, mesh=mesh)
     labels = splits.source.labels
     return evaluate(
         codec,
-        embedded(method.embed_query, splits.validation),
+        train.embed(experiment, trained, splits.validation, queries=True, mesh=mesh),
         codes,
         labels[splits.validation],
         labels[splits.validation_database],

@@ -1,18 +1,13 @@
 """What to look at while a method trains: how its codewords are used, and validation queries."""
 
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import embedding, parallel, processes, train
-from quantjax.batch import Preprocess
-from quantjax.data.protocols import Splits
+from quantjax import processes, train
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
 from quantjax.evaluate.method import measure_validation, unmeasured
-from quantjax.methods.base import Method
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
 from quantjax.quantizers.usage import perplexity
 
@@ -41,38 +36,25 @@ def watcher(
 
     def after_epoch(train_state, epoch):
         last = epoch + 1 == experiment.num_epochs
-        return watch(
-            experiment.method,
-            train_state.params,
-            train_state.state,
-            experiment.splits,
-            preprocess=experiment.preprocess,
-            mesh=parallel.data_mesh() if mesh is None else mesh,
-            validate=bool(every) and (last or (epoch + 1) % every == 0),
-        )
+        validate = bool(every) and (last or (epoch + 1) % every == 0)
+        return watch(experiment, train_state, mesh=mesh, validate=validate)
 
     return after_epoch
 
 
 def watch(
-    method: Method,
-    params: Any,
-    state: Any,
-    splits: Splits,
+    experiment: train.Experiment,
+    train_state: train.TrainState,
     *,
-    preprocess: Preprocess,
-    mesh: Mesh,
-    validate: bool,
+    mesh: Mesh | None = None,
+    validate: bool = True,
 ) -> dict[str, float]:
     """Measures a method that is still training.
 
     Args:
-      method: What trains.
-      params: Its params.
-      state: Its state.
-      splits: Training rows to code, and validation queries.
-      preprocess: `batch -> batch` on device.
-      mesh: From `parallel.data_mesh`.
+      experiment: What trains.
+      train_state: How far it is.
+      mesh: From `parallel.data_mesh`; all devices when None.
       validate: Whether to ask the validation queries, if there are any and they have labels.
 
     Returns:
@@ -80,20 +62,16 @@ def watch(
       codebooks) of some 2,048 training images, or "bit_entropy" (mean over the bits, from 0 to 1);
       "validation", mAP. Nothing while there is no codec yet.
     """
+    splits = experiment.splits
     try:
-        codec = processes.on_host(method.codec(params, state))
+        codec = processes.on_host(experiment.method.codec(train_state.params, train_state.state))
     except ValueError:  # before the first codebooks
         return {}
     rows = splits.train[np.unique(np.linspace(0, len(splits.train) - 1, _ROWS).astype(int))]
-    x = embedding.embed(
-        method.embed, params, state, splits.source, rows, preprocess=preprocess, mesh=mesh
-    )
+    x = train.embed(experiment, train_state, rows, mesh=mesh)
     found = usage_of(codec, encode(codec, x))
     if validate and len(splits.validation) and unmeasured(splits, "validation") is None:
-        measured = measure_validation(
-            method, params, state, splits, preprocess=preprocess, mesh=mesh
-        )
-        found["validation"] = measured.value
+        found["validation"] = measure_validation(experiment, train_state, mesh=mesh).value
     return found
 
 

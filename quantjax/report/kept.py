@@ -13,7 +13,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantjax import embedding, evaluate, parallel, train
+from quantjax import evaluate, parallel, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
@@ -51,8 +51,7 @@ class _Run(NamedTuple):
     """What is measured: a trained method and its codes."""
 
     experiment: train.Experiment
-    params: Any
-    state: Any
+    trained: train.TrainState
     retrieval: evaluate.Retrieval
     mesh: Any
 
@@ -79,8 +78,7 @@ def keep(
     """
     run = _Run(
         experiment=experiment,
-        params=_local(trained.params),
-        state=_local(trained.state),
+        trained=trained._replace(params=_local(trained.params), state=_local(trained.state)),
         retrieval=retrieval._replace(codec=_local(retrieval.codec)),
         mesh=parallel.data_mesh(jax.local_devices()[:1]),
     )
@@ -138,16 +136,7 @@ def _local(tree):
 
 
 def _embedded(run, rows, *, queries):
-    method, splits = run.experiment.method, run.experiment.splits
-    return embedding.embed(
-        method.embed_query if queries else method.embed,
-        run.params,
-        run.state,
-        splits.source,
-        rows,
-        preprocess=run.experiment.preprocess,
-        mesh=run.mesh,
-    )
+    return train.embed(run.experiment, run.trained, rows, queries=queries, mesh=run.mesh)
 
 
 def _spread(number, most):

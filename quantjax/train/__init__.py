@@ -9,6 +9,7 @@ from quantjax.train.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
     TrainState,
+    embed,
     initialize,
     left_out,
     make_prepare,
@@ -28,6 +29,7 @@ __all__ = [
     "about_run",
     "about_workdir",
     "claim",
+    "embed",
     "fit",
     "initialize",
     "keep_programs",

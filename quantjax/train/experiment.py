@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 
@@ -89,12 +90,12 @@ class TrainState(NamedTuple):
         return f"<TrainState at step {step()}, epoch {epoch()}: {sum(sizes):,} parameters>"
 
 
-def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
+def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
     """Builds the train state before the first step, replicated over the mesh.
 
     Args:
       experiment: What will be run.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `parallel.data_mesh`; all devices when None.
 
     Returns:
       The state of step 0.
@@ -108,7 +109,7 @@ def initialize(experiment: Experiment, mesh: Mesh) -> TrainState:
         experiment.preprocess,
         tuple(experiment.optimizers.items()),
         embedding.padded_length(len(rows)),
-        mesh,
+        parallel.data_mesh() if mesh is None else mesh,
     )
     return start(key(experiment.seed, "init"), source[rows[:2]])
 
@@ -151,6 +152,41 @@ def _prepare(augment, preprocess, seed):
         return prepared if columns_with_views(augmented) else first_view(prepared)
 
     return prepare
+
+
+def embed(
+    experiment: Experiment,
+    train_state: TrainState,
+    rows: np.ndarray,
+    *,
+    queries: bool = False,
+    mesh: Mesh | None = None,
+) -> np.ndarray:
+    """Embeds rows of the experiment's source, in batches on all devices.
+
+    Args:
+      experiment: Method, source and preprocessing.
+      train_state: Parameters, from `fit`, `restore` or `initialize`.
+      rows: Rows of `experiment.splits.source`, [N] int64.
+      queries: Whether the query side of the method embeds, and not the database side.
+      mesh: From `parallel.data_mesh`; all devices when None.
+
+    Returns:
+      Embeddings [N, D] on the host, in every process.
+
+    Raises:
+      ValueError: if there are no rows, or the devices' number is no power of two.
+    """
+    method = experiment.method
+    return embedding.embed(
+        method.embed_query if queries else method.embed,
+        train_state.params,
+        train_state.state,
+        experiment.splits.source,
+        rows,
+        preprocess=experiment.preprocess,
+        mesh=parallel.data_mesh() if mesh is None else mesh,
+    )
 
 
 def check_method(experiment: Experiment) -> None:

@@ -18,15 +18,7 @@ def trained():
         splits = toy.splits()._replace(source=wrap(toy.splits().source))
         experiment = toy.experiment(toy.dqn(), num_epochs=2, splits=splits)
         result = train.fit(experiment, mesh=mesh)
-        retrieval = evaluate.evaluate_method(
-            experiment.method,
-            result.state.params,
-            result.state.state,
-            splits,
-            preprocess=experiment.preprocess,
-            mesh=mesh,
-            name="toy",
-        )
+        retrieval = evaluate.evaluate_method(experiment, result.state, mesh=mesh, name="toy")
         found.append((result.state, retrieval))
     return found
 
@@ -52,15 +44,9 @@ def test_a_split_by_class_is_measured(trained):
     source = ClassIdSource(toy.splits().source)
     splits = data.unseen_classes(source, seen_share=0.5, validation_share=0, query_per_class=8)
     state, _ = trained[1]
-    retrieval = evaluate.evaluate_method(
-        toy.dqn(),
-        state.params,
-        state.state,
-        splits,
-        preprocess=toy.normalize,
-        mesh=parallel.data_mesh(jax.devices()[:1]),
-        name="toy",
-    )
+    experiment = toy.experiment(toy.dqn(), splits=splits)
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    retrieval = evaluate.evaluate_method(experiment, state, mesh=mesh, name="toy")
     assert retrieval.audit.absent_classes["database"] == retrieval.audit.absent_classes["query"]
     assert len(retrieval.audit.absent_classes["train"]) == 2
     assert retrieval.results[0].numbers[0].chance == pytest.approx(0.5, abs=0.05)

@@ -166,3 +166,21 @@ def test_equal_codes_leave_one_item_out_alone():
     np.testing.assert_allclose(
         results.per_query[results.metric], [0.75, 0.75, 1 / 3, 11 / 18], atol=1e-12
     )
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2", "ip"])
+def test_embeddings_are_measured_without_codes(metric, rng, labels):
+    x, y = rng.normal(size=(Q, 6)), rng.normal(size=(N, 6))
+    results = evaluate.evaluate_embeddings(x, y, *labels, metric=metric)
+    gaps = {
+        "l2": ((x[:, None] - y) ** 2).sum(axis=-1),
+        "ip": -x @ y.T,
+        "cosine": -x @ (y / np.linalg.norm(y, axis=1, keepdims=True)).T,
+    }
+    due = by_definition(np.float32(gaps[metric]), labels)
+    np.testing.assert_allclose(results.per_query[results.metric], due, atol=1e-6)
+    assert results.distance == "float"
+    own = x, x, labels[0], labels[0]
+    assert evaluate.evaluate_embeddings(*own, leave_self_out=True).metric.endswith("|self=out")
+    with pytest.raises(ValueError, match="database must be numbers, got NaN in row 3"):
+        evaluate.evaluate_embeddings(x, np.where(np.arange(N)[:, None] == 3, np.nan, y), *labels)

@@ -40,15 +40,8 @@ def trained():
 
 
 def retrieval(made, splits, state):
-    return evaluate.evaluate_method(
-        made.method,
-        state.params,
-        state.state,
-        splits,
-        preprocess=made.preprocess,
-        mesh=mesh(),
-        name="deepquan",
-    )
+    made = made._replace(splits=splits)
+    return evaluate.evaluate_method(made, state, mesh=mesh(), name="deepquan")
 
 
 def test_a_method_without_labels_trains_and_codes_what_has_none(trained):
@@ -64,15 +57,7 @@ def test_a_method_without_labels_trains_and_codes_what_has_none(trained):
         "nothing is measured: none of the 32 query rows has a label",
         "nothing is measured: none of the 16 validation rows has a label",
     )
-    watched = evaluate.watch(
-        trained.method,
-        bare.params,
-        bare.state,
-        without_labels(),
-        preprocess=trained.preprocess,
-        mesh=mesh(),
-        validate=True,
-    )
+    watched = evaluate.watch(trained._replace(splits=without_labels()), bare, mesh=mesh())
     assert set(watched) == {"codebook_perplexity", "dead_codewords"}
 
 
@@ -139,14 +124,7 @@ def test_a_source_of_one_class_cannot_be_measured():
 def test_validation_without_labels_is_refused_where_it_is_asked_for(trained):
     start = train.initialize(trained, mesh())
     with pytest.raises(ValueError, match="none of the 16 validation rows has a label"):
-        measure_validation(
-            trained.method,
-            start.params,
-            start.state,
-            splits("validation"),
-            preprocess=trained.preprocess,
-            mesh=mesh(),
-        )
+        measure_validation(trained._replace(splits=splits("validation")), start, mesh=mesh())
 
 
 def get_config():

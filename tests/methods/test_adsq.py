@@ -257,16 +257,8 @@ def test_either_network_answers_queries(mesh):
     state = train.fit(experiment, mesh=mesh).state
     values = {}
     for query in (first, second, both):
-        method = toy.adsq(query=query)
-        found = evaluate.evaluate_method(
-            method,
-            state.params,
-            state.state,
-            experiment.splits,
-            preprocess=experiment.preprocess,
-            mesh=mesh,
-            name="toy",
-        )
+        asked = experiment._replace(method=toy.adsq(query=query))
+        found = evaluate.evaluate_method(asked, state, mesh=mesh, name="toy")
         assert found.results[0].distance == "hamming"
         values[query.__name__] = found.results[0].value
     assert min(values.values()) > 0.8

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import embedding, parallel, train
+from quantjax import parallel, train
 from quantjax.methods.deepquan import by_rank, equal, flat_images, heat_kernel, weighted_triplets
 from tests import toy
 
@@ -20,15 +20,7 @@ def mesh():
 
 def spread(experiment, state, mesh):
     """Sum over dimensions of the embedding's variance."""
-    x = embedding.embed(
-        experiment.method.embed,
-        state.params,
-        state.state,
-        experiment.splits.source,
-        experiment.splits.train,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-    )
+    x = train.embed(experiment, state, experiment.splits.train, mesh=mesh)
     return float(np.sum(np.var(x, axis=0)))
 
 

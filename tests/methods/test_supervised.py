@@ -32,15 +32,7 @@ def measured(method, mesh, **changes):
     """Mean average precision after training, and the final state."""
     experiment = toy.experiment(method, **changes)
     state = train.fit(experiment, mesh=mesh).state
-    found = evaluate.evaluate_method(
-        method,
-        state.params,
-        state.state,
-        experiment.splits,
-        preprocess=experiment.preprocess,
-        mesh=mesh,
-        name="toy",
-    )
+    found = evaluate.evaluate_method(experiment, state, mesh=mesh, name="toy")
     return found.results[0].value, state
 
 

@@ -1,7 +1,7 @@
 """Workdirs of finished runs, small ones, as the launcher leaves them."""
 
 from experiments import dqn_mnist
-from quantjax import evaluate, index, launch, parallel, report, train
+from quantjax import evaluate, index, launch, report, train
 from tests import toy
 
 
@@ -9,15 +9,7 @@ def finished(workdir, made=None, **changes):
     """Trains a toy experiment, measures it and keeps all that its report shows."""
     made = toy.experiment(toy.dqn(), **{"num_epochs": 1, **changes}) if made is None else made
     result = train.fit(made, workdir=workdir, progress=False, log_every=1)
-    retrieval = evaluate.evaluate_method(
-        made.method,
-        result.state.params,
-        result.state.state,
-        made.splits,
-        preprocess=made.preprocess,
-        mesh=parallel.data_mesh(),
-        name="toy",
-    )
+    retrieval = evaluate.evaluate_method(made, result.state, name="toy")
     index.save(workdir, retrieval.codec, retrieval.codes, ids=made.splits.database)
     evaluate.write_results(workdir, retrieval.results, {"protocol": made.splits.name})
     report.keep(workdir, made, result.state, retrieval)
