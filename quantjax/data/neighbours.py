@@ -39,7 +39,7 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
     if not 1 <= num_neighbours < len(x):
         raise InputError(f"num_neighbours must be between 1 and {len(x) - 1}, got {num_neighbours}")
     check_finite("x", x)
-    x = x.astype(np.float64)
+    x = _near_the_origin(x.astype(np.float64))
     squares = np.sum(x * x, axis=1)
     rows = np.zeros((len(x), num_neighbours), np.int32)
     distances = np.zeros(rows.shape)
@@ -52,3 +52,16 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
         nearest = np.take_along_axis(squared, order, axis=1)
         distances[some] = np.sqrt(np.maximum(nearest, 0))
     return Neighbours(rows, distances)
+
+
+def _near_the_origin(x):
+    """Returns the rows less their mean, if they lie far from the origin for their spread.
+
+    There the squares of ||x||^2 - 2 <x, y> + ||y||^2 cancel, and take the digits with them.
+    """
+    mean = x.mean(axis=0)
+    spread = np.mean(np.sum(np.square(x - mean), axis=1))
+    return x - mean if np.sum(mean * mean) > _FAR * spread else x
+
+
+_FAR = 64.0  # squared offset over squared spread

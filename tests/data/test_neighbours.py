@@ -43,3 +43,12 @@ def test_rows_that_are_no_numbers_have_no_neighbours(value, rng):
     x[4, 1] = value
     with pytest.raises(ValueError, match=r"x must be numbers, got (NaN|inf) in row 4 \(1 of 6"):
         data.nearest_neighbours(x, num_neighbours=2)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e7])
+def test_neighbours_far_from_the_origin_keep_their_digits(offset, rng):
+    x = np.round(rng.normal(size=(60, 5)), 3) + offset
+    found = data.nearest_neighbours(x, num_neighbours=3)
+    gaps = np.linalg.norm(x[:, None] - x, axis=-1)
+    np.fill_diagonal(gaps, np.inf)
+    np.testing.assert_allclose(found.distances, np.sort(gaps, axis=1)[:, :3], atol=1e-6)
