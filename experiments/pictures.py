@@ -10,6 +10,7 @@ the two of the lowest average precision. Misses are thus shown far more often th
 
 import argparse
 import pathlib
+from typing import cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,13 +61,14 @@ def neighbours(
     queries = choose(precisions)
     found = np.argsort(distances[queries], axis=1, kind="stable")[:, :num_neighbours]
     images = splits.source[splits.database[found.ravel()]]["image"]
-    return plots.neighbours(
+    figure = plots.neighbours(
         splits.source[splits.query[queries]]["image"],
         images.reshape(*found.shape, *images.shape[1:]),
         np.take_along_axis(relevant[queries], found, axis=1),
         titles=[f"AP {precisions[query]:.2f}" for query in queries],
         figsize=figsize,
     )
+    return cast(Figure, figure)  # axes are returned only where axes are handed in
 
 
 def choose(precisions: np.ndarray, *, num_spread: int = 2, num_worst: int = 2) -> np.ndarray:
