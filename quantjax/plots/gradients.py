@@ -59,7 +59,7 @@ def losses(
     handles = []
     for number, function in enumerate(functions.values()):
         colour, dashes = style.look(number)
-        values, gradients = jax.vmap(jax.value_and_grad(function))(at)
+        values, gradients = jax.jit(jax.vmap(jax.value_and_grad(function)))(at)
         handles += left.plot(line, np.asarray(values), color=colour, linestyle=dashes)
         right.plot(line, np.asarray(gradients), color=colour, linestyle=dashes)
     for ax, title in ((left, "loss"), (right, "gradient")):
