@@ -2,17 +2,20 @@
 
 from quantjax.metrics import conventions, measures
 from quantjax.metrics.at_k import (
-    precision,
-    precision_from_counts,
-    recall,
-    recall_from_counts,
-)
-from quantjax.metrics.at_r import (
     average_precision_at_r,
     average_precision_at_r_from_counts,
+    hit_rate,
+    hit_rate_from_counts,
+    precision,
+    precision_from_counts,
     r_precision,
     r_precision_from_counts,
+    recall,
+    recall_from_counts,
+    reciprocal_rank,
+    reciprocal_rank_from_counts,
 )
+from quantjax.metrics.checks import metric_id
 from quantjax.metrics.conventions import (
     Convention,
     ConventionResult,
@@ -26,9 +29,14 @@ from quantjax.metrics.curves import (
     precision_within_radius,
     precision_within_radius_from_counts,
 )
-from quantjax.metrics.first import hit_rate, hit_rate_from_counts
-from quantjax.metrics.gain import acg, acg_from_counts, ndcg, ndcg_from_counts
-from quantjax.metrics.identifiers import metric_id
+from quantjax.metrics.graded import (
+    acg,
+    acg_from_counts,
+    ndcg,
+    ndcg_from_counts,
+    wap,
+    wap_from_counts,
+)
 from quantjax.metrics.measures import Measure
 from quantjax.metrics.ranking import (
     Bounds,
@@ -36,10 +44,8 @@ from quantjax.metrics.ranking import (
     average_precision_bounds,
     average_precision_from_counts,
     chance,
+    rerank,
 )
-from quantjax.metrics.reciprocal import reciprocal_rank, reciprocal_rank_from_counts
-from quantjax.metrics.reranking import rerank
-from quantjax.metrics.weighted import wap, wap_from_counts
 
 __all__ = [
     "BallPrecision",

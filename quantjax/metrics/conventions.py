@@ -12,13 +12,276 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics import cutoffs
-from quantjax.metrics.checks import check_distances
-from quantjax.metrics.harmonic import Array
-from quantjax.metrics.identifiers import check_choice, write_id
-from quantjax.metrics.left_out import bounds_of_mean, chance_of_a_hit
+from quantjax.metrics.checks import check_choice, check_distances, write_id
+from quantjax.metrics.levels import dense_ranks, levels_from_counts
+from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
-from quantjax.metrics.storage import count_levels, rank_as_stored, sum_precisions
+
+
+class Cut(NamedTuple):
+    """Where a ranking is cut.
+
+    Attributes:
+      ranks: Ranks that are looked at, at least 1.
+      name: What the metric id says.
+    """
+
+    ranks: int
+    name: str
+
+
+def as_slice(top_k: int | None, num_items: int) -> Cut:
+    """Cuts as `[:top_k]` does: None is no cut, -1 drops the item that is ranked last.
+
+    Args:
+      top_k: The caller's cut, and likewise below.
+      num_items: Items in the ranking, and likewise below.
+
+    Returns:
+      The cut, and likewise below.
+
+    Raises:
+      ValueError: if `top_k` is no integer or leaves no item.
+    """
+    if top_k is None:
+        return Cut(num_items, "all")
+    _check_whole(top_k)
+    ranks = len(range(num_items)[:top_k])
+    if ranks < 1:
+        raise InputError(f"top_k must leave at least one of {num_items} items, got {top_k}")
+    if top_k < 0:
+        return Cut(ranks, f"all{top_k}")
+    return Cut(ranks, f"{top_k}" if top_k <= num_items else f"all({top_k})")
+
+
+def within(top_k: int | None, num_items: int) -> Cut:
+    """Cuts at 1 to all items; for the rest the originals fail, or look at nothing.
+
+    Raises:
+      ValueError: for the rest.
+    """
+    if top_k is None:
+        raise InputError(f"top_k must be from 1 to {num_items}, the items in a ranking, got None")
+    _check_whole(top_k)
+    if not 1 <= top_k <= num_items:
+        raise InputError(
+            f"top_k must be from 1 to {num_items}, the items in a ranking, got {top_k}"
+        )
+    return Cut(int(top_k), f"{top_k}")
+
+
+def minus_one_is_all(top_k: int | None, num_items: int) -> Cut:
+    """Cuts as `within`, and not at all for -1."""
+    return Cut(num_items, "all") if top_k == -1 else within(top_k, num_items)
+
+
+def none_is_all(top_k: int | None, num_items: int) -> Cut:
+    """Cuts as `within`, and not at all for None or 0."""
+    return Cut(num_items, "all") if top_k is None or top_k == 0 else within(top_k, num_items)
+
+
+def never(top_k: int | None, num_items: int) -> Cut:
+    """Refuses to cut: the original takes a cut-off and ignores it.
+
+    Raises:
+      ValueError: if `top_k` is not None.
+    """
+    if top_k is not None:
+        raise InputError(f"top_k must be None, since the original ignores it, got {top_k}")
+    return Cut(num_items, "all")
+
+
+def _check_whole(top_k):
+    if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)):
+        raise InputError(f"top_k must be an integer or None, got {top_k!r}")
+
+
+# The mean over queries when those that hit nothing inside the cut are left out: if the cut goes
+# through a level of ties, their order decides whether a query hits anything, and with it the number
+# of queries that the mean is taken over.
+
+
+def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:
+    """Computes how likely a query has a relevant item inside the cut, over all orders of ties.
+
+    1 where a level that fits whole holds one. Else the level that crosses the cut has n items, p
+    of them relevant, and r ranks inside: 1 - prod_{t<p} (1 - r / (n - t)).
+
+    Args:
+      counts: Items and relevant items at every level, [Q, levels, 2].
+      top_k: The cut.
+
+    Returns:
+      The chances, [Q]; exactly 0 where no order hits anything.
+    """
+    levels = levels_from_counts(counts)
+    inside = np.clip(top_k - levels.items_before, 0, levels.items)
+    some = (inside > 0) & (levels.relevant > 0)
+    first = np.argmax(some, axis=1)
+    chances = np.where(some.any(axis=1), 1.0, 0.0)
+    for row in np.flatnonzero(chances):
+        items, relevant = counts[row, first[row]]
+        misses = 1 - inside[row, first[row]] / (items - np.arange(relevant))
+        chances[row] = 1 - np.prod(misses)
+    return chances
+
+
+def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bounds:
+    """Bounds the mean over the queries that are not left out.
+
+    Orders of ties that leave out every query have no mean and do not count.
+
+    Args:
+      bounds: Average precision of every query, [Q] each, 0 where it hits nothing.
+      chances: How likely each is not left out, [Q]; ties of different queries are independent.
+      least: The least average precision of a query that hits something, [Q]; looked at where the
+        chance is neither 0 nor 1.
+
+    Returns:
+      The least, the expected and the largest mean; NaN if every query is always left out.
+    """
+    sure, doubtful = chances == 1, (chances > 0) & (chances < 1)
+    return Bounds(
+        -_largest_mean(-bounds.worst[sure], -least[doubtful]),
+        _expected_mean(bounds.expected[sure], bounds.expected[doubtful], chances[doubtful]),
+        _largest_mean(bounds.best[sure], bounds.best[doubtful]),
+    )
+
+
+def _largest_mean(fixed, optional):
+    largest_first = -np.sort(-optional)
+    sums = fixed.sum() + np.concatenate([[0.0], np.cumsum(largest_first)])
+    sizes = len(fixed) + np.arange(len(sums))
+    return (sums[sizes > 0] / sizes[sizes > 0]).max() if sizes[-1] else np.nan
+
+
+def _expected_mean(fixed, optional, chances):
+    # One query after another: the chance that k optional ones are kept, and their sum in that case
+    # weighted by it.
+    weights, sums = np.zeros(len(optional) + 1), np.zeros(len(optional) + 1)
+    weights[0] = 1
+    for value, chance in zip(optional, chances, strict=True):
+        kept = chance * sums[:-1] + value * weights[:-1]
+        sums *= 1 - chance
+        sums[1:] += kept
+        kept = chance * weights[:-1]
+        weights *= 1 - chance
+        weights[1:] += kept
+    sizes = len(fixed) + np.arange(len(sums))
+    some = sizes > 0
+    if not some.any():
+        return np.nan
+    return ((fixed.sum() * weights + sums)[some] / sizes[some]).sum() / weights[some].sum()
+
+
+class Ranked(NamedTuple):
+    """Items of every query nearest first, equal distances by position in the database.
+
+    Rankings stand one behind the other: place q N + r holds the item of query q at rank r + 1.
+
+    Attributes:
+      hits: Places with a relevant item, ascending.
+      ends: Places where a level of equal distance ends, ascending.
+      shape: (Q, N).
+    """
+
+    hits: np.ndarray
+    ends: np.ndarray
+    shape: tuple[int, int]
+
+
+def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
+    """Ranks by distance, then by position.
+
+    Distance, position and relevance are packed into one integer, so that a plain sort is stable
+    and carries everything along; with few distances (Hamming) the integer has only 32 bits.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] real numbers without NaN; float64 is not rounded.
+      relevant: Whether the item is relevant to the query, [Q, N] bool.
+
+    Returns:
+      The rankings.
+    """
+    levels = _as_whole_numbers(distances)
+    num_queries, num_items = levels.shape
+    shift = (2 * num_items - 1).bit_length()
+    narrow = (int(levels.max(initial=0)) + 1) << shift <= 2**31
+    keys = levels.astype(np.int32 if narrow else np.int64)
+    keys <<= shift
+    keys |= np.arange(0, 2 * num_items, 2, dtype=keys.dtype)
+    keys |= relevant
+    keys.sort(axis=1)
+    ends = np.ones(keys.shape, bool)
+    np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
+    hits = (keys & 1).astype(bool)
+    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
+
+
+def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sums the precisions at the relevant ranks inside a cut.
+
+    Args:
+      ranked: The rankings.
+      top_k: The cut.
+
+    Returns:
+      The sums [Q] float64, and the number of relevant ranks inside [Q].
+    """
+    num_queries, num_items = ranked.shape
+    rows, ranks = np.divmod(ranked.hits, num_items)
+    if top_k < num_items:
+        inside = ranks < top_k
+        rows, ranks = rows[inside], ranks[inside]
+    found = np.bincount(rows, minlength=num_queries)
+    hits_so_far = np.arange(1, len(rows) + 1) - np.repeat(np.cumsum(found) - found, found)
+    return np.bincount(rows, weights=hits_so_far / (ranks + 1), minlength=num_queries), found
+
+
+def count_levels(ranked: Ranked, top_k: int) -> np.ndarray:
+    """Counts items and relevant items on every level: all that is left without an order of ties.
+
+    Levels that no order of ties can tell apart are counted as one: those wholly behind the cut,
+    and neighbours without relevant items, which are most when nearly every distance is different.
+
+    Args:
+      ranked: The rankings.
+      top_k: The cut.
+
+    Returns:
+      Counts [Q, levels, 2], nearest level first, zeros behind a query's last level.
+    """
+    num_queries, num_items = ranked.shape
+    ends = ranked.ends
+    is_last = ends % num_items == num_items - 1
+    inside = np.concatenate([[0], ends[:-1] + 1]) % num_items < top_k
+    some = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0) > 0
+    apart = some[:-1] | some[1:] | ~inside[1:]
+    ends = ends[is_last | inside & np.append(apart, True)]
+    items = np.diff(ends, prepend=-1)
+    relevant = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0)
+    rows = ends // num_items
+    num_levels = np.bincount(rows, minlength=num_queries)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(num_levels) - num_levels, num_levels)
+    counts = np.zeros((num_queries, num_levels.max(), 2), np.int64)
+    counts[rows, columns] = np.stack([items, relevant], axis=-1)
+    return counts
+
+
+def _as_whole_numbers(distances):
+    # From 0 to less than 2^32, in the order of the distances and equal where they are equal.
+    if np.issubdtype(distances.dtype, np.integer):
+        low, high = int(distances.min(initial=0)), int(distances.max(initial=0))
+        integer = np.int32 if high - low < 2**31 else np.int64
+        return np.subtract(distances, low, dtype=integer, casting="same_kind")
+    with np.errstate(over="ignore"):
+        single = distances.astype(np.float32)
+    if not np.array_equal(single, distances):
+        return dense_ranks(distances)
+    # The bits of a float grow with it, and fall with it below zero; + 0.0 makes -0.0 into 0.0.
+    bits = (single + np.float32(0)).view(np.int32)
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) + 2**31
+
 
 _ENTRIES = 2**22
 
@@ -40,7 +303,7 @@ class Convention(NamedTuple):
     """
 
     name: str
-    cut: Callable[[int | None, int], cutoffs.Cut]
+    cut: Callable[[int | None, int], Cut]
     denominator: str
     zero: str
     ties: str
@@ -73,7 +336,7 @@ class ConventionResult(NamedTuple):
 
 deephash_pytorch = Convention(
     name="deephash-pytorch",
-    cut=cutoffs.as_slice,
+    cut=as_slice,
     denominator="hits",
     zero="0",
     ties="unspecified",
@@ -83,7 +346,7 @@ deephash_pytorch = Convention(
 
 thulab = Convention(
     name="thulab",
-    cut=cutoffs.within,
+    cut=within,
     denominator="hits",
     zero="excluded",
     ties="unspecified",
@@ -101,7 +364,7 @@ thulab_rerank = thulab._replace(
 
 orthohash = Convention(
     name="orthohash",
-    cut=cutoffs.within,
+    cut=within,
     denominator="hits",
     zero="0",
     ties="unspecified",
@@ -111,7 +374,7 @@ orthohash = Convention(
 
 fire = orthohash._replace(
     name="fire",
-    cut=cutoffs.minus_one_is_all,
+    cut=minus_one_is_all,
     distances=("hamming", "float"),
     source="CISiPLab/cisip-FIRe, functions/metrics.py, calculate_mAP",
 )
@@ -119,7 +382,7 @@ fire = orthohash._replace(
 # Distances are negative inner products of lookup tables; squared distances rank differently.
 mecoq = Convention(
     name="mecoq",
-    cut=cutoffs.none_is_all,
+    cut=none_is_all,
     denominator="hits",
     zero="0",
     ties="unspecified",
@@ -150,7 +413,7 @@ hashnet = thulab._replace(
 # TALR's other function, +eval/AP.m, is not here: a hit at rank 1 adds nothing to its sum.
 talr = Convention(
     name="talr",
-    cut=cutoffs.never,
+    cut=never,
     denominator="all",
     zero="trailing",
     ties="expected",

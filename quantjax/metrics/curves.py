@@ -9,15 +9,16 @@ import numpy as np
 
 from quantjax.errors import InputError
 from quantjax.metrics.checks import check_counts, check_distances, check_ties
-from quantjax.metrics.entry import in_float32, run
-from quantjax.metrics.harmonic import Array
 from quantjax.metrics.levels import (
+    TIE_ORDERS,
     Levels,
     counts_from_distances,
+    in_float32,
     levels_from_counts,
+    run,
     without_rounding,
 )
-from quantjax.metrics.ties import TIE_ORDERS
+from quantjax.metrics.rank_sums import Array
 
 
 class PrecisionRecall(NamedTuple):

@@ -12,19 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.metrics import (
-    at_k,
-    at_r,
-    checks,
-    curves,
-    first,
-    gain,
-    identifiers,
-    ranking,
-    reciprocal,
-    weighted,
-)
-from quantjax.metrics.harmonic import Array
+from quantjax.metrics import at_k, checks, curves, graded, ranking
+from quantjax.metrics.rank_sums import Array
 
 _ZERO = "zero=0"  # what a query without a relevant item counts as
 
@@ -65,8 +54,8 @@ class Measure(NamedTuple):
         Raises:
           ValueError: if an argument is none of the above.
         """
-        identifiers.check_choice("distance", distance, identifiers.DISTANCES)
-        identifiers.check_choice("ties", ties, identifiers.TIES)
+        checks.check_choice("distance", distance, checks.DISTANCES)
+        checks.check_choice("ties", ties, checks.TIES)
         tied = (f"ties={ties}",) if self.ranked else ()
         head = self.name + self._cut(num_items)
         return "|".join((head, *tied, *self.settings, f"dist={distance}"))
@@ -121,32 +110,32 @@ def recall(*, top_k: int | None) -> Measure:
 
 def hit_rate(*, top_k: int | None) -> Measure:
     """Returns what metric learning calls Recall@K, hit@K, see `metrics.hit_rate`."""
-    return _cut_at("hit", first.hit_rate_from_counts, top_k)
+    return _cut_at("hit", at_k.hit_rate_from_counts, top_k)
 
 
 def reciprocal_rank(*, top_k: int | None = None) -> Measure:
     """Returns mean reciprocal rank, mrr@K, see `metrics.reciprocal_rank`."""
-    return _cut_at("mrr", reciprocal.reciprocal_rank_from_counts, top_k)
+    return _cut_at("mrr", at_k.reciprocal_rank_from_counts, top_k)
 
 
 def r_precision() -> Measure:
     """Returns mean R-precision, see `metrics.r_precision`."""
-    return Measure("rprec", at_r.r_precision_from_counts, (_ZERO,))
+    return Measure("rprec", at_k.r_precision_from_counts, (_ZERO,))
 
 
 def average_precision_at_r() -> Measure:
     """Returns MAP@R of metric learning, map@R, see `metrics.average_precision_at_r`."""
-    return Measure("map@R", at_r.average_precision_at_r_from_counts, (_ZERO,))
+    return Measure("map@R", at_k.average_precision_at_r_from_counts, (_ZERO,))
 
 
 def ndcg(*, top_k: int | None = None) -> Measure:
     """Returns mean NDCG of the numbers of shared labels, ndcg@K, see `metrics.ndcg`."""
-    return _cut_at("ndcg", gain.ndcg_from_counts, top_k, graded=True)
+    return _cut_at("ndcg", graded.ndcg_from_counts, top_k, graded=True)
 
 
 def acg(*, top_k: int | None) -> Measure:
     """Returns the mean number of shared labels, acg@K, see `metrics.acg`."""
-    return _cut_at("acg", gain.acg_from_counts, top_k, graded=True)
+    return _cut_at("acg", graded.acg_from_counts, top_k, graded=True)
 
 
 def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
@@ -157,7 +146,7 @@ def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
       denominator: "hits", "capped" or "all".
     """
     checks.check_options(top_k, denominator, "expected")
-    of = functools.partial(weighted.wap_from_counts, top_k=top_k, denominator=denominator)
+    of = functools.partial(graded.wap_from_counts, top_k=top_k, denominator=denominator)
     return Measure("wap", of, (f"den={denominator}", _ZERO), top_k, graded=True)
 
 

@@ -1,14 +1,22 @@
-"""Average precision, exact in ties, from distances or from counts."""
+"""Average precision, exact in ties, from distances or from counts; and ranking by two distances."""
 
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
-from quantjax.metrics.checks import check_chance, check_options
-from quantjax.metrics.entry import measure_counts, measure_distances
-from quantjax.metrics.harmonic import Array
-from quantjax.metrics.levels import Levels, levels_from_counts, ranks_inside
-from quantjax.metrics.ties import TIE_ORDERS, TieOrder
+from quantjax.errors import InputError
+from quantjax.metrics.checks import check_chance, check_distances, check_options
+from quantjax.metrics.levels import (
+    TIE_ORDERS,
+    Levels,
+    TieOrder,
+    levels_from_counts,
+    measure_counts,
+    measure_distances,
+    ranks_inside,
+)
+from quantjax.metrics.rank_sums import Array, sum_over_levels
 
 
 class Bounds(NamedTuple):
@@ -59,7 +67,7 @@ def average_precision(
     Reference:
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
       Presence of Tied Scores, ECIR 2008; He et al., Hashing as Tie-Aware Learning to Rank, CVPR
-      2018. The "hits" denominator with a cut is derived in `cut.py`.
+      2018. The "hits" denominator with a cut is derived at `levels.expectation_over_hits`.
     """
     check_options(top_k, denominator, ties)
     return measure_distances(_average_precision, distances, relevant, top_k, denominator, ties)
@@ -162,14 +170,14 @@ def _average_precision(counts, top_k, denominator, ties):
 def _over_relevant(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
     del top_k
     xp = inside.__array_namespace__()
-    return order.block(levels, inside).sum(1) / xp.maximum(levels.relevant.sum(1), 1)
+    return sum_over_levels(order.block(levels, inside)) / xp.maximum(levels.relevant.sum(1), 1)
 
 
 def _over_capped(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
     xp = inside.__array_namespace__()
     due = levels.relevant.sum(1)
     due = due if top_k is None else xp.minimum(due, top_k)
-    return order.block(levels, inside).sum(1) / xp.maximum(due, 1)
+    return sum_over_levels(order.block(levels, inside)) / xp.maximum(due, 1)
 
 
 def _over_hits(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
@@ -177,7 +185,7 @@ def _over_hits(levels: Levels, inside: Array, order: TieOrder, top_k: int | None
         return _over_relevant(levels, inside, order, top_k)
     xp = inside.__array_namespace__()
     whole = inside == levels.items
-    nearer = xp.where(whole, order.block(levels, inside), 0).sum(1)
+    nearer = sum_over_levels(xp.where(whole, order.block(levels, inside), 0))
     nearer_hits = xp.where(whole, levels.relevant, 0).sum(1)
     # At most one level has some items inside the cut and some outside; if none has, all its
     # numbers are 0 and the only possible number of further hits is 0.
@@ -197,3 +205,44 @@ def _over_hits(levels: Levels, inside: Array, order: TieOrder, top_k: int | None
 
 
 _QUOTIENTS = {"hits": _over_hits, "capped": _over_capped, "all": _over_relevant}
+
+
+def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
+    """Orders items by Hamming distance, and items of one Hamming distance by another distance.
+
+    thulab/DeepHash's re-ranking goes through the Hamming distances 0 to bits - 1, so an item that
+    differs in every bit is never reached: it stands at infinity here.
+
+    Args:
+      hamming: Hamming distances [Q, N].
+      distances: What settles equal Hamming distances, [Q, N]; the original's negative inner
+        product of the real embeddings.
+      bits: Code length.
+
+    Returns:
+      A distance for `mean_average_precision_as`, [Q, N] float64: 0, 1, ... along each ranking,
+      equal only where both distances are, infinity for what is never reached.
+
+    Raises:
+      ValueError: if the shapes do not agree, a number is NaN, or `bits` is less than 1.
+    """
+    if bits < 1:
+        raise InputError(f"bits must be at least 1, got {bits}")
+    if np.shape(hamming) != np.shape(distances):
+        raise InputError(
+            f"distances must have the shape of hamming, {np.shape(hamming)}, "
+            f"got {np.shape(distances)}"
+        )
+    anything = np.zeros(np.shape(hamming), bool)
+    hamming, distances = (
+        np.asarray(check_distances(both, anything)[0]) for both in (hamming, distances)
+    )
+    order = np.lexsort((distances, hamming), axis=-1)
+    steps = np.zeros(order.shape, bool)
+    for each in (hamming, distances):
+        along = np.take_along_axis(each, order, axis=1)
+        steps[:, 1:] |= along[:, 1:] != along[:, :-1]
+    ranks = np.zeros(order.shape)
+    np.put_along_axis(ranks, order, np.cumsum(steps, axis=1), axis=1)
+    reached = (hamming >= 0) & (hamming < bits) & (hamming == np.floor(hamming))
+    return np.where(reached, ranks, np.inf)

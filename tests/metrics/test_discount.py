@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.metrics.discount import discount_sums
+from quantjax.metrics.rank_sums import discount_sums
 
 OFFSETS = [0, 1, 5, 50, 1000, 60_000, 1_000_000]
 LENGTHS = [1, 2, 8, 16, 17, 18, 24, 40, 1000, 60_000, 1_000_000]

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.metrics.draws import miss_exponent
+from quantjax.metrics.rank_sums import miss_exponent
 
 
 def draws():

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.metrics.harmonic import harmonic_sums, ramp_over_ranks
+from quantjax.metrics.rank_sums import harmonic_sums, ramp_over_ranks
 
 OFFSETS = [0, 1, 2, 7, 30, 1000, 60_000, 1_000_000]
 LENGTHS = [1, 2, 7, 8, 9, 10, 11, 17, 40, 1000, 60_000]
