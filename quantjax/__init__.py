@@ -1,7 +1,54 @@
-"""Learns compact image codes in JAX, measures them exactly, hands them over to search."""
+"""Learns compact image codes in JAX, measures them exactly, hands them over to search.
 
-from quantjax import labels, losses, metrics, quantizers
+Importing quantjax imports nothing else: each part is loaded on first use, so that
+`quantjax.losses.pairwise_cosine` brings no training framework along, and `quantjax.train` works.
+"""
+
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from quantjax import (
+        data,
+        evaluate,
+        index,
+        labels,
+        losses,
+        methods,
+        metrics,
+        models,
+        optimizers,
+        plots,
+        quantizers,
+        report,
+        train,
+    )
 
 __version__ = "0.1.0.dev0"
 
-__all__ = ["labels", "losses", "metrics", "quantizers"]
+__all__ = [
+    "data",
+    "evaluate",
+    "index",
+    "labels",
+    "losses",
+    "methods",
+    "metrics",
+    "models",
+    "optimizers",
+    "plots",
+    "quantizers",
+    "report",
+    "train",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module 'quantjax' has no attribute {name!r}")
+    return importlib.import_module(f"quantjax.{name}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

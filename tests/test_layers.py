@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import quantjax
+
 ROOT = pathlib.Path(__file__).parents[1]
 
 # What each part of the package may import of the package itself; a part may import its own modules.
@@ -162,3 +164,27 @@ def test_the_third_door_brings_no_framework_along(statement):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("statement", "most"),
+    [
+        ("import quantjax", 1),
+        ("from quantjax.metrics import average_precision", 14),
+        ("import quantjax; quantjax.train.fit, quantjax.evaluate.compare", 140),
+    ],
+)
+def test_an_import_loads_what_it_needs_alone(statement, most):
+    program = (
+        f"{statement}\nimport sys\nprint(sum(n.split('.')[0] == 'quantjax' for n in sys.modules))"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert 1 <= int(out.stdout) <= most
+
+
+def test_a_part_that_is_not_there_is_no_attribute():
+    with pytest.raises(AttributeError, match="has no attribute 'nonsense'"):
+        quantjax.nonsense  # noqa: B018
+    assert "train" in dir(quantjax)
