@@ -4,7 +4,6 @@ import importlib
 import importlib.util
 import pathlib
 import pkgutil
-import subprocess
 import sys
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -106,17 +105,3 @@ def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:
                 kind = type(config[key]).__name__
                 raise InputError(f"{key} of {entry.name} is of {kind}, got {value!r}") from None
     return config
-
-
-def commit() -> str:
-    """Returns the commit of the code, with a plus if files differ from it or are not in it."""
-    root = pathlib.Path(__file__).parents[1]
-
-    def git(*arguments):
-        return subprocess.run(
-            ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
-        ).stdout.strip()
-
-    found = git("rev-parse", "--short=7", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=all", "--", "*.py")
-    return f"{found}{'+' if changed else ''}" if found else "unknown"

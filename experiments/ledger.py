@@ -27,9 +27,10 @@ import jax
 import numpy as np
 
 from experiments import hypotheses, results_tables, tuning
-from experiments.entries import commit, configure, entry
+from experiments.entries import configure, entry
 from quantjax import console, evaluate, folders, launch, records
 from quantjax.errors import InputError, QuantjaxError, is_one_line
+from quantjax.report.revision import commit
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"

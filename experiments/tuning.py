@@ -9,9 +9,10 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import hypotheses
-from experiments.entries import Entry, commit, configure, entry
+from experiments.entries import Entry, configure, entry
 from quantjax import console, data, evaluate, parallel, records, train
 from quantjax.errors import InputError, NonFiniteError
+from quantjax.report.revision import commit
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:

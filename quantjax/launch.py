@@ -33,6 +33,7 @@ from quantjax import (
     writers,
 )
 from quantjax.errors import InputError, QuantjaxError, is_one_line
+from quantjax.report import revision
 
 TRY_AGAIN = 75
 """Exit code of a run that SIGTERM stopped with its state saved: EX_TEMPFAIL of sysexits.h."""
@@ -273,7 +274,11 @@ def _measure(
     failed = processes.all_agree(failed)
     console.table(results)
     if draw_report and processes.is_first():
-        facts = {"seconds": round(time.perf_counter() - began, 1)}
+        facts = {
+            "seconds": round(time.perf_counter() - began, 1),
+            "commit": revision.commit(),
+            "command": shlex.join([*_program(sys.argv), *sys.argv[1:]]),
+        }
         _draw_report(workdir, experiment, trained, retrieval, facts, debug=debug)
     console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return failed
@@ -296,11 +301,16 @@ def _baselines(baselines, *, debug):
     return found, len(baselines) - len(found)
 
 
+def _program(argv):
+    """Returns the words that start this program from a shell, without its arguments."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return ["python", "-m", spec.name] if spec else ["python", *argv[:1]]
+
+
 def _print_sweep(argv, config, sweep):
     if sweep is None:
         sys.exit(_complain("this experiment has no sweep()", 2))
-    spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = ["python", "-m", spec.name] if spec else ["python", argv[0]]
+    program = _program(argv)
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
         sys.exit(_complain("runs of a sweep need a workdir each; drop --workdir", 2))

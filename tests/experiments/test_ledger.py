@@ -11,6 +11,7 @@ from ml_collections import config_dict
 
 from experiments import entries, hypotheses, ledger, tuning
 from quantjax import data, errors
+from quantjax.report.revision import commit
 from tests import toy
 
 
@@ -189,23 +190,24 @@ def test_a_config_refuses_keys_that_it_has_not():
             config.bitz = 3
 
 
-def test_a_commit_with_a_file_that_is_not_in_it_is_marked(monkeypatch, tmp_path):
+def test_a_commit_with_a_file_that_is_not_in_it_is_marked(tmp_path):
     def git(*arguments):
         subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True, capture_output=True)
 
-    (tmp_path / "experiments").mkdir()
-    monkeypatch.setattr(entries, "__file__", str(tmp_path / "experiments" / "entries.py"))
+    for folder in ("experiments", "quantjax"):
+        (tmp_path / folder).mkdir()
     git("init")
-    (tmp_path / "a.py").write_text("")
-    git("add", "a.py")
+    assert commit(tmp_path) == "unknown"
+    (tmp_path / "quantjax" / "__init__.py").write_text("")
+    git("add", "quantjax")
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
     git(*identity, "commit", "-m", "a")
-    clean = entries.commit()
+    clean = commit(tmp_path)
     assert len(clean) == 7
     (tmp_path / "notes.txt").write_text("")
-    assert entries.commit() == clean
+    assert commit(tmp_path) == clean
     (tmp_path / "experiments" / "new.py").write_text("")
-    assert entries.commit() == f"{clean}+"
+    assert commit(tmp_path) == f"{clean}+"
 
 
 def test_one_value_has_no_half_width():

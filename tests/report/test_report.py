@@ -67,6 +67,9 @@ def test_the_page_says_what_came_out_first(digits):
     assert f"A random order gets {row['chance']:.3f}" in lead[1]
     assert row["metric"] in page
     assert "num_codewords" in page  # config
+    facts = sections(page)["facts"]
+    for name in ("protocol", "split", "seed", "commit", "command", "wall time", "versions"):
+        assert f'<th scope="row">{name}</th>' in facts
     assert "No overlaps, no equal images" in page
 
 
