@@ -1,4 +1,4 @@
-"""Ranking losses: smooth forms of retrieval metrics, [Q, D] x [N, D] -> [Q]."""
+"""Ranking losses: differentiable versions of retrieval metrics, [Q, D] x [N, D] -> [Q]."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def soft_average_precision(
     steepness: float = 1.0,
     num_bins: int | None = None,
 ) -> jax.Array:
-    """Returns one minus a differentiable, tie-aware average precision of Hamming rankings.
+    """Returns one minus a differentiable, tie-aware average precision of each Hamming ranking.
 
     l_q = 1 - 1/N+ sum_d c+_d (C+_{d-1} + C+_d + 1) / (C_{d-1} + C_d + 1), with c_d the items at
     distance d, c+_d the relevant ones, C and C+ their sums up to d (the paper's AP_r in its
@@ -80,7 +80,7 @@ def smooth_recall_at_k(
     count_temperatures: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0),
     rank_temperature: float = 0.01,
 ) -> jax.Array:
-    """Returns one minus a differentiable recall at K by cosine, averaged over several K.
+    """Returns one minus a differentiable recall at K, ranked by cosine and averaged over several K.
 
     l_q = 1 - mean_K min(K, sum_{x in P} sigmoid((K - r_x) / t_K)) / min(K, |P|), with the smooth
     rank r_x = 1 + sum_{z != x} sigmoid((s_qz - s_qx) / t_r) and s the cosine. Defaults are those

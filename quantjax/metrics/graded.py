@@ -1,4 +1,4 @@
-"""NDCG, average cumulative gain and weighted average precision, for relevance in grades."""
+"""NDCG, average cumulative gain and weighted average precision, for graded relevance."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from quantjax.metrics.rank_sums import Array, discount_sums, ramp_over_ranks, su
 
 
 class GradedLevels(NamedTuple):
-    """Levels of equal distance, or parts of them, each with what stands before it.
+    """Levels of equal distance, or parts of levels, each with the totals of all levels before it.
 
     Attributes:
       items: Items on the level, n, integers of any common shape whose last axis is the levels.
@@ -38,7 +38,7 @@ class GradedLevels(NamedTuple):
 
 
 def graded_levels(counts: Array, ties: str) -> GradedLevels:
-    """Sums graded counts into levels.
+    """Sums graded counts to levels of equal distance.
 
     Args:
       counts: Items of each grade at every level, integers [Q, levels, G].
@@ -54,7 +54,7 @@ def graded_levels(counts: Array, ties: str) -> GradedLevels:
 
 
 def levels_with_before(items: Array, relevant: Array, grades: Array) -> GradedLevels:
-    """Adds to every level what stands before it.
+    """Adds to every level the totals of all levels before it.
 
     Args:
       items: Items on the level, integers [..., levels].
@@ -71,7 +71,7 @@ def levels_with_before(items: Array, relevant: Array, grades: Array) -> GradedLe
 
 
 def arrange(parts: Array, ties: str) -> Array:
-    """Puts what the grades of each level contribute into the order of the ranking.
+    """Orders the per-grade contributions of each level as the tie order ranks them.
 
     Args:
       parts: One number per grade, [Q, levels, G].
@@ -84,7 +84,7 @@ def arrange(parts: Array, ties: str) -> Array:
 
 
 def grade_values(counts: Array) -> Array:
-    """Lists the grades.
+    """Returns all grades, 0 to G - 1.
 
     Args:
       counts: Graded counts, [..., G].
@@ -97,7 +97,7 @@ def grade_values(counts: Array) -> Array:
 
 
 def gain_values(counts: Array) -> Array:
-    """Lists the gains of the grades, 2^grade - 1.
+    """Returns the gains of all grades, 2^grade - 1.
 
     Args:
       counts: Graded counts, [..., G].
@@ -156,7 +156,7 @@ def ndcg(
     top_k: int | None = None,
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures discounted gain against the ideal ranking's: NDCG@K.
+    """Returns NDCG@K: the discounted cumulative gain divided by the ideal ranking's.
 
     DCG@K = sum_{i=1..K} (2^grade_i - 1) / log2(i + 1), divided by that of all items by falling
     grade, cut at the same K.
@@ -214,7 +214,7 @@ def acg(
     top_k: int | None,
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures the mean grade of the first K items: average cumulative gain.
+    """Returns average cumulative gain, ACG@K: the mean grade of the first K items.
 
     ACG@K = sum_{i=1..K} grade_i / min(K, N), with `min` as in `precision`.
 
@@ -294,7 +294,7 @@ def _acg(counts, top_k, ties):
 
 
 class OpenLevel(NamedTuple):
-    """The level that the cut goes through; all numbers are 0 where it goes between two.
+    """The level that the cut divides; all numbers are 0 if the cut falls between two levels.
 
     Attributes:
       nearer: Sum of ACG over the relevant ranks before the level, [Q, 1].
@@ -312,7 +312,7 @@ class OpenLevel(NamedTuple):
 
 
 def expected_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Averages v(k): k of the relevant items, drawn evenly, stand anywhere on the ranks inside.
+    """Averages v(k) over all orders of the level: k random relevant items at random ranks inside.
 
     Args:
       level: The level.
@@ -333,7 +333,7 @@ def expected_over_hits(level: OpenLevel, *, top_k: int) -> Array:
 
 
 def largest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Finds the largest v(k), with the k highest grades first, by falling grade.
+    """Returns the largest v(k), with the k highest grades first, by falling grade.
 
     Going from k to k + 1 adds c(k + 1), the mean grade down to rank N0 + k + 1, to what v(k) is
     the mean of. Grades fall, so c rises as long as they are above it and falls from then on. While
@@ -368,7 +368,7 @@ def largest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
 
 
 def smallest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Finds the smallest v(k), with the k lowest grades last, by rising grade.
+    """Returns the smallest v(k), with the k lowest grades last, by rising grade.
 
     Going from k to k + 1 adds sum_{j=0..k} g_{k+1-j} / (m - j) + G0 / (m - k) to the sum of v(k),
     with g_1 <= g_2 <= ... the grades and m the cut. That grows with k, so v falls first and rises
@@ -435,7 +435,7 @@ def wap(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures weighted average precision: the mean grade down to each relevant rank.
+    """Returns weighted average precision: the average of ACG at each relevant rank.
 
     WAP@K = sum of ACG@i over the relevant ranks i up to K, divided by a named denominator. With
     grades 0 and 1 it is `average_precision`. Papers divide by the hits; the default is the

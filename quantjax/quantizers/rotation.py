@@ -1,4 +1,4 @@
-"""Rotations of the embedding that quantize better: OPQ for codewords, ITQ for bits.
+"""Rotations that lower the quantization error: OPQ for product codes, ITQ for binary codes.
 
 Rows are vectors, so a rotation R is applied as x @ R. Second moments are sums over rows: a table
 sharded by rows needs no gather. Arithmetic is float32, matmuls in full precision.
@@ -15,7 +15,7 @@ from quantjax.quantizers import product, rows
 
 
 class RotatedCodebooks(NamedTuple):
-    """Product codebooks of rotated embeddings, as `ProductCodec` takes them.
+    """Product codebooks and the rotation of the embeddings, for `ProductCodec`.
 
     Attributes:
       codebooks: Codewords [M, K, d] for x @ rotation.
@@ -27,7 +27,7 @@ class RotatedCodebooks(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """What turns embeddings into bits, sign((x - mean) @ projection), as `BinaryCodec` takes it.
+    """Mean and projection of binary codes, sign((x - mean) @ projection), for `BinaryCodec`.
 
     Attributes:
       mean: Mean embedding [D].
@@ -39,7 +39,7 @@ class Projection(NamedTuple):
 
 
 def random_rotation(key: jax.Array, dim: int) -> jax.Array:
-    """Draws an orthogonal matrix, all equally likely.
+    """Draws a uniformly random orthogonal matrix.
 
     Args:
       key: Random key, consumed.
@@ -53,7 +53,7 @@ def random_rotation(key: jax.Array, dim: int) -> jax.Array:
 
 @on_explicit_mesh()
 def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None = None) -> jax.Array:
-    """Returns the rotation under which Gaussian rows lose least to product quantization.
+    """Returns the rotation that minimises the product quantization error of Gaussian embeddings.
 
     Principal axes are dealt out to M subspaces of D / M, largest variance first, each to the one
     whose product of variances is smallest yet: axes come out uncorrelated and subspaces balanced.
@@ -100,7 +100,7 @@ def opq(
     num_iterations: int,
     mask: jax.Array | None = None,
 ) -> RotatedCodebooks:
-    """Fits rotation and codebooks in turns, each the best for the other.
+    """Fits a rotation and product codebooks by alternating updates (OPQ).
 
     From `opq_parametric`'s rotation: one Lloyd iteration in every subspace, then the orthogonal R
     that brings X R nearest to the reconstruction Y, which is U V^T with U S V^T = X^T Y. Neither
@@ -155,7 +155,7 @@ def itq(
     num_iterations: int = 50,
     mask: jax.Array | None = None,
 ) -> Projection:
-    """Fits a projection whose signs keep most of the embedding.
+    """Fits a projection that minimises the error of replacing embeddings by their signs (ITQ).
 
     V = (X - mean) W with W the first principal axes; from a random rotation R, in turns
     B = sign(V R) and R = U V'^T with U S V'^T = V^T B, each of which can only lower ||B - V R||^2.
@@ -202,7 +202,7 @@ def itq(
 
 
 def _principal_axes(x, mask):
-    """Mean [D], variances [D] falling, and the axes they belong to in the columns of [D, D]."""
+    """Returns mean [D], variances [D] in falling order, and their axes as columns of [D, D]."""
     weights = mask.astype(jnp.float32)
     total = jnp.maximum(jnp.sum(weights), 1)
     mean = jnp.sum(x * weights[:, None], axis=0) / total
