@@ -11,7 +11,7 @@ from experiments import feature_codes, pretrained
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the codes."""
+    """Returns the config of the codes."""
     return feature_codes.get_config(
         **pretrained.numbers(),
     )

@@ -11,7 +11,7 @@ from experiments import fashion_mnist, feature_codes
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the codes."""
+    """Returns the config of the codes."""
     return feature_codes.get_config(
         data_dir=config_dict.placeholder(str),
     )

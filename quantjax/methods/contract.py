@@ -49,7 +49,7 @@ def check(
     Raises:
       ValueError: if a function returns something else than `Method`, `Phase` and `Refresh` say;
         the message names the function, the phase, and the entry or metric. Errors that a function
-                raises itself pass through, with a note that names the function.
+        raises itself pass through, with a note that names the function.
     """
     _check_fields(method)
     _check_epochs(method, num_epochs)
