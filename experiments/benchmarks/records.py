@@ -1,4 +1,4 @@
-"""Random batches of 256 photos: our records, the folder that they were made of, grain's pipeline.
+"""Times random batches of 256 photos: from records, from their folder, and by grain.
 
     python -m experiments.benchmarks.records
 
@@ -39,7 +39,7 @@ _BAR = 1.0
 
 
 def write_photos(folder: Path, side: int, suffix: str) -> None:
-    """Writes photos of soft noise, in one class.
+    """Writes photos of soft noise into a single class folder.
 
     Args:
       folder: Of the class folder.
@@ -82,7 +82,7 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
 
 
 def reading(side: int, suffix: str, size: int | None, seconds: float) -> Iterator[timing.Timing]:
-    """Times one kind of photo.
+    """Times batches of one size and format of photo.
 
     Args:
       side: Of the photos.
@@ -122,7 +122,7 @@ def reading(side: int, suffix: str, size: int | None, seconds: float) -> Iterato
 
 
 def main() -> None:
-    """Runs the cases that the command line names, all by default."""
+    """Runs the cases named on the command line, all by default."""
     cases = {name: functools.partial(reading, *case) for name, case in _CASES.items()}
     packages = ("grain", "array-record", "pillow")
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)

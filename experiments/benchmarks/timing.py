@@ -1,4 +1,4 @@
-"""Side-by-side timing: ours and the peer's in turns, in one process, minima over repetitions."""
+"""Times functions side by side: in turns, in one process, with minima over repetitions."""
 
 import argparse
 import platform
@@ -16,7 +16,7 @@ _TURN = 0.25  # seconds
 def run_cases(
     about: str | None, cases: Mapping[str, Callable[[float], Iterable[object]]], *, peers: str
 ) -> None:
-    """Runs the cases that the command line asks for, all by default, and prints a line each.
+    """Runs the cases named on the command line, all by default, and prints a line for each.
 
     Args:
       about: What `--help` says.
@@ -39,7 +39,7 @@ def run_cases(
 
 
 class Timing(NamedTuple):
-    """One case, measured.
+    """Measured times of a case.
 
     Attributes:
       name: What was done, with its sizes.
@@ -59,7 +59,7 @@ class Timing(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Peer time over ours; above 1 is faster than the peer."""
+        """Returns the peer's time divided by ours; above 1 quantjax is faster."""
         return self.peer / self.ours
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Timing(NamedTuple):
 def side_by_side(
     functions: Sequence[Callable[[], Any]], *, seconds: float = 4.0, at_least: int = 3
 ) -> list[float]:
-    """Times functions in turns, so that what else the machine does hits all alike.
+    """Times functions in turns, so that other load of the machine affects all functions equally.
 
     A turn is some calls in a row: the threads of one library spin for a while after their work, and
     would hold a core of the next one's first call.

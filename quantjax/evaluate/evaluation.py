@@ -179,6 +179,7 @@ def summarize(
         totals, values = jax.tree.map(
             lambda part: processes.join(part, num_queries), (totals, values)
         )
+    # The control measures a sample of queries only, because it repeats all the counting.
     rows = np.unique(np.linspace(0, num_queries - 1, _CONTROLS).astype(int))
     control = labels._replace(
         queries=labels.queries[rows], database=_shuffled(labels.database, order)
@@ -249,6 +250,7 @@ def _number(metric, measure, bounds, control, totals):
     return Number(
         metric=metric,
         value=float(expected.mean()),
+        # Clipped by the expected values, because rounding could put them out of order.
         worst=float(np.minimum(bounds["worst"], expected).mean()),
         best=float(np.maximum(bounds["best"], expected).mean()),
         low=low,

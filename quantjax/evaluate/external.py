@@ -223,6 +223,7 @@ def _num_bits(sides, num_bits):
                 f"got {width} columns"
             )
         return num_bits
+    # Only uint8 can be packed bytes; other types hold a bit per column.
     if any(codes.dtype != np.uint8 for codes in sides.values()):
         return width
     if all(codes.max() <= 1 for codes in sides.values()):
@@ -239,6 +240,7 @@ def _packed(name, codes, num_bits):
         if codes.dtype != np.uint8:
             raise InputError(f"{name} must be uint8 where they are packed, got {codes.dtype}")
         return codes
+    # A sample first: `np.unique` sorts, and most arrays of signs fail on the sample.
     zeros_and_ones = codes.dtype.kind != "b" and set(np.unique(codes[:1024])) <= {0, 1}
     if zeros_and_ones and set(np.unique(codes)) <= {0, 1}:
         codes = codes.astype(bool)

@@ -141,6 +141,7 @@ def _counter(mesh, num_levels, num_grades):
     size = num_levels * (num_grades + 1)
 
     def histogram(query, offsets, words, patterns):
+        # Grade and distance form one histogram index: grade * levels + distance.
         places = offsets.at[patterns[0]].get(mode="promise_in_bounds")
         for word, column in zip(query, words, strict=True):
             places = places + jax.lax.population_count(word ^ column).astype(jnp.int32)
@@ -154,6 +155,7 @@ def _counter(mesh, num_levels, num_grades):
             return counts + jax.lax.map(of_query, (queries, offsets)), None
 
         start = jnp.zeros((len(queries), size), jnp.int32)
+        # scan needs a carry of one type: zeros are equal on all devices, but the sums differ.
         start = jax.lax.pcast(start, parallel.AXIS, to="varying")
         return jax.lax.psum(jax.lax.scan(add, start, (words, patterns))[0], parallel.AXIS)
 
@@ -176,6 +178,7 @@ def _in_tiles(codes, labels, num_devices, tile):
 
     Words are uint32, patterns int32.
     """
+    # Tiles of equal size, so that a single program fits all and padding stays small.
     unit = num_devices * _HISTOGRAMS
     count = -(-len(codes) // (num_devices * (_ITEMS if tile is None else tile)))
     per_tile = -(-len(codes) // (count * unit)) * unit

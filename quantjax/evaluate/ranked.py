@@ -184,6 +184,7 @@ def _measurer(codec, stored, mesh, shape, tile):
     by_device, per_call = (mesh.size, tile, stored.shape[1]), mesh.size * tile
 
     def distances_of(queries):
+        # Padded to a fixed shape: another shape would compile anew and round differently.
         queries = np.pad(queries, ((0, num_queries - len(queries)), (0, 0)))
         queries = jax.device_put(queries, parallel.replicated(mesh))
         tiles = []
@@ -241,6 +242,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     relevant = by_grade[0] if num_grades == 2 else np.sort(np.concatenate(by_grade))
     ends = np.flatnonzero(np.append(relevant[1:] != relevant[:-1], len(relevant) > 0))
     levels = relevant[ends]
+    # Odd levels are the distances of relevant items, even levels the irrelevant items between.
     counts = np.zeros((2 * len(levels) + 1, num_grades), np.int64)
     if num_grades == 2:
         counts[1::2, 1] = np.diff(ends, prepend=-1)
@@ -249,6 +251,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
             counts[1::2, grade] = np.diff(np.searchsorted(values, levels, side="right"), prepend=0)
     begins = np.searchsorted(ranking, levels, side="left")
     ends = begins + counts[1::2, 1:].sum(axis=1)
+    # A search from the right only where irrelevant items share the distance: few levels, usually.
     tied = np.flatnonzero(ranking[np.minimum(ends, len(ranking) - 1)] == levels)
     ends[tied] = np.searchsorted(ranking, levels[tied], side="right")
     counts[1::2, 0] = ends - begins - counts[1::2, 1:].sum(axis=1)

@@ -83,6 +83,7 @@ def bernoulli_centres(
         draws = jax.random.permutation(key, draws, axis=1, independent=True)
         distances = (num_bits - draws @ centres.T) / 2
         chosen = jnp.arange(num_classes) < number
+        # Centres not yet drawn are zeros and must not count; `initial` serves the first class.
         nearest = jnp.min(distances, axis=1, where=chosen, initial=num_bits)
         return centres.at[number].set(draws[jnp.argmax(nearest)]), None
 
@@ -121,6 +122,7 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
     if centres.ndim != 2 or centres.shape[0] != labels.shape[1]:
         raise InputError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
     centres = jnp.asarray(centres)
+    # Sums of +1 and -1 are exact in float32, so that ties are exactly 0.
     votes = (labels > 0).astype(jnp.float32) @ centres.astype(jnp.float32)
     tie = jax.random.rademacher(key, (centres.shape[1],), jnp.float32)
     return jnp.sign(jnp.where(votes == 0, tie, votes)).astype(centres.dtype)

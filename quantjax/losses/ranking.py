@@ -58,6 +58,7 @@ def soft_average_precision(
     @jax.checkpoint
     def bin_sums(level):
         in_bin = jnp.maximum(1 - jnp.abs(position - level), 0)
+        # The triangular kernel splits an item between its two nearest bins, which has a gradient.
         return jnp.sum(in_bin, 1, where=counted), jnp.sum(in_bin, 1, where=relevant)
 
     # One bin after the other and again for the gradient, for [Q, N, bins] would fill the memory.

@@ -224,6 +224,7 @@ def group_hard(
 
     def in_group(key_and_rows):
         key, rows = key_and_rows
+        # Row numbers of -1 pad the last groups and take part in no triplet.
         real = (rows >= 0) & (rows >= 0)[:, None]
         similar = label[rows] @ label[rows].T > 0
         distances = squared_distances(x[rows], x[rows])

@@ -246,6 +246,7 @@ def adsq(
 def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
     params, nets = {}, {}
     for number, (name, network) in enumerate(networks.items()):
+        # Both image networks share an architecture but must start from different weights.
         key_of_one = jax.random.fold_in(key, number)
         params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
     state = {
@@ -280,6 +281,7 @@ def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, *
 def _label_loss(embed, weights, params, state, batch, context):
     nets = state["nets"]
     semantic, f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
+    # Pairs and bit balance are over the global batch, not over this device's rows alone.
     everyone = context.gather(f)
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     terms = {
@@ -299,6 +301,7 @@ def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, con
     v = state["embeddings"][fixed]
     features = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
+    # Pairs reach over the whole training table, so padded rows must not count.
     mean = functools.partial(_mean_over, state["present"])
     terms = {
         "likelihood": mean(losses.pairwise_likelihood(u, features, similar)),

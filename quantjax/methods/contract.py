@@ -55,6 +55,7 @@ def check(
     _check_epochs(method, num_epochs)
     training_batch = batch if training_batch is None else training_batch
     batch, training_batch = (jax.tree.map(_abstract, each) for each in (batch, training_batch))
+    # Shapes alone are traced from here on, so that a check of a large network costs no memory.
     size = next(iter(batch.values())).shape[0]
     rows = {"index": jax.ShapeDtypeStruct((size,), jnp.int32)}
     parts = _check_init(method, batch, num_rows)
@@ -78,6 +79,7 @@ def _check_fields(method):
     if method.refresh is not None and not isinstance(method.refresh, Refresh):
         raise InputError(f"the method's refresh must be a Refresh or None, got {method.refresh!r}")
     phases = method.phases
+    # A Phase is itself a tuple, so that the common slip of a missing comma needs its own message.
     if isinstance(phases, Phase):
         raise InputError(
             f"phases must be a tuple of Phase, got the phase {phases.name!r} alone; write (phase,)"
@@ -159,6 +161,7 @@ def _check_loss(phase, parts, batch):
         _check_metrics(where, metrics)
         return value
 
+    # The step is traced like in training, so that a loss that branches on it in Python fails here.
     number = jax.ShapeDtypeStruct((), jnp.int32)
     _traced(f"the loss of {where}", run, jax.random.key(0), number, *parts, batch)
 
@@ -182,6 +185,7 @@ def _check_embed(method, parts, batch, size):
     widths = {}
     for name in ("embed", "embed_query"):
         function = getattr(method, name)
+        # A symmetric method has one function for both sides: checked once.
         if name == "embed_query" and function is method.embed:
             break
 
@@ -315,6 +319,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
     except InputError:
         raise
     except Exception as error:
+        # The usual mistake: a network's apply without `train` or `key`.
         unexpected = "unexpected keyword argument"
         if isinstance(error, TypeError) and any(
             f"{unexpected} '{name}'" in str(error) for name in ("train", "key")

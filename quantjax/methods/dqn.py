@@ -273,6 +273,7 @@ def dqn_ste(
 def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
     def codec(params, state):
         codebooks, fitted = codebooks_of(params, state)
+        # Before the first k-means codebooks are zeros; a codec of zeros would hide the mistake.
         if not fitted:
             end = " or the end of training" if refresh.at_end else ""
             raise InputError(

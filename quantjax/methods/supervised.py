@@ -219,9 +219,11 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
         params: dict[str, Any] = {"net": net_params}
         state: dict[str, Any] = {"nets": {"net": net_state}}
         if init_loss is not None:
+            # Folded in, not split: the network starts alike with and without a loss with arrays.
             loss_key = jax.random.fold_in(key, 1)
             params["loss"], state["loss"] = init_loss(loss_key, batch, num_rows)
         if fits:
+            # The state's shapes must not change later, so it holds an empty codec from the start.
             width = jax.eval_shape(embed, params, state, batch).shape[1]
             state["codec"], state["fitted"] = _empty(codec, num_rows, width), jnp.asarray(False)
         return params, state

@@ -293,6 +293,7 @@ def first_relevant_level(levels: Levels) -> Levels:
       That level of every query, [Q]; all numbers are 0 where nothing is relevant.
     """
     xp = levels.items.__array_namespace__()
+    # A sum over a mask with a single True, not a gather: works alike for NumPy and traced arrays.
     is_first = (levels.relevant > 0) & (levels.relevant_before == 0)
     return Levels(*(xp.where(is_first, part, 0).sum(1) for part in levels))
 
@@ -404,6 +405,7 @@ def expected_reciprocal(first: Levels, inside: Array) -> Array:
       The means, [Q]: to 1e-12 of their value in float64 and 1e-6 in float32.
     """
     xp = inside.__array_namespace__()
+    # The first relevant item has rank n - p + 1 at the latest.
     length = xp.minimum(inside, first.items - first.relevant + 1)[:, None]
     head, tail = xp.arange(1, _HEAD + 1), length - xp.arange(_TAIL)
     start, stop = _HEAD + 0.5, xp.maximum(length - (_TAIL - 0.5), _HEAD + 0.5)

@@ -153,6 +153,7 @@ def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bo
 
 
 def _largest_mean(fixed, optional):
+    # The best k of the optional queries are the k largest, so only prefixes need to be compared.
     largest_first = -np.sort(-optional)
     sums = fixed.sum() + np.concatenate([[0.0], np.cumsum(largest_first)])
     sizes = len(fixed) + np.arange(len(sums))
@@ -217,6 +218,7 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     keys |= relevant
     keys.sort(axis=1)
     ends = np.ones(keys.shape, bool)
+    # Neighbours differ at or above bit `shift` only if their distances differ.
     np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
     hits = (keys & 1).astype(bool)
     return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
@@ -452,6 +454,7 @@ def mean_average_precision_as(
     if not len(distances):
         raise InputError(f"distances must have at least one row, got {distances.shape}")
     cut = convention.cut(top_k, convention.reach(distances))
+    # Tiles of queries bound the memory of the sort keys.
     rows = max(1, _ENTRIES // distances.shape[1])
     tiles = [
         _score(distances[i : i + rows], relevant[i : i + rows], cut.ranks, convention.denominator)

@@ -263,6 +263,7 @@ def acg_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected")
 
 def _ndcg(counts, top_k, ties):
     xp = counts.__array_namespace__()
+    # The ideal ranking is all items as a single level in its best order.
     ideal = _discounted(counts.sum(1, keepdims=True), top_k, "best")
     gained = _discounted(counts, top_k, ties)
     return xp.where(ideal > 0, gained / xp.where(ideal > 0, ideal, 1.0), 0.0)
@@ -381,12 +382,14 @@ def smallest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
     Returns:
       The smallest value, [Q].
     """
+    # Grade 0 is not relevant and takes no part in v.
     lowest_first = level.counts[:, 1:]
     grades = grade_values(level.counts)[1:]
     whole, inside = level.whole, level.inside[:, None]
 
     def value(hits: Array) -> Array:
         taken = _take(lowest_first, hits)
+        # Irrelevant items fill the ranks inside before the k relevant ones.
         offset = whole.items_before + inside - hits
         block = _run_of_grades(taken, grades, offset, whole.grades_before)
         return _quotient(level, block, hits)
@@ -520,6 +523,7 @@ def _over_hits(counts: Array, top_k: int | None, ties: str) -> Array:
     inside = ranks_inside(levels.items, levels.items_before, top_k)
     whole = inside == levels.items
     nearer_counts = xp.where(whole[..., None], counts, 0)
+    # At most one level is divided by the cut; the sums below pick it, or zeros if none is.
     crossing = (inside > 0) & ~whole
     level = OpenLevel(
         nearer=_block_sum(nearer_counts, None, ties)[:, None],

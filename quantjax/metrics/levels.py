@@ -168,6 +168,7 @@ def _edges(distances):
 def _count_at_ends(flags, begins, ends):
     flags = flags.astype(jnp.int32)
     through = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
+    # Cumulative counts never fall, so a running maximum carries the last level's start along.
     before = jax.lax.cummax(jnp.where(begins, through - flags, 0), axis=1)
     return jnp.where(ends, through - before, 0)
 
@@ -272,6 +273,7 @@ def maximum_of_wave(
     fewest, most = (bound[:, None] for bound in _hit_range(items, relevant, inside))
     step = math.isqrt(top_k) + 1
     coarse = xp.minimum(fewest + step * xp.arange(step), most)
+    # Once v falls for good it goes on falling, so counting grid points before it locates the place.
     rising = xp.sum(~falls(coarse), axis=1, keepdims=True)
     start = fewest + step * xp.maximum(rising - 1, 0)
     fine = xp.minimum(start + xp.arange(step + 1), most)

@@ -237,6 +237,7 @@ def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
     hamming, distances = (
         np.asarray(check_distances(both, anything)[0]) for both in (hamming, distances)
     )
+    # lexsort takes its last key first: Hamming distance, then the second distance.
     order = np.lexsort((distances, hamming), axis=-1)
     steps = np.zeros(order.shape, bool)
     for each in (hamming, distances):

@@ -204,6 +204,7 @@ def _cutoff_axis(ax, cutoffs):
         return
     places = np.log(cutoffs) if wide else cutoffs
     apart = (places[-1] - places[0]) / _MOST_TICKS
+    # From the largest K down, so that the end of the axis always has a tick.
     ticks = [len(cutoffs) - 1]
     for row in reversed(range(len(cutoffs) - 1)):
         if places[ticks[-1]] - places[row] >= apart:

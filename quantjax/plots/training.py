@@ -140,6 +140,7 @@ def _draw_loss(ax, steps, window):
         style.say(ax, "no loss is finite" if len(at) else "no loss was logged")
         return
     phase_of = np.array([str(record.get("phase", "")) for record in steps if "loss" in record])
+    # A phase may be visited several times; the mean must not cross from one visit to the next.
     visits = np.concatenate([[0], np.cumsum(phase_of[1:] != phase_of[:-1])])
     smooth = np.concatenate(
         [moving_mean(values[visits == visit], window) for visit in range(visits[-1] + 1)]

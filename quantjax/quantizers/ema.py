@@ -136,6 +136,7 @@ def revive(
     dead = (state.counts < threshold) & jnp.any(usable)
     draws = jax.random.uniform(key, (num_codebooks, x.shape[0]), jnp.float32)
     order = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # random, unusable ones last
+    # The i-th dead codeword takes the i-th row in random order; short of rows, it starts over.
     turns = (jnp.cumsum(dead, axis=1) - 1) % jnp.maximum(jnp.sum(usable), 1)
     chosen = jnp.take_along_axis(order, turns, axis=1)
     slices = product.split(x, num_codebooks)

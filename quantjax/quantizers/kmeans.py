@@ -164,8 +164,8 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     """Draws k-means++ starting centroids: rows with probability proportional to squared distance.
 
     The distance is to the nearest centroid drawn so far. Every centroid takes a pass over the rows.
-    If the table has more than 32 K rows, only 32 K rows, spread over the table, are candidates: the
-    means that Lloyd's iterations reach are as good.
+    If the table has more than 32 * K rows, only 32 * K of its rows, evenly spread, are candidates:
+    the means that Lloyd's iterations reach are as good.
 
     Args:
       key: Random key, consumed.

@@ -107,6 +107,7 @@ def _extend(residuals, assignments, book, beam_width):
     _, best = jax.lax.top_k(
         -errors.reshape(num_rows, num_beams * len(book)), min(beam_width, num_beams * book.shape[0])
     )
+    # The flat number of the best pairs holds both beam and codeword.
     beams, codewords = best // book.shape[0], best % book.shape[0]
     kept = jnp.take_along_axis(assignments, beams[..., None], axis=1)
     kept = jnp.concatenate([kept, codewords[..., None].astype(jnp.uint8)], axis=-1)

@@ -76,6 +76,7 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     _, variances, axes = _principal_axes(*rows.counted(x, mask))
     # At least 1 each in units of the smallest, or what is below 1 would all go to one subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
+    # Products of many variances would leave float32; their logarithms add up.
     logs = jnp.log(jnp.maximum(variances, floor))
 
     def deal(carry, log):
@@ -207,6 +208,7 @@ def _principal_axes(x, mask):
     total = jnp.maximum(jnp.sum(weights), 1)
     mean = jnp.sum(x * weights[:, None], axis=0) / total
     centred = (x - mean) * weights[:, None]
+    # eigh returns rising variances; the largest must come first.
     variances, axes = jnp.linalg.eigh(_matmul(centred.T, centred) / total)
     return mean, variances[::-1], axes[:, ::-1]
 

@@ -175,6 +175,7 @@ def _curves(run):
     result, splits = _main(run), run.experiment.splits
     rows = splits.query[_spread(len(splits.query), _QUERIES)]
     number = len(splits.database)
+    # Geometric cuts: precision changes fast at the start of a ranking and slowly later.
     cuts = np.unique(np.geomspace(1, number, _CUTS).round().astype(int))
     asked = [kind(top_k=int(cut)) for kind in (measures.precision, measures.recall) for cut in cuts]
     found = evaluate.evaluate(
@@ -250,6 +251,7 @@ def _confusion(run):
     for distances in _distances(run, rows):
         last = np.partition(distances, near - 1, axis=1)[:, near - 1 : near]
         inside, tied = distances < last, distances == last
+        # Items tied at the last distance share its places: the order of storage must not matter.
         left = near - inside.sum(axis=1, keepdims=True)
         weights = inside + tied * (left / tied.sum(axis=1, keepdims=True))
         shares.append(weights @ items / near)
@@ -293,6 +295,7 @@ def _examples(run):
     result, splits = _main(run), run.experiment.splits
     values = result.per_query[result.metric]
     order = np.argsort(values, kind="stable")
+    # Fewer per kind for small sets, so that no query is both best and worst.
     shown = max(1, min(_SHOWN, len(order) // 3))
     middle = (len(order) - shown) // 2
     kinds = [order[::-1][:shown], order[middle : middle + shown], order[:shown]]

@@ -233,6 +233,7 @@ def _tests(first_name, first, name, others):
         if not same:
             continue
         try:
+            # Results of different queries or databases cannot be paired: the row shows the reason.
             found = evaluate.compare(other, same[0])
         except ValueError as error:
             tests.append({**row, "missing": str(error)})

@@ -214,6 +214,7 @@ def check_method(experiment: Experiment) -> None:
 def _checked(method, preprocess, prepare, columns, rows, num_rows, num_epochs):
     """Checks a method, once for equal arguments; `rows` is [B], or [B, V] for samplers of views."""
 
+    # Shapes only: a check of the method must not compile or read a batch.
     def raw(*rows):
         return {
             name: jax.ShapeDtypeStruct((*rows, *shape), dtype) for name, shape, dtype in columns

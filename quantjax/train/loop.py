@@ -277,6 +277,7 @@ def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, ski
     first, step = processes.is_first(), int(train_state.step)
     log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
     checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
+    # Only warnings: the run is correct, but the user may have lost files by accident.
     if log_file is not None and step == 0 and log_file.exists():
         warnings.warn(
             f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=3
@@ -348,6 +349,7 @@ def _train(run, train_state, trace):
             _keep(run, step, train_state)
             _look(run, train_state, step, epoch - 1)
         _save(store, journal, step, train_state)
+        # Saves run in the background; a signal during the last one must still be seen below.
         store.wait()
         late = run.caught()
         stopped = agreement.last(stopped or late)
@@ -453,6 +455,7 @@ def _trace(workdir, profile):
         if step == profile[0]:
             jax.profiler.start_trace(workdir / "profile")
             running = True
+        # Steps run asynchronously: without the wait the trace would miss their work.
         elif step == profile[1] and running:
             jax.block_until_ready(train_state)
             jax.profiler.stop_trace()
@@ -509,6 +512,7 @@ def _check(experiment, mesh, *, log_every, keep):
     parallel.check_divisible(mesh, experiment.batch_size)
     embedding.check_mesh(mesh)
     check_numbers(experiment)
+    # Only the first epoch here; `_batches` checks later epochs when they come.
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise InputError(

@@ -101,6 +101,7 @@ def _module_of(name):
         try:
             return importlib.import_module(f"experiments.{name}")
         except ModuleNotFoundError as error:
+            # A missing import inside of the file is another error, and is raised as it is.
             if not f"experiments.{name}".startswith(str(error.name)):
                 raise
     raise InputError(

@@ -65,6 +65,7 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         if skip_non_finite:
             finite += finite_leaves((params, state))
             whole = all_finite((loss, metrics["grad_norm"])) & jnp.all(jnp.stack(finite))
+            # Selected on device: a branch on the host would wait for every step.
             taken = jax.tree.map(lambda new, old: jnp.where(whole, new, old), taken, train_state)
             metrics["skipped"] = 1.0 - whole
         # argmin finds the first False; the False appended at the end means that all are finite.
