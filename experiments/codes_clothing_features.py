@@ -1,4 +1,4 @@
-"""PQ, OPQ, ITQ, LSH and class-id codes of features of the clothing photos.
+"""Measures PQ, OPQ, ITQ, LSH and class-id codes of features of the clothing photos.
 
     python -m experiments.ledger run codes_clothing_features
 

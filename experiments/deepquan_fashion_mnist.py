@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on the pixels of Fashion-MNIST, protocol i; labels are not looked at.
+"""Trains DeepQuan (reconstructed) on the pixels of Fashion-MNIST, protocol i; without labels.
 
     python -m experiments.deepquan_fashion_mnist
 

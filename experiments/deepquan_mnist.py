@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on the digits of `dqn_mnist`, whose labels it does not see.
+"""Trains DeepQuan (reconstructed) on the digits of `dqn_mnist`, without labels.
 
     python -m experiments.deepquan_mnist
 

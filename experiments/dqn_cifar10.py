@@ -1,4 +1,4 @@
-"""DQN on CIFAR-10 (JPEG), protocol i, a small residual network from scratch.
+"""Trains DQN on CIFAR-10 (JPEG), protocol i, a small residual network from scratch.
 
     python -m experiments.dqn_cifar10
 

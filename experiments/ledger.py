@@ -1,4 +1,4 @@
-"""The results that this project stands by: what was run, with which settings, and what came out.
+"""Ledger of results: runs experiments, records their settings and numbers, and renders tables.
 
     python -m experiments.ledger run NAME ... --bits 16 32 48 --seeds 0 1 2
     python -m experiments.ledger tune NAME ...

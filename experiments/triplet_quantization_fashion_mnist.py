@@ -1,4 +1,4 @@
-"""The triplet quantization loss on Fashion-MNIST, protocol i, a small network from scratch.
+"""Trains by triplet quantization on Fashion-MNIST, protocol i, a small network from scratch.
 
     python -m experiments.triplet_quantization_fashion_mnist
 

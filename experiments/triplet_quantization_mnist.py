@@ -1,4 +1,4 @@
-"""Triplet quantization loss on 5,000 MNIST digits that need no download.
+"""Trains by triplet quantization on 5,000 MNIST digits that need no download.
 
     python -m experiments.triplet_quantization_mnist
 

@@ -46,7 +46,7 @@ def layer(
     """Times a convolution layer against XLA and torch.
 
     Args:
-      side: Of the image.
+      side: Height and width of the image.
       depth: C.
       channels: C'.
       size: Side of the kernel.

@@ -30,7 +30,7 @@ def layer(
     """Times a depthwise convolution layer against XLA and torch.
 
     Args:
-      side: Of the image.
+      side: Height and width of the image.
       channels: C.
       size: Side of the kernel.
       strides: In both directions.

@@ -74,8 +74,8 @@ def pair_losses(
       name: Ours, such as "pairwise_cosine".
       x: Embeddings [B, D].
       similar: [B, B] bool.
-      margin: Of the contrastive loss.
-      gamma: Of the Cauchy loss.
+      margin: Margin of the contrastive loss.
+      gamma: Gamma of the Cauchy loss.
 
     Returns:
       Eager and compiled.

@@ -46,7 +46,7 @@ def compiled(num_rows: int, dim: int, mesh: Mesh) -> jax.stages.Compiled:
     Args:
       num_rows: B.
       dim: D.
-      mesh: Of n devices.
+      mesh: Mesh of n devices.
     """
     rows = parallel.by_rows(mesh)
 

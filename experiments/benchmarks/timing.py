@@ -19,7 +19,7 @@ def run_cases(
     """Runs the cases named on the command line, all by default, and prints a line for each.
 
     Args:
-      about: What `--help` says.
+      about: Text for `--help`.
       cases: By name, from seconds to lines; each is run when its lines are asked for.
       peers: Versions of what is compared with.
     """
@@ -42,12 +42,12 @@ class Timing(NamedTuple):
     """Measured times of a case.
 
     Attributes:
-      name: What was done, with its sizes.
+      name: Name of the computation, with its sizes.
       ours: Seconds, the minimum over repetitions.
       peer: The best peer's seconds, likewise.
-      peer_name: Which peer that was.
+      peer_name: Name of that peer.
       bar: The ratio peer / ours that was due.
-      note: What else a reader must know.
+      note: Further remark for the reader.
     """
 
     name: str

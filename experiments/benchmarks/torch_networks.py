@@ -91,7 +91,7 @@ def stepper(
     """Returns a step of DQN by SGD with momentum, and a function that waits for the device.
 
     Args:
-      network: What is trained, on the graphics card where there is one.
+      network: Network to train, on the GPU if the machine has one.
       images: [B, H, W, C] float32.
       class_ids: One of each image, [B].
       codebooks: [M, K, d]; they stay.

@@ -42,7 +42,7 @@ class Case(NamedTuple):
     Attributes:
       shape: (H, W, C) of the images.
       batch_size: B.
-      steps: Of a loop's epoch.
+      steps: Steps of an epoch of the loop.
       turn: Steps that are timed together.
       ours: (H, W, C) -> network.
       torchs: The same in torch.
@@ -149,7 +149,7 @@ def speed(case: Case, name: str, seconds: float) -> Iterator[object]:
 
     Args:
       case: Network and batch.
-      name: Of the case.
+      name: Name of the case.
       seconds: How long.
 
     Yields:
@@ -200,7 +200,7 @@ def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
 
     Args:
       case: Network and batch.
-      name: Of the case.
+      name: Name of the case.
       seconds: How long the turns of steps are to take, without a workdir and with one.
 
     Yields:

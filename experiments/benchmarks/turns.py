@@ -26,7 +26,7 @@ def in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
 
     Args:
       begun: Where the first one begins; each call goes on from the one before.
-      num_steps: Of a call.
+      num_steps: Number of steps of a call.
     """
     state, batch, step = begun
 

@@ -21,7 +21,7 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
 
     Args:
       name: The argument's name, for the message.
-      x: Due as real numbers [N, D].
+      x: Must be real numbers [N, D].
 
     Returns:
       The embeddings as a NumPy array.
@@ -84,7 +84,7 @@ def as_measures(
     """Raises ValueError if measures are empty, repeated, or not possible for the codes or labels.
 
     Args:
-      measures: Due as a sequence of `metrics.Measure`.
+      measures: Must be a sequence of `metrics.Measure`.
       hamming: Whether distances are Hamming distances, which measures of balls need.
       labels: May share at most 63 labels for graded measures.
 

@@ -22,7 +22,7 @@ from quantjax.quantizers import packing
 
 _QUERIES = 64  # whose counts are one call
 _ITEMS = 1 << 15  # of a device's tile, the most: their distances to a query stay in cache
-# Increments of one histogram wait for each other; those of several overlap, and run on other cores.
+# Increments of one histogram wait for each other; several histograms overlap and use more cores.
 _HISTOGRAMS = 4
 _BY_ITEM = PartitionSpec(None, None, None, parallel.AXIS)
 

@@ -19,8 +19,8 @@ from quantjax.evaluate.relevance import Relevance
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
 
-# Distances are computed in one shape, whatever the number of devices and queries: compiled products
-# of another shape add up in another order, and equal distances come out unequal.
+# Distances are computed in a fixed shape for any number of devices and queries: compiled products
+# of another shape add up in another order, and equal distances would come out unequal.
 _ITEMS = 1 << 14  # distinct codes of a device's tile, the most
 _BYTES = 1 << 25  # of those codes, the most
 _QUERIES = 64

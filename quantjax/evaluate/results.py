@@ -143,7 +143,7 @@ class Results(NamedTuple):
         r"""Returns a LaTeX table with `\toprule` (package booktabs), a row for each number.
 
         Args:
-          columns: Of `to_frame`, in this order.
+          columns: Columns of `to_frame`, in this order.
 
         Raises:
           ValueError: if a column is not there.

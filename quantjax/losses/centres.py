@@ -109,8 +109,8 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
       Centres of the rows, [B, D] of +1 and -1, in the type of `centres`.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Yuan et al., Central Similarity Quantization for Efficient Image and Video Retrieval,

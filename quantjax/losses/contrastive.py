@@ -108,7 +108,7 @@ def debiased_nt_xent(
     others = jnp.sum(powers, axis=1, where=negative)
     debiased = (others - positive_prior * count * own) / (1 - positive_prior)
     floor = count * jnp.exp(-1 / temperature - largest)
-    # The tiny number stands for the logarithm of 0, where there is no negative at all.
+    # Without a negative the sum is 0: the tiny number keeps its logarithm finite.
     negatives = jnp.maximum(debiased, jnp.maximum(floor, jnp.finfo(logits.dtype).tiny))
     gap = jnp.log(negatives) + largest - jnp.sum(logits, axis=1, where=positive)
     return jnp.where(jnp.any(positive, axis=1), jax.nn.softplus(gap), 0)

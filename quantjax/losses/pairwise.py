@@ -29,7 +29,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 1.
@@ -60,7 +60,7 @@ def pairwise_inner_product(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, table 2.
@@ -91,7 +91,7 @@ def pairwise_likelihood(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Li et al., Feature Learning Based Deep Supervised Hashing with Pairwise Labels, IJCAI 2016.
@@ -123,7 +123,7 @@ def pairwise_contrastive(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Liu et al., Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016.
@@ -154,7 +154,7 @@ def pairwise_cauchy(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018.
@@ -190,7 +190,7 @@ def pair_weights(
       Weights [Q, N], float32 at least, of mean 2 over the batch (without `jaccard`).
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.

@@ -67,8 +67,8 @@ def orthogonal_cosine(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
@@ -122,8 +122,8 @@ def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Arra
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN,

@@ -41,7 +41,7 @@ def soft_average_precision(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
@@ -101,8 +101,8 @@ def smooth_recall_at_k(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, `similar` is not binary (inside jit not seen), or the
-        temperatures are not as many as the K.
+      ValueError: if the shapes do not agree, `similar` is not binary (not checked inside jit), or
+        the number of temperatures differs from the number of K.
 
     Reference:
       Patel et al., Recall@k Surrogate Loss with Large Batches and Similarity Mixup, CVPR 2022.
@@ -117,7 +117,7 @@ def smooth_recall_at_k(
     check_positive("count_temperatures", np.asarray(count_temperatures))
     counted = _all_but_selves(selves, similar)
     relevant = (similar > 0) & counted
-    # In full float32: what is compared differs by hundredths, and accelerators round to less.
+    # Full float32: compared cosines differ by hundredths, and accelerators round more coarsely.
     cosine = cosines(queries, database, precision=jax.lax.Precision.HIGHEST)
     ranks = _smooth_ranks(cosine, counted, rank_temperature)
     num_relevant = jnp.sum(relevant, axis=1)

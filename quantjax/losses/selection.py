@@ -62,7 +62,7 @@ def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
       Mask [A, N, N] bool by anchor, positive and negative.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
     """
     positive, negative = _marks(positive, negative)
     return positive[:, :, None] & negative[:, None, :]
@@ -134,7 +134,7 @@ def semi_hard(
       positive or no negative lies in its interval.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
 
     Reference:
       Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
@@ -168,7 +168,7 @@ def random_violating(
       positive or no negative violates the margin.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
@@ -201,8 +201,8 @@ def group_hard(
       Triplets [G * S * S] of row numbers in x, with S = ceil(N / G).
 
     Raises:
-      ValueError: if the shapes do not agree, labels are not zeros and ones (inside jit not seen),
-        or the groups are too many.
+      ValueError: if the shapes do not agree, labels are not zeros and ones (not checked inside
+        jit), or `num_groups` is not between 1 and N.
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.

@@ -34,7 +34,7 @@ def check_binary(name: str, marks: jax.Array) -> None:
     A loss treats every value above 0 as True: a Jaccard similarity of 0.1 would count as similar.
 
     Args:
-      name: What `marks` is called in the message.
+      name: Name of `marks` in the error message.
       marks: Whether each pair is similar, of any shape and type.
 
     Raises:
@@ -52,7 +52,7 @@ def check_multi_hot(name: str, labels: jax.Array) -> None:
     """Raises ValueError if labels are not zeros and ones.
 
     Args:
-      name: What `labels` is called in the message.
+      name: Name of `labels` in the error message.
       labels: Multi-hot labels [B, L], of any type.
 
     Raises:
@@ -84,9 +84,9 @@ def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Arra
     """Raises ValueError if an array does not have the shape [B, D] of a reference array.
 
     Args:
-      name: What `x` is called in the message.
+      name: Name of `x` in the error message.
       x: The array to check.
-      reference_name: What `reference` is called in the message.
+      reference_name: Name of `reference` in the error message.
       reference: The array [B, D] whose shape is required.
 
     Raises:
@@ -104,7 +104,7 @@ def check_rows(name: str, x: jax.Array) -> None:
     """Raises ValueError if an array is not [B, D].
 
     Args:
-      name: What `x` is called in the message.
+      name: Name of `x` in the error message.
       x: The array to check.
 
     Raises:

@@ -42,8 +42,8 @@ def cosines(
     Args:
       queries: Rows [Q, D], of any length and type.
       database: Rows [N, D].
-      precision: Of the product of unit rows; accelerators multiply float32 in fewer bits when
-        None.
+      precision: Precision of the product of unit rows; when None, accelerators multiply float32 in
+        fewer bits.
 
     Returns:
       Cosines [Q, N], float32 at least; 0 where either row is zero.

@@ -76,7 +76,7 @@ def weighted_triplets(
 
     Args:
       distances: D, squared distances of embeddings, [B, N].
-      weights: Of a pair as (a, p) and as (a, n), [B, N] each.
+      weights: Weights of a pair as (a, p) and as (a, n), [B, N] each.
       ranks: 1 for the nearest neighbour, 0 for no neighbour, -1 for the anchor itself, [B, N].
       margin: m, in units of D.
 

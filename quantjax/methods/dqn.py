@@ -53,7 +53,7 @@ def restart(
       key: Random key, consumed.
       codebooks: Current codebooks, [M, K, d]; only their shape is used.
       x: Embeddings of the training set, [N, D].
-      mask: Which rows are real, [N] bool.
+      mask: Whether each row is real, [N] bool.
       num_iterations: Lloyd iterations.
 
     Returns:
@@ -81,7 +81,7 @@ def warm_start(
       key: Random key, consumed.
       codebooks: Current codebooks, [M, K, d].
       x: Embeddings of the training set, [N, D].
-      mask: Which rows are real, [N] bool.
+      mask: Whether each row is real, [N] bool.
       num_iterations: Lloyd iterations.
 
     Returns:
@@ -212,7 +212,7 @@ def dqn_ste(
       num_codebooks: M; it must divide dim.
       num_codewords: K, a power of two up to 256; bits = M log2 K.
       quantization_weight: lambda of the quantization error.
-      temperature: Of the straight-through softmax, in units of squared distance.
+      temperature: Temperature of the straight-through softmax, in units of squared distance.
       pair_loss: A two-sided pair loss.
       metric: "ip" or "l2" or "cosine", the codec's distance.
       start: Epoch that begins with k-means.

@@ -144,8 +144,8 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
     """Raises ValueError if distances and relevance disagree in shape, or have wrong types or NaN.
 
     Args:
-      distances: Due as real numbers [Q, N], N at least 1.
-      relevant: Due as bool of the same shape.
+      distances: Must be real numbers [Q, N], N at least 1.
+      relevant: Must be bool of the same shape.
 
     Returns:
       Both as arrays.
@@ -165,9 +165,9 @@ def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Arra
     """Raises ValueError if distances and grades disagree in shape, or have wrong values or NaN.
 
     Args:
-      distances: Due as real numbers [Q, N], N at least 1.
-      grades: Due as integers of the same shape, 0 to `num_grades` - 1.
-      num_grades: Due as an integer from 2 to `MOST_GRADES`.
+      distances: Must be real numbers [Q, N], N at least 1.
+      grades: Must be integers of the same shape, 0 to `num_grades` - 1.
+      num_grades: Must be an integer from 2 to `MOST_GRADES`.
 
     Returns:
       Both as arrays.
@@ -232,7 +232,7 @@ def check_counts(counts: Array) -> Array:
     """Raises ValueError if counts are impossible, and widens valid counts to int32 or int64.
 
     Args:
-      counts: Due as integers [Q, levels, 2], 0 <= counts[..., 1] <= counts[..., 0].
+      counts: Must be integers [Q, levels, 2], 0 <= counts[..., 1] <= counts[..., 0].
 
     Returns:
       JAX counts as int32, any others as NumPy int64.
@@ -267,7 +267,7 @@ def check_graded_counts(counts: Array) -> Array:
     """Raises ValueError if graded counts are impossible, and widens valid counts.
 
     Args:
-      counts: Due as integers >= 0, [Q, levels, G], G from 2 to `MOST_GRADES`.
+      counts: Must be integers >= 0, [Q, levels, G], G from 2 to `MOST_GRADES`.
 
     Returns:
       JAX counts as int32, any others as NumPy int64.
@@ -304,8 +304,8 @@ def check_chance(num_relevant: Array, num_items: int) -> Array:
     """Raises ValueError if numbers of relevant items are not from 0 to the number of items.
 
     Args:
-      num_relevant: Due as integers [Q], 0 to `num_items`.
-      num_items: Due as an integer of at least 1.
+      num_relevant: Must be integers [Q], 0 to `num_items`.
+      num_items: Must be an integer of at least 1.
 
     Returns:
       `num_relevant` as an array.

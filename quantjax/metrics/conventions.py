@@ -98,9 +98,9 @@ def _check_whole(top_k):
         raise InputError(f"top_k must be an integer or None, got {top_k!r}")
 
 
-# The mean over queries when those that hit nothing inside the cut are left out: if the cut goes
-# through a level of ties, their order decides whether a query hits anything, and with it the number
-# of queries that the mean is taken over.
+# The mean over queries without the queries that hit nothing inside the cut: if the cut divides a
+# level of ties, the order of ties decides whether a query hits anything, and so the number of
+# queries in the mean.
 
 
 def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:

@@ -176,10 +176,10 @@ def _count_at_ends(flags, begins, ends):
 _REACH = 5.0
 
 
-# Average precision over the hits inside a cut, when the cut goes through a level of ties: how many
-# relevant items of that level fall inside the cut is then open, and the quotient's denominator with
-# it. v(k) is the average precision given k of them inside. Each function here reduces v over all k
-# that can be: `inside` ranks drawn from `items`, of which `relevant` are relevant.
+# Average precision over the hits inside a cut that divides a level of ties: the number k of that
+# level's relevant items inside the cut is then open, and so is the quotient's denominator. v(k) is
+# the average precision given k. Each function here reduces v over all possible k: `inside` ranks
+# drawn from `items`, of which `relevant` are relevant.
 
 
 def expectation_over_hits(
@@ -317,7 +317,7 @@ def _clip_hits(hits, items, relevant, inside):
     return xp.clip(hits, *_hit_range(items, relevant, inside))
 
 
-# Tie orders: what the items of one level contribute.
+# Tie orders: the contribution of a level's items.
 
 
 class TieOrder(NamedTuple):
@@ -466,7 +466,7 @@ _LARGEST_CUT = 2**31 - 1
 _COUNTS_AT_ONCE = 2**24
 
 
-# How a metric runs: checked, cut to what can be reached, compiled for JAX and plain for NumPy.
+# How a metric runs: arguments are checked, an unreachable cut is dropped, JAX counts are compiled.
 
 
 def measure_counts(
@@ -476,7 +476,7 @@ def measure_counts(
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      counts: Due as integers [Q, levels, 2].
+      counts: Must be integers [Q, levels, 2].
       top_k: The cut; None from the first cut on that reaches all items of every query.
       *options: Given to the metric.
 
@@ -501,8 +501,8 @@ def measure_distances(
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      distances: Due as real numbers [Q, N].
-      relevant: Due as bool of the same shape.
+      distances: Must be real numbers [Q, N].
+      relevant: Must be bool of the same shape.
       top_k: The cut, or None.
       *options: Given to the metric.
 
@@ -525,7 +525,7 @@ def measure_graded_counts(
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      counts: Due as integers [Q, levels, G].
+      counts: Must be integers [Q, levels, G].
       top_k: The cut; None from the first cut on that reaches all items of every query.
       *options: Given to the metric.
 
@@ -553,8 +553,8 @@ def measure_grades(
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      distances: Due as real numbers [Q, N].
-      grades: Due as integers of the same shape.
+      distances: Must be real numbers [Q, N].
+      grades: Must be integers of the same shape.
       num_grades: G.
       top_k: The cut, or None.
       *options: Given to the metric.

@@ -29,8 +29,8 @@ _RESIDUAL = tuple(1 / (2 * k + 3) for k in range(12))
 def sum_over_levels(values: Array) -> Array:
     """Sums real values over the levels of a ranking, in blocks.
 
-    In float32, 60,000 values that are added one after another lose four digits, and whether a
-    compiler adds them so is the processor's affair.
+    In float32, 60,000 values added one after another lose four digits, and the order in which a
+    compiler adds them depends on the processor.
 
     Args:
       values: [Q, levels].

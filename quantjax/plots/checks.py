@@ -13,9 +13,9 @@ def numbers(name: str, x: ArrayLike, shape: str, *, finite: bool = True) -> np.n
     """Returns an array as float64, after checking its axes and values.
 
     Args:
-      name: What the array is called in the message.
+      name: Name of the array in the error message.
       x: Real numbers or bools.
-      shape: What its shape should be, such as "[Q, N]"; only the number of axes is checked.
+      shape: Required shape, such as "[Q, N]"; only the number of axes is checked.
       finite: Whether NaN and infinity raise ValueError.
 
     Returns:

@@ -33,7 +33,7 @@ def precision_recall(
 
     Args:
       recall: Means over the queries, [points], or [curves, points] of several rankings.
-      precision: Of recall's shape.
+      precision: Means over the queries, of the shape of `recall`.
       worst: Precision in the worst order of ties at the same recall, of recall's shape; or a
         `PrecisionRecall` whose recall is its own, as
         `metrics.precision_recall_curve(..., ties="worst")` gives it at the same cuts.

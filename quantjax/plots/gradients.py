@@ -92,7 +92,7 @@ def voronoi(
     Args:
       codewords: [K, 2], K from 2 to 256.
       x: Embeddings to draw as points, [N, 2].
-      temperatures: Of the softmax, in units of squared distance; a panel each.
+      temperatures: Temperature of the softmax, in units of squared distance; a panel each.
       target: Point [2], drawn as a star; the first codeword when None.
       num_arrows: Arrows along the longer side of the grid.
       figsize: Inches; None for 6.4 wide and a height that fits the panels.
@@ -119,7 +119,7 @@ def voronoi(
     low, high = _window(np.concatenate([codewords, x, target[None]]))
     columns = min(len(temperatures), _PER_ROW)
     rows = -(-len(temperatures) // columns)
-    # The layout would cut off titles and names of axes that are higher than what panels leave.
+    # Limited, because the layout would cut off titles and axis names next to higher panels.
     steepness = min((high - low)[1] / (high - low)[0], 1.25)
     row_height = steepness * style.WIDTH / max(columns, 2) + 0.9
     figure = style.new_figure(figsize, rows * row_height)

@@ -141,7 +141,7 @@ def plain_numbers(axis: Axis) -> None:
     matplotlib's own labels are mathtext, which `text.parse_math` would leave unread here.
 
     Args:
-      axis: Such as `ax.yaxis`; one of another scale stays as it is.
+      axis: Axis such as `ax.yaxis`; an axis of another scale is not changed.
     """
     if axis.get_scale() == "log":
         axis.set_major_formatter(_PlainLogFormatter())

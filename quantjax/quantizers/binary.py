@@ -85,7 +85,7 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
 
     Args:
       x: Real values [N, bits], of the training set say.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Medians [bits] float32, the mean of the middle two of an even number of rows; subtract them

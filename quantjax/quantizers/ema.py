@@ -45,7 +45,7 @@ def ema_init(
     Args:
       codebooks: Codewords [M, K, d], of k-means say.
       assignments: Codeword numbers of one training batch, [B, M].
-      mask: Which rows count, [B] bool; all when None.
+      mask: Whether each row counts, [B] bool; all when None.
 
     Returns:
       The state, with the given codebooks.
@@ -81,7 +81,7 @@ def ema_update(
       x: Embeddings [B, M * d].
       assignments: Codeword numbers [B, M], of `product.encode` with the state's codebooks.
       decay: From 0, the batch alone, to below 1; VQ-VAE takes 0.99.
-      mask: Which rows count, [B] bool; all when None.
+      mask: Whether each row counts, [B] bool; all when None.
 
     Returns:
       The next state.
@@ -121,7 +121,7 @@ def revive(
       state: The moving average.
       x: Embeddings [B, M * d] to draw from.
       threshold: In rows per batch, well below B / K; a codeword whose count is less is dead.
-      mask: Which rows may be drawn, [B] bool; all when None.
+      mask: Whether each row may be drawn, [B] bool; all when None.
 
     Returns:
       The state, living codewords untouched.

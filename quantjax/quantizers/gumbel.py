@@ -30,7 +30,7 @@ def gumbel_assign(
       key: Random key, consumed.
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the relaxation; weights harden to a one-hot draw as it falls to 0.
+      temperature: Temperature of the relaxation; weights harden to a one-hot draw as it falls to 0.
 
     Returns:
       Weights [M, N, K] that sum to 1 over K, float32. For the straight-through variant hand these
@@ -58,7 +58,7 @@ def gumbel_quantize(
       key: Random key, consumed.
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the relaxation.
+      temperature: Temperature of the relaxation.
 
     Returns:
       Drawn codewords side by side, [N, M * d], in x's dtype; float32 where x holds

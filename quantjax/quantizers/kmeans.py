@@ -171,7 +171,7 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
       key: Random key, consumed.
       x: Rows [N, d].
       num_centroids: K.
-      mask: Which rows count, [N] bool.
+      mask: Whether each row counts, [N] bool.
 
     Returns:
       Centroids [K, d] float32, each a copy of a row.
@@ -212,7 +212,7 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
 
     Args:
       key: Random key, consumed.
-      mask: Which rows count, [N] bool; at least one.
+      mask: Whether each row counts, [N] bool; at least one.
       num_rows: Number of draws; rows repeat if fewer rows than that count.
 
     Returns:
@@ -233,7 +233,7 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
     """Returns a row number drawn in proportion to the weights, given a uniform random number.
 
     Args:
-      weight: Of each row, [N], at least 0; it need not sum to 1.
+      weight: Weight of each row, [N], at least 0; it need not sum to 1.
       u: Uniform random number in [0, 1).
 
     Returns:
@@ -258,7 +258,7 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     Args:
       centroids: Starting centroids [K, d].
       x: Rows [N, d].
-      mask: Which rows count, [N] bool.
+      mask: Whether each row counts, [N] bool.
       num_iterations: Number of iterations; none raises the distortion, except by repairs.
 
     Returns:
@@ -276,7 +276,7 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     weight = mask.astype(jnp.float32)
 
     def step(_, carry):
-        # Repaired ahead of the assignment, so that what is returned are means.
+        # Repaired before the assignment, so that the returned centroids are means.
         centroids = repair_empty(*carry)
         nearest = assign(x, centroids)
         counts = jnp.zeros(centroids.shape[0], jnp.float32).at[nearest].add(weight)

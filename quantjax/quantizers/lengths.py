@@ -10,7 +10,7 @@ def root(squares: jax.Array) -> jax.Array:
     The length of a zero vector then has a finite gradient.
 
     Args:
-      squares: Of any shape, 0 or more.
+      squares: Squared lengths of any shape, 0 or more.
 
     Returns:
       Roots in the same shape.

@@ -156,7 +156,7 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
     Args:
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the softmax, in units of squared distance.
+      temperature: Temperature of the softmax, in units of squared distance.
 
     Returns:
       Quantized embeddings [N, M * d], in x's dtype; float32 where x holds integers.
@@ -264,7 +264,7 @@ def fit_codebooks(
       num_codebooks: M; it must divide D.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Lloyd iterations.
-      mask: Which rows count, [N] bool; all when None. At least K rows must.
+      mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
       Codebooks [M, K, D / M] float32.
@@ -296,7 +296,7 @@ def refine_codebooks(
       codebooks: Codewords to start from, [M, K, d].
       x: Embeddings [N, M * d].
       num_iterations: Lloyd iterations.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, d] float32.

@@ -33,7 +33,7 @@ def fit_codebooks(
       num_codebooks: M.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Lloyd iterations for each codebook.
-      mask: Which rows count, [N] bool; all when None. At least K rows must.
+      mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
       Codebooks [M, K, D] float32.

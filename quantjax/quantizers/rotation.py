@@ -61,7 +61,7 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     Args:
       x: Embeddings [N, D].
       num_codebooks: M; it must divide D.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Orthogonal matrix [D, D] float32, to be applied as x @ rotation.
@@ -74,7 +74,8 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     """
     width = product.split(x, num_codebooks).shape[-1]
     _, variances, axes = _principal_axes(*rows.counted(x, mask))
-    # At least 1 each in units of the smallest, or what is below 1 would all go to one subspace.
+    # In units of the smallest, so that each is at least 1: factors below 1 would all go to a
+    # single subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
     # Products of many variances would leave float32; their logarithms add up.
     logs = jnp.log(jnp.maximum(variances, floor))
@@ -113,7 +114,7 @@ def opq(
       num_codebooks: M; it must divide D.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Turns after the start; 0 is parametric OPQ.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, D / M] and rotation [D, D], float32.
@@ -168,7 +169,7 @@ def itq(
       x: Embeddings [N, D].
       num_bits: Length of the code, at most D.
       num_iterations: Turns.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Mean [D] and projection W R [D, num_bits], float32.

@@ -23,8 +23,8 @@ def counted(x: jax.Array, mask: jax.Array | None, name: str = "x") -> tuple[jax.
 
     Args:
       x: Rows [N, D] of any type.
-      mask: Which rows count, [N] bool; all when None.
-      name: What x is called in a message.
+      mask: Whether each row counts, [N] bool; all when None.
+      name: Name of `x` in the error message.
 
     Returns:
       Rows [N, D] float32 and mask [N] bool.

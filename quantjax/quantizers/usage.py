@@ -36,7 +36,7 @@ def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> 
     Args:
       codebooks: Codewords [M, K, d], K at most 256.
       x: Embeddings [N, M * d].
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Statistics per codebook.

@@ -31,7 +31,7 @@ class Kept:
     def take(self, train_state: TrainState) -> None:
         """Copies a finite state to the host, because steps reuse the memory of their input."""
         if self.in_memory:
-            # The whole copy is there before it replaces the one before.
+            # Assigned only when complete, so that an error while copying leaves the previous state.
             self.state = jax.tree.map(_copied, train_state)
 
 
