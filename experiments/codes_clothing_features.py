@@ -18,7 +18,7 @@ def get_config() -> ConfigDict:
 
 
 def measure(config: ConfigDict) -> feature_codes.Measured:
-    """Fits and measures all codes.
+    """Fits PQ, OPQ, ITQ, LSH and class-id codes and measures their retrieval.
 
     Args:
       config: From `get_config`.

@@ -35,7 +35,7 @@ def build(config: ConfigDict) -> train.Experiment:
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Yields the overrides of a sweep: three lengths of code, three seeds each."""
+    """Yields the config overrides of a sweep: three code lengths with three seeds each."""
     for bits, seed in itertools.product((16, 32, 48), range(3)):
         yield {"bits": bits, "seed": seed}
 

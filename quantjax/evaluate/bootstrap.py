@@ -19,6 +19,7 @@ def resampled_means(values: np.ndarray, *, num_resamples: int = 2000, seed: int 
     Reference:
       Efron, Bootstrap Methods: Another Look at the Jackknife, The Annals of Statistics 7(1), 1979.
     """
+    # Sorted, so that the interval does not depend on the order of the queries.
     values = np.sort(np.asarray(values, np.float64))
     rng = np.random.default_rng(seed)
     means = []

@@ -41,6 +41,7 @@ def write_results(
     values = [values for result in results for values in result.per_query.values()]
     scratch = folder / f".{_QUERIES}.tmp"
     save_file({str(i): np.ascontiguousarray(each) for i, each in enumerate(values)}, scratch)
+    # Values first: a new results.json must not appear before the values of its rows.
     os.replace(scratch, folder / _QUERIES)
     records.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
 

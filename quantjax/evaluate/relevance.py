@@ -104,6 +104,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
         queries, database = queries.argmax(axis=1), database.argmax(axis=1)  # one-hot
     if queries.ndim == 1:
         return Relevance(queries, *_distinct_ids(database))
+    # Rows viewed as opaque bytes: `np.unique` over scalars is much faster than over rows.
     packed = np.packbits(database, axis=1)
     scalars = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, which = np.unique(scalars, return_index=True, return_inverse=True)

@@ -35,6 +35,7 @@ def distinct_codes(codes: np.ndarray) -> DistinctCodes:
       The distinct codes, sorted by their bytes, so that the order of storage does not matter.
     """
     if codes.shape[1] <= 8:
+        # Up to 8 bytes become big-endian integers, which sort like the bytes and much faster.
         padded = np.pad(codes, ((0, 0), (8 - codes.shape[1], 0)))
         scalars = padded.view(">u8").ravel().astype(np.uint64)
     else:

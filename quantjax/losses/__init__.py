@@ -10,7 +10,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   HashNet (ICCV 2017)                pairwise_likelihood times pair_weights
   DSH (CVPR 2016)                    pairwise_contrastive
   Deep Cauchy Hashing (CVPR 2018)    pairwise_cauchy times pair_weights
-  CSQ (CVPR 2020)                    central_similarity, sign_error, centres.class_centres
+  CSQ (CVPR 2020)                    central_similarity, sign_error, centres.hadamard_centres
   OrthoHash (NeurIPS 2021)           orthogonal_cosine
   DPN (IJCAI 2020)                   class_wise_margin
   GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error
@@ -26,7 +26,8 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   CIBHash (IJCAI 2021)               cibhash
   TALR (CVPR 2018)                   soft_average_precision
   Recall@k surrogate (CVPR 2022)     smooth_recall_at_k
-  ADSQ (IEEE Access 2019)            pairwise_likelihood, bit_balance
+  ADSQ (IEEE Access 2019)            pairwise_likelihood, pairwise_inner_product,
+                                     quantization_error, bit_balance
   DAPH (ACM MM 2017)                 bit_independence
   Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
   no single paper                    usage_entropy

@@ -206,5 +206,5 @@ def pair_weights(
 
 
 def _target(similar, dtype):
-    # Compared with 0, so that the papers' own labels of +1 and -1 mean what they mean there.
+    # Compared with 0, so that the papers' labels of +1 and -1 are understood too.
     return jnp.where(similar > 0, 1, -1).astype(dtype)

@@ -232,7 +232,7 @@ def group_hard(
         chosen = random_violating(key, distances, positive, ~similar & real, margin=margin)
         return Triplets(*(jnp.maximum(rows[part], 0) for part in chosen[:3]), chosen.mask)
 
-    # One group after another: the S x S distances of all at once are what fills memory.
+    # One group after another: the S x S distances of all groups at once would fill memory.
     triplets = jax.lax.map(in_group, (jnp.stack(keys), rows.reshape(num_groups, size)))
     return Triplets(*(part.reshape(-1) for part in triplets))
 

@@ -231,6 +231,7 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     def phase_loss(params, state, batch, context):
         x, nets = forward(params, state, batch, train=True, key=context.key)
         own = params.get("loss"), state.get("loss")
+        # Losses without arrays ignore both, so that a single phase serves either kind.
         value, (new, metrics) = loss(x, batch, context, *own)
         state = {**state, "nets": nets}
         return value, ({**state, "loss": new} if "loss" in state else state, metrics)

@@ -46,7 +46,7 @@ def precision(
 
 
 def precision_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `precision` from the number of items at each distance.
+    """Returns `precision`, computed from counts of items at each distance.
 
     Args:
       counts: All items [..., 0] and relevant ones [..., 1] at every level of distance, nearest
@@ -94,7 +94,7 @@ def recall(
 
 
 def recall_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `recall` from the number of items at each distance.
+    """Returns `recall`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -153,7 +153,7 @@ def r_precision(distances: Array, relevant: Array, *, ties: str = "expected") ->
 
 
 def r_precision_from_counts(counts: Array, *, ties: str = "expected") -> Array:
-    """Computes `r_precision` from the number of items at each distance.
+    """Returns `r_precision`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -197,7 +197,7 @@ def average_precision_at_r(
 
 
 def average_precision_at_r_from_counts(counts: Array, *, ties: str = "expected") -> Array:
-    """Computes `average_precision_at_r` from the number of items at each distance.
+    """Returns `average_precision_at_r`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -265,7 +265,7 @@ def hit_rate(
 
 
 def hit_rate_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `hit_rate` from the number of items at each distance.
+    """Returns `hit_rate`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -364,7 +364,7 @@ def reciprocal_rank(
 def reciprocal_rank_from_counts(
     counts: Array, *, top_k: int | None = None, ties: str = "expected"
 ) -> Array:
-    """Computes `reciprocal_rank` from the number of items at each distance.
+    """Returns `reciprocal_rank`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].

@@ -115,7 +115,7 @@ def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -
 
 
 def precision_within_radius_from_counts(counts: Array, *, radius: int) -> BallPrecision:
-    """Computes `precision_within_radius` from the number of items at each distance.
+    """Returns `precision_within_radius`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at distance 0, 1, 2, ..., integers [Q, levels, 2].

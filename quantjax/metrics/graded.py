@@ -186,7 +186,7 @@ def ndcg(
 
 
 def ndcg_from_counts(counts: Array, *, top_k: int | None = None, ties: str = "expected") -> Array:
-    """Computes `ndcg` from the number of items of each grade at each distance.
+    """Returns `ndcg`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level of distance, nearest level first, integers
@@ -242,7 +242,7 @@ def acg(
 
 
 def acg_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `acg` from the number of items of each grade at each distance.
+    """Returns `acg`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level, integers [Q, levels, G].
@@ -414,6 +414,7 @@ def _take(counts, hits):
 
 
 def _run_of_grades(taken, grades, offset, grades_before):
+    # Each grade is a level of its own here, because a tie order other than the mean sorts by grade.
     levels = levels_with_before(taken, taken, taken * grades)
     levels = levels._replace(
         items_before=levels.items_before + offset[..., None],
@@ -474,7 +475,7 @@ def wap_from_counts(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> Array:
-    """Computes `wap` from the number of items of each grade at each distance.
+    """Returns `wap`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level, integers [Q, levels, G].

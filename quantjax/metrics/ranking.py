@@ -80,7 +80,7 @@ def average_precision_from_counts(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> Array:
-    """Computes `average_precision` from the number of items at each distance.
+    """Returns `average_precision`, computed from counts of items at each distance.
 
     Counts add over parts of a database, so this is the form for a database in tiles or shards.
 

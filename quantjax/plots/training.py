@@ -74,6 +74,7 @@ def history(
 def _panels(number, figsize):
     """Returns a figure with wide axes on top and small axes in two columns below."""
     rows = (number + 1) // 2
+    # Two small panels per row below the wide one; sharing x keeps all steps aligned.
     figure = style.new_figure(figsize, 2.3 + 1.25 * rows)
     grid = figure.add_gridspec(1 + rows, 2, height_ratios=[2.0] + [1.0] * rows)
     first = figure.add_subplot(grid[0, :])

@@ -307,7 +307,7 @@ def refine_codebooks(
     check_shapes(codebooks, x)
     check_finite("codebooks", codebooks)
     x, mask = rows.counted(x, mask)
-    # One subspace after another: the [N, K] distances of all at once are what fills memory.
+    # One subspace after another: the [N, K] distances of all at once would fill memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
         (jnp.asarray(codebooks, jnp.float32), split(x, codebooks.shape[0])),

@@ -239,6 +239,7 @@ def _svg(figure, alt, name):
             text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
         )
     markup = text.getvalue()
+    # The plots' single ink colour becomes the page's, light or dark.
     markup = re.sub(re.escape(ink), "currentColor", markup[markup.index("<svg") :], flags=re.I)
     # Identifiers must differ between the figures of one page.
     markup = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", markup)

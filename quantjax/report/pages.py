@@ -225,6 +225,7 @@ def _tests(first_name, first, name, others):
     tests = []
     for other in others:
         row = {"runs": f"{name} minus {first_name}", "result": other.name}
+        # Runs may hold several results of one metric, such as of codes and of floats: match alike.
         same = [
             each
             for each in first

@@ -144,6 +144,7 @@ def restore(
         raise MissingFileError(f"{workdir} has no checkpoints")
     if experiment.config is not None:
         folders.check_config(workdir, about_workdir(experiment))
+    # Restored onto a fresh state, which gives shapes and shardings for any number of devices.
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
         path = workdir / "metrics.jsonl"
