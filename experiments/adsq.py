@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, as an experiment: its numbers, its ablations, and its wiring on any task."""
+"""Experiment with ADSQ (reconstructed): its config, ablations and method for any task."""
 
 from typing import Any
 
@@ -23,12 +23,12 @@ weights train their one network for twice the epochs."""
 
 
 def get_config(**numbers: Any) -> ConfigDict:
-    """Returns the numbers of an experiment with ADSQ.
+    """Returns the config of an experiment with ADSQ.
 
-    The paper's were not to be found: all are our choice.
+    The paper's settings could not be found: all values are our choice.
 
     Args:
-      **numbers: Others than these, and further ones.
+      **numbers: Settings that replace or extend the defaults.
     """
     config = config_dict.create(
         seed=0,
@@ -56,12 +56,12 @@ def get_config(**numbers: Any) -> ConfigDict:
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
-    """Wires ADSQ on a task.
+    """Builds the experiment that trains ADSQ on a task.
 
     Args:
       config: From `get_config`, with num_epochs, batch_size and learning_rate.
       name: The experiment's name.
-      task: What it learns from.
+      task: Images or features to learn from.
 
     Raises:
       ValueError: see `data.check_training_labels`; or if a word of the config is unknown.
@@ -75,7 +75,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
 
 
 def method(config: ConfigDict, task: Task) -> methods.Method:
-    """Returns the method.
+    """Builds the ADSQ method with a config's settings.
 
     Args:
       config: From `get_config`. semantic_dim is the width of a semantic layer, 0 for none. `guide`
@@ -84,7 +84,7 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
       task: Its network and inputs.
 
     Raises:
-      ValueError: if a word is another one.
+      ValueError: if a word of the config is unknown.
     """
     label = task.splits.source.labels[task.splits.train]
     sides = {"first": first, "second": second, "both": both}
@@ -127,11 +127,11 @@ def _with_semantic_layer(config, below):
 def optimizer(
     config: ConfigDict, method: methods.Method, name: str, num_train: int
 ) -> optax.GradientTransformation:
-    """Returns Adam whose rate falls by a cosine over the epochs that train one entry.
+    """Returns Adam with a cosine schedule over the epochs that train an entry of params.
 
     Args:
       config: Its num_epochs, batch_size and learning_rate.
-      method: Its phases say which epochs those are.
+      method: Method whose phases define these epochs.
       name: The entry of params.
       num_train: Number of training images.
 

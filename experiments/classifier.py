@@ -1,4 +1,4 @@
-"""Multinomial logistic regression, fitted in full batches until nothing changes any more."""
+"""Multinomial logistic regression, fitted by full-batch L-BFGS until convergence."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ _FLAT = 1e-5  # norm of the gradient; float32 tells no smaller one from rounding
 
 
 class Classifier(NamedTuple):
-    """A linear classifier.
+    """Linear classifier: weights and bias.
 
     Attributes:
       weights: [D, C].
@@ -32,17 +32,18 @@ class Classifier(NamedTuple):
 def fit_classifier(
     x: np.ndarray, class_ids: np.ndarray, *, num_classes: int, penalty: float = 1e-4
 ) -> Classifier:
-    """Minimises mean cross-entropy + penalty / 2 ||s weights||^2 by L-BFGS, from zeros.
+    """Fits a logistic regression with an L2 penalty by L-BFGS, from zeros.
 
-    s is the root mean square of all numbers in x, so that embeddings of any length are penalised
-    alike. The minimum is one point, also where classes are separable: nothing is drawn. L-BFGS, for
+    The objective is mean cross-entropy + penalty / 2 ||s weights||^2, with s the root mean square
+    of all numbers in x, so that embeddings of any length are penalised alike. The minimum is
+    unique, even for separable classes, so no random start is needed. L-BFGS is used because
     Newton's matrix would have (D C)^2 entries.
 
     Args:
       x: Embeddings [N, D].
       class_ids: Class of each, [N], 0 to C - 1.
       num_classes: C.
-      penalty: Of the squared weights; the bias is free. Ours, and not tuned on any data.
+      penalty: Weight of the squared weights; the bias is free. Our choice, not tuned on any data.
 
     Returns:
       The classifier.

@@ -1,4 +1,4 @@
-"""PQ, OPQ, ITQ, LSH and class-id codes of features of CIFAR-10 (JPEG), protocol i.
+"""Measures PQ, OPQ, ITQ, LSH and class-id codes of features of CIFAR-10 (JPEG), protocol i.
 
     python -m experiments.ledger run codes_cifar10_features
 
@@ -11,14 +11,14 @@ from experiments import feature_codes, pretrained
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the codes."""
+    """Returns the config of the codes."""
     return feature_codes.get_config(
         **pretrained.numbers(),
     )
 
 
 def measure(config: ConfigDict) -> feature_codes.Measured:
-    """Fits and measures all codes.
+    """Fits PQ, OPQ, ITQ, LSH and class-id codes and measures their retrieval.
 
     Args:
       config: From `get_config`.

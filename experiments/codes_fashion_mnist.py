@@ -1,4 +1,4 @@
-"""PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
+"""Measures PQ, OPQ, ITQ, LSH and class-id codes of the pixels of Fashion-MNIST, protocol i.
 
     python -m experiments.ledger run codes_fashion_mnist
 
@@ -11,14 +11,14 @@ from experiments import fashion_mnist, feature_codes
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the codes."""
+    """Returns the config of the codes."""
     return feature_codes.get_config(
         data_dir=config_dict.placeholder(str),
     )
 
 
 def measure(config: ConfigDict) -> feature_codes.Measured:
-    """Fits and measures all codes.
+    """Fits PQ, OPQ, ITQ, LSH and class-id codes and measures their retrieval.
 
     Args:
       config: From `get_config`.

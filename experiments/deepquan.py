@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, as an experiment: its numbers, its ablations, its wiring on features."""
+"""Experiment with DeepQuan (reconstructed): its config, ablations and method on features."""
 
 import functools
 from typing import Any
@@ -23,12 +23,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def get_config(**numbers: Any) -> ConfigDict:
-    """Returns the numbers of an experiment with DeepQuan.
+    """Returns the config of an experiment with DeepQuan.
 
-    The paper's were not to be found: all are our choice.
+    The paper's settings could not be found: all values are our choice.
 
     Args:
-      **numbers: Others than these, and further ones.
+      **numbers: Settings that replace or extend the defaults.
     """
     config = config_dict.create(
         seed=0,
@@ -54,16 +54,16 @@ def get_config(**numbers: Any) -> ConfigDict:
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
-    """Wires DeepQuan on the column "feature" of a task; labels are not looked at.
+    """Builds the experiment that trains DeepQuan on a task's column "feature", without labels.
 
     Args:
       config: From `get_config`, with dim, rounded up to a multiple of the codebooks, margin and
         num_epochs. `weigh` is "heat_kernel", as wide as a neighbour is far, "by_rank" or "equal".
       name: The experiment's name.
-      task: What it learns from.
+      task: Features to learn from.
 
     Raises:
-      ValueError: if `weigh` is another word, or sizes do not fit.
+      ValueError: if `weigh` is unknown, or sizes do not fit.
     """
     splits, distance = with_neighbours(task.splits, config.num_neighbours)
     num_features = splits.source[splits.train[:1]]["feature"].shape[1]
@@ -91,7 +91,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
 
 
 def weigh(config: ConfigDict, distance: float) -> Weigh:
-    """Returns how triplets are weighed.
+    """Returns the function that weights triplets, by the config's name for it.
 
     Args:
       config: Its weigh.
@@ -109,10 +109,10 @@ def weigh(config: ConfigDict, distance: float) -> Weigh:
 
 
 def with_neighbours(splits: data.Splits, num_neighbours: int) -> tuple[data.Splits, float]:
-    """Gives every training image a column of its neighbours by features.
+    """Adds a column with the nearest neighbours, by features, of every training image.
 
     Args:
-      splits: Their source has a column "feature"; labels are not looked at.
+      splits: Splits whose source has a column "feature"; labels are not used.
       num_neighbours: k.
 
     Returns:

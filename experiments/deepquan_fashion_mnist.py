@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on the pixels of Fashion-MNIST, protocol i; labels are not looked at.
+"""Trains DeepQuan (reconstructed) on the pixels of Fashion-MNIST, protocol i; without labels.
 
     python -m experiments.deepquan_fashion_mnist
 
@@ -15,7 +15,7 @@ ABLATIONS = deepquan.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return deepquan.get_config(
         dim=32,
         margin=100.0,
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return deepquan.build(config, "deepquan_fashion_mnist", fashion_mnist.pixels(config))
 
 

@@ -1,4 +1,4 @@
-"""DeepQuan, reconstructed, on the digits of `dqn_mnist`, whose labels it does not see.
+"""Trains DeepQuan (reconstructed) on the digits of `dqn_mnist`, without labels.
 
     python -m experiments.deepquan_mnist
 
@@ -17,7 +17,7 @@ ABLATIONS = deepquan.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return deepquan.get_config(
         dim=32,
         margin=100.0,
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return deepquan.build(config, "deepquan_mnist", digits.pixels(config))
 
 

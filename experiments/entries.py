@@ -1,4 +1,4 @@
-"""What a name of the ledger stands for: an experiment file, what is left out, and its config."""
+"""Entries of the ledger: looks up an experiment file, its ablation and its config by name."""
 
 import importlib
 import importlib.util
@@ -15,12 +15,12 @@ from quantjax.errors import InputError
 
 
 class Entry(NamedTuple):
-    """What a name of the ledger stands for.
+    """Entry of the ledger: an experiment file and the overrides of an ablation.
 
     Attributes:
       name: FILE or FILE.ABLATION, FILE being the experiment file's name without its folder.
       module: The experiment file.
-      overrides: Of the ablation.
+      overrides: Settings of the ablation, {} for none.
     """
 
     name: str
@@ -29,14 +29,14 @@ class Entry(NamedTuple):
 
 
 def entry(name: str) -> Entry:
-    """Finds a name.
+    """Returns the ledger's entry of a name.
 
     Args:
       name: FILE or FILE.ABLATION. FILE is an experiment of this folder, or the path of a Python
-        file elsewhere, ending in ".py", whose folder is where its imports are looked for first.
+        file elsewhere, ending in ".py", whose folder is searched first for its imports.
 
     Raises:
-      ValueError: if there is no such file or ablation, naming those that there are.
+      ValueError: if the file or the ablation does not exist, naming the existing ones.
     """
     path, suffix, rest = name.partition(".py")
     file, _, ablation = name.partition(".")
@@ -59,7 +59,7 @@ def entry(name: str) -> Entry:
 
 
 def _of_path(path):
-    """Imports an experiment file that is in no package, once, under its own name."""
+    """Imports an experiment file outside of a package, once, under the file's name."""
     if not path.is_file():
         raise InputError(f"no experiment file {path}")
     loaded = sys.modules.get(path.stem)
@@ -75,7 +75,7 @@ def _of_path(path):
 
 
 def names() -> list[str]:
-    """Returns all experiment files."""
+    """Returns the names of all experiment files of this folder."""
     found = []
     for module in pkgutil.iter_modules(experiments.__path__):
         path = pathlib.Path(experiments.__path__[0]) / f"{module.name}.py"
@@ -85,14 +85,14 @@ def names() -> list[str]:
 
 
 def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:
-    """Returns an entry's config with its ablation's overrides, and settings on top.
+    """Returns an entry's config, changed first by its ablation and then by settings.
 
     Args:
       entry: From `entry`.
-      settings: Such as bits and seed.
+      settings: Values by key, such as bits and seed.
 
     Raises:
-      ValueError: if a setting is none of the config's keys, or of another type.
+      ValueError: if a setting is not a key of the config, or has another type.
     """
     config = entry.module.get_config()
     for overrides in (entry.overrides, settings):

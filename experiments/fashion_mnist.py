@@ -1,4 +1,4 @@
-"""Fashion-MNIST, protocol i, as a task."""
+"""Task on Fashion-MNIST, protocol i, as images or as rows of pixels."""
 
 import functools
 
@@ -10,7 +10,7 @@ from quantjax.data import augment
 
 
 def images(config: ConfigDict) -> task.Task:
-    """Returns images and a small residual network, trained from scratch.
+    """Returns the task on images with a small residual network, trained from scratch.
 
     Args:
       config: Its final, see `task.carved`, data_dir and channels, the width of each stage.
@@ -30,7 +30,7 @@ def images(config: ConfigDict) -> task.Task:
 
 
 def pixels(config: ConfigDict) -> task.Task:
-    """Returns rows of pixels from 0 to 1.
+    """Returns the task on rows of pixels from 0 to 1.
 
     Args:
       config: Its final, see `task.carved`, and data_dir.

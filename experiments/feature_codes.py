@@ -1,4 +1,4 @@
-"""Codes of features as they are, no network trained: what a method on these has to beat."""
+"""Codes of features without a trained network: baselines of the methods on these features."""
 
 from typing import Any, NamedTuple
 
@@ -26,11 +26,11 @@ _TURNS = 25  # of OPQ, as many as k-means has iterations
 
 
 class Measured(NamedTuple):
-    """What was measured, and on what.
+    """Results of the codes, with the split and its audit.
 
     Attributes:
       splits: The split.
-      audited: What its audit found.
+      audited: Audit of the split.
       results: A result for each code.
     """
 
@@ -40,10 +40,10 @@ class Measured(NamedTuple):
 
 
 def get_config(**numbers: Any) -> ConfigDict:
-    """Returns the numbers of codes without training.
+    """Returns the config of codes without training.
 
     Args:
-      **numbers: Others than these, and further ones.
+      **numbers: Settings that replace or extend the defaults.
     """
     config = config_dict.create(seed=0, final=False, bits=32, num_codewords=256)
     with config.unlocked():
@@ -52,14 +52,14 @@ def get_config(**numbers: Any) -> ConfigDict:
 
 
 def measure(config: ConfigDict, task: Task) -> Measured:
-    """Measures features as they are, and codes of them fitted to the training rows.
+    """Measures uncoded features, and PQ, OPQ, ITQ, LSH and class-id codes fitted to training rows.
 
-    PQ and OPQ by asymmetric squared Euclid, ITQ and LSH by Hamming distance, the class-id code by
-    the probabilities of a logistic regression, whose ceil(log2 C) bits are its own.
+    PQ and OPQ rank by asymmetric squared Euclid, ITQ and LSH by Hamming distance. The class-id code
+    ranks by the probabilities of a logistic regression and has ceil(log2 C) bits.
 
     Args:
       config: From `get_config`.
-      task: Its column "feature".
+      task: Task whose source has a column "feature".
 
     Returns:
       Results "features", "pq", "opq", "itq", "lsh", "class-id code".
@@ -81,19 +81,19 @@ def measure(config: ConfigDict, task: Task) -> Measured:
 
 
 def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Results:
-    """Measures the code that is a class number: what a classifier says of features.
+    """Measures the class-id code: the class number that a logistic regression predicts.
 
-    Logistic regression on the training rows knows the C classes that these have, so the code has
-    ceil(log2 C) bits. A query ranks the classes by how likely each is. Where the database is of
-    those classes a hash has to beat this code to be worth its bits; where it is of others, this is
-    what a classifier in disguise would get.
+    Logistic regression on the training rows knows their C classes, so the code has ceil(log2 C)
+    bits. A query ranks the classes by probability. If the database has only these classes, a hash
+    must beat this code to be worth its bits. If it has other classes, the result is the level of a
+    mere classifier.
 
     Args:
       splits: Its training rows have one label each.
       x: Features [N, F] of "train", "query" and "database".
 
     Returns:
-      One result: -log of the class's probability, asymmetric.
+      One result, ranked asymmetrically by -log of the class's probability.
 
     Reference:
       Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
@@ -115,14 +115,14 @@ def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Res
 def of_codec(
     splits: data.Splits, name: str, codec: Codec, queries: np.ndarray, database: np.ndarray
 ) -> evaluate.Results:
-    """Measures a codec by the distance that is its own: Hamming, real features, or asymmetric.
+    """Measures a codec by its distance: Hamming, float or asymmetric.
 
     Args:
       splits: Whose rows these are.
-      name: Of the result.
-      codec: Fitted.
-      queries: What it takes, [Q, F].
-      database: What it encodes, [N, F].
+      name: Name of the result.
+      codec: The fitted codec.
+      queries: Query features, [Q, F].
+      database: Database features to encode, [N, F].
     """
     labels = splits.source.labels
     return evaluate.evaluate(
@@ -138,18 +138,18 @@ def of_codec(
 
 
 def padded(x: np.ndarray, dim: int) -> np.ndarray:
-    """Returns x [N, F] with zeros added, [N, dim]."""
+    """Pads x [N, F] with zeros to [N, dim]."""
     return np.pad(x, ((0, 0), (0, dim - x.shape[1])))
 
 
 def plain(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
-    """Returns no code at all: features compared by squared Euclid."""
+    """Returns a codec without quantization, compared by squared Euclid, and its width."""
     del config
     return FloatCodec(x.shape[1], metric="l2"), x.shape[1]
 
 
 def pq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
-    """Returns k-means product quantization, and the width that M divides."""
+    """Fits product quantization by k-means; returns its codec and the padded width."""
     num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
     dim = -(-x.shape[1] // num_codebooks) * num_codebooks
     codebooks = _fit_codebooks(
@@ -162,7 +162,7 @@ def pq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
 
 
 def opq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
-    """Returns product quantization under the rotation that suits it best, and the width."""
+    """Fits optimized product quantization (OPQ); returns its codec and the padded width."""
     num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
     dim = -(-x.shape[1] // num_codebooks) * num_codebooks
     fitted = _opq(
@@ -176,13 +176,13 @@ def opq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
 
 
 def itq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
-    """Returns signs of rotated principal components."""
+    """Fits iterative quantization (ITQ); returns its codec and width."""
     fitted = _itq(jax.random.key(config.seed), jnp.asarray(x), num_bits=config.bits)
     return BinaryCodec(config.bits, fitted.mean, fitted.projection), x.shape[1]
 
 
 def lsh(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
-    """Returns signs of random orthogonal projections of centred features."""
+    """Returns a codec of signs of random orthogonal projections (LSH), and its width."""
     axes = rotation.random_rotation(jax.random.key(config.seed), x.shape[1])[:, : config.bits]
     return BinaryCodec(config.bits, jnp.mean(jnp.asarray(x), axis=0), axes), x.shape[1]
 

@@ -1,4 +1,4 @@
-"""What was claimed before the queries were touched, with the settings that each side could try.
+"""Hypotheses stated before measuring on the queries, with the settings that each side may try.
 
 All choices are by validation queries: `python -m experiments.ledger tune NAME` tries the settings
 below, as many for each side of a comparison, and `run` takes the best.
@@ -18,11 +18,11 @@ from quantjax.errors import InputError
 
 
 class Hypothesis(NamedTuple):
-    """A claim and how it is decided.
+    """A claim with the function that decides it.
 
     Attributes:
-      claim: In words.
-      arms: Entries of the ledger that it is about.
+      claim: Text of the claim.
+      arms: Entries of the ledger that the claim compares.
       decide: `(values by entry and role) -> (what was found, verdict)`; roles are "codes" and
         "float", values one for each seed.
     """
@@ -33,10 +33,10 @@ class Hypothesis(NamedTuple):
 
 
 def half_width(values: Sequence[float]) -> float | None:
-    """Returns half of the 95 % interval of a mean, by Student's t; None for fewer than two values.
+    """Returns half the width of a mean's 95 % interval by Student's t; None below two values.
 
     Args:
-      values: Independent ones, such as of several seeds.
+      values: Independent values, such as of several seeds.
     """
     if len(values) < 2:
         return None
@@ -45,19 +45,22 @@ def half_width(values: Sequence[float]) -> float | None:
 
 
 def judge(low: float, high: float) -> str:
-    """Returns "supported" for an interval above 0, "refuted" for one below, else "undecided"."""
+    """Returns the verdict of an interval: "supported", "refuted" or "undecided".
+
+    Above 0 the interval supports the claim, below 0 it refutes the claim.
+    """
     return "supported" if low > 0 else "refuted" if high < 0 else "undecided"
 
 
 def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, float]:
-    """Returns mean and 95 % interval of a - b, seed by seed.
+    """Returns mean and 95 % interval of a - b, paired by seed.
 
     Args:
       a: A value for each seed.
       b: For the same seeds.
 
     Raises:
-      ValueError: if they are not of as many seeds, two at least.
+      ValueError: if both do not have the same number of seeds, at least two.
     """
     if len(a) != len(b) or len(a) < 2:
         raise InputError(f"there must be two seeds or more, the same, got {len(a)} and {len(b)}")
@@ -68,7 +71,7 @@ def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, floa
 
 
 def better(a: str, b: str) -> Callable[..., tuple[str, str]]:
-    """Returns the decision on "a's codes beat b's", paired by seed."""
+    """Returns the function that decides "a's codes beat b's", paired by seed."""
 
     def decide(values):
         gap, low, high = interval(values[a, "codes"], values[b, "codes"])
@@ -78,7 +81,7 @@ def better(a: str, b: str) -> Callable[..., tuple[str, str]]:
 
 
 def above(a: str, level: float) -> Callable[..., tuple[str, str]]:
-    """Returns the decision on "a's codes are above a level"."""
+    """Returns the function that decides "a's codes are above a level"."""
 
     def decide(values):
         found = values[a, "codes"]
@@ -89,10 +92,10 @@ def above(a: str, level: float) -> Callable[..., tuple[str, str]]:
 
 
 def loses_less(a: str, rivals: Sequence[str]) -> Callable[..., tuple[str, str]]:
-    """Returns the decision on "a loses less from real to binary, at equal or better real".
+    """Returns the function that decides "a loses less by coding, at equal or better real".
 
     Supported if the drop is smaller than every rival's and no rival's real embedding is better, all
-    outside their intervals; refuted if either is the contrary against any.
+    outside their intervals. Refuted if the contrary of either holds against any rival.
     """
 
     def decide(values):
@@ -116,7 +119,7 @@ def loses_less(a: str, rivals: Sequence[str]) -> Callable[..., tuple[str, str]]:
 
 
 def values_of(results: pathlib.Path, arms: Sequence[str], bits: int = 32) -> dict[Any, Any]:
-    """Reads what hypotheses are decided by.
+    """Reads the values that decide hypotheses from the ledger's files.
 
     Args:
       results: Folder of the ledger's files.

@@ -1,4 +1,4 @@
-"""The results that this project stands by: what was run, with which settings, and what came out.
+"""Ledger of results: runs experiments, records their settings and numbers, and renders tables.
 
     python -m experiments.ledger run NAME ... --bits 16 32 48 --seeds 0 1 2
     python -m experiments.ledger tune NAME ...
@@ -49,23 +49,23 @@ def run(
     results: pathlib.Path = RESULTS,
     again: bool = False,
 ) -> None:
-    """Runs an entry for all lengths and seeds, and writes its file after each.
+    """Runs an entry for all code lengths and seeds, and writes its file after each run.
 
-    A run that fails is written down too, with its error, and the others go on; but data or
-    packages that are not there, or a disk that cannot be written to, end the command.
+    A failed run is recorded with its error, and the other runs continue. Missing data or packages,
+    or a disk that cannot be written, end the command.
 
     Args:
       name: See `entry`.
       bits: Code lengths.
       seeds: Seeds.
-      workdir: Folder of the runs' own folders.
-      settings: Where data lie, and the like.
+      workdir: Parent folder of the runs' folders.
+      settings: Settings such as the paths of data.
       results: Folder of the ledger's files.
-      again: Whether runs that are there already are done anew.
+      again: Whether existing runs are repeated.
 
     Raises:
-      ValueError: if there is no such entry or setting.
-      FileNotFoundError: if there are no data.
+      ValueError: if the entry or a setting does not exist.
+      FileNotFoundError: if data are missing.
     """
     found = entry(name)
     chosen = tuning.chosen(results, found)
@@ -94,10 +94,10 @@ def run(
 
 
 def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns mean and half-width over seeds for each length, row and metric.
+    """Returns mean and half-width over seeds for each code length, row and metric.
 
     Args:
-      runs: As `run` writes them; those that failed are left out.
+      runs: Runs as `run` writes them; failed runs are left out.
 
     Returns:
       Rows with mean, half_width of the 95 % interval by Student's t (None for one seed) and seeds.
@@ -120,7 +120,7 @@ def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _one(found, config, workdir):
-    """Runs one length and seed, and returns what the file holds of it."""
+    """Runs an entry with one code length and seed, and returns its record for the file."""
     began = time.perf_counter()
     about = {
         "bits": config.bits,
@@ -169,7 +169,7 @@ def _one(found, config, workdir):
 
 
 def _setting(text):
-    """Returns key and value of KEY=VALUE; what is no Python literal is a word."""
+    """Parses KEY=VALUE to key and value; a value that is not a Python literal stays text."""
     key, equals, value = text.partition("=")
     if not (key and equals):
         raise InputError(f"--set takes KEY=VALUE, got {text!r}")
@@ -180,7 +180,7 @@ def _setting(text):
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parses the command line and does what it says."""
+    """Runs the command line: `run`, `tune` or `table`."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.ledger",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""Draws README's picture: digits, and the images nearest to them by 32-bit codes.
+"""Draws README's picture: digits as queries, with their nearest images by 32-bit codes.
 
     python -m experiments.pictures
 
@@ -23,7 +23,7 @@ _DPI = 200
 
 
 def main() -> None:
-    """Trains, and writes the picture."""
+    """Trains `dqn_mnist` and writes the picture."""
     parser = argparse.ArgumentParser(description="Draw README's picture.")
     parser.add_argument("--out", type=pathlib.Path, default=_OUT, help="where the picture goes")
     out = parser.parse_args().out
@@ -44,9 +44,9 @@ def neighbours(
 
     Args:
       experiment: Gives split, method and preprocessing; its source has images.
-      state: What `train.fit` ended with.
-      num_neighbours: Nearest images of each query; those of equal distance are in the order of
-        storage.
+      state: Final state of `train.fit`.
+      num_neighbours: Number of nearest images of each query; equal distances are in the order
+        of storage.
       figsize: Inches.
 
     Returns:
@@ -70,7 +70,7 @@ def neighbours(
 
 
 def choose(precisions: np.ndarray, *, num_spread: int = 2, num_worst: int = 2) -> np.ndarray:
-    """Chooses queries by average precision alone.
+    """Returns the queries to draw, chosen only by average precision.
 
     Args:
       precisions: Average precision of each query, [Q].

@@ -1,4 +1,4 @@
-"""Tasks on EfficientNet-Lite0, its ImageNet weights as published: on its features, or all of it."""
+"""Tasks with the published EfficientNet-Lite0: on its features, or fine-tuning the network."""
 
 import functools
 import pathlib
@@ -19,15 +19,15 @@ _PARTS = "--parts=train,validation,test, or --split=80,10,10 where FOLDER has no
 
 
 def numbers(*, hidden: tuple[int, ...] = (512,), dropout: float = 0.0) -> dict[str, Any]:
-    """Returns the numbers that a task on features takes from a config.
+    """Returns the settings of a task on features, as part of a config.
 
     Args:
       hidden: Widths of the hidden layers of the perceptron on features.
       dropout: Share of a feature's entries that training sees as 0.
 
     Returns:
-      These two; image_size, to which images are resized; features_dir, where features are kept; and
-      data_dir.
+      Both arguments; image_size, to which images are resized; features_dir, the cache of features;
+      and data_dir.
     """
     return {
         "hidden": hidden,
@@ -39,7 +39,7 @@ def numbers(*, hidden: tuple[int, ...] = (512,), dropout: float = 0.0) -> dict[s
 
 
 def cifar10(config: ConfigDict) -> task.Task:
-    """Returns CIFAR-10 (JPEG), protocol i.
+    """Returns the task on features of CIFAR-10 (JPEG), protocol i.
 
     Args:
       config: Its final, see `task.carved`, and `numbers`.
@@ -49,7 +49,7 @@ def cifar10(config: ConfigDict) -> task.Task:
 
 
 def cifar10_images(config: ConfigDict) -> task.Task:
-    """Returns CIFAR-10 (JPEG), protocol i, as images for the whole network.
+    """Returns the task that fine-tunes the network on images of CIFAR-10 (JPEG), protocol i.
 
     In training an image is moved by up to 4 pixels and mirrored or not.
 
@@ -59,14 +59,14 @@ def cifar10_images(config: ConfigDict) -> task.Task:
         image; "ten_crop", it and its four farthest moves, and all their mirror images.
 
     Raises:
-      ValueError: if `views` is another word.
+      ValueError: if `views` is unknown.
     """
     splits = task.carved(config, data.cifar10_i(_cifar10(config.data_dir)))
     return _whole(config, splits, padding=4)
 
 
 def photos(config: ConfigDict) -> task.Task:
-    """Returns photos from records, none of which stays in memory, for the whole network.
+    """Returns the task that fine-tunes the network on photos from records, read when needed.
 
     In training a photo is moved by up to an eighth of its smaller side and mirrored or not.
 
@@ -109,7 +109,7 @@ def photos(config: ConfigDict) -> task.Task:
 
 
 def _whole(config, splits, *, padding):
-    """Returns a task for the whole network, images being moved by up to `padding` pixels."""
+    """Returns a task that fine-tunes the network, with random moves by up to `padding` pixels."""
     known = {
         "one": lambda batch: batch,
         "flips": augment.flips(),
@@ -127,7 +127,7 @@ def _whole(config, splits, *, padding):
 
 
 def network(dim: int, *, size: int) -> models.Network:
-    """Returns EfficientNet-Lite0 as published, all of it to be trained, and a new bottleneck.
+    """Returns the published EfficientNet-Lite0, all layers trainable, with a new bottleneck.
 
     Args:
       dim: D.
@@ -156,7 +156,7 @@ def network(dim: int, *, size: int) -> models.Network:
 
 
 def clothing(config: ConfigDict) -> task.Task:
-    """Returns the clothing photos: test photos search the training photos.
+    """Returns the task on features of the clothing photos: test photos search training photos.
 
     Args:
       config: Its final, see `task.carved`, and `numbers`.
@@ -179,9 +179,9 @@ def _farthest_moves(padding, batch):
 
 
 def _in_turns(network: models.Network) -> models.Network:
-    """Embeds a few images at a time, which is quicker, see `features.ROWS`.
+    """Wraps a network to embed a few images at a time, which is faster, see `features.ROWS`.
 
-    Training does not: gradients of turns take long to put together.
+    Training uses whole batches, because adding up the gradients of parts takes long.
     """
 
     def apply(params, net_state, images, *, train, key=None):

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, rendered from the ledger's files.
+"""Renders the tables of docs/results.md from the ledger's files.
 
 Every file gets a row. The names below give known methods and data their order and their words;
 others come after them, under their own names.
@@ -55,10 +55,10 @@ def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) ->
     Args:
       page: Markdown file that holds both marks.
       results: Folder of the ledger's files.
-      check: Whether to write nothing, and raise if the tables are others.
+      check: Whether to write nothing, and raise ValueError if the tables differ.
 
     Raises:
-      ValueError: if a mark is missing or, when checking, the tables are others.
+      ValueError: if a mark is missing or, when checking, the tables differ.
     """
     text = page.read_text()
     before, begin, rest = text.partition(_BEGIN)
@@ -76,7 +76,7 @@ def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) ->
 
 
 def render(results: pathlib.Path) -> str:
-    """Returns all tables.
+    """Returns all tables as Markdown.
 
     Args:
       results: Folder of the ledger's files.
@@ -98,25 +98,25 @@ def render(results: pathlib.Path) -> str:
 
 
 def _protocol(file):
-    """Returns the protocol of an entry whose name ends in no known data, as its table's title."""
+    """Returns the title of the table of an entry with unknown data: its protocol."""
     found = {run["protocol"] for run in file["runs"] if "protocol" in run}
     return f"Protocol `{', '.join(sorted(found)) or 'unknown'}`"
 
 
 def _words(method):
-    """Returns how a method is called: its known name, or that of its file."""
+    """Returns a method's display name: its known name, or its file's name."""
     return _METHODS.get(method, method.replace("_", " "))
 
 
 def _split(name):
-    """Returns method and data of an entry's name."""
+    """Splits an entry's name into method and data."""
     file = name.partition(".")[0]
     data = max((each for each in _DATA if file.endswith(f"_{each}")), key=len, default="")
     return file.removesuffix(f"_{data}") if data else file, data
 
 
 def _verdicts(results):
-    """Returns the table of hypotheses, or nothing where results are of other experiments alone."""
+    """Returns the table of hypotheses, or "" if no hypothesis was run."""
     head = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
     lines = []
     for each in hypotheses.HYPOTHESES:
@@ -156,7 +156,7 @@ def _main_table(title, data, files):
 
 
 def _names(file):
-    """Returns what the rows of an entry are of, in their order."""
+    """Returns the distinct names of an entry's rows, in order."""
     rows = [row for run in file["runs"] for row in run.get("rows", [])]
     return list(dict.fromkeys(row["name"] for row in [*rows, *file["summary"]]))
 
@@ -199,7 +199,7 @@ def _rank(method, order):
 
 
 def _cell(file, bits, name):
-    """Returns mean and half-width of a row: of asymmetric or Hamming distance, or of none."""
+    """Returns the table cell of a row: mean and half-width, without symmetric distances."""
     rows = [
         row
         for row in file["summary"]
@@ -214,7 +214,7 @@ def _cell(file, bits, name):
 
 
 def _lost(file):
-    """Returns what the real embedding has over its codes at 32 bits, mean and half-width."""
+    """Returns the loss by coding at 32 bits: mean and half-width of real minus coded."""
     lost = []
     for run in file["runs"]:
         if run["bits"] == 32 and "failed" not in run:
@@ -226,7 +226,7 @@ def _lost(file):
 
 
 def _own_length(file, name):
-    """Returns the bits of a code that has other lengths than runs asked for, or None."""
+    """Returns the bits of a code whose length differs from the requested length, or None."""
     rows = [
         (run["bits"], row["bits"])
         for run in file["runs"]

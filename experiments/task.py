@@ -1,4 +1,4 @@
-"""What an experiment learns from, whatever the method: images or features, and what fits them."""
+"""Tasks: a data split with fitting network, inputs and augmentation, for any method."""
 
 import json
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from quantjax.errors import InputError
 
 
 class Task(NamedTuple):
-    """A split, and what a method needs to know of its images.
+    """Data split with the network, inputs and augmentation that fit it.
 
     Attributes:
-      splits: The images; they have a column "feature" where `inputs` is of it.
+      splits: Splits of the images; with a column "feature" if `inputs` selects it.
       network: D -> a network from inputs to [B, D], for this data.
-      inputs: What of a batch the network sees.
-      augment: `(key, batch) -> batch`, in training, ahead of `preprocess`.
+      inputs: Selects the network's input from a batch.
+      augment: `(key, batch) -> batch`, in training, before `preprocess`.
       preprocess: `batch -> batch`, of every batch.
     """
 
@@ -40,13 +40,13 @@ def of_images(
     distort: augment.Transform,
     prepare: Preprocess,
 ) -> Task:
-    """Returns a task on pixels.
+    """Returns a task on images.
 
     Args:
       splits: The images.
       network: D -> a network from images to [B, D].
-      distort: What happens to images in training, ahead of `prepare`.
-      prepare: What happens to all batches.
+      distort: Augmentation of images in training, before `prepare`.
+      prepare: Preprocessing of all batches.
     """
     return Task(
         splits=splits,
@@ -60,13 +60,13 @@ def of_images(
 def of_features(
     splits: data.Splits, x: np.ndarray, *, hidden: tuple[int, ...], dropout: float = 0.0
 ) -> Task:
-    """Returns a task on features, centred on the training rows and scaled to one length, sqrt(F).
+    """Returns a task on features, centred on the training rows and scaled to length sqrt(F).
 
     Args:
-      splits: The images they are of.
+      splits: Splits of the images.
       x: Features [N, F] of all rows of the source.
       hidden: Widths of a perceptron's hidden layers.
-      dropout: Share of a feature's entries that training sees as 0, the others scaled up.
+      dropout: Share of a feature's entries set to 0 in training; the others are scaled up.
 
     Raises:
       ValueError: if dropout is not in 0 to 1.
@@ -92,7 +92,7 @@ def of_features(
 
 
 def of_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
-    """Returns a task on rows of pixels from 0 to 1, as they are.
+    """Returns a task on rows of pixels from 0 to 1, without centring or scaling.
 
     Args:
       splits: The images.
@@ -110,40 +110,40 @@ def of_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
 
 
 def configured(config: ConfigDict, network: models.Network) -> models.Network:
-    """Returns a network that computes as the config says.
+    """Returns a network with the config's precision and microbatches.
 
     Args:
       config: Its precision, "float32" or "bfloat16", and microbatch, rows at a time or None.
-      network: Any.
+      network: Any network.
 
     Raises:
-      ValueError: if precision is another word, or microbatch below 1.
+      ValueError: if precision is unknown, or microbatch below 1.
     """
     network = models.in_precision(network, config.precision)
     return network if config.microbatch is None else models.microbatched(network, config.microbatch)
 
 
 def carved(config: ConfigDict, splits: protocols.Splits) -> protocols.Splits:
-    """Returns the split to train on.
+    """Returns the splits to train on: the protocol's, or its final form without validation set.
 
     Args:
-      config: Its final: False to choose on validation rows, True to train on them as well once all
-        is chosen.
+      config: Its final: False to choose settings on the validation set, True to train on it as well
+        after all settings are chosen.
       splits: The protocol, with its validation part.
     """
     return protocols.final(splits) if config.final else splits
 
 
 def named(key: str, word: str, known: dict[str, Any]) -> Any:
-    """Returns what a word of a config stands for.
+    """Returns the object that a word in a config names.
 
     Args:
-      key: Of the config.
-      word: Its value.
-      known: What each word stands for.
+      key: Key of the config.
+      word: Value of the key.
+      known: Objects by word.
 
     Raises:
-      ValueError: if it is not known.
+      ValueError: if the word is unknown.
     """
     if word not in known:
         raise InputError(f"{key} must be one of {', '.join(known)}, got {word!r}")
@@ -151,7 +151,7 @@ def named(key: str, word: str, known: dict[str, Any]) -> Any:
 
 
 def steps_per_epoch(config: ConfigDict, num_train: int) -> int:
-    """Returns the steps of an epoch of shuffled batches.
+    """Returns the number of steps in an epoch of shuffled batches.
 
     Args:
       config: Its batch_size.
@@ -171,18 +171,18 @@ def wire(
     optimizers: dict[str, optax.GradientTransformation],
     sampler: data.Sampler | None = None,
 ) -> train.Experiment:
-    """Puts a method on a task.
+    """Builds the experiment that trains a method on a task.
 
     Args:
       config: Its seed, num_epochs and batch_size.
       name: The experiment's name.
-      task: What it learns from.
-      method: What is trained.
-      optimizers: Of each entry of the method's params.
-      sampler: Which rows make a batch; shuffled ones when None.
+      task: Images or features to learn from.
+      method: The method to train.
+      optimizers: Optimizer of each entry of the method's params.
+      sampler: Sampler of batches; shuffled batches when None.
 
     Returns:
-      What `train.fit` runs.
+      The experiment for `train.fit`.
     """
     return train.Experiment(
         name=name,

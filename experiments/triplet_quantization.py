@@ -1,8 +1,8 @@
-"""The triplet quantization loss as an experiment: its numbers, its rivals, its wiring on any task.
+"""Experiment with the triplet quantization loss: its config, rival losses and method.
 
-The paper's claim is that a loss on triplets keeps the real embedding as good as it is and loses
-little by taking signs, where ||f - sgn f||^2 spoils the embedding. Every run prints both: the
-method's row is the signs', "float" the real embedding's.
+The paper claims that a quantization loss on triplets keeps the quality of the real embedding and
+loses little by taking signs, but that ||f - sgn f||^2 spoils the embedding. Every run prints both:
+the method's row is the signs', the row "float" the real embedding's.
 """
 
 import functools
@@ -29,12 +29,12 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 
 
 def get_config(**numbers: Any) -> ConfigDict:
-    """Returns the numbers of an experiment with the triplet quantization loss.
+    """Returns the config of an experiment with the triplet quantization loss.
 
-    The paper's were not to be found: all are our choice.
+    The paper's settings could not be found: all values are our choice.
 
     Args:
-      **numbers: Others than these, and further ones.
+      **numbers: Settings that replace or extend the defaults.
     """
     config = config_dict.create(
         seed=0,
@@ -53,13 +53,13 @@ def get_config(**numbers: Any) -> ConfigDict:
 
 
 def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
-    """Wires the method on a task.
+    """Builds the experiment that trains the method on a task.
 
     Args:
       config: From `get_config`, with num_epochs, batch_size, images_per_class, learning_rate and
         maybe weight_decay.
       name: The experiment's name.
-      task: What it learns from.
+      task: Images or features to learn from.
 
     Raises:
       ValueError: see `quantization`, `activation` and `sampler`.
@@ -78,7 +78,7 @@ def build(config: ConfigDict, name: str, task: Task) -> train.Experiment:
 
 
 def quantization(config: ConfigDict) -> Quantization:
-    """Returns the quantization loss that the config names.
+    """Returns the quantization loss by its name in the config.
 
     Args:
       config: Its quantization and margin; codes get the same share of the largest distance.
@@ -101,7 +101,7 @@ def quantization(config: ConfigDict) -> Quantization:
 
 
 def activation(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
-    """Returns what makes the embedding of the network's output.
+    """Returns the activation, from network output to embedding, by its name in the config.
 
     Args:
       config: Its activation.
@@ -114,7 +114,7 @@ def activation(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
 
 
 def sampler(config: ConfigDict, splits: data.Splits) -> data.Sampler:
-    """Returns batches of batch_size / images_per_class classes.
+    """Returns a sampler of batches with batch_size / images_per_class classes.
 
     Args:
       config: Its batch_size and images_per_class.

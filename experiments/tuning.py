@@ -1,4 +1,4 @@
-"""Chooses an experiment's settings by validation queries alone."""
+"""Chooses an experiment's settings by its validation queries only."""
 
 import json
 import pathlib
@@ -16,18 +16,18 @@ from quantjax.report.revision import commit
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
-    """Tries an entry's settings, measured by validation queries on what these search.
+    """Trains an entry with each of its settings, and writes the best by validation queries.
 
-    The queries are in no list of the split that is used here.
+    The split used here contains no test queries.
 
     Args:
-      name: One of `hypotheses.SETTINGS`.
-      settings: Where data lie, and the like.
+      name: Key of `hypotheses.SETTINGS`.
+      settings: Settings such as the paths of data.
       results: Folder of the ledger's files.
       bits: Code length.
 
     Raises:
-      ValueError: if the entry is not known, or has no settings to try.
+      ValueError: if the entry is unknown, or has no settings to try.
     """
     found = entry(name)
     if name not in hypotheses.SETTINGS:
@@ -47,7 +47,7 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
 
 
 def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
-    """Returns the settings that tuning chose, or, for an ablation without its own, the whole's.
+    """Returns the settings that tuning chose; an untuned ablation takes the whole method's.
 
     Args:
       results: Folder of the ledger's files.
@@ -63,13 +63,13 @@ def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
 
 
 def validation_only(splits: data.Splits) -> data.Splits:
-    """Returns splits whose queries are the validation rows, and which hold no query.
+    """Returns splits with the validation set as queries, and without the test queries.
 
     Args:
-      splits: With validation rows.
+      splits: Splits with a validation set.
 
     Raises:
-      ValueError: if there are none.
+      ValueError: if the validation set is empty.
     """
     if not len(splits.validation):
         raise InputError(f"{splits.name} has no validation rows to choose by")

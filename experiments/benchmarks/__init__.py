@@ -1,1 +1,1 @@
-"""Benchmarks: ours and the peers', side by side in one run."""
+"""Benchmarks: time quantjax and other libraries side by side in one run."""

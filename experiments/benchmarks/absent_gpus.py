@@ -1,4 +1,4 @@
-"""Graphics cards that need not be here: programs are compiled for them, and read, but not run.
+"""Compiles programs for GPUs that this machine need not have, to read but not run the programs.
 
 XLA's compiler for CUDA works from a description of the card. So what a program moves, holds and
 adds up in which order can be seen on any machine; how fast it is cannot.
@@ -45,7 +45,7 @@ device_description_str: "NVIDIA H100 80GB HBM3"
 
 
 def can_compile() -> bool:
-    """Tells whether the compiler is installed."""
+    """Returns whether XLA's compiler for CUDA is installed."""
     return any(
         importlib.util.find_spec("jax_plugins") and importlib.util.find_spec(name)
         for name in _PLUGINS
@@ -56,7 +56,7 @@ def mesh(num_devices: int) -> Mesh:
     """Returns a mesh of H100s on one host, to lower and compile for with `jax.ShapeDtypeStruct`s.
 
     Args:
-      num_devices: How many.
+      num_devices: Number of GPUs.
 
     Raises:
       ModuleNotFoundError: if the compiler is not installed.

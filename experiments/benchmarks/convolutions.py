@@ -1,4 +1,4 @@
-"""Convolutions of ResNet-18 at 32 pixels and of AlexNet: ours, the compiler's own, torch's.
+"""Times convolutions of ResNet-18 at 32 pixels and of AlexNet: quantjax, XLA and torch.
 
     python -m experiments.benchmarks.convolutions
 
@@ -43,10 +43,10 @@ _BAR = 1.0
 def layer(
     side: int, depth: int, channels: int, size: int, strides: int, seconds: float
 ) -> Iterator[timing.Timing]:
-    """Times one layer.
+    """Times a convolution layer against XLA and torch.
 
     Args:
-      side: Of the image.
+      side: Height and width of the image.
       depth: C.
       channels: C'.
       size: Side of the kernel.
@@ -123,7 +123,7 @@ def _torchs(torch, x, kernel, strides, layout):
 
 
 def main() -> None:
-    """Runs the layers that the command line names, all by default."""
+    """Runs the layers named on the command line, all by default."""
     cases = {
         f"{side}x{depth}-{channels}-k{size}-s{strides}": functools.partial(
             layer, side, depth, channels, size, strides

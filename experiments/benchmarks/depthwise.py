@@ -1,4 +1,4 @@
-"""Depthwise convolutions of EfficientNet-Lite0 at 96 pixels: ours, the compiler's own, torch's.
+"""Times depthwise convolutions of EfficientNet-Lite0 at 96 pixels: quantjax, XLA and torch.
 
     python -m experiments.benchmarks.depthwise
 
@@ -27,10 +27,10 @@ _BAR = 10.0
 def layer(
     side: int, channels: int, size: int, strides: int, seconds: float
 ) -> Iterator[timing.Timing]:
-    """Times one layer.
+    """Times a depthwise convolution layer against XLA and torch.
 
     Args:
-      side: Of the image.
+      side: Height and width of the image.
       channels: C.
       size: Side of the kernel.
       strides: In both directions.
@@ -86,7 +86,7 @@ def layer(
 
 
 def main() -> None:
-    """Runs the layers that the command line names, all by default."""
+    """Runs the layers named on the command line, all by default."""
     cases = {
         f"{side}x{channels}": functools.partial(layer, side, channels, size, strides)
         for side, channels, size, strides in _LAYERS

@@ -1,4 +1,4 @@
-"""Evaluation against the loops of the field: `python -m experiments.benchmarks.evaluation`.
+"""Times evaluation against public code's loops: `python -m experiments.benchmarks.evaluation`.
 
 Ours evaluates all queries of a case, a peer's loop some of them, and the time per query is
 compared: minima over turns in one process. Peers run with one BLAS thread and with all; the faster
@@ -25,12 +25,12 @@ _CLASSES = 10
 
 
 def main() -> None:
-    """Runs the cases that are asked for, all by default, and prints a line each."""
+    """Runs the cases named on the command line, all by default, and prints a line for each."""
     run_cases(__doc__, CASES, peers=evaluators.describe())
 
 
 def hamming(seconds: float) -> Iterator[Timing]:
-    """Whole rankings by Hamming distance, exact in ties, against sorts that are not."""
+    """Times whole rankings by Hamming distance, exact in ties, against unstable sorts."""
     for num_queries, num_items, bar in ((1000, 59_000, 12.0), (32, 1_000_000, 20.0)):
         case = _codes(num_queries, num_items)
         ours = functools.partial(evaluate.hamming_average_precision, *case)
@@ -51,7 +51,7 @@ def hamming(seconds: float) -> Iterator[Timing]:
 
 
 def product(seconds: float) -> Iterator[Timing]:
-    """Whole rankings by asymmetric distances to product codes."""
+    """Times whole rankings by asymmetric distances to product codes."""
     rng = np.random.default_rng(0)
     num_queries, num_items, num_books = 128, 59_000, 8
     books = rng.normal(size=(num_books, 256, 16)).astype(np.float32)
@@ -82,7 +82,7 @@ def product(seconds: float) -> Iterator[Timing]:
 
 
 def growth(seconds: float) -> Iterator[str]:
-    """Time against the number of items, which it should be in proportion to."""
+    """Measures how time grows with the number of items; proportional growth is expected."""
     rng = np.random.default_rng(0)
     books = jnp.asarray(rng.normal(size=(8, 256, 16)), jnp.float32)
     codec = ProductCodec(books, metric="l2")
@@ -109,7 +109,7 @@ def growth(seconds: float) -> Iterator[str]:
 
 
 def memory(seconds: float) -> Iterator[str]:
-    """Peak memory of a whole process that evaluates 10,000 queries x 50,000 items (Linux)."""
+    """Measures peak memory of a process that evaluates 10,000 queries x 50,000 items (Linux)."""
     del seconds
     spawn = multiprocessing.get_context("spawn")
     for kind in ("nothing", "hamming", "product"):
@@ -141,7 +141,7 @@ CASES: dict[str, Callable[[float], Iterator[object]]] = {
 
 
 def _codes(num_queries, num_items):
-    """Returns random codes and class ids: queries' and database's of each."""
+    """Returns random codes and class ids of queries and database."""
     rng = np.random.default_rng(0)
     sides = [
         rng.integers(0, 256, (n, _BITS // 8), dtype=np.uint8) for n in (num_queries, num_items)

@@ -1,7 +1,7 @@
-"""How others evaluate: their loops, written anew from what they do, one query at a time.
+"""Evaluation loops of other projects, rewritten after their code, for benchmarks.
 
-Each takes a few queries of the case and returns average precision of those that have a hit; the
-distances are part of the work, as they are of ours.
+Each loop takes a few queries of the case and returns the average precision of queries with a hit.
+The time includes the distances, as ours does.
 """
 
 import importlib
@@ -14,7 +14,7 @@ Loop = Callable[[], np.ndarray]
 
 
 def describe() -> str:
-    """Returns the versions of the packages that are compared with."""
+    """Returns the versions of the compared packages."""
     packages = ("torch", "torchmetrics")
     return ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
 
@@ -22,7 +22,7 @@ def describe() -> str:
 def deephash_pytorch(
     query_bits: np.ndarray, bits: np.ndarray, query_labels: np.ndarray, labels: np.ndarray
 ) -> Loop:
-    """DeepHash-pytorch's way: relevance and Hamming distance by products, a sort per query.
+    """Returns DeepHash-pytorch's loop: relevance and distances by products, a sort per query.
 
     Args:
       query_bits: Codes of +1 and -1, [Q, bits] float32.
@@ -52,7 +52,7 @@ def deephash_pytorch(
 def thulab(
     query_bits: np.ndarray, bits: np.ndarray, query_labels: np.ndarray, labels: np.ndarray
 ) -> Loop:
-    """thulab/DeepHash's way: one product for all queries, then a sort of every row.
+    """Returns thulab/DeepHash's loop: a product for all queries, then a sort of every row.
 
     Args:
       query_bits: Codes of +1 and -1, [Q, bits] float32.
@@ -82,7 +82,9 @@ def thulab(
 def torchmetrics(
     query_bits: np.ndarray, bits: np.ndarray, query_ids: np.ndarray, ids: np.ndarray
 ) -> Loop:
-    """One query at a time by torchmetrics' function, on scores that it does not drop (0 or more).
+    """Returns a loop of torchmetrics' function over queries, on scores of at least 0.
+
+    The function drops negative scores.
 
     Args:
       query_bits: Codes of +1 and -1, [Q, bits] float32.
@@ -117,7 +119,7 @@ def spq(
     *,
     squared: bool,
 ) -> Loop:
-    """SPQ's way: a norm per codeword in a loop over subspaces and codewords, then a sort.
+    """Returns SPQ's loop: a norm per subspace and codeword, then a sort.
 
     Args:
       codebooks: [M, K, d].
@@ -125,7 +127,7 @@ def spq(
       assignments: Codeword numbers of the database [N, M].
       query_labels: One-hot labels [Q, L] float32.
       labels: The database's, [N, L].
-      squared: False as SPQ does, which is no distance; True ranks as we do.
+      squared: False for SPQ's sum of norms, which is not a distance; True ranks as we do.
 
     Returns:
       The loop.

@@ -1,4 +1,4 @@
-"""Losses and quantizers against torch and faiss: `python -m experiments.benchmarks.layers`.
+"""Times losses and quantizers against torch and faiss: `python -m experiments.benchmarks.layers`.
 
 Each case runs ours and every peer in turns in one process and compares minima. Peers get their best
 form: eager and compiled, einsum and batched matmul, and both cores. What a bar asks is fixed
@@ -23,12 +23,12 @@ _CODEWORDS = 256
 
 
 def main() -> None:
-    """Runs the cases that are asked for, all by default, and prints a line each."""
+    """Runs the cases named on the command line, all by default, and prints a line for each."""
     run_cases(__doc__, CASES, peers=peers.describe())
 
 
 def quantization_layer(seconds: float) -> Iterator[Timing]:
-    """Straight-through product quantization, forward and backward."""
+    """Times straight-through product quantization, forward and backward."""
     rng = np.random.default_rng(0)
     for batch in (128, 1024):
         for num_codebooks in (4, 8, 16):
@@ -50,7 +50,7 @@ def quantization_layer(seconds: float) -> Iterator[Timing]:
 
 
 def pair_losses(seconds: float) -> Iterator[Timing]:
-    """Pairwise losses on one batch, forward and backward."""
+    """Times pairwise losses on a batch, forward and backward."""
     rng = np.random.default_rng(0)
     batch, dim = 512, 64
     x = rng.normal(size=(batch, dim)).astype(np.float32)
@@ -78,7 +78,7 @@ def pair_losses(seconds: float) -> Iterator[Timing]:
 
 
 def encoding(seconds: float, num_rows: int = 1_000_000) -> Iterator[Timing]:
-    """Encoding a database, and how many codes differ from brute force."""
+    """Times encoding of a database, and counts the codes that differ from brute force."""
     rng = np.random.default_rng(0)
     num_codebooks = 8
     x = rng.normal(size=(num_rows, _DIM)).astype(np.float32)
@@ -96,7 +96,7 @@ def encoding(seconds: float, num_rows: int = 1_000_000) -> Iterator[Timing]:
 
 
 def clustering(seconds: float) -> Iterator[Timing]:
-    """k-means of 100,000 rows: from random rows, as faiss starts, and from k-means++."""
+    """Times k-means of 100,000 rows, started from random rows, like faiss, and by k-means++."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100_000, 32)).astype(np.float32)
     rows, mask = jnp.asarray(x), jnp.ones(len(x), bool)
@@ -142,7 +142,7 @@ def _ready(function, *arguments):
 
 
 def _differing(books, x, codes):
-    """Counts codes that brute force in float64 gives another codeword, near ties apart."""
+    """Counts codes that differ from brute force in float64, except near ties."""
     differing, within = 0, 0
     for m, book in enumerate(books.astype(np.float64)):
         width = book.shape[1]

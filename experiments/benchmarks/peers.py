@@ -1,4 +1,4 @@
-"""What torch and faiss do for the same, written in their best form (extra `bench`)."""
+"""The same computations in torch and faiss, in their fastest form (extra `bench`)."""
 
 import importlib
 import os
@@ -13,7 +13,7 @@ Case = Callable[[], Any]
 
 
 def describe() -> str:
-    """Names the peers, their versions and their threads."""
+    """Returns names, versions and threads of the compared libraries."""
     torch, faiss = _torch(), _faiss()
     return (
         f"torch {torch.__version__} on {torch.get_num_threads()} threads, "
@@ -22,7 +22,9 @@ def describe() -> str:
 
 
 def quantization_layers(books: np.ndarray, x: np.ndarray, weight: np.ndarray) -> dict[str, Case]:
-    """Straight-through product quantization, forward and backward of sum(weight * quantized).
+    """Returns torch forms of straight-through product quantization, forward and backward.
+
+    The scalar to differentiate is sum(weight * quantized).
 
     Args:
       books: Codewords [M, K, d].
@@ -66,14 +68,14 @@ def quantization_layers(books: np.ndarray, x: np.ndarray, weight: np.ndarray) ->
 def pair_losses(
     name: str, x: np.ndarray, similar: np.ndarray, *, margin: float = 0.0, gamma: float = 0.0
 ) -> dict[str, Case]:
-    """A pairwise loss of a batch against itself, forward and backward of the mean.
+    """Returns torch forms of a pairwise loss of a batch with itself, forward and backward.
 
     Args:
       name: Ours, such as "pairwise_cosine".
       x: Embeddings [B, D].
       similar: [B, B] bool.
-      margin: Of the contrastive loss.
-      gamma: Of the Cauchy loss.
+      margin: Margin of the contrastive loss.
+      gamma: Gamma of the Cauchy loss.
 
     Returns:
       Eager and compiled.
@@ -120,7 +122,7 @@ def pair_losses(
 
 
 def encoder(books: np.ndarray, x: np.ndarray) -> Case:
-    """Encodes rows by faiss.
+    """Returns a function that encodes rows by faiss.
 
     Args:
       books: Codewords [M, 256, d].
@@ -136,7 +138,7 @@ def encoder(books: np.ndarray, x: np.ndarray) -> Case:
 
 
 def clustering(x: np.ndarray, num_centroids: int) -> Case:
-    """Fits 20 iterations of k-means by faiss, on all rows.
+    """Returns a function that runs 20 iterations of k-means by faiss, on all rows.
 
     Args:
       x: Rows [N, d].

@@ -1,4 +1,4 @@
-"""Random batches of 256 photos: our records, the folder that they were made of, grain's pipeline.
+"""Times random batches of 256 photos: from records, from their folder, and by grain.
 
     python -m experiments.benchmarks.records
 
@@ -39,11 +39,11 @@ _BAR = 1.0
 
 
 def write_photos(folder: Path, side: int, suffix: str) -> None:
-    """Writes photos of soft noise, in one class.
+    """Writes photos of soft noise into a single class folder.
 
     Args:
-      folder: Of the class folder.
-      side: Of each photo, in pixels.
+      folder: Path of the class folder.
+      side: Height and width of each photo, in pixels.
       suffix: Format.
     """
     image_module = importlib.import_module("PIL.Image")
@@ -60,8 +60,8 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
 
     Args:
       source: Whose records are read.
-      num_threads: Of grain.
-      size: Of stored pixels, or None to decode.
+      num_threads: Number of threads of grain.
+      size: Height and width of stored pixels, or None to decode.
     """
     grain = importlib.import_module("grain")
     seeds = iter(range(1 << 30))
@@ -82,12 +82,12 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
 
 
 def reading(side: int, suffix: str, size: int | None, seconds: float) -> Iterator[timing.Timing]:
-    """Times one kind of photo.
+    """Times batches of one size and format of photo.
 
     Args:
-      side: Of the photos.
+      side: Height and width of the photos.
       suffix: Their format.
-      size: Of the pixels that are stored, or None to store the files.
+      size: Height and width of stored pixels, or None to store the files.
       seconds: How long the comparison is timed.
 
     Yields:
@@ -122,7 +122,7 @@ def reading(side: int, suffix: str, size: int | None, seconds: float) -> Iterato
 
 
 def main() -> None:
-    """Runs the cases that the command line names, all by default."""
+    """Runs the cases named on the command line, all by default."""
     cases = {name: functools.partial(reading, *case) for name, case in _CASES.items()}
     packages = ("grain", "array-record", "pillow")
     versions = (f"{name} {importlib.metadata.version(name)}" for name in packages)

@@ -1,4 +1,4 @@
-"""What the pair losses move and hold on many devices, read off the compiled programs.
+"""Reports communication and memory of pair losses on many devices, from compiled programs.
 
     python -m experiments.benchmarks.scaling
 
@@ -36,17 +36,17 @@ _ARRAY = re.compile(r"([a-z0-9]+)\[([0-9,]*)\]")
 
 
 def simulated(num_devices: int) -> Mesh:
-    """Returns a mesh of devices that are here."""
+    """Returns a mesh of this machine's devices, real or simulated."""
     return parallel.data_mesh(jax.devices()[:num_devices])
 
 
 def compiled(num_rows: int, dim: int, mesh: Mesh) -> jax.stages.Compiled:
-    """Compiles loss and gradient.
+    """Returns the compiled program of the loss and its gradient.
 
     Args:
       num_rows: B.
       dim: D.
-      mesh: Of n devices.
+      mesh: Mesh of n devices.
     """
     rows = parallel.by_rows(mesh)
 
@@ -63,7 +63,7 @@ def compiled(num_rows: int, dim: int, mesh: Mesh) -> jax.stages.Compiled:
 
 
 def moved(program: jax.stages.Compiled, num_devices: int) -> int:
-    """Returns the bytes that come to a device in a step, if collectives go around in a ring.
+    """Returns the bytes that a device receives in a step, for ring collectives.
 
     Args:
       program: From `compiled`.
@@ -82,7 +82,7 @@ def moved(program: jax.stages.Compiled, num_devices: int) -> int:
 
 
 def held(program: jax.stages.Compiled) -> int:
-    """Returns the bytes of working memory on a device."""
+    """Returns the bytes of working memory of a program on a device."""
     analysis = program.memory_analysis()
     assert analysis is not None
     return analysis.temp_size_in_bytes

@@ -1,4 +1,4 @@
-"""Side-by-side timing: ours and the peer's in turns, in one process, minima over repetitions."""
+"""Times functions side by side: in turns, in one process, with minima over repetitions."""
 
 import argparse
 import platform
@@ -16,10 +16,10 @@ _TURN = 0.25  # seconds
 def run_cases(
     about: str | None, cases: Mapping[str, Callable[[float], Iterable[object]]], *, peers: str
 ) -> None:
-    """Runs the cases that the command line asks for, all by default, and prints a line each.
+    """Runs the cases named on the command line, all by default, and prints a line for each.
 
     Args:
-      about: What `--help` says.
+      about: Text for `--help`.
       cases: By name, from seconds to lines; each is run when its lines are asked for.
       peers: Versions of what is compared with.
     """
@@ -39,15 +39,15 @@ def run_cases(
 
 
 class Timing(NamedTuple):
-    """One case, measured.
+    """Measured times of a case.
 
     Attributes:
-      name: What was done, with its sizes.
+      name: Name of the computation, with its sizes.
       ours: Seconds, the minimum over repetitions.
       peer: The best peer's seconds, likewise.
-      peer_name: Which peer that was.
+      peer_name: Name of that peer.
       bar: The ratio peer / ours that was due.
-      note: What else a reader must know.
+      note: Further remark for the reader.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Timing(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Peer time over ours; above 1 is faster than the peer."""
+        """Returns the peer's time divided by ours; above 1 quantjax is faster."""
         return self.peer / self.ours
 
     def __str__(self) -> str:
@@ -74,7 +74,7 @@ class Timing(NamedTuple):
 def side_by_side(
     functions: Sequence[Callable[[], Any]], *, seconds: float = 4.0, at_least: int = 3
 ) -> list[float]:
-    """Times functions in turns, so that what else the machine does hits all alike.
+    """Times functions in turns, so that other load of the machine affects all functions equally.
 
     A turn is some calls in a row: the threads of one library spin for a while after their work, and
     would hold a core of the next one's first call.

@@ -88,10 +88,10 @@ def stepper(
     channels_last: bool,
     compiled: bool,
 ) -> tuple[Callable[[], Any], Callable[[], None]]:
-    """Returns a step of DQN by SGD with momentum on one batch, and what waits for the device.
+    """Returns a step of DQN by SGD with momentum, and a function that waits for the device.
 
     Args:
-      network: What is trained, on the graphics card where there is one.
+      network: Network to train, on the GPU if the machine has one.
       images: [B, H, W, C] float32.
       class_ids: One of each image, [B].
       codebooks: [M, K, d]; they stay.
@@ -134,7 +134,7 @@ def stepper(
 
 
 def describe() -> str:
-    """Names torch's version, threads and device."""
+    """Returns torch's version, threads and device as text."""
     torch = _torch()
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return f"torch {torch.__version__}, {torch.get_num_threads()} threads, {device}"

@@ -1,4 +1,4 @@
-"""Training steps and the loop around them: `python -m experiments.benchmarks.training`.
+"""Times training steps and `train.fit`: `python -m experiments.benchmarks.training`.
 
 A step is DQN's: forward, backward and SGD with momentum, float32, on a batch that is there
 already. The peer is the fastest of torch's forms, the same network with the same loss: as torch
@@ -37,12 +37,12 @@ _CONVNET = {"channels": (16, 32, 64), "kernel_sizes": (5, 3, 3), "hidden": 128, 
 
 
 class Case(NamedTuple):
-    """A network and its batch.
+    """Benchmark case: a network and its batch.
 
     Attributes:
       shape: (H, W, C) of the images.
       batch_size: B.
-      steps: Of a loop's epoch.
+      steps: Steps of an epoch of the loop.
       turn: Steps that are timed together.
       ours: (H, W, C) -> network.
       torchs: The same in torch.
@@ -91,14 +91,14 @@ FORMS = {
 
 
 def quick(case: Case) -> Case:
-    """Returns the same of few and small images: to see that it runs, not how fast."""
+    """Returns a small copy of a case, to test that it runs and not its speed."""
     height, width, depth = case.shape
     small = min(height, 64), min(width, 64), depth
     return case._replace(shape=small, batch_size=8, steps=8, turn=3)
 
 
 def experiment(case: Case, num_epochs: int = 2) -> train.Experiment:
-    """Returns DQN on random images in memory, without refits."""
+    """Returns an experiment: DQN on random images in memory, without refits."""
     rng = np.random.default_rng(0)
     num_train = case.steps * case.batch_size
     rows = np.arange(num_train + 4)
@@ -130,7 +130,7 @@ def _centred(batch):
 
 
 def start(run: train.Experiment) -> turns.Start:
-    """Returns the start of an experiment, its codebooks drawn at random."""
+    """Returns the start of an experiment, with random codebooks."""
     mesh, rng = parallel.data_mesh(), np.random.default_rng(1)
     state = train.initialize(run, mesh)
     books = np.float32(0.5 * rng.normal(size=state.state["codebooks"].shape))
@@ -145,11 +145,11 @@ def start(run: train.Experiment) -> turns.Start:
 
 
 def speed(case: Case, name: str, seconds: float) -> Iterator[object]:
-    """Times a step of ours and of torch's.
+    """Times a training step of quantjax and of torch.
 
     Args:
       case: Network and batch.
-      name: Of the case.
+      name: Name of the case.
       seconds: How long.
 
     Yields:
@@ -196,11 +196,11 @@ def _torch_in_a_row(step, wait, num_steps):
 
 
 def loop(case: Case, name: str, seconds: float) -> Iterator[str]:
-    """Times steps inside `train.fit` over the same by themselves.
+    """Times steps inside `train.fit` relative to the same steps alone.
 
     Args:
       case: Network and batch.
-      name: Of the case.
+      name: Name of the case.
       seconds: How long the turns of steps are to take, without a workdir and with one.
 
     Yields:
@@ -252,7 +252,7 @@ def _judged(share, bar):
 
 
 def main() -> None:
-    """Runs the cases that the command line names, all by default, and prints a line each."""
+    """Runs the cases named on the command line, all by default, and prints a line for each."""
     known = {name: functools.partial(speed, name=name) for name in CASES}
     known |= {f"{name}_loop": functools.partial(loop, name=name) for name in CASES}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -1,4 +1,4 @@
-"""Steps timed in a row, and those of a loop in turns with the same by themselves."""
+"""Times steps in a row, and a loop's steps in turns with the same steps alone."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ LEAD = 4  # steps of a loop after a turn by itself, in which input was read ahea
 
 
 class Start(NamedTuple):
-    """Where a step begins: the train state, a batch on the devices, and the compiled step."""
+    """Input of a step: the train state, a batch on the devices, and the compiled step."""
 
     state: train.TrainState
     batch: dict[str, jax.Array]
@@ -22,11 +22,11 @@ class Start(NamedTuple):
 
 
 def in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
-    """Returns what takes so many steps on one batch, waits for them, and returns their metrics.
+    """Returns a function that runs steps on one batch, waits for them, and returns their metrics.
 
     Args:
       begun: Where the first one begins; each call goes on from the one before.
-      num_steps: Of a call.
+      num_steps: Number of steps of a call.
     """
     state, batch, step = begun
 
@@ -40,7 +40,7 @@ def in_a_row(begun: Start, num_steps: int) -> Callable[[], Any]:
 
 
 class Turns:
-    """Times steps of a loop, the same program by itself, and its step by itself, in turns.
+    """Times, in turns, steps of a loop, the same program alone, and its step alone.
 
     Attributes:
       inside: Seconds of each turn in the loop.
@@ -56,7 +56,7 @@ class Turns:
         self._turn, self._calls = turn, 0
 
     def over(self, alone: Sequence[float]) -> np.ndarray:
-        """Returns what each turn took beyond the mean of its neighbours, as a share of it.
+        """Returns each turn's extra time over the mean of its neighbours, as a share of that mean.
 
         Args:
           alone: `bare` or `step`.
@@ -65,7 +65,7 @@ class Turns:
         return 2 * np.asarray(self.inside) / (before + after) - 1
 
     def mean_over(self, alone: Sequence[float]) -> float:
-        """Returns the share that all turns together took beyond their neighbours.
+        """Returns the extra time of all turns together over their neighbours, as a share.
 
         Args:
           alone: `bare` or `step`.
@@ -76,7 +76,7 @@ class Turns:
     def parallelize(
         self, step: parallel.Step, mesh: Any, prepare: parallel.Prepare
     ) -> Callable[..., Any]:
-        """For `train.fit`."""
+        """Builds the step of `train.fit` that times itself; pass this method as `parallelize`."""
         program = parallel.sharded_step(step, mesh, prepare)
         alone: list[tuple[list[float], Callable[[], Any]]] = []
         began = 0.0

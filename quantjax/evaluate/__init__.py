@@ -1,4 +1,4 @@
-"""From embeddings and codes to numbers that nobody can dispute."""
+"""Measures retrieval from embeddings, codes or distances, exact in ties, with intervals."""
 
 from quantjax.evaluate.bootstrap import (
     mean_interval,

@@ -1,4 +1,4 @@
-"""Intervals over queries: what another draw of as many queries would give."""
+"""Bootstrap intervals and a randomization test for means over queries."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ _AT_ONCE = 1 << 22  # values resampled at once
 
 
 def resampled_means(values: np.ndarray, *, num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
-    """Draws as many queries, with replacement, again and again, and takes their mean.
+    """Returns bootstrap means: the mean of Q queries drawn with replacement, R times.
 
     Args:
       values: One per query, [Q]; their order has no effect.
       num_resamples: R.
-      seed: Of the draws.
+      seed: Seed of the draws.
 
     Returns:
       The means, [R] float64.
@@ -19,6 +19,7 @@ def resampled_means(values: np.ndarray, *, num_resamples: int = 2000, seed: int 
     Reference:
       Efron, Bootstrap Methods: Another Look at the Jackknife, The Annals of Statistics 7(1), 1979.
     """
+    # Sorted, so that the interval does not depend on the order of the queries.
     values = np.sort(np.asarray(values, np.float64))
     rng = np.random.default_rng(seed)
     means = []
@@ -31,16 +32,16 @@ def resampled_means(values: np.ndarray, *, num_resamples: int = 2000, seed: int 
 def mean_interval(
     values: np.ndarray, *, level: float = 0.95, num_resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns the central part of the resampled means, its lower and upper end.
+    """Returns the lower and upper end of the bootstrap interval of the mean.
 
     Args:
       values: One per query, [Q].
       level: Share of the resamples between the ends.
-      num_resamples: How many.
-      seed: Of the draws.
+      num_resamples: Number of resamples.
+      seed: Seed of the draws.
 
     Returns:
-      Both ends; NaN for one query, of which there is no other draw.
+      Both ends; NaN for a single query, which cannot be resampled.
     """
     if len(values) < 2:
         return float("nan"), float("nan")
@@ -52,12 +53,14 @@ def mean_interval(
 def randomization_p_value(
     differences: np.ndarray, *, num_resamples: int = 10_000, seed: int = 0
 ) -> float:
-    """Returns how often the mean is as far from 0 when each difference takes a random sign.
+    """Returns the p-value of a randomization test that the mean difference is 0.
+
+    The p-value is the share of random sign flips whose mean is at least as far from 0.
 
     Args:
       differences: One per query, [Q].
-      num_resamples: How many draws of signs; the one that was observed counts as one more.
-      seed: Of the draws.
+      num_resamples: Number of draws of signs; the observed signs count as one more draw.
+      seed: Seed of the draws.
 
     Returns:
       From 1 / (num_resamples + 1) to 1.

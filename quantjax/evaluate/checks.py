@@ -1,4 +1,4 @@
-"""Checks at the edge of `evaluate`: one clear line before anything is computed."""
+"""Argument checks of `evaluate`, before any computation."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,19 @@ _MOST_SHARED = 63  # labels that graded metrics tell apart
 
 
 def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
-    """Refuses what are no embeddings, and NaN and infinity, which codes would hide.
+    """Raises ValueError if x is not real embeddings [N, D], or holds NaN or infinity.
+
+    Codes would hide NaN and infinity.
 
     Args:
       name: The argument's name, for the message.
-      x: Due as real numbers [N, D].
+      x: Must be real numbers [N, D].
 
     Returns:
-      Them as a NumPy array.
+      The embeddings as a NumPy array.
 
     Raises:
-      ValueError: saying what came and what was due; for NaN and infinity, the first row.
+      ValueError: naming the given and the required form; for NaN and infinity, the first row.
     """
     x = np.asarray(x)
     # bfloat16 is of kind "V" to NumPy.
@@ -36,7 +38,7 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
 
 
 def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Relevance) -> None:
-    """Refuses codes of another codec, labels of another number of rows, and empty sides."""
+    """Raises ValueError if codes do not fit the codec or the labels, or a side is empty."""
     if codes.ndim != 2 or codes.shape[1] != codec.num_bytes or codes.dtype != np.uint8:
         raise InputError(
             f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
@@ -52,7 +54,7 @@ def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Re
 
 
 def check_distance(codec: Codec, distance: str) -> None:
-    """Refuses a name of the distance that is not true of the codec."""
+    """Raises ValueError if the codec does not compute the named distance."""
     if codec.metric == "hamming":
         kinds = ("hamming",)
     else:
@@ -63,7 +65,7 @@ def check_distance(codec: Codec, distance: str) -> None:
 
 
 def check_sides(leave_self_out: bool, labels: Relevance) -> None:
-    """Refuses to leave queries out of their rankings where they are not the items."""
+    """Raises ValueError if `leave_self_out` is set and queries and items are not one set."""
     if not leave_self_out:
         return
     items = labels.patterns[labels.database]
@@ -79,10 +81,10 @@ def check_sides(leave_self_out: bool, labels: Relevance) -> None:
 def as_measures(
     measures: Sequence[metrics.Measure], hamming: bool, labels: Relevance
 ) -> tuple[metrics.Measure, ...]:
-    """Refuses measures that are none, that come twice, or that these codes and labels lack.
+    """Raises ValueError if measures are empty, repeated, or not possible for the codes or labels.
 
     Args:
-      measures: Due as a sequence of `metrics.Measure`.
+      measures: Must be a sequence of `metrics.Measure`.
       hamming: Whether distances are Hamming distances, which measures of balls need.
       labels: May share at most 63 labels for graded measures.
 
@@ -114,7 +116,7 @@ def as_measures(
 
 
 def check_work(mesh: Mesh | None, tile: int | None) -> None:
-    """Refuses a mesh of other axes, and a tile of no items."""
+    """Raises ValueError if the mesh has other axes, or a tile has no items."""
     if mesh is not None and mesh.axis_names != (parallel.AXIS,):
         raise InputError(
             f"mesh must have the one axis {parallel.AXIS!r} (see parallel.data_mesh), "

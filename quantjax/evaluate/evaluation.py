@@ -1,4 +1,4 @@
-"""From embeddings and codes to numbers, streamed in tiles and exact in ties."""
+"""Encodes embeddings and measures retrieval, streamed in tiles and exact in ties."""
 
 import importlib.metadata
 import time
@@ -25,7 +25,7 @@ _CONTROLS = 256  # queries that see shuffled labels
 
 
 def encode(codec: Codec, x: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarray:
-    """Encodes embeddings in tiles.
+    """Encodes embeddings to codes, in tiles of 65,536 rows.
 
     Args:
       codec: Any codec.
@@ -61,30 +61,30 @@ def evaluate(
     task: str = "",
     leave_self_out: bool = False,
 ) -> Results:
-    """Measures the retrieval of queries in a coded database.
+    """Measures the retrieval of queries from a coded database.
 
-    No value depends on the order of the items, on tiles or on the number of devices: Hamming
-    distances are counted; real ones are computed in one shape, and once for all items of equal
-    code. (Two codes that are equally far but for rounding in float32 are not a tie.) Memory beside
-    the codes is that of one query's distances to all distinct codes, or of some more where that is
-    little.
+    No value depends on the order of the items, on tiles or on the number of devices. Hamming
+    distances are counted. Real distances are computed in a fixed shape, and once for all items of
+    equal code. (Distances of two codes that differ only by rounding in float32 are not a tie.)
+    Beside the codes, memory holds one query's distances to all distinct codes, or a few queries'
+    distances if the database is small.
 
     Args:
-      codec: Measures the distances.
+      codec: Codec that computes the distances.
       queries: Embeddings [Q, D].
       codes: Codes of the database, [N, num_bytes] uint8.
       query_labels: Class ids [Q], or one-hot or multi-hot labels [Q, L].
       database_labels: The same of the items; an item is relevant that shares a label.
-      name: What is evaluated.
-      distance: What ranks: "aqd" real query against code, "sqd" to quantize the queries as well,
+      name: Name of the results.
+      distance: Distance that ranks: "aqd" real query against code, "sqd" quantizes queries as well,
         "float" for `FloatCodec`, "hamming" for binary codes.
-      measures: What to measure, from `metrics`.
+      measures: Measures from `metrics.measures`.
       mesh: From `parallel.data_mesh`, to share the work out; the default device when None. Where
         it spans several processes, all call this with the same arguments, each ranks for its share
         of the queries, and all get the results of all.
       tile: Items of a device's tile; chosen when None.
-      task: What identifies queries and items beyond their labels, such as a split's digest; results
-        of different tasks are not compared.
+      task: Text that identifies queries and items beyond their labels, such as a split's digest;
+        results of different tasks are not compared.
       leave_self_out: For a set that searches itself: query i is item i, and is not in its own
         ranking; the metric's id ends in "|self=out".
 
@@ -147,19 +147,19 @@ def summarize(
     began: float,
     **about: Any,
 ) -> Results:
-    """Measures counts, with intervals and controls.
+    """Computes all measures from counts, with bootstrap intervals and controls.
 
     Args:
       count: `(labels, rows, own, num_grades) -> tiles of counts [q, levels, G]` of those queries;
         own is the item that each of them is, or None.
-      labels: Of both sides.
-      measures: Checked.
-      order: Sorts the items for the control, [N], whatever their order in storage.
+      labels: Labels of both sides.
+      measures: Checked measures.
+      order: Key that sorts the items for the control, [N], independent of storage order.
       shared: Whether several processes share the queries out.
       leave_self_out: Whether query i is item i, and not in its own ranking.
-      task: What identifies queries and items beyond their labels.
-      distance: What ranked.
-      began: When the work began, seconds of `time.perf_counter`.
+      task: Text that identifies queries and items beyond their labels.
+      distance: Distance that ranked.
+      began: Start time of the evaluation, seconds of `time.perf_counter`.
       **about: Further fields of `Results`.
     """
     num_queries, num_items = len(labels.queries), len(labels.database)
@@ -179,6 +179,7 @@ def summarize(
         totals, values = jax.tree.map(
             lambda part: processes.join(part, num_queries), (totals, values)
         )
+    # The control measures a sample of queries only, because it repeats all the counting.
     rows = np.unique(np.linspace(0, num_queries - 1, _CONTROLS).astype(int))
     control = labels._replace(
         queries=labels.queries[rows], database=_shuffled(labels.database, order)
@@ -210,7 +211,7 @@ def summarize(
 def _counts(
     codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile, own
 ) -> Iterator[np.ndarray]:
-    """Yields counts [q, levels, G], by whichever way is right for the codec's distances."""
+    """Yields counts [q, levels, G]: Hamming distances are counted, real distances are ranked."""
     if codec.metric != "hamming":
         yield from ranked_counts(
             codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile, own=own
@@ -229,7 +230,7 @@ def _counts(
 
 
 def _measured(measures, tiles, orders):
-    """Returns items by grade of the database [Q, G], and {tie order: values [Q]} per measure."""
+    """Returns database items by grade [Q, G], and {tie order: values [Q]} for each measure."""
     totals, values = [], [{ties: [] for ties in orders} for _ in measures]
     for counts in tiles:
         totals.append(counts.sum(axis=1))
@@ -249,6 +250,7 @@ def _number(metric, measure, bounds, control, totals):
     return Number(
         metric=metric,
         value=float(expected.mean()),
+        # Clipped by the expected values, because rounding could put them out of order.
         worst=float(np.minimum(bounds["worst"], expected).mean()),
         best=float(np.maximum(bounds["best"], expected).mean()),
         low=low,

@@ -1,4 +1,4 @@
-"""Results for embeddings, codes and distances from anywhere: packed bits, FAISS codes, a matrix."""
+"""Measures embeddings, codes or distances of other software: packed bits, FAISS codes, a matrix."""
 
 import time
 from collections.abc import Sequence
@@ -33,7 +33,7 @@ def evaluate_codes(
     mesh: Mesh | None = None,
     task: str = "",
 ) -> Results:
-    """Measures codes that were made elsewhere, by Hamming or by a codec's symmetric distances.
+    """Measures retrieval by given codes, ranked by Hamming or by a codec's symmetric distances.
 
     Args:
       query_codes: Binary codes [Q, ...], either packed into bytes [Q, ceil(bits / 8)] uint8, lowest
@@ -50,13 +50,13 @@ def evaluate_codes(
       measures: Measures from `metrics.measures`.
       leave_self_out: For a set that searches itself, see `evaluate`.
       mesh: Devices from `parallel.data_mesh`; the default device when None.
-      task: What identifies queries and items beyond their labels, see `evaluate`.
+      task: Text that identifies queries and items beyond their labels, see `evaluate`.
 
     Returns:
       The results, as `evaluate` gives them.
 
     Raises:
-      ValueError: if shapes or types do not agree, or nobody can tell bits from bytes.
+      ValueError: if shapes or types do not agree, or bits and bytes cannot be distinguished.
     """
     sides = {"query_codes": np.asarray(query_codes), "database_codes": np.asarray(database_codes)}
     if codec is None:
@@ -94,7 +94,7 @@ def evaluate_embeddings(
     mesh: Mesh | None = None,
     task: str = "",
 ) -> Results:
-    """Measures real embeddings, without any codes.
+    """Measures retrieval by real embeddings, without codes.
 
     Args:
       queries: Embeddings [Q, D].
@@ -106,7 +106,7 @@ def evaluate_embeddings(
       measures: Measures from `metrics.measures`.
       leave_self_out: For a set that searches itself, see `evaluate`.
       mesh: Devices from `parallel.data_mesh`; the default device when None.
-      task: What identifies queries and items beyond their labels, see `evaluate`.
+      task: Text that identifies queries and items beyond their labels, see `evaluate`.
 
     Returns:
       The results, as `evaluate` gives them.
@@ -142,7 +142,7 @@ def evaluate_distances(
     leave_self_out: bool = False,
     task: str = "",
 ) -> Results:
-    """Measures a matrix of distances that was computed elsewhere.
+    """Measures retrieval by a given matrix of distances.
 
     Distances rank in their own type: float64 is not rounded, and equal values are ties.
 
@@ -155,7 +155,7 @@ def evaluate_distances(
         "hamming" to compare with a codec's results.
       measures: Measures from `metrics.measures`, of ranks.
       leave_self_out: For a set that searches itself, see `evaluate`.
-      task: What identifies queries and items beyond their labels, see `evaluate`.
+      task: Text that identifies queries and items beyond their labels, see `evaluate`.
 
     Returns:
       The results; bits, bytes and numbers of codes are None, as no codes are known.
@@ -204,7 +204,7 @@ def evaluate_distances(
 
 
 def _num_bits(sides, num_bits):
-    """Returns the length of binary codes, which tells packed bytes from a column for each bit."""
+    """Returns the code length in bits, after deciding whether columns are bits or packed bytes."""
     for name, codes in sides.items():
         if codes.ndim != 2 or codes.size == 0 or codes.dtype.kind not in "fiub":
             raise InputError(
@@ -223,6 +223,7 @@ def _num_bits(sides, num_bits):
                 f"got {width} columns"
             )
         return num_bits
+    # Only uint8 can be packed bytes; other types hold a bit per column.
     if any(codes.dtype != np.uint8 for codes in sides.values()):
         return width
     if all(codes.max() <= 1 for codes in sides.values()):
@@ -239,6 +240,7 @@ def _packed(name, codes, num_bits):
         if codes.dtype != np.uint8:
             raise InputError(f"{name} must be uint8 where they are packed, got {codes.dtype}")
         return codes
+    # A sample first: `np.unique` sorts, and most arrays of signs fail on the sample.
     zeros_and_ones = codes.dtype.kind != "b" and set(np.unique(codes[:1024])) <= {0, 1}
     if zeros_and_ones and set(np.unique(codes)) <= {0, 1}:
         codes = codes.astype(bool)

@@ -1,4 +1,4 @@
-"""Results on disk: rows for people in results.json, values of single queries beside them."""
+"""Writes and reads results: results.json for people, values of single queries in safetensors."""
 
 import json
 import os
@@ -22,15 +22,15 @@ _ROWS, _QUERIES = "results.json", "per_query.safetensors"
 def write_results(
     folder: str | pathlib.Path, results: Sequence[Results], about: dict[str, Any]
 ) -> None:
-    """Writes results.json, a list of rows, and a vector of its queries' values for each row.
+    """Writes results.json, a list of rows, and the query values of each row.
 
     Args:
-      folder: It exists.
+      folder: Existing folder.
       results: In the order of the rows; a row's "result" is the number of its result.
-      about: What each row says besides (JSON), such as the protocol.
+      about: Further entries of each row (JSON), such as the protocol.
 
     Raises:
-      ValueError: if `about` has a key that rows have.
+      ValueError: if `about` has a key of the rows.
     """
     folder = pathlib.Path(folder)
     rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
@@ -41,12 +41,13 @@ def write_results(
     values = [values for result in results for values in result.per_query.values()]
     scratch = folder / f".{_QUERIES}.tmp"
     save_file({str(i): np.ascontiguousarray(each) for i, each in enumerate(values)}, scratch)
+    # Values first: a new results.json must not appear before the values of its rows.
     os.replace(scratch, folder / _QUERIES)
     records.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
 
 
 def read_results(folder: str | pathlib.Path) -> list[Results]:
-    """Reads what a run has left, to compare it with another run's.
+    """Reads the results of a run, to compare them with another run's.
 
     Args:
       folder: The run's workdir.
@@ -55,8 +56,8 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
       The results; their `seconds`, which are not written, are NaN.
 
     Raises:
-      FileNotFoundError: if there are no results.
-      ValueError: if the files are damaged or not of one run.
+      FileNotFoundError: if the folder has no results.
+      ValueError: if the files are damaged or of different runs.
     """
     folder = pathlib.Path(folder)
     for name in (_ROWS, _QUERIES):

@@ -1,7 +1,7 @@
-"""Counts of items at each Hamming distance: no sort, and parts of a database simply add up.
+"""Counts items at each Hamming distance, without a sort; counts of database parts add up.
 
-For every pair one population count and one increment. Counts are integers, so neither the order of
-storage, nor tiles, nor the number of devices can move what is computed from them.
+Every pair takes one population count and one increment. Counts are integers, so that results do
+not depend on the order of storage, on tiles or on the number of devices.
 """
 
 import functools
@@ -22,7 +22,7 @@ from quantjax.quantizers import packing
 
 _QUERIES = 64  # whose counts are one call
 _ITEMS = 1 << 15  # of a device's tile, the most: their distances to a query stay in cache
-# Increments of one histogram wait for each other; those of several overlap, and run on other cores.
+# Increments of one histogram wait for each other; several histograms overlap and use more cores.
 _HISTOGRAMS = 4
 _BY_ITEM = PartitionSpec(None, None, None, parallel.AXIS)
 
@@ -39,7 +39,7 @@ def hamming_average_precision(
     ties: str = "expected",
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Computes average precision of packed binary codes, exact in ties, without sorting.
+    """Returns the average precision of packed binary codes, exact in ties, without sorting.
 
     Args:
       query_codes: Packed codes [Q, bytes] uint8.
@@ -88,7 +88,7 @@ def hamming_counts(
     Args:
       query_codes: Packed codes [Q, bytes] uint8.
       database_codes: Packed codes [N, bytes] uint8.
-      labels: Of both sides.
+      labels: Labels of both sides.
       num_bits: Length of a code; 8 bytes' worth when None.
       num_grades: G; higher grades count as G - 1. All that occur when None.
       mesh: The devices to share the database out to.
@@ -111,8 +111,8 @@ def hamming_counts(
     words, patterns = jax.device_put((words, patterns), NamedSharding(mesh, _BY_ITEM))
     asked = _as_words(query_codes)
     compiled = _counter(mesh, num_bits + 1, num_grades)
-    # A device's programs take turns on a thread, and one of them keeps but a core busy. Programs
-    # that gather from several devices must be started in one order, and so by one thread.
+    # A program on a CPU device keeps a single core busy, so several threads start programs. But
+    # programs that gather from several devices must start in one order, hence on one thread.
     workers = 1 if mesh.size > 1 else os.cpu_count() or 1
     num_queries = min(_QUERIES, -(-len(asked) // workers))
 
@@ -137,10 +137,11 @@ def hamming_counts(
 
 @functools.lru_cache(maxsize=32)
 def _counter(mesh, num_levels, num_grades):
-    """Returns compiled counts of queries [q, W] with grades [q, P] over what `_in_tiles` gives."""
+    """Returns a compiled function: queries [q, W], grades [q, P] and `_in_tiles` -> counts."""
     size = num_levels * (num_grades + 1)
 
     def histogram(query, offsets, words, patterns):
+        # Grade and distance form one histogram index: grade * levels + distance.
         places = offsets.at[patterns[0]].get(mode="promise_in_bounds")
         for word, column in zip(query, words, strict=True):
             places = places + jax.lax.population_count(word ^ column).astype(jnp.int32)
@@ -154,6 +155,7 @@ def _counter(mesh, num_levels, num_grades):
             return counts + jax.lax.map(of_query, (queries, offsets)), None
 
         start = jnp.zeros((len(queries), size), jnp.int32)
+        # scan needs a carry of one type: zeros are equal on all devices, but the sums differ.
         start = jax.lax.pcast(start, parallel.AXIS, to="varying")
         return jax.lax.psum(jax.lax.scan(add, start, (words, patterns))[0], parallel.AXIS)
 
@@ -172,7 +174,11 @@ def _counter(mesh, num_levels, num_grades):
 
 
 def _in_tiles(codes, labels, num_devices, tile):
-    """Returns words [T, S, W, n] uint32 and patterns [T, S, 1, n] int32, of T tiles in S parts."""
+    """Cuts the database into T tiles of S parts: words [T, S, W, n], patterns [T, S, 1, n].
+
+    Words are uint32, patterns int32.
+    """
+    # Tiles of equal size, so that a single program fits all and padding stays small.
     unit = num_devices * _HISTOGRAMS
     count = -(-len(codes) // (num_devices * (_ITEMS if tile is None else tile)))
     per_tile = -(-len(codes) // (count * unit)) * unit

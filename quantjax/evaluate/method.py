@@ -1,4 +1,4 @@
-"""A method, measured on a split: with codes, with codes on both sides, and without any."""
+"""Measures a trained method on a split: by real queries, by codes on both sides, without codes."""
 
 import functools
 from collections.abc import Sequence
@@ -18,19 +18,22 @@ from quantjax.quantizers import Codec, FloatCodec, product
 
 
 def task_of(splits: Splits, asked: str = "query") -> str:
-    """Names what results must share to be compared: the split, and which of its lists asks."""
+    """Returns the id of a task: the split and its list of queries.
+
+    Only results of equal tasks are compared.
+    """
     return f"{asked} of {splits.digest} {splits.source_digest or ''}".strip()
 
 
 def unmeasured(splits: Splits, asked: str = "query") -> str | None:
-    """Returns why a search cannot be measured by labels, or None if it can.
+    """Returns the reason why labels cannot measure a search, or None if they can.
 
-    Labels tell which items are relevant, so queries and database need some. A row without a label
-    is relevant to no query, and as a query it counts as 0.
+    Labels define the relevant items, so both queries and database need labels. A row without a
+    label is relevant to no query, and counts as 0 as a query.
 
     Args:
-      splits: Whose lists these are.
-      asked: The list that asks: "query" searches the database, "validation" what that searches.
+      splits: The splits.
+      asked: List of queries: "query" searches the database, "validation" the validation database.
     """
     labels = splits.source.labels
     for name in (asked, "database" if asked == "query" else "validation_database"):
@@ -43,14 +46,14 @@ def unmeasured(splits: Splits, asked: str = "query") -> str | None:
 
 
 class Retrieval(NamedTuple):
-    """A method, measured.
+    """Results of a measured method, with its codec, codes and audit.
 
     Attributes:
-      results: One for each distance, and for the validation queries; none where labels are missing.
+      results: One result for each distance and for the validation queries; empty without labels.
       codec: The method's codec.
       codes: Codes of the database, [N, num_bytes] uint8, in the order of `splits.database`.
-      audit: What was found about the split.
-      unmeasured: A line for each list of queries that labels cannot measure, saying why.
+      audit: Audit of the split.
+      unmeasured: The reason for each list of queries that labels cannot measure.
     """
 
     results: list[Results]
@@ -73,18 +76,18 @@ def evaluate_method(
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     audited: Audit | None = None,
 ) -> Retrieval:
-    """Audits, embeds and codes a split, and measures what quantization costs.
+    """Measures a method on a split, with and without codes, after auditing the split.
 
     Queries and database need no labels: without them the database is coded all the same, and the
     result says what was not measured.
 
     Args:
-      experiment: What was trained, or not yet: its method, splits and preprocessing.
-      trained: A train state of it, with codebooks.
+      experiment: The experiment: its method, splits and preprocessing.
+      trained: A train state of the experiment, with codebooks.
       mesh: From `parallel.data_mesh`; all devices when None.
-      name: What is evaluated, the experiment's name when None; "NAME float" is the unquantized
+      name: Name of the results, the experiment's name when None; "NAME float" is the unquantized
         embedding, "NAME validation" the validation queries against the database without them.
-      measures: What to measure.
+      measures: Measures from `metrics.measures`.
       audited: From `data.audit`, with whatever it was told to allow; None audits here.
 
     Returns:
@@ -146,15 +149,15 @@ def measure_validation(
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     codes: np.ndarray | None = None,
 ) -> Results:
-    """Measures what validation queries find, by the asymmetric or the Hamming distance.
+    """Measures the retrieval of the validation queries, by asymmetric or Hamming distance.
 
     Args:
-      experiment: What was trained, or still trains.
-      trained: A train state of it, with codebooks.
+      experiment: The experiment, trained or in training.
+      trained: A train state of the experiment, with codebooks.
       mesh: From `parallel.data_mesh`; all devices when None.
-      name: Of the result.
-      measures: What to measure.
-      codes: Of `splits.validation_database`, if they are there already.
+      name: Name of the result.
+      measures: Measures from `metrics.measures`.
+      codes: Codes of `splits.validation_database`, if already computed.
 
     Raises:
       ValueError: if the codebooks do not exist yet, or validation rows or what they search have no

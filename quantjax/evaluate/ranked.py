@@ -1,8 +1,8 @@
-"""Counts of items at each real distance: a query's distances to the distinct codes, sorted.
+"""Counts items at each real distance, by sorting each query's distances to the distinct codes.
 
-Items of equal code get one distance, so that their tie is exact whatever the order of sums in
-floating point, and that distance counts as often as there are items. Distances are computed in
-tiles of fixed shape on the mesh; a query's are sorted whole on the host.
+Items of equal code share one computed distance, so that their tie is exact for any order of
+floating-point sums. The distance counts once per item. Distances are computed in tiles of fixed
+shape on the mesh, and sorted on the host.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from quantjax.evaluate.relevance import Relevance
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
 
-# Distances are computed in one shape, whatever the number of devices and queries: compiled products
-# of another shape add up in another order, and equal distances come out unequal.
+# Distances are computed in a fixed shape for any number of devices and queries: compiled products
+# of another shape add up in another order, and equal distances would come out unequal.
 _ITEMS = 1 << 14  # distinct codes of a device's tile, the most
 _BYTES = 1 << 25  # of those codes, the most
 _QUERIES = 64
@@ -29,12 +29,12 @@ _COUNTS = 1 << 20  # that are held at once, in cache: of larger databases, of fe
 
 
 class _Cells(NamedTuple):
-    """Items of equal code and equal labels, by labels.
+    """Groups of items with equal code and equal labels, ordered by labels.
 
     Attributes:
       code: Number of the distinct code, [C].
-      items: How many, [C].
-      edges: Where the cells of each pattern of labels begin, and the last end, [P + 1].
+      items: Number of items, [C].
+      edges: Start of each label pattern's cells, and the end of the last, [P + 1].
     """
 
     code: np.ndarray
@@ -53,22 +53,22 @@ def ranked_counts(
     tile: int | None = None,
     own: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Counts the items of each grade at each distance, nearest first.
+    """Counts the items of each grade at each distance from a query, nearest distance first.
 
     Args:
-      codec: Measures the distances.
+      codec: Codec that computes the distances.
       queries: Embeddings [Q, D].
       codes: Codes of the database, [N, bytes] uint8.
-      labels: Of both sides.
+      labels: Labels of both sides.
       num_grades: G; higher grades count as G - 1.
       mesh: The devices that compute distances; the default device when None.
       tile: Distinct codes of a device's tile; at most 16,384 of 32 MB, which is the default.
-      own: The item that each query itself is, [Q]; it is left out of the query's ranking. None
-        where queries are no items.
+      own: Each query's own item, [Q], which its ranking leaves out. None where queries are not
+        items.
 
     Yields:
       Counts [q, levels, G] int64 of the next queries. Neighbouring levels without a relevant item
-      are one: nothing that is measured tells them apart.
+      are merged, because no measure distinguishes them.
 
     Raises:
       ValueError: if a distance is NaN or infinite, with its query.
@@ -97,11 +97,11 @@ def ranked_counts(
 def counts_of_distances(
     distances: np.ndarray, labels: Relevance, *, num_grades: int, own: np.ndarray | None = None
 ) -> Iterator[np.ndarray]:
-    """Counts the items of each grade at each of the distances that are given.
+    """Counts the items of each grade at each distance of a given matrix.
 
     Args:
       distances: Smaller is nearer, [Q, N] finite; equal ones are ties, in their own type.
-      labels: Of both sides.
+      labels: Labels of both sides.
       num_grades: See `ranked_counts`.
       own: See `ranked_counts`.
 
@@ -115,7 +115,7 @@ def counts_of_distances(
 
 
 def _counted(tiles, distinct, labels, num_grades, own):
-    """Counts levels for tiles [q, U] of distances to the distinct codes, on all cores."""
+    """Yields counts for tiles of distances [q, U] to the distinct codes, using all cores."""
     cells = _cells(distinct, labels)
     at_once = max(1, _COUNTS // (len(distinct.items) * num_grades))
 
@@ -137,13 +137,13 @@ def _counted(tiles, distinct, labels, num_grades, own):
             start += len(distances)
 
     with ThreadPoolExecutor() as pool:
-        # Sorted while the caller is busy with those before.
+        # Threads sort the next queries while the caller reads the counts of the previous ones.
         counted = (pool.map(count, *rows) for rows in rows_of_queries())
         yield from (_stack(list(rows)) for rows in _one_ahead(counted))
 
 
 def _without(cells, items, pattern, code):
-    """Returns the cells and the items of each code without one item of a pattern and a code."""
+    """Returns cells and items per code after removing one item of a given pattern and code."""
     first = cells.edges[pattern]
     cell = first + np.searchsorted(cells.code[first : cells.edges[pattern + 1]], code)
     fewer, items = cells.items.copy(), items.copy()
@@ -153,7 +153,7 @@ def _without(cells, items, pattern, code):
 
 
 def _one_ahead(items):
-    """Yields items, each once the next one has been made."""
+    """Yields items with a delay of one, so that the next item is already computed."""
     previous = next(items)
     for item in items:
         yield previous
@@ -174,13 +174,17 @@ def _power_of_two(most):
 
 
 def _measurer(codec, stored, mesh, shape, tile):
-    """Returns queries -> pairs of distances, of `shape` on each device, and how many are real."""
+    """Returns a function of queries that computes tiles of distances, padded to a fixed shape.
+
+    A tile is a pair: distances of `shape` on each device, and the number of real columns.
+    """
     num_queries, num_items = shape
     tile = min(tile or num_items, num_items)
     codec = jax.device_put(codec, parallel.replicated(mesh))
     by_device, per_call = (mesh.size, tile, stored.shape[1]), mesh.size * tile
 
     def distances_of(queries):
+        # Padded to a fixed shape: another shape would compile anew and round differently.
         queries = np.pad(queries, ((0, num_queries - len(queries)), (0, 0)))
         queries = jax.device_put(queries, parallel.replicated(mesh))
         tiles = []
@@ -197,7 +201,7 @@ def _measurer(codec, stored, mesh, shape, tile):
 
 
 def _joined(tiles, num_queries, num_items):
-    """From what devices hold, `num_items` each, to distances [q, U], and some behind."""
+    """Joins the devices' tiles of `num_items` each to distances [q, U], with padding at the end."""
     parts = [
         np.asarray(distances)[:num_queries].reshape(num_queries, -1, num_items)[..., :real]
         for distances, real in tiles
@@ -223,10 +227,11 @@ def _refuse_non_finite(codec, distances, start):
 
 
 def _count_levels(cells, items, distances, grades, *, num_grades):
-    """From distances [U] and grades [P] of one query to its counts [levels, G].
+    """Returns the counts [levels, G] of one query from distances [U] and grades [P].
 
-    All distances are sorted, and those of the relevant items; where the latter stand among the
-    former says all. Values alone sort several times as fast as values with their places.
+    All distances are sorted, and the relevant items' distances separately. A binary search of the
+    second in the first gives the counts. Values alone sort several times faster than values with
+    their positions.
     """
     ranking = np.sort(_repeat(distances, items))
     by_grade = []
@@ -237,6 +242,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
     relevant = by_grade[0] if num_grades == 2 else np.sort(np.concatenate(by_grade))
     ends = np.flatnonzero(np.append(relevant[1:] != relevant[:-1], len(relevant) > 0))
     levels = relevant[ends]
+    # Odd levels are the distances of relevant items, even levels the irrelevant items between.
     counts = np.zeros((2 * len(levels) + 1, num_grades), np.int64)
     if num_grades == 2:
         counts[1::2, 1] = np.diff(ends, prepend=-1)
@@ -245,6 +251,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
             counts[1::2, grade] = np.diff(np.searchsorted(values, levels, side="right"), prepend=0)
     begins = np.searchsorted(ranking, levels, side="left")
     ends = begins + counts[1::2, 1:].sum(axis=1)
+    # A search from the right only where irrelevant items share the distance: few levels, usually.
     tied = np.flatnonzero(ranking[np.minimum(ends, len(ranking) - 1)] == levels)
     ends[tied] = np.searchsorted(ranking, levels[tied], side="right")
     counts[1::2, 0] = ends - begins - counts[1::2, 1:].sum(axis=1)
@@ -253,7 +260,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
 
 
 def _ranges(edges, which):
-    """Returns the places from edges[i] to edges[i + 1] of each i in `which`."""
+    """Returns the positions edges[i] to edges[i + 1] - 1 of each i in `which`, concatenated."""
     if len(which) == 1:
         return slice(edges[which[0]], edges[which[0] + 1])
     lengths = edges[which + 1] - edges[which]

@@ -1,7 +1,7 @@
-"""Which items are relevant to which query: a grade per pair, looked up by label pattern.
+"""Relevance of items to queries: the grade of each pair, looked up by label pattern.
 
-Items of equal labels form a pattern. Grades are worked out for patterns, of which there are as many
-as classes in a single-label set, and not for items.
+Items of equal labels form a pattern. Grades are computed per pattern, not per item; a single-label
+set has one pattern per class.
 """
 
 import functools
@@ -15,7 +15,7 @@ from quantjax.labels import as_labels
 
 
 class Relevance(NamedTuple):
-    """Labels of both sides; made by `relevance`.
+    """Labels of queries and database, from which grades are looked up; made by `relevance`.
 
     Attributes:
       queries: Class ids [Q] int64, or multi-hot labels [Q, L] float32.
@@ -28,13 +28,13 @@ class Relevance(NamedTuple):
     database: np.ndarray
 
     def grades(self, rows: np.ndarray | slice) -> np.ndarray:
-        """Counts the labels that queries share with patterns.
+        """Returns grades: the number of labels that each query shares with each pattern.
 
         Args:
-          rows: Which queries.
+          rows: Numbers of the queries.
 
         Returns:
-          Grades [q, P] int32: 0 is irrelevant, and with class ids 1 is the most.
+          Grades [q, P] int32: 0 is irrelevant; class ids give at most 1.
         """
         queries = self.queries[rows]
         if queries.ndim == 1:
@@ -43,17 +43,17 @@ class Relevance(NamedTuple):
 
     @property
     def num_grades(self) -> int:
-        """One more than the largest grade that labels of this kind can have."""
+        """Returns one more than the largest possible grade."""
         if self.queries.ndim == 1:
             return 2
         labels = [side.sum(axis=1).max(initial=0) for side in (self.queries, self.patterns)]
         return 1 + max(1, int(min(labels)))
 
     def digest(self, task: str) -> str:
-        """Returns 16 hex digits of the queries' labels in order and the items' in any order.
+        """Returns a hash, 16 hex digits, of the labels: queries in order, items unordered.
 
         Args:
-          task: What else identifies queries and items.
+          task: Further text that identifies queries and items.
         """
         items = np.bincount(self.database, minlength=len(self.patterns))
         digest = hashlib.sha256(task.encode())
@@ -64,30 +64,30 @@ class Relevance(NamedTuple):
 
 
 def items_and_relevant(counts: np.ndarray) -> np.ndarray:
-    """Forgets grades.
+    """Drops graded relevance and keeps only relevant or not.
 
     Args:
       counts: Items of each grade at each distance, [Q, levels, G].
 
     Returns:
-      All items and relevant ones, those of a grade above 0, [Q, levels, 2].
+      All items, and relevant items (grade above 0), [Q, levels, 2].
     """
     relevant = functools.reduce(np.add, np.moveaxis(counts[..., 1:], -1, 0))
     return np.stack([counts[..., 0] + relevant, relevant], axis=-1)
 
 
 def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevance:
-    """Makes labels of either kind comparable; an item that shares a label is relevant.
+    """Converts class ids or multi-hot labels to `Relevance`; items that share a label are relevant.
 
     Args:
       query_labels: Class ids [Q], or one-hot or multi-hot rows [Q, L] of zeros and ones.
-      database_labels: Likewise of the N items; ids on one side are ids of the other's L columns.
+      database_labels: The same for the N items; ids on one side are columns of the other side.
 
     Returns:
       The relevance. The arguments are not written to.
 
     Raises:
-      ValueError: naming the argument and its shape, if it is none of these or the two differ in L.
+      ValueError: naming the argument and its shape, if its form is another or both differ in L.
     """
     _check_labelled(query_labels, database_labels)
     queries = _checked("query_labels", query_labels)
@@ -104,6 +104,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
         queries, database = queries.argmax(axis=1), database.argmax(axis=1)  # one-hot
     if queries.ndim == 1:
         return Relevance(queries, *_distinct_ids(database))
+    # Rows viewed as opaque bytes: `np.unique` over scalars is much faster than over rows.
     packed = np.packbits(database, axis=1)
     scalars = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
     _, first, which = np.unique(scalars, return_index=True, return_inverse=True)
@@ -129,7 +130,7 @@ def _distinct_ids(ids):
 
 
 def _checked(name, labels):
-    """Returns class ids [N] int64 or labels [N, L] bool."""
+    """Checks labels and returns class ids [N] int64 or labels [N, L] bool."""
     labels = np.asarray(as_labels(name, labels))
     return labels.astype(np.int64 if labels.ndim == 1 else bool)
 

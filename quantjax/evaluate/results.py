@@ -1,4 +1,4 @@
-"""What an evaluation leaves: numbers that say what they are, and their comparison."""
+"""Results of an evaluation: numbers with metric ids, tables, and paired comparisons."""
 
 import html
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ _COLUMNS = ("name", "distance", "bits", "value", "low", "high")
 
 
 class Number(NamedTuple):
-    """The mean of one metric over the queries.
+    """Mean of a metric over the queries, with tie bounds, interval and chance level.
 
     Attributes:
-      metric: The id: all that two numbers must share to be compared.
+      metric: Metric id; only numbers of equal id are compared.
       value: Expected over the orders of ties.
       worst: With the order of ties that is worst for each query.
       best: With the best.
       low: Lower end of the 95 % bootstrap interval of `value` over queries; NaN for one query.
       high: Upper end.
-      chance: What a random ranking is expected to get; NaN for a metric of a set.
-      shuffled: What the same distances get once the database's labels are shuffled, over up to 256
-        of the queries: about chance, unless the evaluation itself is at fault. NaN if not measured.
-      zeros: Queries whose value is 0, as without a hit inside the cut; all are in the mean.
+      chance: Expected value of a random ranking; NaN for a metric of a set.
+      shuffled: Value of the same distances with shuffled database labels, over up to 256 queries:
+        near chance, unless the evaluation is wrong. NaN if not measured.
+      zeros: Number of queries of value 0, such as without a hit inside the cut; the mean has all.
     """
 
     metric: str
@@ -48,7 +48,7 @@ class Number(NamedTuple):
 
     @property
     def short(self) -> str:
-        """The metric's name for people: "mAP", "mAP@5000", "p@10"."""
+        """Returns the metric's short name: "mAP", "mAP@5000", "p@10"."""
         head = self.metric.partition("|")[0]
         cut = head.removeprefix("map@")
         if cut == head:
@@ -57,36 +57,34 @@ class Number(NamedTuple):
 
     @property
     def words(self) -> str:
-        """The value with its interval: "0.974 (0.964 to 0.983)"."""
+        """Returns the value with its interval as text: "0.974 (0.964 to 0.983)"."""
         if np.isnan(self.low):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
 
 
 class Results(NamedTuple):
-    """All about one evaluation; `str` gives a table, and a notebook shows one.
+    """Results of one evaluation; `str` and notebooks show a table.
 
     Attributes:
-      name: What was evaluated.
-      distance: "aqd" real query against code, "sqd" code against code, "hamming" bits that differ,
-        "float" no code at all, "own" a matrix from elsewhere, of which no codes are known: what is
-        said of codes below is None then.
-      numbers: One per measure, in their order.
+      name: Name of the evaluated method or codes.
+      distance: "aqd" real query against code, "sqd" code against code, "hamming" differing bits,
+        "float" without codes, "own" a given matrix, for which the fields on codes are None.
+      numbers: One number per measure, in the order of the measures.
       per_query: Expected value of every query, [Q] float64, by metric id.
       bits: Code length.
       num_bytes: Bytes stored per item.
       num_queries: Queries, all of them in every mean.
       num_database: Items searched.
       zero_queries: Queries without a relevant item; each counts as 0.
-      distinct_codes: Different codes among the database's items.
-      code_entropy: Entropy of the code of a random item, in bits; log2 of the number of items is
-        the most.
-      metric_of_codec: What its distances are: "l2", "ip", "cosine", "hamming" or a codec's own.
-      task_digest: Of the queries in their order and the items in any, as far as labels and `task`
-        tell; only results of one task are compared.
+      distinct_codes: Number of distinct codes in the database.
+      code_entropy: Entropy of a random item's code, in bits, at most log2 of the number of items.
+      metric_of_codec: Metric of the codec: "l2", "ip", "cosine", "hamming" or a custom codec's.
+      task_digest: Hash of the labels of queries (in order) and items (unordered) and of `task`;
+        only results of equal tasks are compared.
       seconds: Wall time.
-      device: What computed distances.
-      versions: Of quantjax, jax and numpy.
+      device: Device that computed the distances.
+      versions: Versions of quantjax, jax and numpy.
     """
 
     name: str
@@ -108,18 +106,19 @@ class Results(NamedTuple):
 
     @property
     def metric(self) -> str:
-        """Id of the first number."""
+        """Returns the metric id of the first number."""
         return self.numbers[0].metric
 
     @property
     def value(self) -> float:
-        """Value of the first number."""
+        """Returns the value of the first number."""
         return self.numbers[0].value
 
     def rows(self) -> list[dict[str, Any]]:
-        """Returns a flat dict for JSON per number.
+        """Returns one flat dict for JSON per number.
 
-        It lacks the values of single queries, and the wall time: equal runs leave equal rows.
+        Rows leave out the values of single queries and the wall time, so that equal runs give equal
+        rows.
         """
         about = self._asdict()
         for key in ("name", "numbers", "per_query", "seconds"):
@@ -132,7 +131,7 @@ class Results(NamedTuple):
 
     @property
     def distance_in_words(self) -> str:
-        """What ranked, for people: "real query, codes" for "aqd"."""
+        """Returns a description of the distance: "real query, codes" for "aqd"."""
         return _WORDS.get(self.distance, self.distance)
 
     def to_frame(self) -> Any:
@@ -144,7 +143,7 @@ class Results(NamedTuple):
         r"""Returns a LaTeX table with `\toprule` (package booktabs), a row for each number.
 
         Args:
-          columns: Of `to_frame`, in this order.
+          columns: Columns of `to_frame`, in this order.
 
         Raises:
           ValueError: if a column is not there.
@@ -161,7 +160,7 @@ class Results(NamedTuple):
         return f"<Results {self.name!r}, {self.distance_in_words}: {numbers}; {self._sizes()}>"
 
     def _repr_html_(self) -> str:
-        """Returns a table for notebooks, in words, the metrics' ids below."""
+        """Returns an HTML table for notebooks, followed by the metric ids."""
         cells = [
             (
                 number.short,
@@ -215,7 +214,7 @@ def _or_dash(value):
 
 
 class Comparison(NamedTuple):
-    """The difference of two results on the same queries, a - b.
+    """Difference of two results on the same queries, a - b, with interval and p-value.
 
     Attributes:
       metric: The id that both share.
@@ -249,14 +248,14 @@ def compare(
     num_resamples: int = 10_000,
     seed: int = 0,
 ) -> Comparison:
-    """Compares two results query by query.
+    """Compares two results on the same queries, paired query by query.
 
     Args:
-      a: One.
-      b: The other, on the same queries and under the same metric id.
-      metric: Which id; the first of `a` when None.
-      num_resamples: Of the paired bootstrap.
-      seed: Of its draws.
+      a: First result.
+      b: Second result, on the same queries and with the same metric id.
+      metric: Metric id to compare; the first of `a` when None.
+      num_resamples: Number of resamples of the paired bootstrap.
+      seed: Seed of the draws.
 
     Returns:
       The difference with its interval.
@@ -288,7 +287,7 @@ def compare(
             f"got tasks of digest {a.task_digest} and {b.task_digest}"
         )
     differences = a.per_query[metric] - b.per_query[metric]
-    # Of either sign the same draws, so that exchanging a and b changes the signs and nothing else.
+    # Both signs use the same draws, so that exchanging a and b only changes signs.
     sign = -1.0 if differences.sum() < 0 else 1.0
     ends = mean_interval(sign * differences, num_resamples=num_resamples, seed=seed)
     low, high = sorted(sign * end for end in ends)

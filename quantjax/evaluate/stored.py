@@ -1,4 +1,4 @@
-"""What is stored of a database: its distinct codes, and how evenly they are used."""
+"""Finds a database's distinct codes, and the entropy of their use."""
 
 from typing import NamedTuple
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 class DistinctCodes(NamedTuple):
-    """Items of equal code, put together; made by `distinct_codes`.
+    """Distinct codes of a database and the items of each; made by `distinct_codes`.
 
     Attributes:
-      first: An item that has each code, [U]; codes are in the order of their bytes.
-      inverse: The code of each item, [N].
-      items: Items of each code, [U] int64.
+      first: First item of each code, [U]; codes are in the order of their bytes.
+      inverse: Number of each item's code, [N].
+      items: Number of items of each code, [U] int64.
     """
 
     first: np.ndarray
@@ -20,21 +20,22 @@ class DistinctCodes(NamedTuple):
 
     @property
     def entropy(self) -> float:
-        """Bits that a code tells of its item, from 0 (all equal) to log2 N (all different)."""
+        """Returns the codes' entropy in bits, from 0 (all equal) to log2 N (all different)."""
         share = self.items / self.items.sum()
         return float(np.sum(share * np.log2(1 / share)))
 
 
 def distinct_codes(codes: np.ndarray) -> DistinctCodes:
-    """Finds the items of equal code.
+    """Groups the items of a database by equal code.
 
     Args:
       codes: Codes [N, bytes] uint8.
 
     Returns:
-      The distinct codes, in an order that storage has no part in.
+      The distinct codes, sorted by their bytes, so that the order of storage does not matter.
     """
     if codes.shape[1] <= 8:
+        # Up to 8 bytes become big-endian integers, which sort like the bytes and much faster.
         padded = np.pad(codes, ((0, 0), (8 - codes.shape[1], 0)))
         scalars = padded.view(">u8").ravel().astype(np.uint64)
     else:

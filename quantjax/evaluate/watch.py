@@ -1,4 +1,4 @@
-"""What to look at while a method trains: how its codewords are used, and validation queries."""
+"""Measures a method during training: use of its codewords, and mAP of validation queries."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,12 +17,12 @@ _ROWS = 2048  # training rows whose codes are looked at
 def watcher(
     experiment: train.Experiment, *, every: int = 1, mesh: Mesh | None = None
 ) -> train.AfterEpoch:
-    """Builds what `train.fit` calls after epochs to measure how training goes.
+    """Returns an `after_epoch` function for `train.fit` that calls `watch`.
 
     Args:
-      experiment: What will be trained.
-      every: Epochs between two measurements by validation queries, and one after the last epoch; 0
-        asks none, and only the use of codewords is measured.
+      experiment: The experiment to train.
+      every: Epochs between two measurements by validation queries; the last epoch is always
+        measured. With 0 only the use of codewords is measured.
       mesh: Devices to measure on; all of them when None.
 
     Returns:
@@ -49,18 +49,18 @@ def watch(
     mesh: Mesh | None = None,
     validate: bool = True,
 ) -> dict[str, float]:
-    """Measures a method that is still training.
+    """Measures codeword usage and validation mAP of a method during training.
 
     Args:
-      experiment: What trains.
-      train_state: How far it is.
+      experiment: The experiment in training.
+      train_state: The current train state.
       mesh: From `parallel.data_mesh`; all devices when None.
-      validate: Whether to ask the validation queries, if there are any and they have labels.
+      validate: Whether to measure validation queries, if the split has labelled ones.
 
     Returns:
       "codebook_perplexity" (mean over the codebooks, from 1 to K) and "dead_codewords" (of all
       codebooks) of some 2,048 training images, or "bit_entropy" (mean over the bits, from 0 to 1);
-      "validation", mAP. Nothing while there is no codec yet.
+      "validation", mAP. An empty dict before the codec exists.
     """
     splits = experiment.splits
     try:
@@ -76,10 +76,10 @@ def watch(
 
 
 def usage_of(codec: Codec, codes: np.ndarray) -> dict[str, float]:
-    """Measures how evenly codes use what a codec has.
+    """Measures how evenly codes use a codec's codewords or bits.
 
     Args:
-      codec: Of codewords or of bits; of anything else there is nothing to tell.
+      codec: Codec with codewords or bits; another codec gives an empty dict.
       codes: Codes [N, num_bytes] uint8.
     """
     if isinstance(codec, BinaryCodec):

@@ -1,4 +1,40 @@
-"""Losses: one published equation, one pure function; the caller reduces."""
+"""Loss functions from papers on image codes: one pure function for each published equation.
+
+A function returns one loss per pair, triplet, row, bit or codebook; the caller averages.
+
+  Paper                              Function
+  DQN (AAAI 2016)                    pairwise_cosine, quantization_error
+  DQNip (AAAI 2016)                  pairwise_inner_product, quantization_error
+  DPSH (IJCAI 2016)                  pairwise_likelihood, sign_error
+  DHN (AAAI 2016)                    pairwise_likelihood, log_cosh_sign
+  HashNet (ICCV 2017)                pairwise_likelihood times pair_weights
+  DSH (CVPR 2016)                    pairwise_contrastive
+  Deep Cauchy Hashing (CVPR 2018)    pairwise_cauchy times pair_weights
+  CSQ (CVPR 2020)                    central_similarity, sign_error, centres.hadamard_centres
+  OrthoHash (NeurIPS 2021)           orthogonal_cosine
+  DPN (IJCAI 2020)                   class_wise_margin
+  GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error
+  FaceNet (CVPR 2015)                triplet_margin, selection.semi_hard
+  DTSH (ACCV 2016)                   triplet_likelihood
+  PQN (ECCV 2018)                    triplet_sigmoid
+  DTQ (ACM MM 2018)                  selection.group_hard, selection.random_violating
+  Triplet quantization (VCIP 2017)   triplet_quantization, asymmetric_triplet_quantization,
+                                     order_drop
+  SimCLR (ICML 2020)                 nt_xent
+  MeCoQ (AAAI 2022)                  debiased_nt_xent, code_entropy
+  SPQ (ICCV 2021)                    cross_quantized
+  CIBHash (IJCAI 2021)               cibhash
+  TALR (CVPR 2018)                   soft_average_precision
+  Recall@k surrogate (CVPR 2022)     smooth_recall_at_k
+  ADSQ (IEEE Access 2019)            pairwise_likelihood, pairwise_inner_product,
+                                     quantization_error, bit_balance
+  DAPH (ACM MM 2017)                 bit_independence
+  Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
+  no single paper                    usage_entropy
+
+Two modules prepare the arguments. `losses.centres` makes class centres for the losses of CSQ,
+OrthoHash and DPN. `losses.selection` selects triplets for the triplet losses.
+"""
 
 from quantjax.losses import centres as centres
 from quantjax.losses import selection as selection

@@ -1,4 +1,4 @@
-"""Centres of classes: the codes that proxy losses pull embeddings to, made before training."""
+"""Makes class centres: fixed codes, one per class, to which proxy losses pull the embeddings."""
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +8,11 @@ from quantjax.losses.shapes import check_multi_hot
 
 
 def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
-    """Returns the first rows of [H; -H], H being Sylvester's Hadamard matrix.
+    """Returns class centres from the first rows of [H; -H], with H Sylvester's Hadamard matrix.
 
     H_ij = (-1)^popcount(i & j): two centres differ in half of the bits, or in all of them. The
-    rows are taken in order, as public code does, so bit 0 is +1 in each of the first `num_bits`
-    centres and tells none of them apart.
+    rows are taken in order, as in public code. Bit 0 is therefore +1 in each of the first
+    `num_bits` centres and does not distinguish them.
 
     Args:
       num_classes: Number of centres L, 2 * num_bits at most.
@@ -22,7 +22,7 @@ def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
       Centres [L, D] of +1 and -1, float32.
 
     Raises:
-      ValueError: if there is no such matrix, or it has too few rows.
+      ValueError: if num_bits is not a power of two, or the matrix has too few rows.
 
     Reference:
       Yuan et al., Central Similarity Quantization for Efficient Image and Video Retrieval,
@@ -47,14 +47,14 @@ def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
 def bernoulli_centres(
     key: jax.Array, num_classes: int, num_bits: int, *, num_candidates: int = 20
 ) -> jax.Array:
-    """Draws centres at random, each with half of its bits -1, far from one another.
+    """Draws random class centres that are far apart, with half of each centre's bits -1.
 
     CSQ draws all centres at once until their smallest distance exceeds D/4 and the mean one
     reaches D/2; public code gives up after 20 draws and keeps the last (for 100 classes on 32
-    bits we saw none of 2,000 pass). Here every class takes that one of its `num_candidates`
-    draws which is farthest from the nearest centre so far: jittable, and at that size both
-    conditions hold. Nothing is refused: where classes are too many for the bits, centres come
-    closer, down to equal ones.
+    bits we saw none of 2,000 pass). Here every class takes the candidate, of `num_candidates`
+    draws, that is farthest from the nearest centre so far. This is jittable, and at that size
+    both conditions hold. No number of classes raises an error: with too many classes for the
+    bits, centres move closer together and may coincide.
 
     Args:
       key: Random key.
@@ -83,6 +83,7 @@ def bernoulli_centres(
         draws = jax.random.permutation(key, draws, axis=1, independent=True)
         distances = (num_bits - draws @ centres.T) / 2
         chosen = jnp.arange(num_classes) < number
+        # Centres not yet drawn are zeros and must not count; `initial` serves the first class.
         nearest = jnp.min(distances, axis=1, where=chosen, initial=num_bits)
         return centres.at[number].set(draws[jnp.argmax(nearest)]), None
 
@@ -93,7 +94,7 @@ def bernoulli_centres(
 
 
 def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.Array:
-    """Returns the centre of every row's labels: bit by bit what most of their centres say.
+    """Returns one centre per row: each bit is the majority vote of the row's label centres.
 
     c_i = sgn(sum_l y_il c_l); a tie takes the bit of one random code, which depends on `key`
     alone: with one key for the whole training an item has one centre, in every step and on every
@@ -108,8 +109,8 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
       Centres of the rows, [B, D] of +1 and -1, in the type of `centres`.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Yuan et al., Central Similarity Quantization for Efficient Image and Video Retrieval,
@@ -121,6 +122,7 @@ def class_centres(key: jax.Array, labels: jax.Array, centres: jax.Array) -> jax.
     if centres.ndim != 2 or centres.shape[0] != labels.shape[1]:
         raise InputError(f"centres must have shape ({labels.shape[1]}, D), got {centres.shape}")
     centres = jnp.asarray(centres)
+    # Sums of +1 and -1 are exact in float32, so that ties are exactly 0.
     votes = (labels > 0).astype(jnp.float32) @ centres.astype(jnp.float32)
     tie = jax.random.rademacher(key, (centres.shape[1],), jnp.float32)
     return jnp.sign(jnp.where(votes == 0, tie, votes)).astype(centres.dtype)

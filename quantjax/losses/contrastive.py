@@ -1,4 +1,4 @@
-"""Contrastive losses: each row tells its other view from the rest of the columns, -> [B].
+"""Contrastive losses, [B]: each row must find its other view among all columns.
 
 Rows name their columns by number, so that on many devices local rows meet gathered columns:
 `positives` and `selves` (or `own`) are positions in the whole batch.
@@ -24,7 +24,7 @@ def nt_xent(
     *,
     temperature: float,
 ) -> jax.Array:
-    """Returns the cross entropy of finding a row's positive among the columns by cosine.
+    """Returns NT-Xent: the cross entropy of picking each row's positive by a softmax of cosines.
 
     l_i = -log( exp(s_ip / T) / sum_{j != i} exp(s_ij / T) ), with s_ij = cos(q_i, k_j). SimCLR's
     loss has both views of the batch on both sides: with x = concatenate((a, b)) of N images,
@@ -67,7 +67,7 @@ def debiased_nt_xent(
     temperature: float,
     positive_prior: float,
 ) -> jax.Array:
-    """Returns NT-Xent whose negatives are freed of the positives that hide among them.
+    """Returns NT-Xent corrected for false negatives: columns of the row's own class.
 
     l_i = -log( p / (p + Ng) ), Ng = max( (sum_j n_j - rho N p) / (1 - rho), N exp(-1 / T) ), with
     p = exp(s_ip / T), n_j = exp(s_ij / T) of the N negatives and rho the chance that a negative
@@ -108,7 +108,7 @@ def debiased_nt_xent(
     others = jnp.sum(powers, axis=1, where=negative)
     debiased = (others - positive_prior * count * own) / (1 - positive_prior)
     floor = count * jnp.exp(-1 / temperature - largest)
-    # The tiny number stands for the logarithm of 0, where there is no negative at all.
+    # Without a negative the sum is 0: the tiny number keeps its logarithm finite.
     negatives = jnp.maximum(debiased, jnp.maximum(floor, jnp.finfo(logits.dtype).tiny))
     gap = jnp.log(negatives) + largest - jnp.sum(logits, axis=1, where=positive)
     return jnp.where(jnp.any(positive, axis=1), jax.nn.softplus(gap), 0)
@@ -124,7 +124,7 @@ def cross_quantized(
     *,
     temperature: float = 0.5,
 ) -> jax.Array:
-    """Returns NT-Xent between embeddings of one view and quantized embeddings of the other.
+    """Returns NT-Xent between the embeddings of one view and the quantized embeddings of the other.
 
     l_i = ( NT-Xent(x_i -> z_i) + NT-Xent(z_i -> x_i) ) / 2 over the columns {x, z}, every row
     but for itself being a column. SPQ's objective crosses the views a and b of a batch:
@@ -167,7 +167,7 @@ def cibhash(
     temperature: float = 0.3,
     weight: float = 0.001,
 ) -> jax.Array:
-    """Returns NT-Xent between the sign codes of two views plus the gap of their probabilities.
+    """Returns NT-Xent between two views' sign codes plus the KL divergence of their bits.
 
     l_i = ( NT-Xent(b_i -> b'_i) + NT-Xent(b'_i -> b_i) ) / 2
           + weight ( KL(p_i || p'_i) + KL(p'_i || p_i) ) / 2,
@@ -205,6 +205,7 @@ def cibhash(
 
 
 def _columns(positives, selves, num_columns):
+    # One-hot masks, not a gather: numbers outside the columns (-1) then select no column.
     numbers = jnp.arange(num_columns)
     counted = numbers != jnp.asarray(selves)[:, None]
     positive = (numbers == jnp.asarray(positives)[:, None]) & counted

@@ -1,8 +1,8 @@
-"""Losses on pairs of embeddings: queries against database, [Q, D] x [N, D] -> [Q, N].
+"""Pairwise losses: one loss for each query and database embedding, [Q, D] x [N, D] -> [Q, N].
 
 `similar` is binary: True and False, 0 and 1, or the papers' +1 and -1. None of these losses takes
-soft targets; where values can be seen, outside jit, others are refused. `pair_weights` takes the
-soft similarity of labels, as weights.
+soft targets; outside jit, other values raise ValueError. `pair_weights` takes the soft similarity
+of labels, as weights.
 """
 
 import jax
@@ -16,7 +16,7 @@ from quantjax.losses.vectors import cosines, squared_distances, widen
 
 @on_explicit_mesh(rows="queries")
 def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array) -> jax.Array:
-    """Squares the gap between cosine similarity and its target of +1 or -1.
+    """Squares the difference between each pair's cosine similarity and its target of +1 or -1.
 
     l_ij = (s_ij - cos(q_i, d_j))^2, with s_ij = +1 for a similar pair and -1 otherwise.
 
@@ -29,7 +29,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, eq. 1.
@@ -43,7 +43,7 @@ def pairwise_cosine(queries: jax.Array, database: jax.Array, similar: jax.Array)
 def pairwise_inner_product(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float | None = None
 ) -> jax.Array:
-    """Squares the gap between the scaled inner product and its target of +1 or -1.
+    """Squares the difference between each pair's scaled inner product and its target of +1 or -1.
 
     l_ij = (s_ij - scale <q_i, d_j>)^2, with s_ij = +1 for a similar pair and -1 otherwise. With
     scale = 1 / B, B the number of bits of a code, it is what the paper's variant DQNip puts in
@@ -60,7 +60,7 @@ def pairwise_inner_product(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Quantization Network for Efficient Image Retrieval, AAAI 2016, table 2.
@@ -75,7 +75,7 @@ def pairwise_inner_product(
 def pairwise_likelihood(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, scale: float = 0.5
 ) -> jax.Array:
-    """Returns the negative log likelihood of a pair's label under a logistic model.
+    """Returns the negative log likelihood of each pair's label under a logistic model.
 
     l_ij = log(1 + e^t) - s_ij t, with t = scale <q_i, d_j>, s_ij = 1 for a similar pair and 0
     otherwise. DPSH, DHN and our reconstruction of ADSQ take theta = <q, d> / 2; HashNet weighs the
@@ -91,7 +91,7 @@ def pairwise_likelihood(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Li et al., Feature Learning Based Deep Supervised Hashing with Pairwise Labels, IJCAI 2016.
@@ -108,10 +108,10 @@ def pairwise_likelihood(
 def pairwise_contrastive(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, margin: float
 ) -> jax.Array:
-    """Pulls similar pairs together and pushes the others a margin apart.
+    """Returns half the squared distance of similar pairs and half the margin violation of others.
 
     l_ij = s_ij / 2 D_ij + (1 - s_ij) / 2 [m - D_ij]_+, with D_ij = ||q_i - d_j||_2^2, s_ij = 1 for
-    a similar pair and 0 otherwise. DSH adds alpha || |u| - 1 ||_1, which is not part of this.
+    a similar pair and 0 otherwise. DSH also adds alpha || |u| - 1 ||_1, which is not included here.
 
     Args:
       queries: Embeddings [Q, D].
@@ -123,7 +123,7 @@ def pairwise_contrastive(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Liu et al., Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016.
@@ -137,7 +137,7 @@ def pairwise_contrastive(
 def pairwise_cauchy(
     queries: jax.Array, database: jax.Array, similar: jax.Array, *, gamma: float
 ) -> jax.Array:
-    """Returns the negative log likelihood of a pair's label under a Cauchy model.
+    """Returns the negative log likelihood of each pair's label under a Cauchy model.
 
     l_ij = s_ij log(d_ij / gamma) + log(1 + gamma / d_ij), with d_ij = D/2 (1 - cos(q_i, d_j)),
     s_ij = 1 for a similar pair and 0 otherwise. A dissimilar pair at distance 0 costs infinitely
@@ -154,7 +154,7 @@ def pairwise_cauchy(
       Loss of every pair, [Q, N], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018.
@@ -170,7 +170,7 @@ def pairwise_cauchy(
 def pair_weights(
     similar: jax.Array, jaccard: jax.Array | None = None, *, similar_fraction: float | jax.Array
 ) -> jax.Array:
-    """Weighs pairs so that the similar and the dissimilar ones count the same in total.
+    """Returns pair weights that give similar and dissimilar pairs the same total weight.
 
     w_ij = c_ij |S| / |S1| for a similar pair and |S| / |S0| otherwise, S1 being the similar pairs,
     S0 the others and S all. Multiply a pairwise loss by it.
@@ -190,7 +190,7 @@ def pair_weights(
       Weights [Q, N], float32 at least, of mean 2 over the batch (without `jaccard`).
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
@@ -206,5 +206,5 @@ def pair_weights(
 
 
 def _target(similar, dtype):
-    # Compared with 0, so that the papers' own labels of +1 and -1 mean what they mean there.
+    # Compared with 0, so that the papers' labels of +1 and -1 are understood too.
     return jnp.where(similar > 0, 1, -1).astype(dtype)

@@ -1,6 +1,6 @@
-"""Proxy losses: embeddings against codes or weights of their classes, [B, D] -> [B].
+"""Proxy losses: compare each embedding with its class's code or weights, [B, D] -> [B].
 
-Such losses need no pairs. `quantjax.losses.centres` makes the codes.
+These losses need no pairs. `quantjax.losses.centres` makes the class codes.
 """
 
 import jax
@@ -14,11 +14,11 @@ from quantjax.quantizers import binary
 
 
 def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
-    """Returns the binary cross entropy between an embedding's bits and its centre's.
+    """Returns the binary cross entropy between each embedding's bits and its class centre's bits.
 
     l_i = -1/D sum_k [ c_ik log h_ik + (1 - c_ik) log(1 - h_ik) ], with h = (tanh(x) + 1) / 2 and
-    c the centre's bits. It is 1/D sum_k log(1 + exp(-2 x_ik t_ik)) for targets t = +-1, which
-    neither overflows nor is cut at 100 a bit, as public code's is. CSQ adds lambda
+    c the centre's bits. It is 1/D sum_k log(1 + exp(-2 x_ik t_ik)) for targets t = +-1. This form
+    neither overflows nor is cut at 100 a bit, unlike the public code's. CSQ adds lambda
     `sign_error(tanh(x))` / D, with lambda = 1e-4 in public code.
 
     Args:
@@ -49,7 +49,7 @@ def orthogonal_cosine(
     scale: float = 8.0,
     margin: float = 0.2,
 ) -> jax.Array:
-    """Returns the cross entropy of a row's labels under its cosines to all centres.
+    """Returns the cross entropy of each row's labels under a softmax of its cosines to all centres.
 
     l_i = -sum_l p_il log softmax_l( s (cos(x_i, c_l) - m y_il) ), with p_i = y_i / sum_l y_il:
     one label is the paper's case, several share the target evenly. Scale and margin are the
@@ -67,8 +67,8 @@ def orthogonal_cosine(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning
@@ -81,9 +81,9 @@ def orthogonal_cosine(
 
 
 def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) -> jax.Array:
-    """Returns by how much the bits of an embedding miss their centre's side by a margin.
+    """Sums the hinge loss of each embedding's bits against its class centre's bits.
 
-    l_i = sum_k max(0, m - x_ik t_ik), the polarization loss.
+    l_i = sum_k max(0, m - x_ik t_ik), the paper's polarization loss.
 
     Args:
       x: Embeddings [B, D], without a saturating activation.
@@ -107,7 +107,7 @@ def class_wise_margin(x: jax.Array, targets: jax.Array, *, margin: float = 1.0) 
 
 @on_explicit_mesh(rows="x")
 def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Returns the cross entropy of a row's labels under a linear classifier of its signs.
+    """Returns the cross entropy of each row's labels under a linear classifier of its signs.
 
     l_i = -sum_l p_il log softmax_l( W sgn(x_i) ), with p_i = y_i / sum_l y_il; the gradient
     passes the sign unchanged. One label is the paper's case, several share the target evenly,
@@ -122,8 +122,8 @@ def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Arra
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or labels are not zeros and ones (inside jit not
-        seen).
+      ValueError: if the shapes do not agree, or labels are not zeros and ones (not checked
+        inside jit).
 
     Reference:
       Su et al., Greedy Hash: Towards Fast Optimization for Accurate Hash Coding in CNN,

@@ -1,4 +1,4 @@
-"""Losses on what quantization takes away from an embedding, and on the use of its bits."""
+"""Quantization losses: quantization error, and even use of bits and codewords."""
 
 import math
 
@@ -12,14 +12,14 @@ from quantjax.quantizers import binary
 
 
 def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
-    """Sums the squared differences between embeddings and their quantized values.
+    """Returns each embedding's squared distance to its quantized value.
 
     q_i = ||x_i - x^_i||_2^2. Whether gradients reach `quantized` is the caller's choice: DQN
     holds its codebooks constant (`jax.lax.stop_gradient`).
 
     Args:
       x: Embeddings [B, D].
-      quantized: What the codes stand for, [B, D]: `decode(encode(x))`.
+      quantized: Reconstructed embeddings, [B, D]: `decode(encode(x))`.
 
     Returns:
       Squared Euclidean error of every row, [B], float32 at least.
@@ -35,7 +35,7 @@ def quantization_error(x: jax.Array, quantized: jax.Array) -> jax.Array:
 
 
 def sign_error(x: jax.Array) -> jax.Array:
-    """Sums the squared differences between embeddings and their signs.
+    """Returns each embedding's squared distance to its signs.
 
     q_i = ||x_i - sgn(x_i)||_2^2, the signs held constant; sgn(0) = +1, as in the codes.
 
@@ -55,7 +55,7 @@ def sign_error(x: jax.Array) -> jax.Array:
 
 
 def log_cosh_sign(x: jax.Array) -> jax.Array:
-    """Sums a smooth absolute difference between embeddings and their signs.
+    """Sums the log cosh of the difference between each embedding and its signs.
 
     q_i = sum_k log cosh(|x_ik| - 1), the bimodal Laplacian prior of DHN: quadratic close to a
     sign, linear far from it. The signs are held constant and sgn(0) = +1, as in the codes.
@@ -78,10 +78,10 @@ def log_cosh_sign(x: jax.Array) -> jax.Array:
 
 
 def cubed_sign_error(x: jax.Array) -> jax.Array:
-    """Averages the cubed differences between an embedding and its signs.
+    """Averages the cubed absolute differences between each embedding and its signs.
 
-    q_i = mean_k | |x_ik| - 1 |^3, the signs held constant, sgn(0) = +1. A mean over bits, unlike
-    its neighbours: GreedyHash's weights of 0.1 and 1 are for that.
+    q_i = mean_k | |x_ik| - 1 |^3, the signs held constant, sgn(0) = +1. This is a mean over bits,
+    where `sign_error` is a sum: GreedyHash's weights of 0.1 and 1 belong to the mean.
 
     Args:
       x: Embeddings [B, D].
@@ -100,7 +100,7 @@ def cubed_sign_error(x: jax.Array) -> jax.Array:
 
 
 def bit_balance(x: jax.Array) -> jax.Array:
-    """Squares the mean of every bit over the batch: half of a balanced bit's codes are +1.
+    """Squares each bit's mean over the batch: 0 where half of the bit's values are +1.
 
     b_k = (1/B sum_i x_ik)^2. The sum over k is ||U^T 1||^2 / B^2; ADSQ's term is a reconstruction
     without a known scale, and this one does not grow with the batch. It is a statistic of the
@@ -124,7 +124,7 @@ def bit_balance(x: jax.Array) -> jax.Array:
 
 @on_explicit_mesh()
 def bit_independence(x: jax.Array) -> jax.Array:
-    """Squares the gap between the second moments of bits and the identity.
+    """Squares the difference between the second moments of the bits and the identity matrix.
 
     b_kl = ((U^T U / B - I)_kl)^2; the sum over k and l is ||U^T U / B - I||_F^2, as DAPH's public
     code has it. Its diagonal asks for bits of mean square 1. It is a statistic of the whole batch:
@@ -149,10 +149,10 @@ def bit_independence(x: jax.Array) -> jax.Array:
 
 
 def usage_entropy(soft: jax.Array) -> jax.Array:
-    """Measures by how much the entropy of codeword usage falls short of its maximum.
+    """Returns log K minus the entropy of codeword usage: 0 where all codewords are used equally.
 
     u_m = log K + sum_k p_mk log p_mk, with p_mk = 1/N sum_i soft_mik: 0 where all codewords are
-    used alike, log K where one is used alone. No single paper's term: the plain form of it. It is
+    used alike, log K where only one codeword is used. The term belongs to no single paper. It is
     a statistic of the whole batch: under `pmap`, gather the embeddings before assigning them.
 
     Args:
@@ -170,7 +170,7 @@ def usage_entropy(soft: jax.Array) -> jax.Array:
 
 
 def code_entropy(soft: jax.Array) -> jax.Array:
-    """Returns the entropy of every assignment: 0 where it is one codeword, log K where it is all.
+    """Returns the entropy of each soft assignment: 0 for a single codeword, log K for all equally.
 
     h_mi = -sum_k soft_mik log soft_mik. MeCoQ's public code takes the logarithm of a weight that
     may have underflowed, which is NaN; here such a weight adds 0.
@@ -193,10 +193,11 @@ def code_entropy(soft: jax.Array) -> jax.Array:
 
 
 def gini_batch(soft: jax.Array) -> jax.Array:
-    """Sums the squared mean weights of codewords: least, 1/K, where all are used alike.
+    """Sums the squared mean weights of each codebook's codewords: 1/K where all are used equally.
 
-    g_m = sum_k (1/N sum_i soft_mik)^2. Recalled, not read in the paper: a reconstruction. It is a
-    statistic of the whole batch: under `pmap`, gather the embeddings before assigning them.
+    g_m = sum_k (1/N sum_i soft_mik)^2, which is at least 1/K. A reconstruction: recalled, not read
+    in the paper. It is a statistic of the whole batch: under `pmap`, gather the embeddings before
+    assigning them.
 
     Args:
       soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
@@ -216,9 +217,10 @@ def gini_batch(soft: jax.Array) -> jax.Array:
 
 
 def gini_sample(soft: jax.Array) -> jax.Array:
-    """Returns minus the sum of squared weights: least, -1, where an assignment is one codeword.
+    """Returns minus the sum of each assignment's squared weights: -1 for a single codeword.
 
-    g_mi = -sum_k soft_mik^2. Recalled, not read in the paper: a reconstruction.
+    g_mi = -sum_k soft_mik^2, which is at least -1. A reconstruction: recalled, not read in the
+    paper.
 
     Args:
       soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.

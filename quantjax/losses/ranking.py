@@ -1,4 +1,4 @@
-"""Ranking losses: smooth forms of retrieval metrics, [Q, D] x [N, D] -> [Q]."""
+"""Ranking losses: differentiable versions of retrieval metrics, [Q, D] x [N, D] -> [Q]."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def soft_average_precision(
     steepness: float = 1.0,
     num_bins: int | None = None,
 ) -> jax.Array:
-    """Returns one minus a differentiable, tie-aware average precision of Hamming rankings.
+    """Returns one minus a differentiable, tie-aware average precision of each Hamming ranking.
 
     l_q = 1 - 1/N+ sum_d c+_d (C+_{d-1} + C+_d + 1) / (C_{d-1} + C_d + 1), with c_d the items at
     distance d, c+_d the relevant ones, C and C+ their sums up to d (the paper's AP_r in its
@@ -41,7 +41,7 @@ def soft_average_precision(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, or `similar` is not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or `similar` is not binary (not checked inside jit).
 
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
@@ -58,6 +58,7 @@ def soft_average_precision(
     @jax.checkpoint
     def bin_sums(level):
         in_bin = jnp.maximum(1 - jnp.abs(position - level), 0)
+        # The triangular kernel splits an item between its two nearest bins, which has a gradient.
         return jnp.sum(in_bin, 1, where=counted), jnp.sum(in_bin, 1, where=relevant)
 
     # One bin after the other and again for the gradient, for [Q, N, bins] would fill the memory.
@@ -80,7 +81,7 @@ def smooth_recall_at_k(
     count_temperatures: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0),
     rank_temperature: float = 0.01,
 ) -> jax.Array:
-    """Returns one minus a differentiable recall at K by cosine, averaged over several K.
+    """Returns one minus a differentiable recall at K, ranked by cosine and averaged over several K.
 
     l_q = 1 - mean_K min(K, sum_{x in P} sigmoid((K - r_x) / t_K)) / min(K, |P|), with the smooth
     rank r_x = 1 + sum_{z != x} sigmoid((s_qz - s_qx) / t_r) and s the cosine. Defaults are those
@@ -100,8 +101,8 @@ def smooth_recall_at_k(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, `similar` is not binary (inside jit not seen), or the
-        temperatures are not as many as the K.
+      ValueError: if the shapes do not agree, `similar` is not binary (not checked inside jit), or
+        the number of temperatures differs from the number of K.
 
     Reference:
       Patel et al., Recall@k Surrogate Loss with Large Batches and Similarity Mixup, CVPR 2022.
@@ -116,7 +117,7 @@ def smooth_recall_at_k(
     check_positive("count_temperatures", np.asarray(count_temperatures))
     counted = _all_but_selves(selves, similar)
     relevant = (similar > 0) & counted
-    # In full float32: what is compared differs by hundredths, and accelerators round to less.
+    # Full float32: compared cosines differ by hundredths, and accelerators round more coarsely.
     cosine = cosines(queries, database, precision=jax.lax.Precision.HIGHEST)
     ranks = _smooth_ranks(cosine, counted, rank_temperature)
     num_relevant = jnp.sum(relevant, axis=1)

@@ -1,13 +1,14 @@
-"""Selection of triplets for the losses of `quantjax.losses.triplet`.
+"""Selects triplets (anchor, positive, negative) for the losses in `quantjax.losses.triplet`.
 
 Every function is jittable: it returns arrays whose shape depends on shapes alone, and a mask of
-what counts. No gradient passes a selection. Anchors are rows and may be one device's part of the
-batch; candidates are columns, gathered from all devices. Who is whose positive is the caller's:
+the real triplets. No gradient passes a selection. Anchors are rows and may be one device's part
+of the batch; candidates are columns, gathered from all devices. The caller marks the positives
+and negatives of each anchor:
 
     similar = labels.share_label(label, gather(label))
     positive, negative = similar & (index[:, None] != gather(index)), ~similar
 
-where `index` numbers the items, for an anchor is not its own positive. Then
+where `index` numbers the items, because an anchor is not its own positive. Then
 
     chosen = selection.semi_hard(distances, positive, negative, margin=0.2)
     losses = triplet_margin(
@@ -33,13 +34,15 @@ from quantjax.losses.vectors import squared_distances, widen
 
 
 class Triplets(NamedTuple):
-    """Row numbers of triplets; those whose mask is False are in range and mean nothing.
+    """Row numbers of selected triplets, with a mask; entries whose mask is False mean nothing.
+
+    Masked entries still hold valid row numbers, so that indexing by them is safe.
 
     Attributes:
       anchors: [T] int32.
       positives: [T] int32.
       negatives: [T] int32.
-      mask: Which of them are triplets, [T] bool.
+      mask: Which entries are triplets, [T] bool.
     """
 
     anchors: jax.Array
@@ -49,7 +52,7 @@ class Triplets(NamedTuple):
 
 
 def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
-    """Marks every triplet of a batch; `each_triplet` evaluates them.
+    """Returns a mask of all triplets of a batch; `each_triplet` evaluates a loss on them.
 
     Args:
       positive: Whether each candidate is a positive of each anchor, [A, N] bool.
@@ -59,7 +62,7 @@ def all_triplets(positive: jax.Array, negative: jax.Array) -> jax.Array:
       Mask [A, N, N] bool by anchor, positive and negative.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
     """
     positive, negative = _marks(positive, negative)
     return positive[:, :, None] & negative[:, None, :]
@@ -71,7 +74,7 @@ def each_triplet(
     anchors: jax.Array,
     candidates: jax.Array,
 ) -> jax.Array:
-    """Evaluates a triplet loss on every anchor with every two candidates, one anchor at a time.
+    """Evaluates a triplet loss on every anchor with every pair of candidates, anchor by anchor.
 
     The B^3 triplets of embeddings are never in memory together, forward or backward.
 
@@ -113,11 +116,12 @@ def each_triplet(
 def semi_hard(
     distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
 ) -> Triplets:
-    """Finds for every anchor and positive the nearest negative beyond the positive.
+    """Selects, for each anchor and positive, the nearest negative beyond the positive.
 
-    argmin_n d_an over d_ap < d_an < d_ap + m: such a negative is in order, but inside the margin,
-    and does not pull a young network to a constant as the hardest negatives do. FaceNet names the
-    interval; that it is the nearest in it, not a random one, is our reading.
+    argmin_n d_an over d_ap < d_an < d_ap + m: such a negative is ranked correctly, but inside the
+    margin. Unlike the hardest negatives it does not pull an untrained network to a constant.
+    FaceNet names the interval; to take the nearest negative in it, not a random one, is our
+    reading.
 
     Args:
       distances: Distances of anchors to candidates, [A, N], in the units of the loss.
@@ -130,7 +134,7 @@ def semi_hard(
       positive or no negative lies in its interval.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
 
     Reference:
       Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
@@ -146,11 +150,11 @@ def semi_hard(
 def random_violating(
     key: jax.Array, distances: jax.Array, positive: jax.Array, negative: jax.Array, *, margin: float
 ) -> Triplets:
-    """Draws for every anchor and positive one of the negatives that violate the margin.
+    """Draws, for each anchor and positive, a random negative that violates the margin.
 
-    n ~ uniform over d_an - d_ap < m. What is drawn depends on the number of rows: for draws that
-    eight devices and one have alike, give each anchor a key and one row, by `jax.vmap`. With one
-    key under `pmap` the anchors of all devices draw alike: fold the device's number into it.
+    n ~ uniform over d_an - d_ap < m. The draws depend on the number of rows. For equal draws on
+    eight devices and on one, give each anchor its key and a single row, by `jax.vmap`. With one
+    key under `pmap` the anchors of all devices draw alike: fold the device's number into the key.
 
     Args:
       key: Random key, consumed.
@@ -164,7 +168,7 @@ def random_violating(
       positive or no negative violates the margin.
 
     Raises:
-      ValueError: if the shapes do not agree, or marks are not binary (inside jit not seen).
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
@@ -180,11 +184,11 @@ def random_violating(
 def group_hard(
     key: jax.Array, x: jax.Array, label: jax.Array, *, num_groups: int, margin: float
 ) -> Triplets:
-    """Draws triplets for a whole training set: shuffled, cut into groups, violating in each.
+    """Draws margin-violating triplets for a whole training set, within random groups of its rows.
 
-    In every group, for every anchor and positive of it, one random negative with
-    ||a - n||^2 - ||a - p||^2 < m. DTQ starts an epoch with that, from 20 groups, and halves their
-    number when the triplets are fewer than 64,000: count the mask outside `jit`.
+    In every group, each anchor and positive get one random negative with
+    ||a - n||^2 - ||a - p||^2 < m. DTQ starts an epoch with this selection, from 20 groups, and
+    halves their number when the triplets are fewer than 64,000: count the mask outside `jit`.
 
     Args:
       key: Random key, consumed.
@@ -197,8 +201,8 @@ def group_hard(
       Triplets [G * S * S] of row numbers in x, with S = ceil(N / G).
 
     Raises:
-      ValueError: if the shapes do not agree, labels are not zeros and ones (inside jit not seen),
-        or the groups are too many.
+      ValueError: if the shapes do not agree, labels are not zeros and ones (not checked inside
+        jit), or `num_groups` is not between 1 and N.
 
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
@@ -220,6 +224,7 @@ def group_hard(
 
     def in_group(key_and_rows):
         key, rows = key_and_rows
+        # Row numbers of -1 pad the last groups and take part in no triplet.
         real = (rows >= 0) & (rows >= 0)[:, None]
         similar = label[rows] @ label[rows].T > 0
         distances = squared_distances(x[rows], x[rows])
@@ -227,7 +232,7 @@ def group_hard(
         chosen = random_violating(key, distances, positive, ~similar & real, margin=margin)
         return Triplets(*(jnp.maximum(rows[part], 0) for part in chosen[:3]), chosen.mask)
 
-    # One group after another: the S x S distances of all at once are what fills memory.
+    # One group after another: the S x S distances of all groups at once would fill memory.
     triplets = jax.lax.map(in_group, (jnp.stack(keys), rows.reshape(num_groups, size)))
     return Triplets(*(part.reshape(-1) for part in triplets))
 
@@ -245,7 +250,7 @@ def _count(nearest_first, bounds, *, side):
 
 
 def _take(of_row, rank):
-    # Beyond the last one there is none; the mask says so where the last itself is a stranger.
+    # A rank past the end is clipped to the last candidate, which the mask then excludes.
     return jnp.take_along_axis(of_row, jnp.minimum(rank, of_row.shape[1] - 1), axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Checks shared by the losses: one clear line, not a broadcast, nor a soft label taken for True."""
+"""Argument checks of the losses: wrong shapes and soft labels raise ValueError."""
 
 import jax
 import numpy as np
@@ -8,7 +8,7 @@ from quantjax.errors import InputError
 
 
 def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> None:
-    """Refuses pair arguments whose shapes do not agree, and pair labels that are not binary.
+    """Raises ValueError if the shapes of pair arguments disagree or pair labels are not binary.
 
     Args:
       queries: Embeddings [Q, D].
@@ -29,12 +29,12 @@ def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> 
 
 
 def check_binary(name: str, marks: jax.Array) -> None:
-    """Refuses marks of pairs that are neither True and False, 0 and 1, nor -1 and +1.
+    """Raises ValueError if pair labels are neither bool, nor 0 and 1, nor -1 and +1.
 
-    A loss counts what is above 0 as True, so that a Jaccard similarity of 0.1 would be one.
+    A loss treats every value above 0 as True: a Jaccard similarity of 0.1 would count as similar.
 
     Args:
-      name: What `marks` is called in the message.
+      name: Name of `marks` in the error message.
       marks: Whether each pair is similar, of any shape and type.
 
     Raises:
@@ -49,10 +49,10 @@ def check_binary(name: str, marks: jax.Array) -> None:
 
 
 def check_multi_hot(name: str, labels: jax.Array) -> None:
-    """Refuses labels that are not zeros and ones.
+    """Raises ValueError if labels are not zeros and ones.
 
     Args:
-      name: What `labels` is called in the message.
+      name: Name of `labels` in the error message.
       labels: Multi-hot labels [B, L], of any type.
 
     Raises:
@@ -66,7 +66,7 @@ def check_multi_hot(name: str, labels: jax.Array) -> None:
 
 
 def _holds_only(x, values):
-    """Returns whether a concrete array holds these two values only; True for a traced one."""
+    """Returns whether a concrete array holds only the two given values; True for a traced array."""
     # An array that spans several processes has values, but this process does not hold them all.
     values_are_known = not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)
     if not values_are_known or x.dtype == bool:
@@ -81,13 +81,13 @@ def _range_of(x):
 
 
 def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Array) -> None:
-    """Refuses an array [B, D] whose shape differs from its partner's.
+    """Raises ValueError if an array does not have the shape [B, D] of a reference array.
 
     Args:
-      name: What `x` is called in the message.
+      name: Name of `x` in the error message.
       x: The array to check.
-      reference_name: What `reference` is called in the message.
-      reference: The array [B, D] that says what is due.
+      reference_name: Name of `reference` in the error message.
+      reference: The array [B, D] whose shape is required.
 
     Raises:
       ValueError: naming both arrays and their shapes.
@@ -101,10 +101,10 @@ def check_same(name: str, x: jax.Array, reference_name: str, reference: jax.Arra
 
 
 def check_rows(name: str, x: jax.Array) -> None:
-    """Refuses an array that is not [B, D].
+    """Raises ValueError if an array is not [B, D].
 
     Args:
-      name: What `x` is called in the message.
+      name: Name of `x` in the error message.
       x: The array to check.
 
     Raises:
@@ -115,7 +115,7 @@ def check_rows(name: str, x: jax.Array) -> None:
 
 
 def check_soft(soft: jax.Array) -> None:
-    """Refuses soft assignments that are not [M, N, K].
+    """Raises ValueError if soft assignments are not [M, N, K].
 
     Args:
       soft: Assignment weights.
@@ -128,7 +128,7 @@ def check_soft(soft: jax.Array) -> None:
 
 
 def check_triplets(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -> None:
-    """Refuses triplets whose three shapes are not one [T, D].
+    """Raises ValueError if anchors, positives and negatives do not share one shape [T, D].
 
     Args:
       anchors: Embeddings [T, D].

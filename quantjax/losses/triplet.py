@@ -1,6 +1,6 @@
-"""Losses on triplets of embeddings: anchor, positive, negative, 3 x [T, D] -> [T].
+"""Triplet losses: one loss for each anchor, positive and negative, 3 x [T, D] -> [T].
 
-`quantjax.losses.selection` says which triplets of a batch to take.
+`quantjax.losses.selection` selects the triplets of a batch.
 """
 
 import jax
@@ -14,7 +14,7 @@ from quantjax.quantizers import binary
 def triplet_margin(
     anchors: jax.Array, positives: jax.Array, negatives: jax.Array, *, margin: float
 ) -> jax.Array:
-    """Asks that the negative be farther than the positive by a margin.
+    """Returns the triplet hinge loss: the negative must be farther than the positive by a margin.
 
     l = [m + ||a - p||_2^2 - ||a - n||_2^2]_+.
 
@@ -45,7 +45,7 @@ def triplet_likelihood(
     margin: float,
     scale: float = 0.5,
 ) -> jax.Array:
-    """Returns the negative log likelihood of the positive being nearer than the negative.
+    """Returns the negative log likelihood that the positive is nearer than the negative.
 
     l = log(1 + e^t) - t, with t = theta_ap - theta_an - alpha and theta_uv = scale <u, v>. The
     paper has theta = <u, v> / 2; public code leaves the half out and clips t to [-100, 50], which
@@ -72,7 +72,7 @@ def triplet_likelihood(
 
 
 def triplet_sigmoid(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -> jax.Array:
-    """Returns the probability that the negative looks nearer than the positive.
+    """Returns the modelled probability that the negative is nearer than the positive.
 
     l = 1 / (1 + exp(<a, p> - <a, n>)). The paper's asymmetric form has real anchors x and
     quantized positives and negatives s_+ and s_-, with sub-vectors of length 1: quantize the
@@ -99,7 +99,7 @@ def triplet_sigmoid(anchors: jax.Array, positives: jax.Array, negatives: jax.Arr
 def triplet_quantization(
     anchors: jax.Array, positives: jax.Array, negatives: jax.Array, *, margin: float
 ) -> jax.Array:
-    """Asks of the binary codes that the negative be farther than the positive by a margin.
+    """Returns the triplet hinge loss on Hamming distances between binary codes.
 
     l = [m + D(b_a, b_p) - D(b_a, b_n)]_+, with b = sgn(f) and D(u, v) = ||u - v||^2 / (4 B), the
     fraction of the B bits that differ. The gradient passes the sign as if it were the identity
@@ -128,11 +128,12 @@ def triplet_quantization(
 def asymmetric_triplet_quantization(
     anchors: jax.Array, positives: jax.Array, negatives: jax.Array, *, margin: float
 ) -> jax.Array:
-    """Asks for the margin between real embeddings and codes, without a straight-through gradient.
+    """Returns the triplet hinge loss on distances between real embeddings and fixed binary codes.
 
     l = 1/2 [m + D(f_a, b_p) - D(f_a, b_n)]_+ + 1/2 [m + D(b_a, f_p) - D(b_a, f_n)]_+, with
-    b = sgn(f) held constant and D(u, v) = ||u - v||^2 / (4 B). A reconstruction, the second of
-    three; the half keeps it on the scale of the others.
+    b = sgn(f) held constant, hence without a straight-through gradient, and
+    D(u, v) = ||u - v||^2 / (4 B). A reconstruction, the second of three; the factor 1/2 keeps it
+    on the scale of the others.
 
     Args:
       anchors: Embeddings f before the sign, [T, D]; D is the paper's B.
@@ -158,7 +159,7 @@ def asymmetric_triplet_quantization(
 
 
 def order_drop(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -> jax.Array:
-    """Penalises what the sign takes away from the gap between negative and positive.
+    """Returns how far binary codes shrink the distance gap between negative and positive.
 
     l = [g(f) - g(b)]_+, with g(u) = D(u_a, u_n) - D(u_a, u_p), b = sgn(f) and
     D(u, v) = (1 - cos(u, v)) / 2. Of codes that is ||u - v||^2 / (4 B), the fraction of bits that

@@ -1,11 +1,11 @@
-"""Arithmetic on rows that several losses share: enough digits, unit length, cosines, distances."""
+"""Row arithmetic shared by the losses: float32 casts, unit rows, cosines and distances."""
 
 import jax
 import jax.numpy as jnp
 
 
 def widen(x: jax.Array) -> jax.Array:
-    """Returns x in float32 at least: differences of distances need more digits than bfloat16 has.
+    """Casts x to at least float32, because bfloat16 is too coarse for differences of distances.
 
     Args:
       x: Numbers of any shape and type.
@@ -18,7 +18,7 @@ def widen(x: jax.Array) -> jax.Array:
 
 
 def unit(x: jax.Array) -> jax.Array:
-    """Divides every row by its length.
+    """Divides each row by its Euclidean length.
 
     Args:
       x: Rows [N, D], of any length.
@@ -37,13 +37,13 @@ def unit(x: jax.Array) -> jax.Array:
 def cosines(
     queries: jax.Array, database: jax.Array, *, precision: jax.lax.Precision | None = None
 ) -> jax.Array:
-    """Returns the cosine of all pairs.
+    """Returns the cosine of every query with every database row.
 
     Args:
       queries: Rows [Q, D], of any length and type.
       database: Rows [N, D].
-      precision: Of the product of unit rows; accelerators multiply float32 in fewer bits when
-        None.
+      precision: Precision of the product of unit rows; when None, accelerators multiply float32 in
+        fewer bits.
 
     Returns:
       Cosines [Q, N], float32 at least; 0 where either row is zero.
@@ -52,7 +52,9 @@ def cosines(
 
 
 def squared_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
-    """Returns ||q_i - d_j||_2^2 of all pairs, through one matrix product.
+    """Returns the squared Euclidean distance of every query to every database row.
+
+    ||q_i - d_j||_2^2 is computed through one matrix product.
 
     Args:
       queries: Rows [Q, D], float32 at least.

@@ -1,4 +1,4 @@
-"""Methods: each paper as a NamedTuple of pure functions."""
+"""Methods: the training method of each paper, as a `Method` of pure functions."""
 
 from quantjax.batch import Batch
 from quantjax.methods.adsq import adsq

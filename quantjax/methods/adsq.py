@@ -1,4 +1,4 @@
-"""Asymmetric Deep Semantic Quantization: a network of labels guides two networks of images.
+"""Asymmetric Deep Semantic Quantization (ADSQ): a label network guides two image networks.
 
 Attested (abstract, and a survey's table of methods): three streams, a LabelNet of three dense
 layers on label vectors and two image networks of one architecture with different weights; a
@@ -6,8 +6,8 @@ likelihood loss and a difference loss on pairs, a quantization loss, bit balance
 then alternating optimization; sign codes, no codebooks.
 
 Reconstruction (the full text could not be read): every equation and weight, the closed form of
-the codes, what follows what in the alternation, and which network answers at search. Nothing here
-is to be printed beside the paper's numbers as if it were the paper's.
+the codes, the order of the alternation, and the network that answers at search. Do not print
+results of this method beside the paper's numbers as if they were the paper's.
 
 Inferred from DSEH, the paper that introduced the label network: the optional semantic layer ahead
 of the codes. ADSQ's abstract names a common semantic space beside the Hamming space, and these are
@@ -36,26 +36,26 @@ Choice = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def first(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns the first of two."""
+    """Returns the first argument: embeddings of the first image network alone."""
     del other
     return one
 
 
 def second(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns the second of two."""
+    """Returns the second argument: embeddings of the second image network alone."""
     del one
     return other
 
 
 def both(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Adds the two, so that the sign of a bit is that of the surer network."""
+    """Returns the sum, so that the network with the larger value decides the sign of a bit."""
     return one + other
 
 
 def closed_form_codes(
     label_features: jax.Array, u: jax.Array, v: jax.Array, *, label_weight: float
 ) -> jax.Array:
-    """Returns the codes nearest to all three streams at once.
+    """Returns the binary codes with the smallest squared distance to all three networks' outputs.
 
     B = sgn(c F + U + V) = argmin over {-1, 1} of c ||F - B||^2 + ||U - B||^2 + ||V - B||^2. A
     reconstruction: that codes have a closed form is attested by "alternating optimization" alone.
@@ -73,14 +73,14 @@ def closed_form_codes(
 
 
 def with_semantic_layer(below: Network, above: Network) -> Network:
-    """Puts a semantic layer into a network: its code is computed from its semantic features.
+    """Joins two networks: the second computes the code from the first network's semantic features.
 
     Args:
       below: Inputs -> [B, S]; tanh of it are the semantic features.
       above: Semantic features [B, S] -> [B, bits].
 
     Returns:
-      Inputs -> [B, S + bits]: what `below` returns, then what `above` does, as `adsq` takes them.
+      Inputs -> [B, S + bits]: the output of `below`, then the output of `above`, for `adsq`.
     """
 
     def init(key, example):
@@ -123,7 +123,7 @@ def adsq(
     semantic_weight: float = 1.0,
     inputs: Inputs = images,
 ) -> Method:
-    """Builds the method: LabelNet alone, then the two image networks by turns, an epoch each.
+    """Builds ADSQ: trains LabelNet alone, then the two image networks in alternating epochs.
 
     LabelNet, F = tanh(g(Y)), minimises over a batch
       J1 = l mean NLL(F F^T / 2) + q mean ||F - sgn F||^2 + r sum_k (mean_i F_ik)^2.
@@ -158,14 +158,15 @@ def adsq(
       difference_weight: d.
       quantization_weight: q.
       balance_weight: r.
-      label_code_weight: c, LabelNet's say in the codes.
+      label_code_weight: c, LabelNet's weight in the codes.
       streams: Entries of params that hold the two image networks; one name twice is one network.
-      guide: Of F and the other network's embeddings, what the likelihood compares with.
-      query: Of u and v, what encodes a query; `first` and `database=second` is asymmetric.
-      database: Of u and v, what encodes an item of the database.
+      guide: Chooses, from F and the other network's embeddings, the partner of the likelihood.
+      query: Chooses the query's embedding from u and v; `first` and `database=second` is
+        asymmetric.
+      database: Chooses a database item's embedding from u and v.
       semantic_dim: S, semantic features ahead of the code; 0 for no such layer.
       semantic_weight: p.
-      inputs: What of a batch the image networks see: `images` or `features`.
+      inputs: Selects the image networks' input from a batch: `images` or `features`.
 
     Returns:
       The method; params {"label_net", *streams}, state {"nets", "embeddings", "codes", "label",
@@ -245,6 +246,7 @@ def adsq(
 def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
     params, nets = {}, {}
     for number, (name, network) in enumerate(networks.items()):
+        # Both image networks share an architecture but must start from different weights.
         key_of_one = jax.random.fold_in(key, number)
         params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
     state = {
@@ -279,6 +281,7 @@ def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, *
 def _label_loss(embed, weights, params, state, batch, context):
     nets = state["nets"]
     semantic, f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
+    # Pairs and bit balance are over the global batch, not over this device's rows alone.
     everyone = context.gather(f)
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     terms = {
@@ -298,6 +301,7 @@ def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, con
     v = state["embeddings"][fixed]
     features = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
+    # Pairs reach over the whole training table, so padded rows must not count.
     mean = functools.partial(_mean_over, state["present"])
     terms = {
         "likelihood": mean(losses.pairwise_likelihood(u, features, similar)),

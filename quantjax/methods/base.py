@@ -1,4 +1,4 @@
-"""A method is a NamedTuple of pure functions; the training loop knows only this type."""
+"""Defines `Method`, a NamedTuple of pure functions, the training loop's only view of a paper."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,7 @@ from quantjax.errors import InputError
 
 
 class Inputs(Protocol):
-    """Selects the network's input from a batch: `images`, `features`, or a user's function."""
+    """Function that selects the network's input from a batch: `images`, `features`, or custom."""
 
     def __call__(self, batch: Batch, /) -> jax.Array:
         """Returns the input, [B, ...].
@@ -23,12 +23,12 @@ class Inputs(Protocol):
 
 
 def images(batch: Batch) -> jax.Array:
-    """Returns the batch's images, [B, H, W, C]; raises ValueError if it has none."""
+    """Returns the batch's images, [B, H, W, C]; raises ValueError if the batch has no images."""
     return _column(batch, "image")
 
 
 def features(batch: Batch) -> jax.Array:
-    """Returns the batch's column "feature", [B, F]; raises ValueError if it has none."""
+    """Returns the batch's column "feature", [B, F]; raises ValueError if the column is missing."""
     return _column(batch, "feature")
 
 
@@ -42,7 +42,7 @@ def _column(batch, name):
 
 
 class Collectives(NamedTuple):
-    """What a step says to the other devices.
+    """Communication functions of a step: gathering rows, and averaging, over all devices.
 
     Under `jit` the batch is global and both are identities; under `pmap` they are a tiled
     all_gather and a pmean.
@@ -57,7 +57,7 @@ class Collectives(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a loss may know beyond its batch, built inside the step.
+    """Context of a loss beyond its batch: random key, step, epoch and communication functions.
 
     Attributes:
       key: Random key of this step, the same on every device.
@@ -75,7 +75,7 @@ class Context(NamedTuple):
 
 
 class Loss(Protocol):
-    """The loss of a phase: it runs the networks and returns one number for the batch."""
+    """Loss function of a phase: runs the networks and returns a scalar for the batch."""
 
     def __call__(
         self, params: Any, state: Any, batch: Batch, context: Context, /
@@ -88,7 +88,7 @@ class Loss(Protocol):
 
         Args:
           params: Every entry of params; those that the phase trains are differentiated.
-          state: What changes without a gradient, {"nets": {name: net_state}, own arrays}.
+          state: Arrays without gradient, {"nets": {name: net_state}, own arrays}.
           batch: See `Batch`; it has "index".
           context: See `Context`.
         """
@@ -96,10 +96,10 @@ class Loss(Protocol):
 
 
 class Phase(NamedTuple):
-    """One stage of training: a loss and the entries of params that it trains.
+    """Phase of training: a loss and the entries of params that it trains.
 
     Attributes:
-      name: Stands in metrics and messages.
+      name: Name in metrics and messages.
       loss: `(params, state, batch, context) -> (scalar, (state, metrics))`, see `Loss`. It returns
         the net states of the nets it trains and runs the others with train=False.
       trains: Entries of params that are differentiated and updated; the others stay bit-equal.
@@ -111,15 +111,15 @@ class Phase(NamedTuple):
 
 
 class Refresh(NamedTuple):
-    """A pass over the training set, then a closed-form update of arrays without gradient.
+    """Plan of refreshes: passes over the training set that update arrays without gradient.
 
     Attributes:
       collect: `(params, state, batch) -> pytree of [B, ...]`, with train=False, no augmentation.
       update: `(key, params, state, rows, mask) -> (params, state)`; row i of `rows` is training
         index i, padded rows are masked out.
-      every: Epochs between two; None means once, at `start`.
-      start: First epoch that begins with one.
-      at_end: Whether another follows the last epoch, so that no codec is stale.
+      every: Epochs between two refreshes; None means a single refresh, at `start`.
+      start: First epoch that begins with a refresh.
+      at_end: Whether a refresh follows the last epoch, so that the codec is up to date.
       rewrites: Entries of params that `update` replaces; their optimizer state starts anew.
       min_rows: Fewest training rows that `update` can work with.
     """
@@ -133,7 +133,7 @@ class Refresh(NamedTuple):
     min_rows: int = 1
 
     def due(self, epoch: int) -> bool:
-        """Tells whether the epoch begins with a refresh."""
+        """Returns whether an epoch begins with a refresh."""
         if self.every is None:
             return epoch == self.start
         return epoch >= self.start and (epoch - self.start) % self.every == 0
@@ -157,12 +157,14 @@ class _MethodFields(NamedTuple):
 
 
 class Method(_MethodFields):
-    """A paper's method: how it starts, what it minimises, and its codec. Built by keyword alone.
+    """Method of a paper: initialization, losses by phase, embedding functions and codec.
+
+    All fields are given by keyword.
 
     Attributes:
       init: `(key, batch, num_rows) -> (params, state)`; state = {"nets": {name: net_state}, own
         arrays}. num_rows counts the training rows padded to a multiple of 1,024.
-      phases: The stages.
+      phases: The phases of training.
       phase_at: Epoch -> index of its phase; by default every epoch is of the first phase.
       embed: `(params, state, batch) -> [B, D]`, the database side.
       embed_query: The query side; by default `embed`, as the paper is symmetric.
@@ -185,7 +187,7 @@ class Method(_MethodFields):
         refresh: Refresh | None = None,
         after_step: Callable[..., tuple[Any, Any]] | None = None,
     ):
-        """Fills in the two fields that have a default of their own; see the class."""
+        """Builds the method from keywords; `embed_query` defaults to `embed`. See the class."""
         query = embed if embed_query is None else embed_query
         return super().__new__(
             cls, init, phases, phase_at, embed, query, codec, refresh, after_step
@@ -201,10 +203,10 @@ _AXES = {"image": 4, "feature": 2}
 
 
 def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Lets a function of one image per row take V views, and averages what it returns.
+    """Extends a function of single images to V views per row, and averages its results over views.
 
     Args:
-      function: `(params, state, batch) -> pytree of [B, ...]`, which never sees views.
+      function: `(params, state, batch) -> pytree of [B, ...]`, called without views.
 
     Returns:
       The same function for images [B, H, W, C] or views [B, V, H, W, C] (ten-crop, say), and for
@@ -229,19 +231,19 @@ def over_views(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def first_view(batch: Batch) -> Batch:
-    """Returns the batch with one view of each row, the first: what an `init` and training see.
+    """Returns the batch with only the first view of each row, as `init` and training use it.
 
     Args:
       batch: Its image is [B, H, W, C], or views [B, V, H, W, C]; its feature [B, F] or [B, V, F].
 
     Returns:
-      The batch with image [B, H, W, C] and feature [B, F], of these the ones that it has.
+      The batch with image [B, H, W, C] and feature [B, F], as far as it has these columns.
     """
     return {**batch, **{name: batch[name][:, 0] for name in columns_with_views(batch)}}
 
 
 def columns_with_views(batch: Batch) -> list[str]:
-    """Returns the names of the columns of views: images of five axes, features of three.
+    """Returns the names of columns with views: images [B, V, H, W, C] and features [B, V, F].
 
     Args:
       batch: Its image is [B, H, W, C] or [B, V, H, W, C]; its feature [B, F] or [B, V, F].

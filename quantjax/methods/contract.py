@@ -1,4 +1,4 @@
-"""What a method's functions must take and return, checked by shapes before anything compiles."""
+"""Checks the arguments and results of a method's functions by shape, before compilation."""
 
 import operator
 from collections.abc import Callable
@@ -33,29 +33,29 @@ def check(
     *,
     training_batch: dict[str, Any] | None = None,
 ) -> None:
-    """Refuses a method whose functions do not return what the training loop needs of them.
+    """Raises ValueError if a method's functions do not return what the training loop needs.
 
     Every function is traced once with `jax.eval_shape`; nothing is computed or compiled. The codec
     alone, which may look at values, is built from arrays of zeros and of ones.
 
     Args:
-      method: Any.
-      batch: What `init`, `embed` and `collect` see, [B, ...] or views [B, V, ...]: arrays, or
+      method: The method to check.
+      batch: Batch for `init`, `embed` and `collect`, [B, ...] or views [B, V, ...]: arrays, or
         `jax.ShapeDtypeStruct`s.
       num_rows: Training rows padded to a multiple of 1,024, as `init` gets them.
       num_epochs: `phase_at` is called for each.
-      training_batch: What a loss sees, where it sees something else. A column "index" is added
-        where it is missing.
+      training_batch: Batch for a loss, if it differs. A column "index" is added if missing.
 
     Raises:
       ValueError: if a function returns something else than `Method`, `Phase` and `Refresh` say;
         the message names the function, the phase, and the entry or metric. Errors that a function
-        raises by itself are left as they are, with a note that names the function.
+        raises itself pass through, with a note that names the function.
     """
     _check_fields(method)
     _check_epochs(method, num_epochs)
     training_batch = batch if training_batch is None else training_batch
     batch, training_batch = (jax.tree.map(_abstract, each) for each in (batch, training_batch))
+    # Shapes alone are traced from here on, so that a check of a large network costs no memory.
     size = next(iter(batch.values())).shape[0]
     rows = {"index": jax.ShapeDtypeStruct((size,), jnp.int32)}
     parts = _check_init(method, batch, num_rows)
@@ -79,6 +79,7 @@ def _check_fields(method):
     if method.refresh is not None and not isinstance(method.refresh, Refresh):
         raise InputError(f"the method's refresh must be a Refresh or None, got {method.refresh!r}")
     phases = method.phases
+    # A Phase is itself a tuple, so that the common slip of a missing comma needs its own message.
     if isinstance(phases, Phase):
         raise InputError(
             f"phases must be a tuple of Phase, got the phase {phases.name!r} alone; write (phase,)"
@@ -160,6 +161,7 @@ def _check_loss(phase, parts, batch):
         _check_metrics(where, metrics)
         return value
 
+    # The step is traced like in training, so that a loss that branches on it in Python fails here.
     number = jax.ShapeDtypeStruct((), jnp.int32)
     _traced(f"the loss of {where}", run, jax.random.key(0), number, *parts, batch)
 
@@ -183,6 +185,7 @@ def _check_embed(method, parts, batch, size):
     widths = {}
     for name in ("embed", "embed_query"):
         function = getattr(method, name)
+        # A symmetric method has one function for both sides: checked once.
         if name == "embed_query" and function is method.embed:
             break
 
@@ -238,7 +241,7 @@ def _check_codec(method, parts, x):
 
 
 def _filled(tree, value):
-    """Returns arrays of one value; as views of a number, so that tables take no memory."""
+    """Fills a tree's arrays with one value, as broadcast views, so that tables take no memory."""
     return jax.tree.map(lambda x: np.broadcast_to(np.array(value, x.dtype), x.shape), tree)
 
 
@@ -267,7 +270,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
 
 
 def _keeping(what, function, parts):
-    """Returns the function with a check that it returns params and state as they were."""
+    """Wraps a function in a check that its result has the structure of params and state."""
 
     def checked(*arguments):
         found = _pair(what, function(*arguments))
@@ -278,7 +281,7 @@ def _keeping(what, function, parts):
 
 
 def _check_same(what, name, due, got):
-    """Refuses params or a state that lost, gained or changed an entry."""
+    """Raises ValueError if params or a state lost, gained or changed an entry."""
     there, here = _leaves(due), _leaves(got)
     lost = [path for path in there if path not in here]
     if lost:
@@ -310,12 +313,13 @@ def _pair(what, result, due="(params, state)"):
 
 
 def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Returns the shapes of a function's result; an error of its own gets its name as a note."""
+    """Returns the shapes of a function's result; adds the function's name to its errors."""
     try:
         return jax.eval_shape(function, *arguments)
     except InputError:
         raise
     except Exception as error:
+        # The usual mistake: a network's apply without `train` or `key`.
         unexpected = "unexpected keyword argument"
         if isinstance(error, TypeError) and any(
             f"{unexpected} '{name}'" in str(error) for name in ("train", "key")
@@ -329,7 +333,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _leaves(tree):
-    """Returns the leaves by path; a part without any is a leaf, lest its loss goes unseen."""
+    """Returns leaves by path; an empty container counts as a leaf, so that its loss is noticed."""
     found = jax.tree.leaves_with_path(
         tree, is_leaf=lambda x: x is None or (isinstance(x, dict | list | tuple) and not x)
     )
@@ -352,7 +356,7 @@ def _is_scalar(leaf):
 
 
 def shown(value):
-    """Returns how a message shows a value: float32[64,8], or its type."""
+    """Formats a value for a message: float32[64,8] for an array, else its type."""
     if _is_array(value) or isinstance(value, bool | int | float):
         abstract = _abstract(value)
         return f"{abstract.dtype.name}[{','.join(map(str, abstract.shape))}]"

@@ -1,4 +1,4 @@
-"""DeepQuan: an unsupervised autoencoder whose embedding is product quantized.
+"""DeepQuan: an unsupervised autoencoder with a product-quantized embedding.
 
 Attested (abstract, and a review of the paper): a fully connected autoencoder with a decoder
 symmetric to its encoder, a loss that preserves the manifold by reconstruction, a weighted triplet
@@ -7,7 +7,7 @@ optimization of network, codebooks and codes.
 
 Reconstruction (the full text could not be read): every equation and weight, how triplets and their
 weights come about without labels, the start by reconstruction alone, the distance at search.
-Nothing here is to be printed beside the paper's numbers as if it were the paper's.
+Do not print results of this method beside the paper's numbers as if they were the paper's.
 
 Reference:
   Chen, Cheung, Wang, Learning Deep Unsupervised Binary Codes for Image Retrieval, IJCAI 2018.
@@ -33,7 +33,9 @@ each; a triplet's weight is the product of the two. Rank 1 is the nearest neighb
 def heat_kernel(
     squared: jax.Array, ranks: jax.Array, *, width: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Weighs a triplet by exp(-||x_a - x_p||^2 / t^2) (1 - exp(-||x_a - x_n||^2 / t^2)).
+    """Weights triplets by a heat kernel of the input distances.
+
+    A triplet's weight is exp(-||x_a - x_p||^2 / t^2) (1 - exp(-||x_a - x_n||^2 / t^2)).
 
     Args:
       squared: Squared distances of inputs, [B, N].
@@ -49,18 +51,18 @@ def heat_kernel(
 
 
 def by_rank(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weighs a triplet by 1 / log2(1 + rank of the positive)."""
+    """Weights triplets by 1 / log2(1 + rank of the positive)."""
     return 1 / jnp.log2(1.0 + jnp.maximum(ranks, 1)), jnp.ones_like(squared)
 
 
 def equal(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weighs all triplets alike: the ablation."""
+    """Weights all triplets equally, for an ablation."""
     del ranks
     return jnp.ones_like(squared), jnp.ones_like(squared)
 
 
 def flat_images(batch: Batch) -> jax.Array:
-    """Returns the batch's images as rows [B, H W C]."""
+    """Returns the batch's images flattened to rows [B, H W C]."""
     x = images(batch)
     return x.reshape(len(x), -1)
 
@@ -68,13 +70,13 @@ def flat_images(batch: Batch) -> jax.Array:
 def weighted_triplets(
     distances: jax.Array, weights: tuple[jax.Array, jax.Array], ranks: jax.Array, *, margin: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Sums the weighted hinge of all triplets (a, p, n) of a batch, p a neighbour of a, n none.
+    """Sums the weighted hinge losses of all triplets (anchor, neighbour, non-neighbour) of a batch.
 
-    sum over (a, p, n) of w_ap w_an [m + D_ap - D_an]_+.
+        Sum over (a, p, n) of w_ap w_an [m + D_ap - D_an]_+.
 
     Args:
       distances: D, squared distances of embeddings, [B, N].
-      weights: Of a pair as (a, p) and as (a, n), [B, N] each.
+      weights: Weights of a pair as (a, p) and as (a, n), [B, N] each.
       ranks: 1 for the nearest neighbour, 0 for no neighbour, -1 for the anchor itself, [B, N].
       margin: m, in units of D.
 
@@ -107,7 +109,7 @@ def deepquan(
     num_iterations: int = 5,
     metric: str = "l2",
 ) -> Method:
-    """Builds the method: the autoencoder alone, then network and codebooks by turns.
+    """Builds DeepQuan: trains the autoencoder alone, then network and codebooks alternately.
 
     J = g mean ||x - g(f(x))||^2 + alpha mean_T w_apn [m + ||z_a - z_p||^2 - ||z_a - z_n||^2]_+
         + beta mean ||z - C h||^2
@@ -117,7 +119,7 @@ def deepquan(
     reconstruction; the names of the terms are attested, see the module.
 
     Batches need a column "neighbours", [B, k] positions in the training set, nearest first, as
-    `data.nearest_neighbours` finds them; labels are not looked at.
+    `data.nearest_neighbours` finds them; labels are not used.
 
     Ablations: triplet_weight = 0, weigh = `equal`, reconstruction_weight = 0 (and pretrain_epochs
     = 0), quantization_weight = 0 for the two-step form.
@@ -134,7 +136,7 @@ def deepquan(
       quantization_weight: beta.
       margin: m, in units of squared distance of z.
       weigh: w: `heat_kernel` with its width, `by_rank` or `equal`.
-      inputs: What of a batch is encoded, [B, F].
+      inputs: Selects the encoder's input [B, F] from a batch.
       refit_every: Epochs between two refits of the codebooks.
       num_iterations: Lloyd iterations of a refit.
       metric: "l2", "ip" or "cosine", the codec's distance.

@@ -1,4 +1,4 @@
-"""Deep Quantization Network: pairwise cosine loss and product quantization of its embedding.
+"""Deep Quantization Network (DQN): pairwise cosine loss and a product-quantized embedding.
 
 Two methods share this file. `dqn` has the paper's equations: codebooks have no gradient and are
 refitted by k-means between epochs. `dqn_ste` is ours: the codebooks start from k-means once and are
@@ -17,7 +17,7 @@ defaults here); R = 300, no weight decay, biases at twice the rate, ten crops at
 every 500 steps. For a batch of B images, lambda times a mean weighs as B lambda does in the paper's
 sums.
 
-What ours does otherwise: h is the nearest codeword at every step, unless `reassign` is "refit".
+Our differences: h is the nearest codeword at every step, unless `reassign` is "refit".
 k-means sees embeddings computed anew in evaluation mode; the authors keep a table of what training
 gave. It starts by k-means++ and takes 25 Lloyd iterations; theirs is scikit-learn's
 MiniBatchKMeans. A refit follows the last epoch; their codebooks can be two epochs stale. The
@@ -51,9 +51,9 @@ def restart(
 
     Args:
       key: Random key, consumed.
-      codebooks: The present ones, [M, K, d]; only their shape is used.
+      codebooks: Current codebooks, [M, K, d]; only their shape is used.
       x: Embeddings of the training set, [N, D].
-      mask: Which rows are real, [N] bool.
+      mask: Whether each row is real, [N] bool.
       num_iterations: Lloyd iterations.
 
     Returns:
@@ -72,15 +72,16 @@ def restart(
 def warm_start(
     key: jax.Array, codebooks: jax.Array, x: jax.Array, mask: jax.Array, *, num_iterations: int = 5
 ) -> jax.Array:
-    """Refits codebooks by Lloyd iterations from the present ones; cheaper, never a step back.
+    """Refits codebooks by Lloyd iterations from the current codebooks.
 
-    The first time, when all codewords are still equal, it starts from scratch like `restart`.
+    This is cheaper than `restart` and never raises the error. The first time, when all codewords
+    are still equal, it fits from scratch like `restart`.
 
     Args:
       key: Random key, consumed.
-      codebooks: The present ones, [M, K, d].
+      codebooks: Current codebooks, [M, K, d].
       x: Embeddings of the training set, [N, D].
-      mask: Which rows are real, [N] bool.
+      mask: Whether each row is real, [N] bool.
       num_iterations: Lloyd iterations.
 
     Returns:
@@ -107,7 +108,7 @@ def dqn(
     reassign: str = "step",
     inputs: Inputs = images,
 ) -> Method:
-    """Builds the paper's method: L + lambda Q over network weights, k-means for the codebooks.
+    """Builds DQN: trains the network by L + lambda Q, and fits codebooks by k-means.
 
     L is the mean of (s_ij - cos(z_i, z_j))^2 over all pairs of the batch, the diagonal included;
     Q is the mean of ||z_i - C h_i||^2 with C and h held constant, and counts only once codebooks
@@ -126,7 +127,7 @@ def dqn(
       refit_every: Epochs between two refits.
       reassign: When h changes: "refit" keeps the codeword numbers of the last refit, as the paper
         does; "step" takes the nearest codewords of the present embedding.
-      inputs: What of a batch the network sees: `images` or `features`.
+      inputs: Selects the network's input from a batch: `images` or `features`.
 
     Returns:
       The method; params {"net"}, state {"nets", "codebooks", "fitted"}, and with reassign "refit"
@@ -199,11 +200,11 @@ def dqn_ste(
     start: int = 1,
     inputs: Inputs = images,
 ) -> Method:
-    """Builds DQN with codebooks that the loss itself trains.
+    """Builds a variant of DQN whose codebooks are trained by gradients of the loss.
 
-    After `start` epochs k-means fills the codebooks; from then on the loss adds the pairwise loss
-    between real and quantized embeddings, which is what asymmetric search measures, and the
-    quantization error, both through `product.quantize`. This is not in the paper.
+    After `start` epochs k-means fills the codebooks. From then on the loss adds the pairwise loss
+    between real and quantized embeddings, as in asymmetric search, and the quantization error,
+    both through `product.quantize`. This is not in the paper.
 
     Args:
       network: Inputs -> [B, dim]; the method applies the bottleneck's tanh.
@@ -211,11 +212,11 @@ def dqn_ste(
       num_codebooks: M; it must divide dim.
       num_codewords: K, a power of two up to 256; bits = M log2 K.
       quantization_weight: lambda of the quantization error.
-      temperature: Of the straight-through softmax, in units of squared distance.
+      temperature: Temperature of the straight-through softmax, in units of squared distance.
       pair_loss: A two-sided pair loss.
       metric: "ip" or "l2" or "cosine", the codec's distance.
       start: Epoch that begins with k-means.
-      inputs: What of a batch the network sees: `images` or `features`.
+      inputs: Selects the network's input from a batch: `images` or `features`.
 
     Returns:
       The method; params {"net", "codebooks"}, state {"nets", "fitted"}.
@@ -272,6 +273,7 @@ def dqn_ste(
 def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
     def codec(params, state):
         codebooks, fitted = codebooks_of(params, state)
+        # Before the first k-means codebooks are zeros; a codec of zeros would hide the mistake.
         if not fitted:
             end = " or the end of training" if refresh.at_end else ""
             raise InputError(

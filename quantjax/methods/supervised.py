@@ -1,9 +1,9 @@
-"""A whole method from one network, one loss and one codec.
+"""Builds a method from one network, one loss and one codec.
 
-`supervised` covers the losses that need only the network's output and the batch: of classes, pairs
-or triplets. `supervised_with_arrays` covers those that also keep arrays, such as trained class
-proxies or a table of all training embeddings. What has several networks, several phases, or
-codebooks inside its loss is a `Method` written by hand, as `methods.dqn` is.
+`supervised` covers losses that need only the network's output and the batch: losses on classes,
+pairs or triplets. `supervised_with_arrays` covers losses that also keep arrays, such as trained
+class proxies or a table of all training embeddings. A method with several networks, several
+phases, or codebooks inside its loss is written by hand as a `Method`, see `methods.dqn`.
 """
 
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ from quantjax.quantizers import Codec
 
 
 class EmbeddingLoss(Protocol):
-    """A loss of the network's output."""
+    """Loss function of the network's output."""
 
     def __call__(
         self, x: jax.Array, batch: Batch, context: Context, /
@@ -37,7 +37,7 @@ class EmbeddingLoss(Protocol):
 
 
 class ArraysLoss(Protocol):
-    """A loss of the network's output and of arrays that the loss keeps."""
+    """Loss function of the network's output and of arrays that the loss keeps."""
 
     def __call__(
         self, x: jax.Array, batch: Batch, context: Context, params: Any, state: Any, /
@@ -50,16 +50,16 @@ class ArraysLoss(Protocol):
           context: The new state must be the same on every device: write what `context.gather` or
             `context.mean` returned.
           params: Trained along with the network, such as class proxies.
-          state: What changes without a gradient, such as a table [num_rows, D].
+          state: Arrays without gradient, such as a table [num_rows, D].
         """
         ...
 
 
 class InitLoss(Protocol):
-    """Makes the arrays of an `ArraysLoss`."""
+    """Function that makes the initial arrays of an `ArraysLoss`."""
 
     def __call__(self, key: jax.Array, batch: Batch, num_rows: int, /) -> tuple[Any, Any]:
-        """Returns `(params, state)`, pytrees of arrays; {} where the loss has none.
+        """Returns `(params, state)`, pytrees of arrays; {} for an empty part.
 
         Args:
           key: Random key, consumed.
@@ -70,10 +70,10 @@ class InitLoss(Protocol):
 
 
 class FitCodec(Protocol):
-    """Fits a codec to the embeddings of the training set."""
+    """Function that fits a codec to the embeddings of the training set."""
 
     def __call__(self, key: jax.Array, x: jax.Array, mask: jax.Array, /) -> Codec:
-        """Returns the codec; it is called under `jit`.
+        """Returns the fitted codec; the function runs under `jit`.
 
         Args:
           key: Random key, consumed.
@@ -92,7 +92,7 @@ def supervised(
     refit_every: int = 1,
     min_rows: int = 1,
 ) -> Method:
-    """Builds a method that trains a network by one loss of its output.
+    """Builds a method that trains a network by a loss on its output.
 
     Central Similarity Quantization, for example, with the centres of ten classes on 32 bits:
 
@@ -151,7 +151,7 @@ def supervised_with_arrays(
     refit_every: int = 1,
     min_rows: int = 1,
 ) -> Method:
-    """Builds a method as `supervised` does, for a loss that keeps arrays.
+    """Builds a method like `supervised`, for a loss with trained weights or tables.
 
     GreedyHash, for example, trains a classifier of the signs; its optimizers are
     `{"net": ..., "loss": ...}`:
@@ -219,9 +219,11 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
         params: dict[str, Any] = {"net": net_params}
         state: dict[str, Any] = {"nets": {"net": net_state}}
         if init_loss is not None:
+            # Folded in, not split: the network starts alike with and without a loss with arrays.
             loss_key = jax.random.fold_in(key, 1)
             params["loss"], state["loss"] = init_loss(loss_key, batch, num_rows)
         if fits:
+            # The state's shapes must not change later, so it holds an empty codec from the start.
             width = jax.eval_shape(embed, params, state, batch).shape[1]
             state["codec"], state["fitted"] = _empty(codec, num_rows, width), jnp.asarray(False)
         return params, state
@@ -229,6 +231,7 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     def phase_loss(params, state, batch, context):
         x, nets = forward(params, state, batch, train=True, key=context.key)
         own = params.get("loss"), state.get("loss")
+        # Losses without arrays ignore both, so that a single phase serves either kind.
         value, (new, metrics) = loss(x, batch, context, *own)
         state = {**state, "nets": nets}
         return value, ({**state, "loss": new} if "loss" in state else state, metrics)
@@ -278,7 +281,7 @@ def _check(network, codec, refit_every):
 
 
 def _empty(fit, num_rows, width):
-    """Returns a codec of zeros, of the shapes that the function fits."""
+    """Returns a codec of zeros in the shapes of a fitted codec."""
     x = jax.ShapeDtypeStruct((num_rows, width), jnp.float32)
     mask = jax.ShapeDtypeStruct((num_rows,), bool)
     found = jax.eval_shape(fit, jax.random.key(0), x, mask)

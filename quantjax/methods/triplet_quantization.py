@@ -1,4 +1,4 @@
-"""Triplet quantization loss: binary codes that keep the order of the real embeddings.
+"""Triplet quantization: trains binary codes that keep the ranking of the real embeddings.
 
 Attested by the abstract: a quantization loss measured on triplets, in place of ||f - sgn f||^2, so
 that the order of retrieval survives quantization; binary codes, whose bits are signs. By the
@@ -7,7 +7,8 @@ authors' patent CN201710555687.9: queries are quantized too, and Hamming distanc
 Reconstruction (formulas, margins, weights, layer sizes and mining were not found): the three
 readings of the loss (`quantjax.losses.triplet`), the sum L_tri + lambda L_TQ, the triplet loss in
 FaceNet's form (the paper cites it) on embeddings of length 1, and semi-hard triplets that both
-terms share. Nothing here is to be printed beside the paper's numbers as if it were the paper's.
+terms share. Do not print results of this method beside the paper's numbers as if they were the
+paper's.
 
 Reference:
   Zhou, Huang, Zhang, Wang, Deep Hashing with Triplet Quantization Loss, VCIP 2017.
@@ -34,7 +35,7 @@ Select = Callable[..., selection.Triplets]
 
 
 def on_triplets(loss: TripletLoss) -> Quantization:
-    """Measures a quantization loss on the triplets that were chosen: the paper's idea.
+    """Builds a quantization term that applies a loss to the selected triplets, the paper's idea.
 
     Args:
       loss: `losses.triplet_quantization` or `losses.asymmetric_triplet_quantization`, their margin
@@ -50,7 +51,7 @@ def on_triplets(loss: TripletLoss) -> Quantization:
 
 
 def on_rows(loss: Callable[[jax.Array], jax.Array]) -> Quantization:
-    """Measures a quantization loss on every embedding of the batch: what the paper argues against.
+    """Builds a quantization term that applies a loss to each embedding, the paper's baseline.
 
     Args:
       loss: `losses.sign_error`, or another of [B, D] -> [B].
@@ -74,7 +75,7 @@ def triplet_quantization(
     activation: Callable[[jax.Array], jax.Array] = jnp.tanh,
     inputs: Inputs = images,
 ) -> Method:
-    """Builds L = L_tri + lambda L_TQ over the network's weights; codes are signs.
+    """Builds the method: trains a network by L_tri + lambda L_TQ; codes are signs.
 
     L_tri is the mean of [m + ||a - p||^2 - ||a - n||^2]_+ over the chosen triplets of the batch,
     with a, p and n the embeddings f at length 1. L_TQ is the mean of `quantization` of f itself, on
@@ -96,7 +97,7 @@ def triplet_quantization(
         embeddings of length 1.
       activation: From the network's output to f: tanh, or the identity. Where tanh saturates, f is
         all but a code already, and there is little left to quantize.
-      inputs: What of a batch the network sees: `images` or `features`.
+      inputs: Selects the network's input from a batch: `images` or `features`.
 
     Returns:
       The method; params {"net"}, state {"nets"}.
@@ -153,7 +154,7 @@ def triplet_quantization(
 
 
 def _marks(batch, context):
-    """Marks positives and negatives of this device's rows among those of all, [A, N] bool each."""
+    """Marks the positives and negatives of this device's rows among all rows, [A, N] bool each."""
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     apart = batch["index"][:, None] != context.gather(batch["index"])
     return similar & apart, ~similar

@@ -1,4 +1,4 @@
-"""Ranking metrics, exact in ties."""
+"""Ranking metrics such as average precision, averaged exactly over all orders of ties."""
 
 from quantjax.metrics import conventions, measures
 from quantjax.metrics.at_k import (

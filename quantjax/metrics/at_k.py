@@ -1,4 +1,4 @@
-"""Precision, recall, hits and reciprocal ranks at a cut, exact in ties."""
+"""Precision, recall, hit rate and reciprocal rank of the first K items, exact in ties."""
 
 import jax
 import numpy as np
@@ -18,7 +18,7 @@ from quantjax.metrics.rank_sums import Array, miss_exponent, sum_over_levels
 def precision(
     distances: Array, relevant: Array, *, top_k: int | None, ties: str = "expected"
 ) -> jax.Array:
-    """Measures which share of the first K items is relevant.
+    """Returns precision at K: the share of relevant items among the first K.
 
     P@K = (relevant items among the first K) / min(K, N). Dividing by min(K, N), as a mean over
     the items shown does, is what retrieval papers compute, whose K is far below N; TREC divides
@@ -46,7 +46,7 @@ def precision(
 
 
 def precision_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `precision` from the number of items at each distance.
+    """Returns `precision`, computed from counts of items at each distance.
 
     Args:
       counts: All items [..., 0] and relevant ones [..., 1] at every level of distance, nearest
@@ -68,10 +68,10 @@ def precision_from_counts(counts: Array, *, top_k: int | None, ties: str = "expe
 def recall(
     distances: Array, relevant: Array, *, top_k: int | None, ties: str = "expected"
 ) -> jax.Array:
-    """Measures which share of the relevant items is among the first K.
+    """Returns recall at K: the share of the relevant items that are among the first K.
 
-    R@K = (relevant items among the first K) / (relevant items). What metric learning calls
-    Recall@K is `hit_rate`.
+    R@K = (relevant items among the first K) / (relevant items). Metric learning's Recall@K is
+    another metric, `hit_rate`.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
@@ -94,7 +94,7 @@ def recall(
 
 
 def recall_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `recall` from the number of items at each distance.
+    """Returns `recall`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -131,7 +131,7 @@ def _hits(counts, top_k, ties):
 
 
 def r_precision(distances: Array, relevant: Array, *, ties: str = "expected") -> jax.Array:
-    """Measures which share of the first R items is relevant, R being how many could be.
+    """Returns R-precision: precision of the first R items, R the query's number of relevant items.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
@@ -153,7 +153,7 @@ def r_precision(distances: Array, relevant: Array, *, ties: str = "expected") ->
 
 
 def r_precision_from_counts(counts: Array, *, ties: str = "expected") -> Array:
-    """Computes `r_precision` from the number of items at each distance.
+    """Returns `r_precision`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -172,7 +172,7 @@ def r_precision_from_counts(counts: Array, *, ties: str = "expected") -> Array:
 def average_precision_at_r(
     distances: Array, relevant: Array, *, ties: str = "expected"
 ) -> jax.Array:
-    """Measures average precision within the first R items, R being the number of relevant ones.
+    """Returns MAP@R: average precision within the first R items, R the number of relevant items.
 
     MAP@R = 1/R sum_{i=1..R} P(i) rel(i): average precision cut at each query's own R. It is never
     more than R-precision.
@@ -197,7 +197,7 @@ def average_precision_at_r(
 
 
 def average_precision_at_r_from_counts(counts: Array, *, ties: str = "expected") -> Array:
-    """Computes `average_precision_at_r` from the number of items at each distance.
+    """Returns `average_precision_at_r`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -235,11 +235,11 @@ def _mean_over_r(counts, contribution):
 def hit_rate(
     distances: Array, relevant: Array, *, top_k: int | None, ties: str = "expected"
 ) -> jax.Array:
-    """Measures whether at least one of the first K items is relevant.
+    """Returns hit rate at K: 1 if at least one of the first K items is relevant, else 0.
 
-    Metric learning calls its mean over queries Recall@K. With ties it is a chance: of the level
-    that holds the nearest of the relevant items, n items with p relevant ones, r ranks are inside
-    the cut, and 1 - C(n - p, r) / C(n, r) of all orders put one there.
+    Metric learning calls its mean over queries Recall@K. With ties the value is a probability.
+    Let the level of the nearest relevant item have n items, p of them relevant, and r ranks
+    inside the cut: 1 - C(n - p, r) / C(n, r) of all orders place a relevant item inside.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
@@ -265,7 +265,7 @@ def hit_rate(
 
 
 def hit_rate_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `hit_rate` from the number of items at each distance.
+    """Returns `hit_rate`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -284,7 +284,7 @@ def hit_rate_from_counts(counts: Array, *, top_k: int | None, ties: str = "expec
 
 
 def first_relevant_level(levels: Levels) -> Levels:
-    """Picks the nearest level that holds a relevant item.
+    """Returns each query's nearest level that holds a relevant item.
 
     Args:
       levels: The levels, [Q, levels].
@@ -293,6 +293,7 @@ def first_relevant_level(levels: Levels) -> Levels:
       That level of every query, [Q]; all numbers are 0 where nothing is relevant.
     """
     xp = levels.items.__array_namespace__()
+    # A sum over a mask with a single True, not a gather: works alike for NumPy and traced arrays.
     is_first = (levels.relevant > 0) & (levels.relevant_before == 0)
     return Levels(*(xp.where(is_first, part, 0).sum(1) for part in levels))
 
@@ -332,7 +333,7 @@ _PLACES = np.arange(6) - 2.5
 def reciprocal_rank(
     distances: Array, relevant: Array, *, top_k: int | None = None, ties: str = "expected"
 ) -> jax.Array:
-    """Measures how early the first relevant item stands: one over its rank.
+    """Returns reciprocal rank: 1 divided by the rank of the first relevant item.
 
     Its mean over queries is MRR. In expectation, with the first relevant item on a level of n
     items, p of them relevant, after N0 nearer items:
@@ -363,7 +364,7 @@ def reciprocal_rank(
 def reciprocal_rank_from_counts(
     counts: Array, *, top_k: int | None = None, ties: str = "expected"
 ) -> Array:
-    """Computes `reciprocal_rank` from the number of items at each distance.
+    """Returns `reciprocal_rank`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -391,9 +392,10 @@ def _reciprocal_rank(counts, top_k, ties):
 def expected_reciprocal(first: Levels, inside: Array) -> Array:
     """Averages the reciprocal rank of a level's first relevant item over all orders.
 
-    Up to 40 ranks are summed as they stand. Of more, the first 32 and the last 8 are, and those
-    between by Gauss-Legendre quadrature in log t, with Euler-Maclaurin corrections at its ends:
-    no loop over ranks, no binomial that could overflow, whatever the size of the level.
+    Up to 40 ranks are summed term by term. Of more ranks, the first 32 and the last 8 are summed
+    term by term, and the ranks between by Gauss-Legendre quadrature in log t, with Euler-Maclaurin
+    corrections at its ends. No loop over ranks and no overflowing binomial is needed, for any size
+    of the level.
 
     Args:
       first: The nearest level with a relevant item, [Q].
@@ -403,6 +405,7 @@ def expected_reciprocal(first: Levels, inside: Array) -> Array:
       The means, [Q]: to 1e-12 of their value in float64 and 1e-6 in float32.
     """
     xp = inside.__array_namespace__()
+    # The first relevant item has rank n - p + 1 at the latest.
     length = xp.minimum(inside, first.items - first.relevant + 1)[:, None]
     head, tail = xp.arange(1, _HEAD + 1), length - xp.arange(_TAIL)
     start, stop = _HEAD + 0.5, xp.maximum(length - (_TAIL - 0.5), _HEAD + 0.5)

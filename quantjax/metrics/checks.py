@@ -1,4 +1,4 @@
-"""Ids of numbers, and checks at the public edge of the metrics."""
+"""Metric ids, such as "map@all|ties=expected", and argument checks of the metrics."""
 
 from collections.abc import Collection
 
@@ -23,7 +23,7 @@ def metric_id(
     zero: int = 0,
     distance: str,
 ) -> str:
-    """Names a mean average precision.
+    """Returns the id of a mean average precision: its name with all options.
 
     >>> metric_id(top_k=5000, distance="aqd")
     'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
@@ -32,8 +32,8 @@ def metric_id(
       top_k: The cut, or None for the whole ranking.
       ties: "expected", "best" or "worst".
       denominator: "hits", "capped" or "all", as in `average_precision`.
-      zero: What a query without relevant items counts as; 0 is the only convention so far.
-      distance: What was ranked by: "aqd" (real query, coded database), "sqd" (both coded),
+      zero: Value of a query without relevant items; 0 is the only convention so far.
+      distance: Distance of the ranking: "aqd" (real query, coded database), "sqd" (both coded),
         "float" (both real), "hamming", or "own" for distances from elsewhere.
 
     Returns:
@@ -60,10 +60,10 @@ def write_id(
     distance: str,
     convention: str | None = None,
 ) -> str:
-    """Writes an id whose parts have been checked.
+    """Joins checked parts to a metric id.
 
     Args:
-      cut: What stands behind "map@".
+      cut: Text after "map@".
       ties: As in `metric_id`, or "storage" (by position in the database).
       denominator: As in `metric_id`.
       zero: 0, or another fate of queries, see `Convention`.
@@ -78,15 +78,15 @@ def write_id(
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    """Refuses a value that is none of the choices.
+    """Raises ValueError if a value is not one of the choices.
 
     Args:
       name: The argument's name, for the message.
-      value: What came.
-      choices: What was due.
+      value: The given value.
+      choices: The allowed values.
 
     Raises:
-      ValueError: naming the argument, what came and the choices.
+      ValueError: naming the argument, the given value and the choices.
     """
     if type(value) not in map(type, choices) or value not in choices:
         due = ", ".join(map(repr, choices))
@@ -94,13 +94,13 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 
 def check_cut(top_k: object) -> None:
-    """Refuses a cut that is neither None nor an integer of at least 1.
+    """Raises ValueError if a cut is neither None nor an integer of at least 1.
 
     Args:
       top_k: The cut.
 
     Raises:
-      ValueError: saying what came.
+      ValueError: naming the given value.
     """
     whole = isinstance(top_k, (int, np.integer)) and not isinstance(top_k, bool)
     if top_k is not None and not (whole and top_k >= 1):
@@ -113,7 +113,7 @@ MOST_GRADES = 64
 
 
 def check_options(top_k: int | None, denominator: str, ties: str) -> None:
-    """Refuses an unknown cut, denominator or tie order.
+    """Raises ValueError if the cut, the denominator or the tie order is unknown.
 
     Args:
       top_k: None or an integer of at least 1.
@@ -121,7 +121,7 @@ def check_options(top_k: int | None, denominator: str, ties: str) -> None:
       ties: One of `TIES`.
 
     Raises:
-      ValueError: naming the option, what came and what was due.
+      ValueError: naming the option, the given value and the allowed values.
     """
     check_cut(top_k)
     check_choice("denominator", denominator, DENOMINATORS)
@@ -129,29 +129,29 @@ def check_options(top_k: int | None, denominator: str, ties: str) -> None:
 
 
 def check_ties(ties: str) -> None:
-    """Refuses an unknown tie order.
+    """Raises ValueError if the tie order is unknown.
 
     Args:
       ties: One of `TIES`.
 
     Raises:
-      ValueError: saying what came and what was due.
+      ValueError: naming the given value and the allowed values.
     """
     check_choice("ties", ties, TIES)
 
 
 def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
-    """Refuses distances and relevance that do not belong together, and NaN.
+    """Raises ValueError if distances and relevance disagree in shape, or have wrong types or NaN.
 
     Args:
-      distances: Due as real numbers [Q, N], N at least 1.
-      relevant: Due as bool of the same shape.
+      distances: Must be real numbers [Q, N], N at least 1.
+      relevant: Must be bool of the same shape.
 
     Returns:
       Both as arrays.
 
     Raises:
-      ValueError: naming the argument, what came and what was due; for NaN, the first row with one.
+      ValueError: naming the argument, the given and the required form; for NaN, the first such row.
     """
     distances, relevant = _as_array(distances), _as_array(relevant)
     _check_shapes("relevant", relevant, distances)
@@ -162,19 +162,19 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
 
 
 def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Array, Array]:
-    """Refuses distances and grades that do not belong together, and NaN.
+    """Raises ValueError if distances and grades disagree in shape, or have wrong values or NaN.
 
     Args:
-      distances: Due as real numbers [Q, N], N at least 1.
-      grades: Due as integers of the same shape, 0 to `num_grades` - 1.
-      num_grades: Due as an integer from 2 to `MOST_GRADES`.
+      distances: Must be real numbers [Q, N], N at least 1.
+      grades: Must be integers of the same shape, 0 to `num_grades` - 1.
+      num_grades: Must be an integer from 2 to `MOST_GRADES`.
 
     Returns:
       Both as arrays.
 
     Raises:
-      ValueError: naming the argument, what came and what was due; the values of a traced array are
-        not seen.
+      ValueError: naming the argument, the given and the required form; the values of a traced array
+        are not checked.
     """
     distances, grades = _as_array(distances), _as_array(grades)
     _check_shapes("grades", grades, distances)
@@ -229,16 +229,16 @@ def _check_whole(distances):
 
 
 def check_counts(counts: Array) -> Array:
-    """Refuses counts that cannot be, and widens the others.
+    """Raises ValueError if counts are impossible, and widens valid counts to int32 or int64.
 
     Args:
-      counts: Due as integers [Q, levels, 2], 0 <= counts[..., 1] <= counts[..., 0].
+      counts: Must be integers [Q, levels, 2], 0 <= counts[..., 1] <= counts[..., 0].
 
     Returns:
       JAX counts as int32, any others as NumPy int64.
 
     Raises:
-      ValueError: saying what came and what was due; the values of a traced array are not seen.
+      ValueError: naming the given and the required form; values of a traced array are not checked.
     """
     counts = _as_array(counts)
     if counts.ndim != 3 or counts.shape[1] == 0 or counts.shape[2] != 2:
@@ -264,16 +264,16 @@ def _check_values(counts):
 
 
 def check_graded_counts(counts: Array) -> Array:
-    """Refuses graded counts that cannot be, and widens the others.
+    """Raises ValueError if graded counts are impossible, and widens valid counts.
 
     Args:
-      counts: Due as integers >= 0, [Q, levels, G], G from 2 to `MOST_GRADES`.
+      counts: Must be integers >= 0, [Q, levels, G], G from 2 to `MOST_GRADES`.
 
     Returns:
       JAX counts as int32, any others as NumPy int64.
 
     Raises:
-      ValueError: saying what came and what was due; the values of a traced array are not seen.
+      ValueError: naming the given and the required form; values of a traced array are not checked.
     """
     counts = _as_array(counts)
     if counts.ndim != 3 or counts.shape[1] == 0 or not 2 <= counts.shape[2] <= MOST_GRADES:
@@ -301,17 +301,17 @@ def _check_graded_values(counts):
 
 
 def check_chance(num_relevant: Array, num_items: int) -> Array:
-    """Refuses numbers of relevant items that cannot be.
+    """Raises ValueError if numbers of relevant items are not from 0 to the number of items.
 
     Args:
-      num_relevant: Due as integers [Q], 0 to `num_items`.
-      num_items: Due as an integer of at least 1.
+      num_relevant: Must be integers [Q], 0 to `num_items`.
+      num_items: Must be an integer of at least 1.
 
     Returns:
       `num_relevant` as an array.
 
     Raises:
-      ValueError: saying what came and what was due; the values of a traced array are not seen.
+      ValueError: naming the given and the required form; values of a traced array are not checked.
     """
     num_relevant = _as_array(num_relevant)
     if num_relevant.ndim != 1 or not jnp.issubdtype(num_relevant.dtype, np.integer):

@@ -1,9 +1,9 @@
-"""Mean average precision as other evaluators compute it, to reproduce their tables on purpose.
+"""Reproduces the mean average precision of other evaluators, to compare with published tables.
 
-Each convention was read off the public code named in its source. Equal distances stand in the
-order of storage; where the original leaves their order to an unstable sort, its number lies
-somewhere between the bounds. Labels become `relevant` before anything here sees them: the habit of
-thulab/DeepHash and its heirs to write -1 over the zeros of the caller's labels is not reproduced.
+Each convention was read off the public code named in its source. Equal distances are ranked in
+the order of storage. Where the original leaves their order to an unstable sort, its number lies
+between the bounds. The functions take `relevant`, not labels: thulab/DeepHash and code derived
+from it overwrite the zeros of the caller's labels by -1, which is not reproduced.
 """
 
 from collections.abc import Callable
@@ -19,11 +19,11 @@ from quantjax.metrics.ranking import Bounds, average_precision_bounds
 
 
 class Cut(NamedTuple):
-    """Where a ranking is cut.
+    """Number of ranks that a metric reads, and its name in the metric id.
 
     Attributes:
-      ranks: Ranks that are looked at, at least 1.
-      name: What the metric id says.
+      ranks: Number of ranks inside the cut, at least 1.
+      name: Text in the metric id.
     """
 
     ranks: int
@@ -31,7 +31,7 @@ class Cut(NamedTuple):
 
 
 def as_slice(top_k: int | None, num_items: int) -> Cut:
-    """Cuts as `[:top_k]` does: None is no cut, -1 drops the item that is ranked last.
+    """Returns the cut of a slice `[:top_k]`: None is no cut, -1 drops the last item.
 
     Args:
       top_k: The caller's cut, and likewise below.
@@ -55,10 +55,12 @@ def as_slice(top_k: int | None, num_items: int) -> Cut:
 
 
 def within(top_k: int | None, num_items: int) -> Cut:
-    """Cuts at 1 to all items; for the rest the originals fail, or look at nothing.
+    """Returns the cut at `top_k`, which must be from 1 to the number of items.
+
+    For other values the originals fail, or read no rank.
 
     Raises:
-      ValueError: for the rest.
+      ValueError: for other values.
     """
     if top_k is None:
         raise InputError(f"top_k must be from 1 to {num_items}, the items in a ranking, got None")
@@ -71,17 +73,17 @@ def within(top_k: int | None, num_items: int) -> Cut:
 
 
 def minus_one_is_all(top_k: int | None, num_items: int) -> Cut:
-    """Cuts as `within`, and not at all for -1."""
+    """Returns the cut of `within`; -1 is no cut."""
     return Cut(num_items, "all") if top_k == -1 else within(top_k, num_items)
 
 
 def none_is_all(top_k: int | None, num_items: int) -> Cut:
-    """Cuts as `within`, and not at all for None or 0."""
+    """Returns the cut of `within`; None or 0 is no cut."""
     return Cut(num_items, "all") if top_k is None or top_k == 0 else within(top_k, num_items)
 
 
 def never(top_k: int | None, num_items: int) -> Cut:
-    """Refuses to cut: the original takes a cut-off and ignores it.
+    """Returns no cut; raises ValueError for a `top_k`, which the original accepts but ignores.
 
     Raises:
       ValueError: if `top_k` is not None.
@@ -96,16 +98,17 @@ def _check_whole(top_k):
         raise InputError(f"top_k must be an integer or None, got {top_k!r}")
 
 
-# The mean over queries when those that hit nothing inside the cut are left out: if the cut goes
-# through a level of ties, their order decides whether a query hits anything, and with it the number
-# of queries that the mean is taken over.
+# The mean over queries without the queries that hit nothing inside the cut: if the cut divides a
+# level of ties, the order of ties decides whether a query hits anything, and so the number of
+# queries in the mean.
 
 
 def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:
-    """Computes how likely a query has a relevant item inside the cut, over all orders of ties.
+    """Returns each query's probability of a relevant item inside the cut, over all orders of ties.
 
-    1 where a level that fits whole holds one. Else the level that crosses the cut has n items, p
-    of them relevant, and r ranks inside: 1 - prod_{t<p} (1 - r / (n - t)).
+    The probability is 1 if a level wholly inside the cut holds a relevant item. Otherwise the level
+    that crosses the cut has n items, p of them relevant, and r ranks inside, and the probability is
+    1 - prod_{t<p} (1 - r / (n - t)).
 
     Args:
       counts: Items and relevant items at every level, [Q, levels, 2].
@@ -127,14 +130,15 @@ def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:
 
 
 def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bounds:
-    """Bounds the mean over the queries that are not left out.
+    """Returns worst, expected and best mean over the queries that hit something inside the cut.
 
-    Orders of ties that leave out every query have no mean and do not count.
+    Orders of ties that exclude every query have no mean and do not count.
 
     Args:
       bounds: Average precision of every query, [Q] each, 0 where it hits nothing.
-      chances: How likely each is not left out, [Q]; ties of different queries are independent.
-      least: The least average precision of a query that hits something, [Q]; looked at where the
+      chances: Probability that a query is not excluded, [Q]; ties of different queries are
+        independent.
+      least: The least average precision of a query that hits something, [Q]; read only where the
         chance is neither 0 nor 1.
 
     Returns:
@@ -149,6 +153,7 @@ def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bo
 
 
 def _largest_mean(fixed, optional):
+    # The best k of the optional queries are the k largest, so only prefixes need to be compared.
     largest_first = -np.sort(-optional)
     sums = fixed.sum() + np.concatenate([[0.0], np.cumsum(largest_first)])
     sizes = len(fixed) + np.arange(len(sums))
@@ -175,9 +180,9 @@ def _expected_mean(fixed, optional, chances):
 
 
 class Ranked(NamedTuple):
-    """Items of every query nearest first, equal distances by position in the database.
+    """Rankings of all queries, nearest item first, equal distances by position in the database.
 
-    Rankings stand one behind the other: place q N + r holds the item of query q at rank r + 1.
+    Rankings are concatenated: place q N + r holds the item of query q at rank r + 1.
 
     Attributes:
       hits: Places with a relevant item, ascending.
@@ -191,7 +196,7 @@ class Ranked(NamedTuple):
 
 
 def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
-    """Ranks by distance, then by position.
+    """Ranks the items of each query by distance, and equal distances by position in the database.
 
     Distance, position and relevance are packed into one integer, so that a plain sort is stable
     and carries everything along; with few distances (Hamming) the integer has only 32 bits.
@@ -213,13 +218,14 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     keys |= relevant
     keys.sort(axis=1)
     ends = np.ones(keys.shape, bool)
+    # Neighbours differ at or above bit `shift` only if their distances differ.
     np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
     hits = (keys & 1).astype(bool)
     return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
 
 
 def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sums the precisions at the relevant ranks inside a cut.
+    """Sums, for each query, the precisions at the relevant ranks inside a cut.
 
     Args:
       ranked: The rankings.
@@ -239,10 +245,10 @@ def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def count_levels(ranked: Ranked, top_k: int) -> np.ndarray:
-    """Counts items and relevant items on every level: all that is left without an order of ties.
+    """Counts items and relevant items on every level of equal distance.
 
-    Levels that no order of ties can tell apart are counted as one: those wholly behind the cut,
-    and neighbours without relevant items, which are most when nearly every distance is different.
+    Levels that no order of ties can distinguish are merged: all levels wholly beyond the cut, and
+    neighbouring levels without relevant items, which are most levels if most distances differ.
 
     Args:
       ranked: The rankings.
@@ -287,17 +293,17 @@ _ENTRIES = 2**22
 
 
 class Convention(NamedTuple):
-    """How an evaluator turns rankings into one number.
+    """Definition of an evaluator's mean average precision: its cut, denominator and ties.
 
     Attributes:
-      name: What the metric id says behind "as=".
+      name: Text after "as=" in the metric id.
       cut: From the caller's top_k and the number of items to the cut.
       denominator: "hits", "capped" or "all", as in `average_precision`.
-      zero: What becomes of a query without hits: "0", "excluded", or "trailing" (a query without
+      zero: Treatment of a query without hits: "0", "excluded", or "trailing" (a query without
         relevant items is excluded if none with relevant items follows, and 0 otherwise).
       ties: "storage" (by position), "unspecified" (left to an unstable sort; we take the position)
         or "expected".
-      distances: What the evaluator ranks by, out of the metric id's distances.
+      distances: Distances that the evaluator can rank by, in the metric id's names.
       source: Repository, file and function.
       reach: From the distances to the number of items that every ranking holds.
     """
@@ -313,7 +319,7 @@ class Convention(NamedTuple):
 
 
 class ConventionResult(NamedTuple):
-    """A mean average precision by a convention.
+    """Mean average precision by one convention, with its bounds over all orders of ties.
 
     Attributes:
       value: The number, with ties as the convention has them; NaN if every query is excluded.
@@ -425,7 +431,7 @@ talr = Convention(
 def mean_average_precision_as(
     convention: Convention, distances: Array, relevant: Array, *, top_k: int | None, distance: str
 ) -> ConventionResult:
-    """Computes mean average precision by another evaluator's convention, with its bounds.
+    """Returns mean average precision by another evaluator's convention, with bounds over ties.
 
     Runs on the host, in tiles of queries, by one sort a query.
 
@@ -434,7 +440,7 @@ def mean_average_precision_as(
       distances: Smaller is nearer, [Q, N] real numbers; column order is storage order.
       relevant: Whether the item is relevant to the query, [Q, N] bool.
       top_k: The cut, as the original takes it.
-      distance: What was ranked by, one of `convention.distances`.
+      distance: Name of the distance, one of `convention.distances`.
 
     Returns:
       The number as the original defines it, and under the other orders of ties.
@@ -448,6 +454,7 @@ def mean_average_precision_as(
     if not len(distances):
         raise InputError(f"distances must have at least one row, got {distances.shape}")
     cut = convention.cut(top_k, convention.reach(distances))
+    # Tiles of queries bound the memory of the sort keys.
     rows = max(1, _ENTRIES // distances.shape[1])
     tiles = [
         _score(distances[i : i + rows], relevant[i : i + rows], cut.ranks, convention.denominator)

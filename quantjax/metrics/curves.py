@@ -1,4 +1,4 @@
-"""Precision and recall along a ranking: at every radius, at many cuts, inside one ball."""
+"""Precision and recall curves over distances or cuts, and precision within a Hamming radius."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -34,7 +34,7 @@ class PrecisionRecall(NamedTuple):
 
 
 class BallPrecision(NamedTuple):
-    """Precision inside a ball.
+    """Precision of the items within a radius, with a mark for empty balls.
 
     Attributes:
       value: [Q] in 0..1; 0 for an empty ball.
@@ -46,10 +46,10 @@ class BallPrecision(NamedTuple):
 
 
 def precision_recall_curve_from_counts(counts: Array) -> PrecisionRecall:
-    """Computes precision and recall of the items up to each level of distance.
+    """Returns precision and recall of the items up to each level of distance.
 
-    The items within a radius are a set: ties have no order in it. With integer distances level r
-    is radius r.
+    The items within a radius are a set, so ties need no order. With integer distances level r is
+    radius r.
 
     Args:
       counts: Items and relevant items at every level, nearest first, integers [Q, levels, 2].
@@ -66,7 +66,7 @@ def precision_recall_curve_from_counts(counts: Array) -> PrecisionRecall:
 def precision_recall_curve(
     distances: Array, relevant: Array, *, cuts: Sequence[int] | Array, ties: str = "expected"
 ) -> PrecisionRecall:
-    """Computes `precision` and `recall` at many cuts by one sort.
+    """Returns `precision` and `recall` at many cuts by a single sort.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
@@ -88,7 +88,7 @@ def precision_recall_curve(
 
 
 def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -> BallPrecision:
-    """Measures which share of the items within a distance is relevant: P@H<=r.
+    """Returns P@H<=r: the share of relevant items among the items within a distance.
 
     Args:
       distances: Integers [Q, N], such as Hamming distances.
@@ -109,13 +109,13 @@ def precision_within_radius(distances: Array, relevant: Array, *, radius: int) -
             "round whole numbers to int32 first"
         )
     distances = jnp.asarray(distances)
-    # In the type of the distances, so that a comparison wraps neither of the two.
+    # Cast to the type of the distances, so that the comparison overflows neither side.
     largest = jnp.asarray(min(int(radius), jnp.iinfo(distances.dtype).max), distances.dtype)
     return _ball_of_distances(distances, jnp.asarray(relevant), largest)
 
 
 def precision_within_radius_from_counts(counts: Array, *, radius: int) -> BallPrecision:
-    """Computes `precision_within_radius` from the number of items at each distance.
+    """Returns `precision_within_radius`, computed from counts of items at each distance.
 
     Args:
       counts: Items and relevant items at distance 0, 1, 2, ..., integers [Q, levels, 2].

@@ -1,4 +1,4 @@
-"""NDCG, average cumulative gain and weighted average precision, for relevance in grades."""
+"""NDCG, average cumulative gain and weighted average precision, for graded relevance."""
 
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from quantjax.metrics.rank_sums import Array, discount_sums, ramp_over_ranks, su
 
 
 class GradedLevels(NamedTuple):
-    """Levels of equal distance, or parts of them, each with what stands before it.
+    """Levels of equal distance, or parts of levels, each with the totals of all levels before it.
 
     Attributes:
       items: Items on the level, n, integers of any common shape whose last axis is the levels.
@@ -38,7 +38,7 @@ class GradedLevels(NamedTuple):
 
 
 def graded_levels(counts: Array, ties: str) -> GradedLevels:
-    """Sums graded counts into levels.
+    """Sums graded counts to levels of equal distance.
 
     Args:
       counts: Items of each grade at every level, integers [Q, levels, G].
@@ -54,7 +54,7 @@ def graded_levels(counts: Array, ties: str) -> GradedLevels:
 
 
 def levels_with_before(items: Array, relevant: Array, grades: Array) -> GradedLevels:
-    """Adds to every level what stands before it.
+    """Adds to every level the totals of all levels before it.
 
     Args:
       items: Items on the level, integers [..., levels].
@@ -71,7 +71,7 @@ def levels_with_before(items: Array, relevant: Array, grades: Array) -> GradedLe
 
 
 def arrange(parts: Array, ties: str) -> Array:
-    """Puts what the grades of each level contribute into the order of the ranking.
+    """Orders the per-grade contributions of each level as the tie order ranks them.
 
     Args:
       parts: One number per grade, [Q, levels, G].
@@ -84,7 +84,7 @@ def arrange(parts: Array, ties: str) -> Array:
 
 
 def grade_values(counts: Array) -> Array:
-    """Lists the grades.
+    """Returns all grades, 0 to G - 1.
 
     Args:
       counts: Graded counts, [..., G].
@@ -97,7 +97,7 @@ def grade_values(counts: Array) -> Array:
 
 
 def gain_values(counts: Array) -> Array:
-    """Lists the gains of the grades, 2^grade - 1.
+    """Returns the gains of all grades, 2^grade - 1.
 
     Args:
       counts: Graded counts, [..., G].
@@ -156,7 +156,7 @@ def ndcg(
     top_k: int | None = None,
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures discounted gain against the ideal ranking's: NDCG@K.
+    """Returns NDCG@K: the discounted cumulative gain divided by the ideal ranking's.
 
     DCG@K = sum_{i=1..K} (2^grade_i - 1) / log2(i + 1), divided by that of all items by falling
     grade, cut at the same K.
@@ -186,7 +186,7 @@ def ndcg(
 
 
 def ndcg_from_counts(counts: Array, *, top_k: int | None = None, ties: str = "expected") -> Array:
-    """Computes `ndcg` from the number of items of each grade at each distance.
+    """Returns `ndcg`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level of distance, nearest level first, integers
@@ -214,7 +214,7 @@ def acg(
     top_k: int | None,
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures the mean grade of the first K items: average cumulative gain.
+    """Returns average cumulative gain, ACG@K: the mean grade of the first K items.
 
     ACG@K = sum_{i=1..K} grade_i / min(K, N), with `min` as in `precision`.
 
@@ -242,7 +242,7 @@ def acg(
 
 
 def acg_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected") -> Array:
-    """Computes `acg` from the number of items of each grade at each distance.
+    """Returns `acg`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level, integers [Q, levels, G].
@@ -263,6 +263,7 @@ def acg_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected")
 
 def _ndcg(counts, top_k, ties):
     xp = counts.__array_namespace__()
+    # The ideal ranking is all items as a single level in its best order.
     ideal = _discounted(counts.sum(1, keepdims=True), top_k, "best")
     gained = _discounted(counts, top_k, ties)
     return xp.where(ideal > 0, gained / xp.where(ideal > 0, ideal, 1.0), 0.0)
@@ -294,7 +295,7 @@ def _acg(counts, top_k, ties):
 
 
 class OpenLevel(NamedTuple):
-    """The level that the cut goes through; all numbers are 0 where it goes between two.
+    """The level that the cut divides; all numbers are 0 if the cut falls between two levels.
 
     Attributes:
       nearer: Sum of ACG over the relevant ranks before the level, [Q, 1].
@@ -312,7 +313,7 @@ class OpenLevel(NamedTuple):
 
 
 def expected_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Averages v(k): k of the relevant items, drawn evenly, stand anywhere on the ranks inside.
+    """Averages v(k) over all orders of the level: k random relevant items at random ranks inside.
 
     Args:
       level: The level.
@@ -333,7 +334,7 @@ def expected_over_hits(level: OpenLevel, *, top_k: int) -> Array:
 
 
 def largest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Finds the largest v(k), with the k highest grades first, by falling grade.
+    """Returns the largest v(k), with the k highest grades first, by falling grade.
 
     Going from k to k + 1 adds c(k + 1), the mean grade down to rank N0 + k + 1, to what v(k) is
     the mean of. Grades fall, so c rises as long as they are above it and falls from then on. While
@@ -368,7 +369,7 @@ def largest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
 
 
 def smallest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
-    """Finds the smallest v(k), with the k lowest grades last, by rising grade.
+    """Returns the smallest v(k), with the k lowest grades last, by rising grade.
 
     Going from k to k + 1 adds sum_{j=0..k} g_{k+1-j} / (m - j) + G0 / (m - k) to the sum of v(k),
     with g_1 <= g_2 <= ... the grades and m the cut. That grows with k, so v falls first and rises
@@ -381,12 +382,14 @@ def smallest_over_hits(level: OpenLevel, *, top_k: int) -> Array:
     Returns:
       The smallest value, [Q].
     """
+    # Grade 0 is not relevant and takes no part in v.
     lowest_first = level.counts[:, 1:]
     grades = grade_values(level.counts)[1:]
     whole, inside = level.whole, level.inside[:, None]
 
     def value(hits: Array) -> Array:
         taken = _take(lowest_first, hits)
+        # Irrelevant items fill the ranks inside before the k relevant ones.
         offset = whole.items_before + inside - hits
         block = _run_of_grades(taken, grades, offset, whole.grades_before)
         return _quotient(level, block, hits)
@@ -411,6 +414,7 @@ def _take(counts, hits):
 
 
 def _run_of_grades(taken, grades, offset, grades_before):
+    # Each grade is a level of its own here, because a tie order other than the mean sorts by grade.
     levels = levels_with_before(taken, taken, taken * grades)
     levels = levels._replace(
         items_before=levels.items_before + offset[..., None],
@@ -435,7 +439,7 @@ def wap(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures weighted average precision: the mean grade down to each relevant rank.
+    """Returns weighted average precision: the average of ACG at each relevant rank.
 
     WAP@K = sum of ACG@i over the relevant ranks i up to K, divided by a named denominator. With
     grades 0 and 1 it is `average_precision`. Papers divide by the hits; the default is the
@@ -471,7 +475,7 @@ def wap_from_counts(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> Array:
-    """Computes `wap` from the number of items of each grade at each distance.
+    """Returns `wap`, computed from counts of items of each grade at each distance.
 
     Args:
       counts: Items of grade 0..G-1 at every level, integers [Q, levels, G].
@@ -520,6 +524,7 @@ def _over_hits(counts: Array, top_k: int | None, ties: str) -> Array:
     inside = ranks_inside(levels.items, levels.items_before, top_k)
     whole = inside == levels.items
     nearer_counts = xp.where(whole[..., None], counts, 0)
+    # At most one level is divided by the cut; the sums below pick it, or zeros if none is.
     crossing = (inside > 0) & ~whole
     level = OpenLevel(
         nearer=_block_sum(nearer_counts, None, ties)[:, None],

@@ -1,7 +1,8 @@
-"""A ranking as levels of equal distance, and how metrics run on it, exact in ties.
+"""Represents a ranking by levels of equal distance, and runs metrics on them, exact in ties.
 
-A metric is a function `(counts, top_k, *options) -> values`, written once for both array modules
-and named at the top of its file (compiled programs are kept by function); options are strings.
+A metric is a function `(counts, top_k, *options) -> values`, written once for NumPy and JAX
+arrays. It is a top-level function, because compiled programs are cached by function. Options are
+strings.
 """
 
 import math
@@ -20,7 +21,7 @@ _RANKED_AT_ONCE = 2**22  # distances whose ranks are worked out together, to bou
 
 
 class Levels(NamedTuple):
-    """Levels of equal distance, each with what lies strictly nearer.
+    """Levels of equal distance: item counts of each level and of all nearer levels.
 
     Attributes:
       items: Items on the level, n, integers [Q, levels] or any other common shape.
@@ -36,7 +37,7 @@ class Levels(NamedTuple):
 
 
 def levels_from_counts(counts: Array) -> Levels:
-    """Adds to every level what lies strictly nearer.
+    """Adds to every level the counts of all nearer levels.
 
     Args:
       counts: All items [..., 0] and relevant ones [..., 1] of every level, nearest level first,
@@ -52,7 +53,7 @@ def levels_from_counts(counts: Array) -> Levels:
 
 
 def ranks_inside(items: Array, items_before: Array, top_k: Array | int | None) -> Array:
-    """Counts the ranks of each level that lie inside the cut.
+    """Returns how many ranks of each level lie inside the cut.
 
     Args:
       items: Items on the level, [Q, levels].
@@ -69,10 +70,10 @@ def ranks_inside(items: Array, items_before: Array, top_k: Array | int | None) -
 
 
 def without_rounding(distances: Array) -> jax.Array:
-    """Returns distances for JAX to rank, in the order and with the ties that they have.
+    """Converts distances to a JAX array without changing their order or their ties.
 
-    JAX holds NumPy's float64 as float32 unless x64 is enabled, which makes near distances equal.
-    Where that would change a value, the ranks of the distances stand for them.
+    JAX converts NumPy's float64 to float32 unless x64 is enabled, which makes near distances equal.
+    If the conversion would change a value, the distances are replaced by their ranks.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers without NaN.
@@ -93,7 +94,7 @@ def without_rounding(distances: Array) -> jax.Array:
 
 
 def dense_ranks(distances: np.ndarray) -> np.ndarray:
-    """Numbers the different distances of each row from the nearest, 0, 1, 2, ..., on the host.
+    """Ranks the distinct distances of each row 0, 1, 2, ... from the nearest, on the host.
 
     Args:
       distances: [Q, N] real numbers without NaN; -0.0 equals 0.0.
@@ -113,10 +114,10 @@ def dense_ranks(distances: np.ndarray) -> np.ndarray:
 
 
 def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Array:
-    """Counts items and relevant items among equal distances, by one sort per row.
+    """Counts the items and the relevant items at each distance, by one sort per row.
 
-    A level's counts stand at the last rank of its items and the other ranks hold empty levels,
-    so that the shape is known before the values are: no scatter, and nothing to pad.
+    A level's counts are placed at the last rank of its items; the other ranks hold empty levels.
+    The shape therefore does not depend on the values, and no scatter or padding is needed.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; -0.0 equals 0.0.
@@ -136,7 +137,7 @@ def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Arra
 def graded_counts_from_distances(
     distances: jax.Array, grades: jax.Array, *, num_grades: int
 ) -> jax.Array:
-    """Counts the items of each grade among equal distances, by one sort per row.
+    """Counts the items of each grade at each distance, by one sort per row.
 
     Graded counts hold at [q, level, g] how many items of that level have grade g for query q;
     levels stand nearest first, and grade 0 means not relevant. The grade of an item is the number
@@ -167,6 +168,7 @@ def _edges(distances):
 def _count_at_ends(flags, begins, ends):
     flags = flags.astype(jnp.int32)
     through = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
+    # Cumulative counts never fall, so a running maximum carries the last level's start along.
     before = jax.lax.cummax(jnp.where(begins, through - flags, 0), axis=1)
     return jnp.where(ends, through - before, 0)
 
@@ -174,20 +176,20 @@ def _count_at_ends(flags, begins, ends):
 _REACH = 5.0
 
 
-# Average precision over the hits inside a cut, when the cut goes through a level of ties: how many
-# relevant items of that level fall inside the cut is then open, and the quotient's denominator with
-# it. v(k) is the average precision given k of them inside. Each function here reduces v over all k
-# that can be: `inside` ranks drawn from `items`, of which `relevant` are relevant.
+# Average precision over the hits inside a cut that divides a level of ties: the number k of that
+# level's relevant items inside the cut is then open, and so is the quotient's denominator. v(k) is
+# the average precision given k. Each function here reduces v over all possible k: `inside` ranks
+# drawn from `items`, of which `relevant` are relevant.
 
 
 def expectation_over_hits(
     value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
 ) -> Array:
-    """Averages v(k) over the hypergeometric number of relevant items inside the cut.
+    """Averages v(k) over k, the hypergeometric number of relevant items inside the cut.
 
-    Sums a window of 5 sqrt(top_k) on either side of the mean; what it leaves out weighs less
-    than 2 exp(-50) (Hoeffding 1963, theorem 4). The weights grow outward from the mean by the
-    ratio of neighbours, since log-gamma keeps no digits in float32.
+    Sums a window of 5 sqrt(top_k) on either side of the mean; the omitted weight is less than
+    2 exp(-50) (Hoeffding 1963, theorem 4). The weights are computed outward from the mean by the
+    ratio of neighbours, because log-gamma keeps no digits in float32.
 
     Args:
       value: v, from integers k [Q, window] to [Q, window].
@@ -221,9 +223,9 @@ def expectation_over_hits(
 def maximum_over_hits(
     value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
 ) -> Array:
-    """Finds the largest v(k).
+    """Returns the largest v(k) over all possible k.
 
-    Going from k to k + 1 adds a precision that grows with k to what v(k) is the mean of, so v
+        Going from k to k + 1 adds a precision that grows with k to what v(k) is the mean of, so v
     falls first and rises then: its maximum is at the fewest or at the most relevant items. Both
     occur: [hit, miss | tied hit, miss] at top_k = 3 is best with the miss inside, 1 against 5/6.
 
@@ -251,10 +253,10 @@ def maximum_of_wave(
     *,
     top_k: int,
 ) -> Array:
-    """Finds the largest v(k) where v falls, rises and falls again, any of which may be missing.
+    """Returns the largest v(k) of a v that falls, rises and falls again; any part may be missing.
 
     The maximum is at the fewest relevant items, or where the last fall begins. That place is
-    looked for on a grid of about sqrt(top_k) values, then on all values beside it.
+    searched on a grid of about sqrt(top_k) values, then on all values next to the best grid point.
 
     Args:
       value: v, from integers k [Q, grid] to [Q, grid].
@@ -271,6 +273,7 @@ def maximum_of_wave(
     fewest, most = (bound[:, None] for bound in _hit_range(items, relevant, inside))
     step = math.isqrt(top_k) + 1
     coarse = xp.minimum(fewest + step * xp.arange(step), most)
+    # Once v falls for good it goes on falling, so counting grid points before it locates the place.
     rising = xp.sum(~falls(coarse), axis=1, keepdims=True)
     start = fewest + step * xp.maximum(rising - 1, 0)
     fine = xp.minimum(start + xp.arange(step + 1), most)
@@ -280,10 +283,10 @@ def maximum_of_wave(
 def minimum_over_hits(
     value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
 ) -> Array:
-    """Finds the smallest v(k).
+    """Returns the smallest v(k) over all possible k.
 
-    v falls first and rises then (see `maximum_over_hits`), so its minimum can lie anywhere: it is
-    looked for on a grid of about sqrt(top_k) values, then on all values beside the best of them.
+    v falls first and then rises (see `maximum_over_hits`), so its minimum can lie anywhere. The
+    search takes a grid of about sqrt(top_k) values, then all values next to the best grid point.
 
     Args:
       value: v, from integers k [Q, grid] to [Q, grid].
@@ -314,11 +317,11 @@ def _clip_hits(hits, items, relevant, inside):
     return xp.clip(hits, *_hit_range(items, relevant, inside))
 
 
-# Tie orders: what the items of one level contribute.
+# Tie orders: the contribution of a level's items.
 
 
 class TieOrder(NamedTuple):
-    """One way to settle ties.
+    """Functions of one tie order: expected, best or worst order of equal distances.
 
     Attributes:
       hits: From levels and the ranks of each inside the cut, to the relevant items inside.
@@ -334,7 +337,7 @@ class TieOrder(NamedTuple):
 
 
 def expected_hits(levels: Levels, inside: Array) -> Array:
-    """Averages the relevant items inside the cut over all orders: r p / n.
+    """Returns each level's mean number of relevant items inside the cut over all orders: r p / n.
 
     Args:
       levels: The levels, any shape.
@@ -348,7 +351,7 @@ def expected_hits(levels: Levels, inside: Array) -> Array:
 
 
 def most_hits(levels: Levels, inside: Array) -> Array:
-    """Counts the relevant items inside the cut if they stand first: min(p, r).
+    """Returns each level's largest number of relevant items inside the cut: min(p, r).
 
     Args:
       levels: The levels, any shape.
@@ -362,7 +365,7 @@ def most_hits(levels: Levels, inside: Array) -> Array:
 
 
 def fewest_hits(levels: Levels, inside: Array) -> Array:
-    """Counts the relevant items inside the cut if they stand last: max(r - (n - p), 0).
+    """Returns each level's smallest number of relevant items inside the cut: max(r - (n - p), 0).
 
     Args:
       levels: The levels, any shape.
@@ -376,7 +379,7 @@ def fewest_hits(levels: Levels, inside: Array) -> Array:
 
 
 def expected_block(levels: Levels, inside: Array) -> Array:
-    """Averages a level's sum of precisions over all orders of its items.
+    """Averages each level's sum of precisions over all orders of its items.
 
     p/n sum_{t=1..r} (P0 + 1 + (t - 1) s) / (N0 + t), with s = (p - 1) / (n - 1): rank t is
     relevant with chance p/n, and each of the t - 1 ranks above it then with chance s.
@@ -401,7 +404,7 @@ def expected_block(levels: Levels, inside: Array) -> Array:
 
 
 def best_block(levels: Levels, inside: Array) -> Array:
-    """Sums a level's precisions with its relevant items first: sum (P0 + t) / (N0 + t).
+    """Sums each level's precisions with its relevant items first: sum (P0 + t) / (N0 + t).
 
     Args:
       levels: The levels, any shape.
@@ -419,7 +422,7 @@ def best_block(levels: Levels, inside: Array) -> Array:
 
 
 def worst_block(levels: Levels, inside: Array) -> Array:
-    """Sums a level's precisions with its relevant items last: sum (P0 + t) / (N0 + n - p + t).
+    """Sums each level's precisions with relevant items last: sum (P0 + t) / (N0 + n - p + t).
 
     Args:
       levels: The levels, any shape.
@@ -438,7 +441,7 @@ def worst_block(levels: Levels, inside: Array) -> Array:
 
 
 def _of_relevant(block):
-    """Leaves out, on the host, what sums to nothing: most levels of a ranking, often."""
+    """Makes a block function skip, on the host, levels that sum to 0: often most of a ranking."""
 
     def compressed(levels: Levels, inside: Array) -> Array:
         if not isinstance(inside, np.ndarray):
@@ -463,17 +466,17 @@ _LARGEST_CUT = 2**31 - 1
 _COUNTS_AT_ONCE = 2**24
 
 
-# How a metric runs: checked, cut to what can be reached, compiled for JAX and plain for NumPy.
+# How a metric runs: arguments are checked, an unreachable cut is dropped, JAX counts are compiled.
 
 
 def measure_counts(
     metric: Callable[..., Any], counts: Array, top_k: int | None, *options: str
 ) -> Any:
-    """Runs a metric on counts of items and relevant items.
+    """Checks binary counts and runs a metric on them.
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      counts: Due as integers [Q, levels, 2].
+      counts: Must be integers [Q, levels, 2].
       top_k: The cut; None from the first cut on that reaches all items of every query.
       *options: Given to the metric.
 
@@ -494,12 +497,12 @@ def measure_distances(
     top_k: int | None,
     *options: str,
 ) -> Any:
-    """Runs a metric of counts on distances.
+    """Checks distances and relevance, counts them by level, and runs a metric on the counts.
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      distances: Due as real numbers [Q, N].
-      relevant: Due as bool of the same shape.
+      distances: Must be real numbers [Q, N].
+      relevant: Must be bool of the same shape.
       top_k: The cut, or None.
       *options: Given to the metric.
 
@@ -518,11 +521,11 @@ def measure_distances(
 def measure_graded_counts(
     metric: Callable[..., Any], counts: Array, top_k: int | None, *options: str
 ) -> Any:
-    """Runs a metric on graded counts.
+    """Checks graded counts and runs a metric on them.
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      counts: Due as integers [Q, levels, G].
+      counts: Must be integers [Q, levels, G].
       top_k: The cut; None from the first cut on that reaches all items of every query.
       *options: Given to the metric.
 
@@ -544,14 +547,14 @@ def measure_grades(
     top_k: int | None,
     *options: str,
 ) -> Any:
-    """Runs a metric of graded counts on distances.
+    """Checks distances and grades, counts them by level, and runs a metric on the counts.
 
     Queries go in groups of at most 2^24 counts, so that G counts an item do not fill the memory.
 
     Args:
       metric: `(counts, top_k, *options) -> values`.
-      distances: Due as real numbers [Q, N].
-      grades: Due as integers of the same shape.
+      distances: Must be real numbers [Q, N].
+      grades: Must be integers of the same shape.
       num_grades: G.
       top_k: The cut, or None.
       *options: Given to the metric.
@@ -569,7 +572,7 @@ def measure_grades(
 
 
 def run(metric: Callable[..., Any], counts: Array, *options: object) -> Any:
-    """Calls a metric, compiled if the counts are JAX's.
+    """Calls a metric; JAX counts run compiled, NumPy counts run as they are.
 
     Args:
       metric: `(counts, *options) -> values`.
@@ -585,14 +588,14 @@ def run(metric: Callable[..., Any], counts: Array, *options: object) -> Any:
 
 
 def clip_cut(top_k: int | None, counts: Array) -> int | None:
-    """Drops a cut that no query's ranking reaches.
+    """Returns the cut, or None if the cut is beyond every query's ranking.
 
     Args:
       top_k: The cut, or None.
       counts: Items of every kind at every level, [Q, levels, kinds].
 
     Returns:
-      None where the cut cuts nothing, else the cut; of a traced array nothing is known.
+      None if the cut excludes no item, else the cut; always the cut for a traced array.
     """
     if top_k is None:
         return None
@@ -603,7 +606,7 @@ def clip_cut(top_k: int | None, counts: Array) -> int | None:
 
 
 def in_float32(values: Any) -> Any:
-    """Returns real values as float32, which x64 would give as float64, and others as they are."""
+    """Casts the floating arrays of a pytree to float32, which x64 would make float64."""
     return jax.tree.map(
         lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, values
     )

@@ -1,6 +1,6 @@
-"""What to measure, as a value: a metric with its options set, and all that names its number.
+"""Measures: a metric with fixed options and an id, to be passed to `evaluate`.
 
-`evaluate` takes any of these; a measure of one's own is a `Measure` with a function of counts.
+A custom measure is a `Measure` with a function of counts.
 
 >>> average_precision(top_k=5000).id(distance="aqd", num_items=54_000)
 'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
@@ -19,13 +19,13 @@ _ZERO = "zero=0"  # what a query without a relevant item counts as
 
 
 class Measure(NamedTuple):
-    """One metric with its options set; its mean over queries is a number with an id.
+    """A metric with fixed options, whose mean over the queries has an id.
 
     Attributes:
-      name: What the id begins with, "map" for one.
+      name: Start of the id, such as "map".
       of: `(counts, *, ties) -> [Q]`; counts are [Q, levels, 2] items and relevant items, or
         [Q, levels, G] items of each grade.
-      settings: What else the id says, each "key=value".
+      settings: Further parts of the id, each "key=value".
       top_k: The cut, None for the whole ranking, or "no" where none can be set.
       graded: Whether counts come by grade.
       ranked: Whether it looks at ranks; a set of items within a distance has no ties, and needs
@@ -40,11 +40,11 @@ class Measure(NamedTuple):
     ranked: bool = True
 
     def id(self, *, distance: str, num_items: int, ties: str = "expected") -> str:
-        """Names the number.
+        """Returns the id of this measure's number, with cut, ties, options and distance.
 
         Args:
-          distance: What was ranked by: "aqd", "sqd", "float", "hamming" or "own".
-          num_items: Items in the database; a cut beyond them is none, and the id says so.
+          distance: Distance of the ranking: "aqd", "sqd", "float", "hamming" or "own".
+          num_items: Items in the database; a cut beyond them is marked as no cut in the id.
           ties: "expected", "best" or "worst".
 
         Returns:
@@ -61,13 +61,14 @@ class Measure(NamedTuple):
         return "|".join((head, *tied, *self.settings, f"dist={distance}"))
 
     def chance(self, totals: np.ndarray) -> np.ndarray:
-        """Computes what a random ranking is expected to get.
+        """Returns the chance level: each query's expected value for a random ranking.
 
         Args:
           totals: Items and relevant items of the database, [Q, 2], or items by grade, [Q, G].
 
         Returns:
-          The chance level of every query, [Q] float64; NaN for a set, whose size chance has not.
+          The chance level of every query, [Q] float64; NaN for a set of items within a distance,
+            because a random ranking has no such set.
         """
         if not self.ranked:
             return np.full(len(totals), np.nan)
@@ -82,7 +83,7 @@ class Measure(NamedTuple):
 
 
 def average_precision(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
-    """Returns mean average precision, map@K, see `metrics.average_precision`.
+    """Returns the measure of mean average precision, map@K, see `metrics.average_precision`.
 
     Args:
       top_k: The cut, here and below; None ranks the whole database.
@@ -99,47 +100,47 @@ def average_precision(*, top_k: int | None = None, denominator: str = "capped") 
 
 
 def precision(*, top_k: int | None) -> Measure:
-    """Returns mean precision, p@K, see `metrics.precision`."""
+    """Returns the measure of mean precision, p@K, see `metrics.precision`."""
     return _cut_at("p", at_k.precision_from_counts, top_k)
 
 
 def recall(*, top_k: int | None) -> Measure:
-    """Returns the mean share of relevant items found, r@K, see `metrics.recall`."""
+    """Returns the measure of mean recall, r@K, see `metrics.recall`."""
     return _cut_at("r", at_k.recall_from_counts, top_k)
 
 
 def hit_rate(*, top_k: int | None) -> Measure:
-    """Returns what metric learning calls Recall@K, hit@K, see `metrics.hit_rate`."""
+    """Returns the measure of hit rate, hit@K, see `metrics.hit_rate`."""
     return _cut_at("hit", at_k.hit_rate_from_counts, top_k)
 
 
 def reciprocal_rank(*, top_k: int | None = None) -> Measure:
-    """Returns mean reciprocal rank, mrr@K, see `metrics.reciprocal_rank`."""
+    """Returns the measure of mean reciprocal rank, mrr@K, see `metrics.reciprocal_rank`."""
     return _cut_at("mrr", at_k.reciprocal_rank_from_counts, top_k)
 
 
 def r_precision() -> Measure:
-    """Returns mean R-precision, see `metrics.r_precision`."""
+    """Returns the measure of mean R-precision, see `metrics.r_precision`."""
     return Measure("rprec", at_k.r_precision_from_counts, (_ZERO,))
 
 
 def average_precision_at_r() -> Measure:
-    """Returns MAP@R of metric learning, map@R, see `metrics.average_precision_at_r`."""
+    """Returns the measure of MAP@R, map@R, see `metrics.average_precision_at_r`."""
     return Measure("map@R", at_k.average_precision_at_r_from_counts, (_ZERO,))
 
 
 def ndcg(*, top_k: int | None = None) -> Measure:
-    """Returns mean NDCG of the numbers of shared labels, ndcg@K, see `metrics.ndcg`."""
+    """Returns the measure of mean NDCG by shared labels, ndcg@K, see `metrics.ndcg`."""
     return _cut_at("ndcg", graded.ndcg_from_counts, top_k, graded=True)
 
 
 def acg(*, top_k: int | None) -> Measure:
-    """Returns the mean number of shared labels, acg@K, see `metrics.acg`."""
+    """Returns the measure of the mean number of shared labels, acg@K, see `metrics.acg`."""
     return _cut_at("acg", graded.acg_from_counts, top_k, graded=True)
 
 
 def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
-    """Returns mean weighted average precision, wap@K, see `metrics.wap`.
+    """Returns the measure of mean weighted average precision, wap@K, see `metrics.wap`.
 
     Args:
       top_k: The cut.
@@ -151,7 +152,7 @@ def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
 
 
 def precision_within_radius(*, radius: int) -> Measure:
-    """Returns mean precision of Hamming balls, p<=r; an empty ball counts as 0.
+    """Returns the measure of mean precision within a Hamming radius, p<=r; an empty ball is 0.
 
     Args:
       radius: Bits that may differ, here and below.
@@ -160,7 +161,7 @@ def precision_within_radius(*, radius: int) -> Measure:
 
 
 def empty_balls(*, radius: int) -> Measure:
-    """Returns the share of queries without an item in their Hamming ball, empty<=r."""
+    """Returns the measure of the share of queries with an empty Hamming ball, empty<=r."""
     return _within("empty", radius, lambda ball: 1.0 * ball.empty, ())
 
 

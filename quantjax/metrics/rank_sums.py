@@ -29,8 +29,8 @@ _RESIDUAL = tuple(1 / (2 * k + 3) for k in range(12))
 def sum_over_levels(values: Array) -> Array:
     """Sums real values over the levels of a ranking, in blocks.
 
-    In float32, 60,000 values that are added one after another lose four digits, and whether a
-    compiler adds them so is the processor's affair.
+    In float32, 60,000 values added one after another lose four digits, and the order in which a
+    compiler adds them depends on the processor.
 
     Args:
       values: [Q, levels].
@@ -47,7 +47,7 @@ def sum_over_levels(values: Array) -> Array:
 
 
 def ramp_over_ranks(offset: Array, length: Array, *, first: Array, step: Array | float) -> Array:
-    """Sums a ramp divided by the ranks it stands on.
+    """Sums a linear ramp divided by the rank: (b + (t - 1) s) / (a + t) over t = 1..r.
 
     sum_{t=1..r} (b + (t - 1) s) / (a + t), with a = offset, r = length, b = first, s = step.
     Split into (b - s) sum 1 / (a + t) + s sum t / (a + t): for b >= s both parts are positive, so
@@ -212,7 +212,7 @@ _CERTAIN = 1 - 1e-7
 
 
 def miss_exponent(items: Array, relevant: Array, ranks: Array) -> Array:
-    """Computes -log of the chance that r ranks of n items miss all p relevant ones.
+    """Returns -log of the probability that r of n ranks hold none of the p relevant items.
 
     The chance is C(n - p, r) / C(n, r), so with f(m) = log m! the exponent is the second
     difference f(n) - f(n - p) - f(n - r) + f(n - p - r). As four log-gammas it has no digits left

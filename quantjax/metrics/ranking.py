@@ -1,4 +1,4 @@
-"""Average precision, exact in ties, from distances or from counts; and ranking by two distances."""
+"""Average precision, exact in ties, from distances or counts; and re-ranking of Hamming ties."""
 
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from quantjax.metrics.rank_sums import Array, sum_over_levels
 
 
 class Bounds(NamedTuple):
-    """One metric under three tie orders, worst <= expected <= best, [Q] each.
+    """Values of a metric under three tie orders, worst <= expected <= best, [Q] each.
 
     Attributes:
       worst: With the order of ties that is worst for the query.
@@ -41,7 +41,7 @@ def average_precision(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> jax.Array:
-    """Measures how early the relevant items stand in each query's ranking.
+    """Returns the average precision of each query's ranking.
 
     AP = sum of the precisions at the relevant ranks up to K, divided by a named denominator.
     Equal distances are ties: no order of storage enters, but the mean over all orders of ties
@@ -80,7 +80,7 @@ def average_precision_from_counts(
     denominator: str = "capped",
     ties: str = "expected",
 ) -> Array:
-    """Computes `average_precision` from the number of items at each distance.
+    """Returns `average_precision`, computed from counts of items at each distance.
 
     Counts add over parts of a database, so this is the form for a database in tiles or shards.
 
@@ -110,7 +110,7 @@ def average_precision_from_counts(
 def average_precision_bounds(
     counts: Array, *, top_k: int | None = None, denominator: str = "capped"
 ) -> Bounds:
-    """Computes average precision under the worst, the average and the best order of ties.
+    """Returns average precision under the worst, the average and the best order of ties.
 
     Args:
       counts: Items and relevant items at every level, integers [Q, levels, 2].
@@ -138,9 +138,9 @@ def chance(
     top_k: int | None = None,
     denominator: str = "capped",
 ) -> Array:
-    """Computes the expected average precision of a random ranking.
+    """Returns the chance level: the expected average precision of a random ranking.
 
-    All items at one distance: the level that any useful ranking has to beat.
+    Any useful ranking must beat it. It is computed with all items at the same distance.
 
     Args:
       num_relevant: Relevant items of every query, integers [Q].
@@ -208,15 +208,15 @@ _QUOTIENTS = {"hits": _over_hits, "capped": _over_capped, "all": _over_relevant}
 
 
 def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
-    """Orders items by Hamming distance, and items of one Hamming distance by another distance.
+    """Returns distances that rank by Hamming distance, and equal Hamming distances by a second one.
 
-    thulab/DeepHash's re-ranking goes through the Hamming distances 0 to bits - 1, so an item that
-    differs in every bit is never reached: it stands at infinity here.
+    thulab/DeepHash's re-ranking goes through the Hamming distances 0 to bits - 1 and never reaches
+    an item that differs in every bit. Such an item gets distance infinity here.
 
     Args:
       hamming: Hamming distances [Q, N].
-      distances: What settles equal Hamming distances, [Q, N]; the original's negative inner
-        product of the real embeddings.
+      distances: Second distance, which orders equal Hamming distances, [Q, N]; in the original the
+        negative inner product of the real embeddings.
       bits: Code length.
 
     Returns:
@@ -237,6 +237,7 @@ def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
     hamming, distances = (
         np.asarray(check_distances(both, anything)[0]) for both in (hamming, distances)
     )
+    # lexsort takes its last key first: Hamming distance, then the second distance.
     order = np.lexsort((distances, hamming), axis=-1)
     steps = np.zeros(order.shape, bool)
     for each in (hamming, distances):

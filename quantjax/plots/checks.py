@@ -1,4 +1,4 @@
-"""Checks of what plots are given: one clear line before anything is drawn."""
+"""Argument checks of the plots, before any drawing."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ from quantjax.finite import check_finite
 
 
 def numbers(name: str, x: ArrayLike, shape: str, *, finite: bool = True) -> np.ndarray:
-    """Returns an array as float64.
+    """Returns an array as float64, after checking its axes and values.
 
     Args:
-      name: What the array is called in the message.
+      name: Name of the array in the error message.
       x: Real numbers or bools.
-      shape: What its shape should be, such as "[Q, N]"; only the number of axes is checked.
-      finite: Whether NaN and infinity are refused.
+      shape: Required shape, such as "[Q, N]"; only the number of axes is checked.
+      finite: Whether NaN and infinity raise ValueError.
 
     Returns:
       The array on the host, not empty.
@@ -44,7 +44,7 @@ def same_shape(name: str, x: np.ndarray, other_name: str, other: np.ndarray) -> 
 
 
 def names(name: str, given: Sequence[str], number: int) -> list[str]:
-    """Returns names as strings; raises ValueError if their number is another one."""
+    """Returns names as strings; raises ValueError if their number differs from `number`."""
     if isinstance(given, str) or len(given) != number:
         raise InputError(f"{name} must be {number} names, got {given!r:.80}")
     return [str(each) for each in given]

@@ -1,4 +1,4 @@
-"""What codes keep of embeddings: how codewords are used, and embeddings in the plane."""
+"""Plots of codes: codeword usage, and embeddings before and after quantization in the plane."""
 
 from collections.abc import Sequence
 
@@ -104,11 +104,11 @@ def embedding(
     class_names: Sequence[str] | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws embeddings as points of the plane, coloured by class.
+    """Draws embeddings as points in the plane, coloured by class.
 
-    The plane is that of the two largest principal components of `x`; embeddings of two dimensions
-    are drawn as they are. Up to 24 classes have a colour and a marker each. More classes are
-    coloured in the order of their ids, without a legend.
+    The axes are the two largest principal components of `x`; embeddings of two dimensions are drawn
+    without projection. Up to 24 classes have a colour and a marker each. More classes are coloured
+    in the order of their ids, without a legend.
 
     Args:
       x: Embeddings [N, D], D at least 2.
@@ -170,7 +170,7 @@ def _check_labels(labels, number, class_names):
 
 
 def _projection(x):
-    """Returns a function from [N, D] to the plane [N, 2], and the names of the plane's axes."""
+    """Returns a projection from [N, D] to the plane [N, 2], and the names of the plane's axes."""
     if x.shape[1] == 2:
         return lambda points: points, ("dimension 1", "dimension 2")
     mean = x.mean(axis=0)
@@ -186,7 +186,7 @@ def _projection(x):
 
 
 def _limits(points):
-    """Returns limits around points; a cloud flat in one direction gets a third of the other."""
+    """Returns axis limits around points; the short side is at least a third of the long side."""
     low, high = points.min(axis=0), points.max(axis=0)
     spans = np.maximum(high - low, max((high - low).max(), 1e-6) / 3)
     middle = (low + high) / 2
@@ -194,7 +194,7 @@ def _limits(points):
 
 
 def _scatter(ax, points, labels, classes):
-    """Draws the points; returns the handles of a legend, none if there are too many classes."""
+    """Draws the points; returns the legend's handles, or none for too many classes."""
     size = np.clip(6000 / len(points), 6, 25)
     # A raster inside of an SVG: thousands of its circles are slow to draw.
     options = {"s": size, "linewidths": 0, "alpha": 0.8, "rasterized": len(points) > 2000}

@@ -1,4 +1,4 @@
-"""Precision along a ranking: over recall, and at cut-offs."""
+"""Plots of precision over recall, and of precision at cut-offs K."""
 
 from collections.abc import Sequence
 
@@ -29,11 +29,11 @@ def precision_recall(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure | Axes:
-    """Draws precision over recall, with a band from the worst order of ties to the best.
+    """Draws precision over recall, with a band from the worst to the best order of ties.
 
     Args:
       recall: Means over the queries, [points], or [curves, points] of several rankings.
-      precision: Of recall's shape.
+      precision: Means over the queries, of the shape of `recall`.
       worst: Precision in the worst order of ties at the same recall, of recall's shape; or a
         `PrecisionRecall` whose recall is its own, as
         `metrics.precision_recall_curve(..., ties="worst")` gives it at the same cuts.
@@ -87,9 +87,9 @@ def precision_at(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure | Axes:
-    """Draws precision, or another measure, at the first K items for several K.
+    """Draws precision, or another measure, of the first K items over K.
 
-    The axis of K is logarithmic where the largest is 20 times the smallest or more.
+    The axis of K is logarithmic if the largest K is at least 20 times the smallest.
 
     Args:
       cutoffs: Numbers of items K, increasing, [points].
@@ -160,7 +160,7 @@ def _curves(name, x):
 
 
 def _of_ties(name, band, recall):
-    """Returns one edge of the band as recall and precision, [2, curves, points]."""
+    """Returns an edge of the band as recall and precision, [2, curves, points]."""
     if band is None:
         return None
     own = isinstance(band, PrecisionRecall)
@@ -172,7 +172,7 @@ def _of_ties(name, band, recall):
 
 
 def _band(low, high):
-    """Returns both edges of a band, or None if there is none; one alone is an error."""
+    """Returns both edges of a band, or None without edges; a single edge raises ValueError."""
     (low_name, low), (high_name, high) = low, high
     if (low is None) != (high is None):
         raise InputError(f"a band needs {low_name} and {high_name}, got one of them: give both")
@@ -193,7 +193,7 @@ def _check_cutoffs(cutoffs):
 
 
 def _cutoff_axis(ax, cutoffs):
-    """Sets a scale for K, with ticks at the cut-offs if they are few and far enough apart."""
+    """Sets the scale of the K axis, with ticks at the cut-offs if these are few and far apart."""
     wide = cutoffs[-1] >= 20 * cutoffs[0]
     if wide:
         ax.set_xscale("log")
@@ -204,6 +204,7 @@ def _cutoff_axis(ax, cutoffs):
         return
     places = np.log(cutoffs) if wide else cutoffs
     apart = (places[-1] - places[0]) / _MOST_TICKS
+    # From the largest K down, so that the end of the axis always has a tick.
     ticks = [len(cutoffs) - 1]
     for row in reversed(range(len(cutoffs) - 1)):
         if places[ticks[-1]] - places[row] >= apart:
@@ -212,6 +213,6 @@ def _cutoff_axis(ax, cutoffs):
 
 
 def _patch(handles):
-    """Returns the legend's sign of a band; those of several curves share one, in grey."""
+    """Returns the legend's patch for a band; bands of several curves share a grey patch."""
     colour = handles[0].get_color() if len(handles) == 1 else style.INK
     return Patch(color=colour, alpha=0.3, linewidth=0)

@@ -1,4 +1,4 @@
-"""Where gradients point: along a line of losses, and over the cells of a quantizer."""
+"""Plots of gradients: of losses along a line, and of a quantizer over its cells."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -27,15 +27,15 @@ def losses(
     name: str = "x",
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws losses of one number, and their gradients as JAX computes them.
+    """Draws losses of a scalar and their gradients by `jax.grad`.
 
-    The gradient is `jax.grad`'s, at a corner and of a straight-through function too, and not the
-    slope of the drawn values.
+    The gradient is not the slope of the drawn values: at a corner, or for a straight-through
+    function, `jax.grad` differs from the slope.
 
     Args:
       functions: By name, functions of a scalar array that return a scalar.
       line: Numbers to compute them at, increasing, [points].
-      name: Of the number, for the horizontal axes.
+      name: Name of the scalar, for the horizontal axes.
       figsize: Inches; None for 6.4 x 3.2.
 
     Returns:
@@ -79,7 +79,7 @@ def voronoi(
     num_arrows: int = 21,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws the cells of codewords, and where the quantizer's gradient moves embeddings.
+    """Draws the Voronoi cells of codewords, and the directions of the quantizer's gradient.
 
     The field is -d/dp of 1/2 ||q(p) - target||^2 at points p of a grid, as `jax.grad` gives it,
     where q is `quantizers.product.quantize` with one codebook. Forward, q(p) is the nearest
@@ -92,7 +92,7 @@ def voronoi(
     Args:
       codewords: [K, 2], K from 2 to 256.
       x: Embeddings to draw as points, [N, 2].
-      temperatures: Of the softmax, in units of squared distance; a panel each.
+      temperatures: Temperature of the softmax, in units of squared distance; a panel each.
       target: Point [2], drawn as a star; the first codeword when None.
       num_arrows: Arrows along the longer side of the grid.
       figsize: Inches; None for 6.4 wide and a height that fits the panels.
@@ -119,7 +119,7 @@ def voronoi(
     low, high = _window(np.concatenate([codewords, x, target[None]]))
     columns = min(len(temperatures), _PER_ROW)
     rows = -(-len(temperatures) // columns)
-    # The layout would cut off titles and names of axes that are higher than what panels leave.
+    # Limited, because the layout would cut off titles and axis names next to higher panels.
     steepness = min((high - low)[1] / (high - low)[0], 1.25)
     row_height = steepness * style.WIDTH / max(columns, 2) + 0.9
     figure = style.new_figure(figsize, rows * row_height)
@@ -153,7 +153,7 @@ def voronoi(
 
 
 def _window(points):
-    """Returns the corners of a window around points that is at least a third as high as wide."""
+    """Returns the corners of a window around points, its sides at most 3 to 1."""
     low, high = points.min(axis=0), points.max(axis=0)
     spans = np.maximum(high - low, max((high - low).max(), 1e-6) / 3)
     return (low + high - 1.3 * spans) / 2, (low + high + 1.3 * spans) / 2
@@ -182,7 +182,7 @@ def _draw_field(ax, codewords, target, temperature, low, high, number):
 def field(
     codewords: np.ndarray, points: np.ndarray, target: np.ndarray, *, temperature: float
 ) -> np.ndarray:
-    """Computes the field that `voronoi` draws.
+    """Returns the gradient field that `voronoi` draws.
 
     Args:
       codewords: [K, 2].
@@ -205,10 +205,10 @@ def _gradient(points, codewords, target, temperature):
 
 
 def cell_edges(codewords: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Finds the borders between the cells of nearest codewords, inside a window.
+    """Returns the borders between the cells of nearest codewords, inside a window.
 
-    Of each pair's bisector p(t) = middle + t * direction the part is kept where no third codeword
-    is nearer: each of them, and each side of the window, leaves t on one side of a bound.
+    Each pair's bisector p(t) = middle + t * direction is cut to the part where no third codeword
+    is nearer: each third codeword, and each side of the window, bounds t on one side.
 
     Args:
       codewords: [K, 2].

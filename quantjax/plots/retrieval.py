@@ -1,4 +1,4 @@
-"""What a search returns: images, distances, and the classes it mixes up."""
+"""Plots of search results: neighbour images, distance histograms and class confusion."""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def neighbours(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure | Axes:
-    """Draws queries, a row each, with their nearest items beside them.
+    """Draws images of queries, one per row, with the images of their nearest items.
 
     A relevant item has a solid green frame, any other item a dashed red one.
 
@@ -128,16 +128,16 @@ def distances(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure | Axes:
-    """Draws how far apart similar and dissimilar pairs are, as two histograms.
+    """Draws two histograms: distances of similar pairs and of dissimilar pairs.
 
     Both have the same bins and an area of 1. Whole numbers, such as Hamming distances, lie in the
     middle of their bins. The title names the overlap: the sum over the bins of the smaller share.
-    It is 0 % where a threshold tells all pairs apart, and depends on the bins otherwise.
+    It is 0 % if a threshold separates all pairs, and depends on the bins otherwise.
 
     Args:
       similar: Distances of pairs that share a label, [pairs].
       dissimilar: Distances of the other pairs, [pairs], of any number.
-      unit: Of the distances, such as "bits", for the axis.
+      unit: Unit of the distances, such as "bits", for the axis.
       num_bins: The most bins.
       ax: Axes to draw on; a new figure when None.
       figsize: Inches of the new figure; None for 6.4 x 3.2.
@@ -178,7 +178,7 @@ def _whole(values):
 
 
 def _bins(values, most):
-    """Returns the edges of bins; those of whole numbers lie half between two numbers."""
+    """Returns the edges of bins; for whole numbers edges lie halfway between two numbers."""
     low, high = values.min(), values.max()
     if _whole(values):
         width = max(1, np.ceil((high - low + 1) / most))
@@ -196,7 +196,7 @@ def class_confusion(
     ax: Axes | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure | Axes:
-    """Draws which classes the nearest items of each class's queries have.
+    """Draws a matrix: the classes of the nearest items, for the queries of each class.
 
     Up to 12 classes have their numbers written, and up to 30 their names, cut to 20 letters.
 
@@ -239,7 +239,7 @@ def class_confusion(
 
 
 def _name_classes(ax, names):
-    """Names rows and columns as large as fits, or not at all where that is too small to read."""
+    """Writes class names on both axes, as large as fits, or none if unreadable."""
     inches = ax.get_window_extent().height / ax.figure.dpi
     size = min(8.0, 40 * inches / len(names))
     if len(names) > _MOST_NAMES or size < _SMALLEST:
@@ -254,7 +254,7 @@ def _name_classes(ax, names):
 
 
 def _write(ax, image, matrix):
-    """Writes each share into its cell, black on bright colours and white on dark ones."""
+    """Writes each share into its cell, black on bright colours and white on dark colours."""
     for row, column in np.argwhere(~np.isnan(matrix)):
         share = float(matrix[row, column])
         bright = np.dot(image.to_rgba(share)[:3], [0.3, 0.6, 0.1]) > 0.5

@@ -1,4 +1,4 @@
-"""The look of every plot: colours, sizes, and a Figure that needs no display.
+"""Style of all plots: colours, sizes, legends, and a Figure that needs no display.
 
 All text, axes and ticks have the one grey `INK`, and the background is transparent, so that a
 figure can be read on a light page and on a dark one. The colours are those of Okabe and Ito, which
@@ -81,11 +81,11 @@ styled = matplotlib.rc_context(
 
 
 class NotebookFigure(Figure):
-    """A Figure that a notebook shows as the value of a cell, and that pyplot does not keep."""
+    """Figure that a notebook shows as a cell's value, and that pyplot does not keep."""
 
     @styled
     def draw(self, renderer: RendererBase) -> None:
-        """Draws under the same settings, since matplotlib chooses and makes ticks only now."""
+        """Draws with the plots' settings, because matplotlib makes ticks only at this time."""
         super().draw(renderer)
 
     def _repr_png_(self):
@@ -97,14 +97,14 @@ class NotebookFigure(Figure):
 
 
 def new_figure(figsize: tuple[float, float] | None, height: float) -> Figure:
-    """Makes an empty figure that lays itself out.
+    """Returns an empty figure with automatic layout.
 
     Args:
       figsize: Width and height in inches; None for `WIDTH` and `height`.
       height: Inches.
 
     Returns:
-      The figure, which pyplot does not know.
+      The figure, which is not registered with pyplot.
     """
     return NotebookFigure(figsize=figsize or (WIDTH, height), layout="constrained")
 
@@ -112,7 +112,7 @@ def new_figure(figsize: tuple[float, float] | None, height: float) -> Figure:
 def axes_for(
     ax: Axes | None, figsize: tuple[float, float] | None, height: float
 ) -> tuple[Axes, Figure | Axes]:
-    """Returns axes to draw on, and what the plot is to return.
+    """Returns the axes to draw on, and the plot's return value.
 
     Args:
       ax: The caller's axes, or None for axes on a new figure.
@@ -129,19 +129,19 @@ def axes_for(
 
 
 class _PlainLogFormatter(LogFormatter):
-    """Labels the ticks that matplotlib would label, with plain numbers."""
+    """Formatter that labels the same ticks as matplotlib's, with plain numbers."""
 
     def __call__(self, x, pos=None):
         return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def plain_numbers(axis: Axis) -> None:
-    """Writes an axis of logarithmic scale with plain numbers.
+    """Labels a logarithmic axis with plain numbers.
 
     matplotlib's own labels are mathtext, which `text.parse_math` would leave unread here.
 
     Args:
-      axis: Such as `ax.yaxis`; one of another scale stays as it is.
+      axis: Axis such as `ax.yaxis`; an axis of another scale is not changed.
     """
     if axis.get_scale() == "log":
         axis.set_major_formatter(_PlainLogFormatter())
@@ -150,7 +150,7 @@ def plain_numbers(axis: Axis) -> None:
 
 
 def say(ax: Axes, words: str) -> None:
-    """Writes in the middle of axes that have nothing to draw why that is so."""
+    """Writes a reason into the middle of empty axes."""
     ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", size=8)
     # Not `set_xticks([])`, which would take the ticks from axes that share this axis.
     ax.tick_params(bottom=False, labelbottom=False, left=False, labelleft=False)
@@ -158,7 +158,7 @@ def say(ax: Axes, words: str) -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    """Puts a legend under all panels, in as many columns as fit the figure's width."""
+    """Draws a legend under all panels, in as many columns as fit the figure's width."""
     # Of text of 8 points; measured, for its real width is known only when it is drawn.
     inches = 0.45 + 0.068 * max(map(len, labels))
     most = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
@@ -167,10 +167,10 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
 
 
 def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
-    """Draws a legend, inside the caller's axes or below those of a new figure.
+    """Draws a legend: inside the caller's axes, or below the axes of a new figure.
 
     Args:
-      result: What the plot is to return, from `axes_for`.
+      result: The plot's return value, from `axes_for`.
       shown: Handle and name of each entry; without any nothing is drawn.
     """
     if not shown:
@@ -183,16 +183,16 @@ def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
 
 
 def plain(words: str) -> str:
-    """Returns text that matplotlib shows letter by letter: two dollars begin no formula."""
+    """Escapes dollars, so that matplotlib shows a text literally and not as a formula."""
     return words.replace("$", r"\$")
 
 
 def look(number: int) -> tuple[str, str]:
-    """Returns colour and dashes of a line: no two of the first 24 lines have both alike."""
+    """Returns colour and dashes of a line; the first 24 lines all differ in colour or dashes."""
     turn, colour = divmod(number, len(PALETTE))
     return PALETTE[colour], LINES[(colour + turn) % len(LINES)]
 
 
 def colours_of_many() -> LinearSegmentedColormap:
-    """Returns a scale for many classes whose two ends are seen on light and dark pages."""
+    """Returns a colour scale for many classes, visible on light and dark pages."""
     return LinearSegmentedColormap.from_list("classes", (BLUE, SKY, GREEN, ORANGE, RED, PURPLE))

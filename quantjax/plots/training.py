@@ -1,4 +1,4 @@
-"""What a run logged: loss, metrics and validation over steps."""
+"""Plot of a run's logged records: loss, metrics and validation over steps."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ def history(
     validation_name: str = "validation mAP",
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws loss, validation and further metrics of a run over its steps.
+    """Draws the loss, the validation and further metrics of a run over its steps.
 
     The loss is drawn faint as logged, and as a moving mean. Each phase has a line of its own, since
     losses of two phases are not comparable, and no mean goes across a change of phase. A value that
     is None, NaN or infinite leaves a gap, with a cross on the panel's lower edge.
 
     Args:
-      records: `FitResult.history`, or what `quantjax.records.read` reads from metrics.jsonl.
+      records: `FitResult.history`, or `quantjax.records.read` of metrics.jsonl.
       metrics: Names of the values for the small panels; None for all but rates and memory.
       window: Records in the moving mean; None for a 25th of all.
       yscale: Scale of the loss, "linear" or "log".
@@ -72,8 +72,9 @@ def history(
 
 
 def _panels(number, figsize):
-    """Returns a figure, wide axes on top, and small axes below in two columns."""
+    """Returns a figure with wide axes on top and small axes in two columns below."""
     rows = (number + 1) // 2
+    # Two small panels per row below the wide one; sharing x keeps all steps aligned.
     figure = style.new_figure(figsize, 2.3 + 1.25 * rows)
     grid = figure.add_gridspec(1 + rows, 2, height_ratios=[2.0] + [1.0] * rows)
     first = figure.add_subplot(grid[0, :])
@@ -91,7 +92,7 @@ def _panels(number, figsize):
 
 
 def _split(records):
-    """Returns the records of steps and those of epochs, each by step."""
+    """Returns the records of steps and the records of epochs, both sorted by step."""
     if not len(records):
         raise InputError(
             "records are empty: hand in the `history` of what train.fit returned, or "
@@ -123,7 +124,7 @@ def _metric_names(steps, epochs, metrics):
 
 
 def _series(records, name) -> Series:
-    """Returns steps and values of the records that have a name; NaN where a value is not finite."""
+    """Returns steps and values of all records with a name; values that are not finite are NaN."""
     found = [record for record in records if name in record]
     values = np.array([_number(record[name]) for record in found])
     return np.array([record["step"] for record in found]), values
@@ -140,6 +141,7 @@ def _draw_loss(ax, steps, window):
         style.say(ax, "no loss is finite" if len(at) else "no loss was logged")
         return
     phase_of = np.array([str(record.get("phase", "")) for record in steps if "loss" in record])
+    # A phase may be visited several times; the mean must not cross from one visit to the next.
     visits = np.concatenate([[0], np.cumsum(phase_of[1:] != phase_of[:-1])])
     smooth = np.concatenate(
         [moving_mean(values[visits == visit], window) for visit in range(visits[-1] + 1)]
@@ -161,13 +163,13 @@ def _draw_loss(ax, steps, window):
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns means of the finite values around each finite value.
+    """Returns a centred moving mean that skips values that are not finite.
 
-    Near the two ends fewer values count, as many on one side as on the other, so that the mean does
-    not lag behind a steep start.
+    Near the two ends the window shrinks on both sides equally, so that the mean does not lag behind
+    a steep start.
 
     Args:
-      values: [N], NaN in gaps, which count for nothing and stay NaN.
+      values: [N], NaN in gaps, which are left out and stay NaN.
       window: Finite values in a mean; an even number counts as the next odd one.
 
     Returns:
@@ -193,7 +195,7 @@ def _draw_values(ax, records, name, title, missing):
 
 
 def _mark_gaps(ax, at, values):
-    """Draws a cross on the lower edge for each value that is not finite, and counts them."""
+    """Draws a cross on the lower edge for each non-finite value, and writes their number."""
     gaps = at[~np.isfinite(values)]
     if not len(gaps):
         return
@@ -204,7 +206,7 @@ def _mark_gaps(ax, at, values):
 
 
 def _mark_phases(ax, steps):
-    """Draws a line where the phase changes; phases that take turns all the time get none."""
+    """Draws a line at each change of phase, unless phases alternate more than 12 times."""
     changes = [
         (before["step"] + after["step"]) / 2
         for before, after in itertools.pairwise(r for r in steps if "phase" in r)

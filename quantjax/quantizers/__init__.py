@@ -1,14 +1,14 @@
-"""Quantizers: from embeddings to codes and back, and what trains in between.
+"""Quantizers: encode embeddings to codes, decode codes, and quantize differentiably in training.
 
-Whatever dtype comes in, results are float32 and so is the arithmetic: assignments, statistics and
-sums over codebooks. There are two exceptions. What only copies (`product.split`, `product.decode`,
-`additive.block_diagonal`) keeps the dtype of what it copies; what takes an embedding's place in
-training (`product.quantize`, `binary.sign` and their like) is rounded to the embedding's at the
-end.
+For any input dtype, results and arithmetic are float32: assignments, statistics and sums over
+codebooks. Two kinds of function are exceptions. Functions that only copy (`product.split`,
+`product.decode`, `additive.block_diagonal`) keep the dtype of their input. Functions that replace
+an embedding in training (`product.quantize`, `binary.sign` and others) round their result to the
+embedding's dtype at the end.
 
-A row whose mask is False may hold anything, NaN too, and changes no bit of a result. NaN and
-infinity anywhere else are a ValueError that names the array and the row. Under `jit`, `vmap` or
-`grad` no value can be seen, and such numbers pass through.
+A row whose mask is False may hold any value, even NaN, and does not change the result. NaN and
+infinity anywhere else raise a ValueError that names the array and the row. Under `jit`, `vmap` or
+`grad` values cannot be checked, and such numbers pass through.
 """
 
 from quantjax.quantizers import (

@@ -1,7 +1,7 @@
 """Additive codebooks: an item is the sum of M codewords, each as wide as the embedding.
 
-Codebooks are [M, K, D]. Product quantization is the block-diagonal case, residual quantization the
-one that is encoded greedily. Items are stored as assignments alone: ||x||^2 of a reconstruction,
+Codebooks are [M, K, D]. Product quantization is the block-diagonal case; residual quantization is
+the greedily encoded case. Items are stored as assignments alone: ||x||^2 of a reconstruction,
 which "l2" and "cosine" need and for which others store 1 or 4 more bytes per item, is computed
 from them, at the cost of one decoding per call of `distances`.
 
@@ -21,7 +21,7 @@ from quantjax.quantizers.lengths import root
 
 
 def block_diagonal(codebooks: jax.Array) -> jax.Array:
-    """Widens product codebooks to additive ones, with zeros outside each one's own slice.
+    """Converts product codebooks to additive codebooks by zeros outside each codebook's slice.
 
     Args:
       codebooks: Codewords [M, K, d] of a product quantizer.
@@ -39,7 +39,7 @@ def block_diagonal(codebooks: jax.Array) -> jax.Array:
 
 @on_explicit_mesh(rows="assignments")
 def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
-    """Sums the assigned codewords.
+    """Decodes assignments to embeddings: the sum of each item's M codewords.
 
     Args:
       codebooks: Codewords [M, K, D].
@@ -60,7 +60,7 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
 def distances(
     codebooks: jax.Array, queries: jax.Array, assignments: jax.Array, *, metric: str = "l2"
 ) -> jax.Array:
-    """Measures real queries against coded items through lookup tables.
+    """Returns distances from real queries to coded items, computed through lookup tables.
 
     <q, x_n> = sum_m <q, c_m(a_nm)>; "l2" is ||q||^2 - 2 <q, x> + ||x||^2, taken about the middle of
     the codebooks, where it loses the fewest digits.
@@ -76,7 +76,7 @@ def distances(
       Distances [Q, N] float32, smaller is nearer; items of equal code get equal bits.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is another.
+      ValueError: if the shapes do not agree or the metric is unknown.
     """
     product.check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
@@ -98,7 +98,7 @@ def distances(
 
 @on_explicit_mesh(rows="assignments")
 def squared_norms(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
-    """Returns the squared length of every reconstruction.
+    """Returns the squared Euclidean length of each decoded item.
 
     Args:
       codebooks: Codewords [M, K, D].
@@ -117,7 +117,9 @@ def squared_norms(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
 def icm_encode(
     key: jax.Array, codebooks: jax.Array, x: jax.Array, assignments: jax.Array, *, num_sweeps: int
 ) -> jax.Array:
-    """Improves assignments one codebook at a time, the others held (iterated conditional modes).
+    """Improves assignments one codebook at a time, with the other codebooks' assignments fixed.
+
+    The method is called iterated conditional modes.
 
     A sweep visits every codebook once, in an order drawn anew for each sweep and shared by all
     rows; ||x - sum_m c_m||^2 of a row never rises. With block-diagonal codebooks one sweep finds
@@ -160,7 +162,7 @@ def icm_encode(
 def ridge_update(
     codebooks: jax.Array, x: jax.Array, assignments: jax.Array, *, ridge: float
 ) -> jax.Array:
-    """Fits all codewords to the assignments at once, by regularised least squares.
+    """Fits all codewords to given assignments at once, by regularised least squares.
 
     C = (H^T H + ridge I)^-1 H^T X with H the one-hot assignments [N, M * K]. A codeword without
     rows keeps its value: the papers' code tells it by ||c||^2 < 1e-8 afterwards, which also hits
@@ -199,8 +201,9 @@ def ridge_update(
 
 def _solve(gram, moments, ridge, num_codebooks):
     counts = jnp.diagonal(gram)
-    # What one codebook gains another may lose. Those directions solve to nothing, for H^T X has no
-    # part in them; without a weight of their own they would multiply its rounding by 1 / ridge.
+    # A constant may move from one codebook to another without changing the sums. H^T X has no
+    # part in those directions, so they solve to 0; without an added weight they would multiply
+    # the rounding of H^T X by 1 / ridge.
     size = len(counts) // num_codebooks
     of_book = jnp.kron(jnp.eye(num_codebooks, dtype=gram.dtype), jnp.ones(size, gram.dtype))
     used = of_book * (counts > 0)
@@ -213,7 +216,7 @@ def _solve(gram, moments, ridge, num_codebooks):
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
-    """Refuses what are no additive codebooks, or embeddings that do not fit, with a ValueError."""
+    """Raises ValueError if codebooks are not additive, [M, K, D], or embeddings do not fit them."""
     if codebooks.ndim != 3:
         raise InputError(f"codebooks must have shape [M, K, D], got {codebooks.shape}")
     product.check_num_codewords(codebooks.shape[1])

@@ -1,4 +1,4 @@
-"""Binary codes: signs with straight-through gradients, packed bytes, Hamming distances.
+"""Binary codes: signs with straight-through gradients, packing to bytes, Hamming distances.
 
 Bit j of an item is 1 where its sign is +1, and stands in byte j // 8 at place j % 8, lowest first,
 as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
@@ -17,7 +17,7 @@ from quantjax.quantizers.straight_through import straight_through
 
 
 def sign(x: jax.Array) -> jax.Array:
-    """Returns +1 or -1, with the gradient of the identity.
+    """Returns the sign of each value, +1 or -1; the gradient passes unchanged.
 
     Args:
       x: Real values of any shape.
@@ -34,10 +34,10 @@ def sign(x: jax.Array) -> jax.Array:
 
 
 def clipped_sign(x: jax.Array) -> jax.Array:
-    """Returns +1 or -1, with the identity's gradient where |x| <= 1 and none elsewhere.
+    """Returns the sign of each value, +1 or -1; the gradient passes only where |x| <= 1.
 
-    What has its sign beyond doubt is not pushed further; the corners themselves still are, as in
-    the paper, where the gradient of a clip would be a half.
+    Values beyond 1 keep a clear sign without a further push. At |x| = 1 the gradient passes, as in
+    the paper; the gradient of a clip would be a half there.
 
     Args:
       x: Real values of any shape.
@@ -54,10 +54,10 @@ def clipped_sign(x: jax.Array) -> jax.Array:
 
 @on_explicit_mesh(rows="x")
 def median_sign(x: jax.Array) -> jax.Array:
-    """Gives +1 to the larger half of the batch in every bit, with the gradient of the identity.
+    """Returns +1 for the larger half of the batch in each bit; the gradient passes unchanged.
 
-    The larger floor(B / 2) values of a column are +1, the others -1, so that every bit is as good
-    as balanced; of equal values the earlier rows are +1. Under pmap gather x first. The paper adds
+    The larger floor(B / 2) values of a column are +1, the others -1, so that every bit is
+    balanced; of equal values the earlier rows are +1. Under pmap gather x first. The paper adds
     a pull towards the signs to the gradient: add a sign error against them to the loss for it.
 
     Args:
@@ -81,11 +81,11 @@ def median_sign(x: jax.Array) -> jax.Array:
 
 @on_explicit_mesh()
 def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
-    """Returns the value that halves each bit: what encodes new items as `median_sign` a batch.
+    """Returns each bit's median over the rows: the threshold at which to encode new items.
 
     Args:
       x: Real values [N, bits], of the training set say.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Medians [bits] float32, the mean of the middle two of an even number of rows; subtract them
@@ -99,12 +99,12 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     if mask is None:
         return jnp.median(x, axis=0)
     medians = jnp.nanmedian(jnp.where(counts[:, None], x, jnp.nan), axis=0)
-    # `nanmedian` passes over every NaN, those of rows that count among them.
+    # `nanmedian` skips every NaN, also a NaN in a row that counts, which must reach the result.
     return jnp.where(jnp.any(jnp.isnan(x), axis=0), jnp.nan, medians)
 
 
 def pack(signs: jax.Array) -> jax.Array:
-    """Packs signs, or bits, into bytes; their type says which of the two they are.
+    """Packs signs or bits into bytes; the dtype decides whether values are signs or bits.
 
     Floats and signed integers are signs: a value of 0 or more is +1, a one in the code. Booleans
     and unsigned integers are bits: 1 is a one in the code and 0 a zero. So float zeros and ones
@@ -129,7 +129,7 @@ def pack(signs: jax.Array) -> jax.Array:
 
 
 def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
-    """Unpacks what `pack` made.
+    """Unpacks the bytes of `pack` to signs.
 
     Args:
       packed: Codes [N, ceil(num_bits / 8)] uint8.
@@ -151,7 +151,7 @@ def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
 
 
 def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
-    """Counts the bits in which packed codes differ.
+    """Returns Hamming distances between packed codes: the number of differing bits.
 
     Args:
       queries: Codes [Q, bytes] uint8.

@@ -1,7 +1,8 @@
-"""The code that no hash may lose to: the number of the class that a classifier names.
+"""A baseline code: the number of the class that a classifier predicts.
 
-It is a control and no quantizer. Where every class of the database was trained on, a classifier's
-answer is all that retrieval by class can use, and it takes log2 of the number of classes in bits.
+The code is a control that every hash must beat, not a quantizer. If training covered every class
+of the database, the predicted class is all that retrieval by class can use, and its number takes
+log2 of the number of classes in bits.
 
 Reference:
   Sablayrolles, Douze, Usunier, Jegou, How Should We Evaluate Supervised Hashing?, ICASSP 2017,
@@ -23,11 +24,11 @@ _CERTAIN = 128.0  # float32 holds no exp(-128): a softmax of this score beside z
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class ClassCodec:
-    """The most likely class as a whole number of ceil(log2 C) bits.
+    """Codec that stores the most likely class as a number of ceil(log2 C) bits.
 
-    What it encodes are a classifier's scores, [N, C], and not the embedding below them: with fewer
-    than C - 1 dimensions no embedding is as far from all other classes alike, and a decoded code,
-    which knows a class and nothing else, has to be.
+    The codec encodes a classifier's scores, [N, C], and not the embedding below them. A decoded
+    code knows only its class, so it must be equally far from all other classes. With fewer than
+    C - 1 dimensions no embedding is.
 
     Attributes:
       num_classes: C, any number from 2; it need be no power of two.
@@ -37,46 +38,47 @@ class ClassCodec:
 
     @property
     def metric(self) -> str:
-        """The surprise at a class, -log p."""
+        """Returns "class": distances are -log p of the code's class."""
         return "class"
 
     @property
     def bits(self) -> int:
-        """Length of a code, ceil(log2 C) bits."""
+        """Returns the length of a code in bits, ceil(log2 C)."""
         if self.num_classes < 2:
             raise InputError(f"num_classes must be 2 or more, got {self.num_classes}")
         return (self.num_classes - 1).bit_length()
 
     def check(self) -> None:
-        """Raises ValueError where there are fewer than two classes."""
+        """Raises ValueError if `num_classes` is below 2."""
         _ = self.bits
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored per item."""
+        """Returns the number of bytes stored per item."""
         return -(-self.bits // 8)
 
     def encode(self, x: jax.Array) -> jax.Array:
-        """Encodes the largest of class scores [N, C], the first of equals, to [N, num_bytes] uint8.
+        """Encodes class scores [N, C] to the number of the best class, [N, num_bytes] uint8.
 
-        Scores are logits, or log-probabilities. Bits are stored lowest first.
+        Scores are logits, or log-probabilities. The first of equal scores wins. Bits are stored
+        lowest first.
         """
         self._check_width("x", x)
         number = jnp.argmax(x, axis=1)
         return packing.pack((number[:, None] >> jnp.arange(self.bits)) & 1, 1)
 
     def decode(self, codes: jax.Array) -> jax.Array:
-        """Decodes codes [N, num_bytes] to scores [N, C] float32 that leave no doubt: 128, else 0.
+        """Decodes codes [N, num_bytes] to scores [N, C] float32: 128 for the class, else 0.
 
-        Their distance is 0 to codes of the class and 128 to all others, to the bit: "sqd" ranks by
-        equality of classes. A number that is no class decodes to zeros.
+        The distance of these scores is exactly 0 to codes of the class and 128 to all others: "sqd"
+        ranks by equality of classes. A number that is not a class decodes to zeros.
         """
         return _CERTAIN * jax.nn.one_hot(self.class_ids(codes), self.num_classes, dtype=jnp.float32)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Measures -log p(class of the code | query), [Q, N], of the softmax of scores [Q, C].
+        """Returns -log p(class of the code | query), [Q, N], by a softmax of query scores [Q, C].
 
-        Codes of one class are at one distance. A number that is no class is at infinity.
+        Codes of the same class have the same distance. A number that is not a class is at infinity.
         """
         self._check_width("queries", queries)
         surprise = -jax.nn.log_softmax(jnp.asarray(queries, jnp.float32), axis=1)

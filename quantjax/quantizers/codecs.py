@@ -1,4 +1,4 @@
-"""Codecs: what survives training. Embeddings to bytes, and distances between the two.
+"""Codecs: the trained quantizers that encode embeddings to bytes and measure distances to them.
 
 A codec is a frozen pytree: it goes through `jit`, is saved beside the codes, and answers
 `distances` the same way wherever it runs. Codes are packed as FAISS packs them, see
@@ -21,7 +21,7 @@ _NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
 
 
 def short_repr(codec: Any) -> str:
-    """Returns a codec's name, its length in bits, and its fields: of arrays, the shapes alone.
+    """Returns a one-line description of a codec: its name, bits and fields, with arrays as shapes.
 
     Args:
       codec: A dataclass with `bits`.
@@ -35,21 +35,21 @@ def short_repr(codec: Any) -> str:
 
 
 class Codec(Protocol):
-    """From embeddings [N, D] to codes [N, num_bytes] uint8 and back."""
+    """Interface of a codec: encodes embeddings [N, D] to codes [N, num_bytes] uint8, and back."""
 
     @property
     def metric(self) -> str:
-        """What `distances` measures: "l2", "ip", "cosine", "hamming" or "class"."""
+        """Returns the metric of `distances`: "l2", "ip", "cosine", "hamming" or "class"."""
         ...
 
     @property
     def bits(self) -> int:
-        """Length of a code in bits."""
+        """Returns the length of a code in bits."""
         ...
 
     @property
     def num_bytes(self) -> int:
-        """Bytes really stored per item, ceil(bits / 8)."""
+        """Returns the number of bytes really stored per item, ceil(bits / 8)."""
         ...
 
     def encode(self, x: jax.Array) -> jax.Array:
@@ -59,13 +59,13 @@ class Codec(Protocol):
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Measures queries [Q, D] against codes [N, num_bytes]: [Q, N], smaller is nearer."""
+        """Returns distances [Q, N] of queries [Q, D] to codes [N, num_bytes]; small is near."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class ProductCodec:
-    """Product quantization: M codeword numbers of log2 K bits each.
+    """Codec of product quantization: a code is M codeword numbers of log2 K bits each.
 
     Attributes:
       codebooks: Codewords [M, K, d], K a power of two.
@@ -81,16 +81,16 @@ class ProductCodec:
 
     @property
     def bits(self) -> int:
-        """Length of a code, M log2 K bits."""
+        """Returns the length of a code in bits, M log2 K."""
         return self.codebooks.shape[0] * packing.bits_per_codeword(self.codebooks.shape[1])
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored per item."""
+        """Returns the number of bytes stored per item."""
         return -(-self.bits // 8)
 
     def check(self) -> None:
-        """Raises ValueError where the fields do not fit each other."""
+        """Raises ValueError if the fields do not fit each other."""
         product.check_metric(self.metric)
         packing.bits_per_codeword(self.codebooks.shape[1])
         if self.rotation is not None:
@@ -110,7 +110,7 @@ class ProductCodec:
         return _matmul(x, self.rotation.T)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Measures real queries [Q, D] against codes [N, num_bytes]: [Q, N] (AQD)."""
+        """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes] (AQD)."""
         rotated, assignments = self._rotate("queries", queries), self.assignments(codes)
         return product.distances(self.codebooks, rotated, assignments, metric=self.metric)
 
@@ -131,7 +131,9 @@ class ProductCodec:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class BinaryCodec:
-    """One bit for each sign of (x - offset) @ projection; queries become signs too.
+    """Codec of binary codes: one bit for each sign of (x - offset) @ projection.
+
+    Queries are encoded to signs too.
 
     Attributes:
       num_bits: Length of a code.
@@ -147,21 +149,21 @@ class BinaryCodec:
 
     @property
     def metric(self) -> str:
-        """Differing bits."""
+        """Returns "hamming": distances are numbers of differing bits."""
         return "hamming"
 
     @property
     def bits(self) -> int:
-        """Length of a code."""
+        """Returns the length of a code in bits."""
         return self.num_bits
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored per item."""
+        """Returns the number of bytes stored per item."""
         return -(-self.num_bits // 8)
 
     def check(self) -> None:
-        """Raises ValueError where the fields do not fit each other."""
+        """Raises ValueError if the fields do not fit each other."""
         self._check_fields()
 
     def encode(self, x: jax.Array) -> jax.Array:
@@ -174,7 +176,7 @@ class BinaryCodec:
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to offset + signs @ projection.T, [N, D] float32.
 
-        That is an embedding of the same code; how far from the offset x was, no bit tells.
+        The result encodes to the same code. The bits do not hold how far x was from the offset.
         """
         self._check_fields()
         x = binary.unpack(codes, self.num_bits)
@@ -183,9 +185,9 @@ class BinaryCodec:
         return x if self.offset is None else x + self.offset
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Counts the bits in which queries [Q, D] differ from codes [N, num_bytes]: [Q, N] int32.
+        """Returns Hamming distances [Q, N] int32 from queries [Q, D] to codes [N, num_bytes].
 
-        Integers, so that ties are ties and a histogram counts them.
+        Distances are integers, so that equal distances are exact ties and a histogram counts them.
         """
         packing.check_codes(codes, self.num_bytes)
         return binary.hamming_distances(self._encode("queries", queries), codes)
@@ -200,7 +202,7 @@ class BinaryCodec:
         return binary.pack(x if self.projection is None else _matmul(x, self.projection))
 
     def _check_fields(self):
-        """Returns the width of the embeddings that the fields agree on."""
+        """Returns D, the embeddings' width; raises ValueError if the fields disagree on it."""
         projection, offset = self.projection, self.offset
         if projection is not None and projection.shape[1:] != (self.num_bits,):
             raise InputError(
@@ -218,9 +220,10 @@ class BinaryCodec:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class ResidualCodec:
-    """Residual quantization: M numbers of log2 K bits each, of codewords that add up.
+    """Codec of residual quantization: a code is M codeword numbers of log2 K bits each.
 
-    Nothing but the numbers is stored, as FAISS's `ST_decompress`: lengths are computed.
+    An item is the sum of its M codewords. Only the numbers are stored, as in FAISS's
+    `ST_decompress`; lengths are computed.
 
     Attributes:
       codebooks: Codewords [M, K, D], K a power of two.
@@ -236,16 +239,16 @@ class ResidualCodec:
 
     @property
     def bits(self) -> int:
-        """Length of a code, M log2 K bits."""
+        """Returns the length of a code in bits, M log2 K."""
         return self.codebooks.shape[0] * packing.bits_per_codeword(self.codebooks.shape[1])
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored per item."""
+        """Returns the number of bytes stored per item."""
         return -(-self.bits // 8)
 
     def check(self) -> None:
-        """Raises ValueError where the fields do not fit each other."""
+        """Raises ValueError if the fields do not fit each other."""
         product.check_metric(self.metric)
         packing.bits_per_codeword(self.codebooks.shape[1])
         if self.beam_width < 1:
@@ -261,7 +264,7 @@ class ResidualCodec:
         return additive.decode(self.codebooks, self.assignments(codes))
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Measures real queries [Q, D] against codes [N, num_bytes]: [Q, N]."""
+        """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes]."""
         assignments = self.assignments(codes)
         return additive.distances(self.codebooks, queries, assignments, metric=self.metric)
 
@@ -274,7 +277,7 @@ class ResidualCodec:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False)
 class FloatCodec:
-    """No quantization: the float32 embedding itself as a code of 32 D bits.
+    """Codec without quantization: a code is the float32 embedding itself, 32 D bits.
 
     Attributes:
       dim: D, the embedding's width.
@@ -288,16 +291,16 @@ class FloatCodec:
 
     @property
     def bits(self) -> int:
-        """Length of a code, 32 D bits."""
+        """Returns the length of a code in bits, 32 D."""
         return 32 * self.dim
 
     @property
     def num_bytes(self) -> int:
-        """Bytes stored per item."""
+        """Returns the number of bytes stored per item."""
         return 4 * self.dim
 
     def check(self) -> None:
-        """Raises ValueError where the fields do not fit each other."""
+        """Raises ValueError if the fields do not fit each other."""
         product.check_metric(self.metric)
 
     def encode(self, x: jax.Array) -> jax.Array:
@@ -312,7 +315,7 @@ class FloatCodec:
         return jax.lax.bitcast_convert_type(codes.reshape(-1, self.dim, 4), jnp.float32)
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
-        """Measures queries [Q, D] against codes [N, 4 D]: [Q, N]."""
+        """Returns distances [Q, N] from queries [Q, D] to codes [N, 4 D]."""
         product.check_metric(self.metric)
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
@@ -335,8 +338,9 @@ class FloatCodec:
 def _far_middle(queries, x):
     """Returns the queries' mean [D] where both sides lie far from the origin, else zeros.
 
-    Far for their spread, which a side of a single row has not: there the other side decides, so
-    that ordinary data keep their bits in any batch and any tile. Rows of zeros are padding.
+    Far means far relative to the spread of the rows. A single row has no spread; then the other
+    side decides, so that ordinary data keep their bits in any batch and any tile. Rows of zeros
+    are padding.
     """
     middle, far, several = _middle(queries)
     _, far_items, several_items = _middle(x)
@@ -345,7 +349,7 @@ def _far_middle(queries, x):
 
 
 def _middle(x):
-    """Returns the mean [D] of rows that are not zeros, if it is far, and if it is of several."""
+    """Returns the nonzero rows' mean [D], whether it is far from 0, and whether rows are many."""
     real = jnp.any(x != 0, axis=-1, keepdims=True)
     count = jnp.maximum(jnp.sum(real), 1)
     mean = jnp.sum(x, axis=0) / count

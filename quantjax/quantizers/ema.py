@@ -1,9 +1,9 @@
-"""Codebooks as moving averages of the embeddings assigned to them, with revival of dead codewords.
+"""Trains codebooks as moving averages of the assigned embeddings, and revives dead codewords.
 
-The state holds codewords and their counts, not the running sums that are usual: sum = count *
-codeword, so that no start, revival or restore can leave the two at odds. Under pmap gather the
-embeddings and assignments first (and hand every device the same key): a batch statistic is the
-global batch's.
+The state holds codewords and their counts, not the usual running sums: sum = count * codeword, so
+that no start, revival or restore can make sums and codewords disagree. Under pmap gather the
+embeddings and assignments first (and give every device the same key), so that a batch statistic is
+the global batch's.
 
 Reference:
   van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017,
@@ -22,7 +22,7 @@ from quantjax.quantizers import product, rows
 
 
 class EmaState(NamedTuple):
-    """What the moving average remembers, float32 whatever comes in.
+    """State of the moving average: codebooks and counts, float32 for any input dtype.
 
     Attributes:
       codebooks: Codewords [M, K, d], each the average of its rows.
@@ -37,18 +37,18 @@ class EmaState(NamedTuple):
 def ema_init(
     codebooks: jax.Array, assignments: jax.Array, mask: jax.Array | None = None
 ) -> EmaState:
-    """Starts the average at given codebooks, as heavy as one batch.
+    """Starts the moving average at given codebooks, with the codeword counts of one batch.
 
-    Counts start at a real batch's, so nothing is biased to zero and nothing is to be corrected. A
+    Counts start from a real batch, so that they are not biased to zero and need no correction. A
     codeword without rows starts without weight: its first rows move it all the way.
 
     Args:
       codebooks: Codewords [M, K, d], of k-means say.
       assignments: Codeword numbers of one training batch, [B, M].
-      mask: Which rows count, [B] bool; all when None.
+      mask: Whether each row counts, [B] bool; all when None.
 
     Returns:
-      The state, whose codebooks are those given.
+      The state, with the given codebooks.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -70,7 +70,7 @@ def ema_update(
     decay: float,
     mask: jax.Array | None = None,
 ) -> EmaState:
-    """Moves counts and sums towards a batch's by a share of 1 - decay.
+    """Moves codebooks and counts towards the batch's statistics by a share of 1 - decay.
 
     n' = decay n + (1 - decay) n_batch and n' c' = decay n c + (1 - decay) sum of its rows, written
     as c' = c + (1 - decay) (sum - n_batch c) / n'. Codewords at their batch's means stay there; a
@@ -81,7 +81,7 @@ def ema_update(
       x: Embeddings [B, M * d].
       assignments: Codeword numbers [B, M], of `product.encode` with the state's codebooks.
       decay: From 0, the batch alone, to below 1; VQ-VAE takes 0.99.
-      mask: Which rows count, [B] bool; all when None.
+      mask: Whether each row counts, [B] bool; all when None.
 
     Returns:
       The next state.
@@ -110,10 +110,10 @@ def revive(
     threshold: float,
     mask: jax.Array | None = None,
 ) -> EmaState:
-    """Moves every codeword that few rows use onto a row, with an average codeword's count.
+    """Replaces each rarely used codeword by a random row, with the mean count of its codebook.
 
-    Everything the state knows of a dead codeword is replaced, so that it starts as a living one: it
-    is not dead again before it had its chance, at least one batch for a decay of 0.5 and more.
+    Both codeword and count are replaced, so that a revived codeword starts as a used codeword. It
+    stays alive for at least one batch if the decay is 0.5 or more.
 
     Args:
       key: Random key, consumed; a row of a batch goes to at most one codeword of each codebook
@@ -121,7 +121,7 @@ def revive(
       state: The moving average.
       x: Embeddings [B, M * d] to draw from.
       threshold: In rows per batch, well below B / K; a codeword whose count is less is dead.
-      mask: Which rows may be drawn, [B] bool; all when None.
+      mask: Whether each row may be drawn, [B] bool; all when None.
 
     Returns:
       The state, living codewords untouched.
@@ -132,10 +132,11 @@ def revive(
     _check_state(state, x)
     x, usable = rows.counted(x, mask)
     num_codebooks = len(state.codebooks)
-    # Where no row may be drawn, none is.
+    # Without a usable row every codeword stays as it is.
     dead = (state.counts < threshold) & jnp.any(usable)
     draws = jax.random.uniform(key, (num_codebooks, x.shape[0]), jnp.float32)
     order = jnp.argsort(jnp.where(usable, draws, 2.0), axis=1)  # random, unusable ones last
+    # The i-th dead codeword takes the i-th row in random order; short of rows, it starts over.
     turns = (jnp.cumsum(dead, axis=1) - 1) % jnp.maximum(jnp.sum(usable), 1)
     chosen = jnp.take_along_axis(order, turns, axis=1)
     slices = product.split(x, num_codebooks)
@@ -157,7 +158,7 @@ def _counts(codebooks, assignments, weights):
 
 
 def _sums_of_gaps(codebooks, x, assignments, mask):
-    """Sums x - c over each codeword's rows: sum - n c without its cancellation."""
+    """Sums x - c over each codeword's rows, which avoids the cancellation of sum - n c."""
     books = jnp.arange(codebooks.shape[0])
     slices = product.split(x, len(books)).transpose(1, 0, 2)
     gaps = jnp.where(mask[:, None, None], slices - codebooks[books, assignments], 0)

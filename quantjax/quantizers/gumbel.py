@@ -1,4 +1,4 @@
-"""Random assignment to codewords that gradients pass through.
+"""Gumbel-softmax: random, differentiable assignment of embeddings to codewords.
 
 The draw of a row is a function of the key and the row's number: a batch sharded under `jit` draws
 as on one device, but under pmap every device would draw the same for its rows; fold in
@@ -20,7 +20,7 @@ from quantjax.quantizers.straight_through import straight_through
 def gumbel_assign(
     key: jax.Array, codebooks: jax.Array, x: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """Draws soft assignments around the codewords near each slice.
+    """Draws soft assignments of each slice to the codewords by the Gumbel-softmax.
 
     softmax((-||x - c||^2 + g) / temperature) with Gumbel noise g. The largest weight is that of
     codeword k with probability proportional to exp(-||x - c_k||^2), at every temperature; scale
@@ -30,7 +30,7 @@ def gumbel_assign(
       key: Random key, consumed.
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the relaxation; weights harden to a one-hot draw as it falls to 0.
+      temperature: Temperature of the relaxation; weights harden to a one-hot draw as it falls to 0.
 
     Returns:
       Weights [M, N, K] that sum to 1 over K, float32. For the straight-through variant hand these
@@ -48,7 +48,7 @@ def gumbel_assign(
 def gumbel_quantize(
     key: jax.Array, codebooks: jax.Array, x: jax.Array, *, temperature: float
 ) -> jax.Array:
-    """Replaces each slice by a drawn codeword forward, with the soft draw's gradient backward.
+    """Replaces each slice by a randomly drawn codeword, with the gradient of the soft draw.
 
     a C with a = soft + stop_gradient(one_hot(argmax soft) - soft), soft = `gumbel_assign`: as
     `product.quantize`, but that the codeword is drawn and not the nearest. Second derivatives mean
@@ -58,7 +58,7 @@ def gumbel_quantize(
       key: Random key, consumed.
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the relaxation.
+      temperature: Temperature of the relaxation.
 
     Returns:
       Drawn codewords side by side, [N, M * d], in x's dtype; float32 where x holds
@@ -77,7 +77,7 @@ def gumbel_quantize(
 
 
 def _gaps(codebooks, x):
-    """Squared distances [M, N, K] above each row's least, which the softmax takes off anyway."""
+    """Returns squared distances [M, N, K] minus each row's minimum, which a softmax ignores."""
     product.check_codebooks(codebooks, x)
     distances = product.squared_distances(codebooks, x)
     return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))

@@ -1,8 +1,8 @@
 """k-means as pure functions: k-means++ start, Lloyd iterations, repair of empty clusters.
 
 Rows carry a mask, so that a table padded to a fixed size trains the same centroids as its real
-rows alone, and every step is sums over rows, so that a table sharded by rows needs no gather.
-All arithmetic is float32 whatever comes in.
+rows alone. Every step is a sum over rows, so that a table sharded by rows needs no gather. All
+arithmetic is float32 for any input dtype.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
 
 
 def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Returns squared Euclidean distances up to each row's own constant ||x||^2.
+    """Returns squared distances of rows to centroids, without each row's constant ||x||^2.
 
     Args:
       x: Rows [N, d].
@@ -44,7 +44,7 @@ def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
 
 def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Returns the number of the nearest centroid; the lowest number wins a tie.
+    """Returns the number of each row's nearest centroid; the lowest number wins a tie.
 
     Args:
       x: Rows [N, d].
@@ -65,12 +65,13 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
 
 def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Returns scale and shift under which products of centroids lose no digits.
+    """Returns a scale and a shift that keep distances to centroids accurate in float32.
 
     ||c||^2 - 2 <x, c> cancels where centroids lie far from the origin and near each other, and
     leaves float32 where they are huge or tiny. In the frame, x * scale - shift, neither happens.
-    The shift is 0 unless the centroids' mean is 8 times as far from the origin as they are from it,
-    and the scale 1 unless they leave 2^-40 to 2^40: ordinary data keep every bit.
+    The shift is 0 unless the centroids' mean is 8 times as far from the origin as the centroids
+    are from their mean. The scale is 1 unless magnitudes leave 2^-40 to 2^40. Ordinary data
+    therefore keep every bit.
 
     Args:
       centroids: Centroids [..., K, d] float32.
@@ -87,7 +88,7 @@ def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Returns `squared_distances` with centroids first, the layout that CPUs reduce quickly.
+    """Returns `squared_distances` transposed, centroids first, the layout that CPUs reduce quickly.
 
     Args:
       x: Rows [N, d].
@@ -106,7 +107,7 @@ def distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
 
 
 def nearest(distances: jax.Array) -> jax.Array:
-    """Returns the first row that holds its column's smallest value.
+    """Returns, for each column, the number of the first row that holds the column's smallest value.
 
     argmin carries an index through the reduction and is slow on CPUs; min and equality are not.
 
@@ -128,10 +129,10 @@ def nearest(distances: jax.Array) -> jax.Array:
 
 
 def over_tiles(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """Applies a function of rows to tiles of them, on CPUs, so that what it makes stays in cache.
+    """Applies a row-wise function to tiles of 512 rows on CPUs, so that temporaries stay in cache.
 
-    Tiles take every n-th row: rows that are cut over devices are then cut in each tile, too, and
-    nothing is gathered.
+    A tile takes every n-th row: rows that are sharded over devices are then sharded within each
+    tile, and need no gather.
 
     Args:
       function: [n, ...] -> [n, ...], each row for itself.
@@ -160,16 +161,17 @@ def over_tiles(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.
 
 @on_explicit_mesh()
 def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Array) -> jax.Array:
-    """Draws starting centroids among the rows, each with probability proportional to D^2.
+    """Draws k-means++ starting centroids: rows with probability proportional to squared distance.
 
-    Every centroid takes a pass over the rows. Of more than 32 K rows, it is 32 K of them, spread
-    over the table, that are drawn from: the means that Lloyd's iterations reach are as good.
+    The distance is to the nearest centroid drawn so far. Every centroid takes a pass over the rows.
+    If the table has more than 32 * K rows, only 32 * K of its rows, evenly spread, are candidates:
+    the means that Lloyd's iterations reach are as good.
 
     Args:
       key: Random key, consumed.
       x: Rows [N, d].
       num_centroids: K.
-      mask: Which rows count, [N] bool.
+      mask: Whether each row counts, [N] bool.
 
     Returns:
       Centroids [K, d] float32, each a copy of a row.
@@ -206,12 +208,12 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
 
 @on_explicit_mesh()
 def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
-    """Draws one row from each of equal parts of those that count.
+    """Cuts the rows that count into equal parts and draws one row from each part.
 
     Args:
       key: Random key, consumed.
-      mask: Which rows count, [N] bool; at least one.
-      num_rows: How many to draw; of fewer rows than that, some come more than once.
+      mask: Whether each row counts, [N] bool; at least one.
+      num_rows: Number of draws; rows repeat if fewer rows than that count.
 
     Returns:
       Row numbers [num_rows] int32, ascending.
@@ -228,14 +230,14 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
 
 @on_explicit_mesh()
 def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
-    """Returns the row that a uniform number falls on, rows being as wide as their weights.
+    """Returns a row number drawn in proportion to the weights, given a uniform random number.
 
     Args:
-      weight: Of each row, [N], at least 0; it need not sum to 1.
-      u: From 0 up to but without 1.
+      weight: Weight of each row, [N], at least 0; it need not sum to 1.
+      u: Uniform random number in [0, 1).
 
     Returns:
-      Row number, int32; never that of a row without weight while another has some.
+      Row number, int32; a row without weight only if no row has weight.
 
     Raises:
       ValueError: if the shapes do not agree.
@@ -251,13 +253,13 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
 
 @on_explicit_mesh()
 def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
-    """Alternates nearest-centroid assignment and cluster means.
+    """Runs Lloyd iterations: assigns rows to the nearest centroid and takes cluster means.
 
     Args:
       centroids: Starting centroids [K, d].
       x: Rows [N, d].
-      mask: Which rows count, [N] bool.
-      num_iterations: How many times; each can only lower the distortion, but for repairs.
+      mask: Whether each row counts, [N] bool.
+      num_iterations: Number of iterations; none raises the distortion, except by repairs.
 
     Returns:
       Centroids [K, d] float32.
@@ -274,7 +276,7 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     weight = mask.astype(jnp.float32)
 
     def step(_, carry):
-        # Repaired ahead of the assignment, so that what is returned are means.
+        # Repaired before the assignment, so that the returned centroids are means.
         centroids = repair_empty(*carry)
         nearest = assign(x, centroids)
         counts = jnp.zeros(centroids.shape[0], jnp.float32).at[nearest].add(weight)
@@ -293,17 +295,17 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
 
 
 def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
-    """Moves each empty cluster beside one of the largest, which the next step then splits.
+    """Moves each empty cluster's centroid next to a large cluster's, to split that cluster.
 
-    The e-th empty cluster takes the e-th largest one's centroid; the two are pushed apart by at
-    most one part in a thousand. A cluster of fewer than two rows is not split.
+    The e-th empty cluster takes the centroid of the e-th largest cluster; the two are pushed apart
+    by at most one part in a thousand. A cluster of fewer than two rows is not split.
 
     Args:
       centroids: Centroids [K, d].
       counts: Rows of each cluster, [K].
 
     Returns:
-      Centroids [K, d] float32, whose parts in a thousand bfloat16 would round away; unchanged when
+      Centroids [K, d] float32, because bfloat16 would round the small push away; unchanged when
       no cluster is empty.
 
     Raises:

@@ -1,14 +1,16 @@
-"""Lengths of vectors, which may be zero, and numbers brought to where float32 can square them."""
+"""Vector lengths with a safe gradient at zero, and scales that keep squares inside float32."""
 
 import jax
 import jax.numpy as jnp
 
 
 def root(squares: jax.Array) -> jax.Array:
-    """Returns square roots, of zero with derivative 0, as the length of a zero vector needs.
+    """Returns square roots whose derivative at zero is 0 instead of infinity.
+
+    The length of a zero vector then has a finite gradient.
 
     Args:
-      squares: Of any shape, 0 or more.
+      squares: Squared lengths of any shape, 0 or more.
 
     Returns:
       Roots in the same shape.
@@ -17,7 +19,7 @@ def root(squares: jax.Array) -> jax.Array:
 
 
 def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
-    """Returns factors that bring numbers to where their squares stay in float32.
+    """Returns power-of-two factors that scale numbers so that their squares fit in float32.
 
     Multiplying by a power of two is exact. The factor is 1 where the largest magnitude lies between
     2^-40 and 2^40, so that ordinary numbers keep every bit.

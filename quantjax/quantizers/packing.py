@@ -1,4 +1,4 @@
-"""From codeword numbers to the bytes that are stored, as FAISS packs them.
+"""Packs codeword numbers into the stored bytes, in FAISS's bit order, and unpacks them.
 
 Codeword number m takes bits m * log2 K and up, lowest bit first; the last byte is filled with
 zeros.
@@ -13,16 +13,16 @@ from quantjax.quantizers import product
 
 
 def bits_per_codeword(num_codewords: int) -> int:
-    """Returns log2 K.
+    """Returns the number of bits per codeword number, log2 K.
 
     Args:
       num_codewords: K, a power of two from 2 to 256.
 
     Returns:
-      The whole number of bits that counts to K.
+      log2 K.
 
     Raises:
-      ValueError: if K is no such number.
+      ValueError: if K is not a power of two from 2 to 256.
     """
     product.check_num_codewords(num_codewords)
     bits = num_codewords.bit_length() - 1
@@ -32,7 +32,7 @@ def bits_per_codeword(num_codewords: int) -> int:
 
 
 def num_codebooks(bits: int, num_codewords: int) -> int:
-    """Returns M, the codebooks that codes of a given length need.
+    """Returns M, the number of codebooks for codes of a given length.
 
     Args:
       bits: Code length.
@@ -42,7 +42,7 @@ def num_codebooks(bits: int, num_codewords: int) -> int:
       bits / log2 K.
 
     Raises:
-      ValueError: if log2 K does not divide bits, or K is no such number.
+      ValueError: if log2 K does not divide bits, or K is not a power of two from 2 to 256.
     """
     width = bits_per_codeword(num_codewords)
     if bits < 1 or bits % width:
@@ -54,7 +54,7 @@ def num_codebooks(bits: int, num_codewords: int) -> int:
 
 
 def pack(assignments: jax.Array, width: int) -> jax.Array:
-    """Packs codeword numbers into bytes, lowest bit first.
+    """Packs the codeword numbers of each item into bytes, lowest bit first.
 
     Args:
       assignments: Codeword numbers [N, M], 0 to 2^width - 1.
@@ -84,7 +84,7 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
 
 
 def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
-    """Unpacks what `pack` made.
+    """Unpacks the bytes of `pack` to codeword numbers.
 
     Args:
       codes: Codes [N, ceil(count * width / 8)] uint8.
@@ -108,7 +108,9 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
 
 
 def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
-    """Returns the first bits of codes, lowest first; of no codes, too, which JAX's own cannot.
+    """Returns the first bits of each code, lowest first.
+
+    Unlike `jax.numpy.unpackbits` it takes an array without codes, N = 0.
 
     Args:
       codes: Codes [N, num_bytes] uint8.
@@ -123,7 +125,7 @@ def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
 
 
 def check_codes(codes: jax.Array, num_bytes: int) -> None:
-    """Refuses codes other than [N, num_bytes] uint8 with a ValueError."""
+    """Raises ValueError if codes are not [N, num_bytes] uint8."""
     if codes.ndim != 2 or codes.shape[1] != num_bytes or codes.dtype != jnp.uint8:
         raise InputError(
             f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"

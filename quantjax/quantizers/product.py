@@ -1,7 +1,7 @@
-"""Product quantization: M codebooks of K codewords, each for its own slice of the embedding.
+"""Product quantization: M codebooks of K codewords, one codebook per slice of the embedding.
 
-Assignments [N, M] are codeword numbers; `codes`, the bytes that are stored, are made of them by
-`quantjax.quantizers.codecs`.
+Assignments [N, M] are codeword numbers. `quantjax.quantizers.codecs` packs assignments into
+`codes`, the stored bytes.
 
 Reference:
   Jegou, Douze, Schmid, Product Quantization for Nearest Neighbor Search, TPAMI 33(1), 2011.
@@ -22,7 +22,7 @@ METRICS = ("l2", "ip", "cosine")
 
 
 def split(x: jax.Array, num_codebooks: int) -> jax.Array:
-    """Cuts embeddings into M contiguous slices, subspace first.
+    """Splits embeddings into M contiguous slices, with the slice axis first.
 
     Args:
       x: Embeddings [N, D].
@@ -46,7 +46,7 @@ def split(x: jax.Array, num_codebooks: int) -> jax.Array:
 
 
 def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
-    """Finds the nearest codeword of each slice.
+    """Encodes each slice of the embeddings to the number of its nearest codeword.
 
     Args:
       codebooks: Codewords [M, K, d], K at most 256.
@@ -77,7 +77,7 @@ def _encode_rows(codebooks, scale, shift, x):
 
 @on_explicit_mesh(rows="assignments")
 def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
-    """Puts the assigned codewords side by side.
+    """Decodes assignments to embeddings: the concatenation of each item's M codewords.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -97,7 +97,7 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
 
 
 def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
-    """Spreads each slice over the codewords by a softmax of negative squared distances.
+    """Returns soft assignments of each slice: a softmax of negative squared distances to codewords.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -120,7 +120,7 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
 
 
 def squared_distances(codebooks: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns squared Euclidean distances of slices to codewords, up to each slice's constant.
+    """Returns squared distances of slices to codewords, up to a constant per slice.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -144,19 +144,19 @@ def _shift(codewords):
 
 @on_explicit_mesh(rows="x")
 def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
-    """Quantizes forward, and trains embeddings and codebooks backward.
+    """Quantizes embeddings, with straight-through gradients to embeddings and codebooks.
 
     a C with a = soft + stop_gradient(one_hot - soft), soft = softmax(-||x - c||^2 / temperature),
-    in every subspace. The value is decode(encode(x)); x gets the soft assignment's gradient; a
-    codeword gets that of the rows assigned to it plus the softmax's. A gradient through the soft
-    assignment alone moves codewords the wrong way. Reverse-mode derivatives of first order only:
-    the backward pass is written out, which halves the time. Second derivatives mean nothing, as of
-    every straight-through function.
+    in every subspace. The value is decode(encode(x)). x gets the soft assignment's gradient. A
+    codeword gets the gradient of the rows assigned to it plus the softmax's. A gradient through
+    the soft assignment alone moves codewords the wrong way. The backward pass is written out,
+    which halves the time, so only reverse mode of first order works. Second derivatives mean
+    nothing, as for every straight-through function.
 
     Args:
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
-      temperature: Of the softmax, in units of squared distance.
+      temperature: Temperature of the softmax, in units of squared distance.
 
     Returns:
       Quantized embeddings [N, M * d], in x's dtype; float32 where x holds integers.
@@ -212,9 +212,9 @@ _quantize_slice.defvjp(_quantize_forward, _quantize_backward)
 def distances(
     codebooks: jax.Array, queries: jax.Array, assignments: jax.Array, *, metric: str = "l2"
 ) -> jax.Array:
-    """Measures real queries against coded items through lookup tables (AQD).
+    """Returns asymmetric distances (AQD) from real queries to coded items through lookup tables.
 
-    d(q, n) = sum_m table_m[q, a_nm]. Items of equal code get equal bits, so that ties are ties.
+    d(q, n) = sum_m table_m[q, a_nm]. Items of equal code get bit-equal distances, hence exact ties.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -227,7 +227,7 @@ def distances(
       Distances [Q, N] float32, smaller is nearer.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is another.
+      ValueError: if the shapes do not agree or the metric is unknown.
     """
     check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
@@ -256,7 +256,7 @@ def fit_codebooks(
     num_iterations: int = 25,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Fits codebooks from scratch: k-means++ and Lloyd, independently in every subspace.
+    """Fits codebooks from scratch by k-means++ and Lloyd iterations, separately in each subspace.
 
     Args:
       key: Random key, consumed.
@@ -264,7 +264,7 @@ def fit_codebooks(
       num_codebooks: M; it must divide D.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Lloyd iterations.
-      mask: Which rows count, [N] bool; all when None. At least K rows must.
+      mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
       Codebooks [M, K, D / M] float32.
@@ -290,13 +290,13 @@ def fit_codebooks(
 def refine_codebooks(
     codebooks: jax.Array, x: jax.Array, num_iterations: int, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Runs Lloyd iterations from given codebooks.
+    """Improves given codebooks by Lloyd iterations, separately in each subspace.
 
     Args:
       codebooks: Codewords to start from, [M, K, d].
       x: Embeddings [N, M * d].
       num_iterations: Lloyd iterations.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, d] float32.
@@ -307,7 +307,7 @@ def refine_codebooks(
     check_shapes(codebooks, x)
     check_finite("codebooks", codebooks)
     x, mask = rows.counted(x, mask)
-    # One subspace after another: the [N, K] distances of all at once are what fills memory.
+    # One subspace after another: the [N, K] distances of all at once would fill memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
         (jnp.asarray(codebooks, jnp.float32), split(x, codebooks.shape[0])),
@@ -316,11 +316,12 @@ def refine_codebooks(
 
 @on_explicit_mesh(rows="x")
 def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
-    """Quantizes forward; backward, embeddings get the gradient of the identity.
+    """Quantizes embeddings; the gradient passes to the embeddings unchanged.
 
-    A codeword gets the gradient of the rows assigned to it. VQ-VAE's own codebooks get none from
-    behind the quantizer: hand in stop_gradient(codebooks) there and train them by
-    `losses.quantization_error`, or by `quantizers.ema`. Second derivatives mean nothing.
+    A codeword gets the gradient of the rows assigned to it. In VQ-VAE codebooks get no gradient
+    from the loss behind the quantizer: for VQ-VAE pass stop_gradient(codebooks) and train the
+    codebooks by `losses.quantization_error`, or by `quantizers.ema`. Second derivatives mean
+    nothing.
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -344,9 +345,9 @@ def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2") -> jax.Array:
-    """Measures each query's slices against all codewords.
+    """Returns lookup tables: distances of each query's slices to all codewords.
 
-    distances[q, n] = sum_m tables[q, m, a_nm]: what a search over codes adds up.
+    A search over codes sums table entries: distances[q, n] = sum_m tables[q, m, a_nm].
 
     Args:
       codebooks: Codewords [M, K, d].
@@ -358,7 +359,7 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
       Tables [Q, M, K] float32.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is another.
+      ValueError: if the shapes do not agree or the metric is unknown.
     """
     if metric not in ("l2", "ip"):
         raise InputError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
@@ -370,19 +371,19 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
 
 
 def check_metric(metric: str) -> None:
-    """Refuses a metric other than "l2", "ip" and "cosine" with a ValueError."""
+    """Raises ValueError if the metric is not "l2", "ip" or "cosine"."""
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
 
 
 def check_num_codewords(num_codewords: int) -> None:
-    """Refuses a number of codewords that one byte cannot count with a ValueError."""
+    """Raises ValueError if the number of codewords is not from 2 to 256: it must fit in a byte."""
     if not 2 <= num_codewords <= 256:
         raise InputError(f"num_codewords must be between 2 and 256, got {num_codewords}")
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
-    """Refuses what are no product codebooks, or embeddings that do not fit, with a ValueError."""
+    """Raises ValueError if codebooks or embeddings have wrong shapes, or hold NaN or infinity."""
     check_shapes(codebooks, x, name)
     check_finite("codebooks", codebooks)
     if x is not None:
@@ -390,7 +391,7 @@ def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str 
 
 
 def check_shapes(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
-    """Refuses product codebooks, or embeddings for them, of other shapes with a ValueError."""
+    """Raises ValueError if codebooks are not [M, K, d], or embeddings are not [N, M * d]."""
     if codebooks.ndim != 3:
         raise InputError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
     check_num_codewords(codebooks.shape[1])

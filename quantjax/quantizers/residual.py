@@ -1,4 +1,4 @@
-"""Residual quantization: each codebook codes what the ones before it left over.
+"""Residual quantization: each codebook encodes the residual of the codebooks before it.
 
 Codebooks are additive, [M, K, D]: `quantizers.additive` decodes and measures them.
 
@@ -25,7 +25,7 @@ def fit_codebooks(
     num_iterations: int = 25,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Fits codebooks one after another: k-means++ and Lloyd on the residuals so far.
+    """Fits codebooks in turn, each by k-means on the residuals of the codebooks before it.
 
     Args:
       key: Random key, consumed.
@@ -33,7 +33,7 @@ def fit_codebooks(
       num_codebooks: M.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Lloyd iterations for each codebook.
-      mask: Which rows count, [N] bool; all when None. At least K rows must.
+      mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
       Codebooks [M, K, D] float32.
@@ -65,7 +65,7 @@ def fit_codebooks(
 
 @on_explicit_mesh(rows="x")
 def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Array:
-    """Takes from each codebook in turn the codeword nearest to the residual.
+    """Encodes embeddings codebook by codebook: the nearest codeword to each residual.
 
     With a beam the best `beam_width` partial sums are kept from codebook to codebook, and the best
     whole sum wins; memory is N * beam_width * K distances.
@@ -93,7 +93,7 @@ def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Ar
 
 
 def _extend(residuals, assignments, book, beam_width):
-    """From the beams so far, [N, B, D] and [N, B, m], to the best with one codeword more."""
+    """Extends the beams [N, B, D] and [N, B, m] by one codeword and returns the best of them."""
     num_rows, num_beams, width = residuals.shape
     scale, shift = kmeans.frame(book)
     framed = residuals * scale - shift
@@ -107,6 +107,7 @@ def _extend(residuals, assignments, book, beam_width):
     _, best = jax.lax.top_k(
         -errors.reshape(num_rows, num_beams * len(book)), min(beam_width, num_beams * book.shape[0])
     )
+    # The flat number of the best pairs holds both beam and codeword.
     beams, codewords = best // book.shape[0], best % book.shape[0]
     kept = jnp.take_along_axis(assignments, beams[..., None], axis=1)
     kept = jnp.concatenate([kept, codewords[..., None].astype(jnp.uint8)], axis=-1)

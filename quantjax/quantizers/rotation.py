@@ -1,4 +1,4 @@
-"""Rotations of the embedding that quantize better: OPQ for codewords, ITQ for bits.
+"""Rotations that lower the quantization error: OPQ for product codes, ITQ for binary codes.
 
 Rows are vectors, so a rotation R is applied as x @ R. Second moments are sums over rows: a table
 sharded by rows needs no gather. Arithmetic is float32, matmuls in full precision.
@@ -15,7 +15,7 @@ from quantjax.quantizers import product, rows
 
 
 class RotatedCodebooks(NamedTuple):
-    """Product codebooks of rotated embeddings, as `ProductCodec` takes them.
+    """Product codebooks and the rotation of the embeddings, for `ProductCodec`.
 
     Attributes:
       codebooks: Codewords [M, K, d] for x @ rotation.
@@ -27,7 +27,7 @@ class RotatedCodebooks(NamedTuple):
 
 
 class Projection(NamedTuple):
-    """What turns embeddings into bits, sign((x - mean) @ projection), as `BinaryCodec` takes it.
+    """Mean and projection of binary codes, sign((x - mean) @ projection), for `BinaryCodec`.
 
     Attributes:
       mean: Mean embedding [D].
@@ -39,7 +39,7 @@ class Projection(NamedTuple):
 
 
 def random_rotation(key: jax.Array, dim: int) -> jax.Array:
-    """Draws an orthogonal matrix, all equally likely.
+    """Draws a uniformly random orthogonal matrix.
 
     Args:
       key: Random key, consumed.
@@ -53,7 +53,7 @@ def random_rotation(key: jax.Array, dim: int) -> jax.Array:
 
 @on_explicit_mesh()
 def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None = None) -> jax.Array:
-    """Returns the rotation under which Gaussian rows lose least to product quantization.
+    """Returns the rotation that minimises the product quantization error of Gaussian embeddings.
 
     Principal axes are dealt out to M subspaces of D / M, largest variance first, each to the one
     whose product of variances is smallest yet: axes come out uncorrelated and subspaces balanced.
@@ -61,7 +61,7 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     Args:
       x: Embeddings [N, D].
       num_codebooks: M; it must divide D.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Orthogonal matrix [D, D] float32, to be applied as x @ rotation.
@@ -74,8 +74,10 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     """
     width = product.split(x, num_codebooks).shape[-1]
     _, variances, axes = _principal_axes(*rows.counted(x, mask))
-    # At least 1 each in units of the smallest, or what is below 1 would all go to one subspace.
+    # In units of the smallest, so that each is at least 1: factors below 1 would all go to a
+    # single subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
+    # Products of many variances would leave float32; their logarithms add up.
     logs = jnp.log(jnp.maximum(variances, floor))
 
     def deal(carry, log):
@@ -100,7 +102,7 @@ def opq(
     num_iterations: int,
     mask: jax.Array | None = None,
 ) -> RotatedCodebooks:
-    """Fits rotation and codebooks in turns, each the best for the other.
+    """Fits a rotation and product codebooks by alternating updates (OPQ).
 
     From `opq_parametric`'s rotation: one Lloyd iteration in every subspace, then the orthogonal R
     that brings X R nearest to the reconstruction Y, which is U V^T with U S V^T = X^T Y. Neither
@@ -112,7 +114,7 @@ def opq(
       num_codebooks: M; it must divide D.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Turns after the start; 0 is parametric OPQ.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, D / M] and rotation [D, D], float32.
@@ -155,7 +157,7 @@ def itq(
     num_iterations: int = 50,
     mask: jax.Array | None = None,
 ) -> Projection:
-    """Fits a projection whose signs keep most of the embedding.
+    """Fits a projection that minimises the error of replacing embeddings by their signs (ITQ).
 
     V = (X - mean) W with W the first principal axes; from a random rotation R, in turns
     B = sign(V R) and R = U V'^T with U S V'^T = V^T B, each of which can only lower ||B - V R||^2.
@@ -167,7 +169,7 @@ def itq(
       x: Embeddings [N, D].
       num_bits: Length of the code, at most D.
       num_iterations: Turns.
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Mean [D] and projection W R [D, num_bits], float32.
@@ -202,11 +204,12 @@ def itq(
 
 
 def _principal_axes(x, mask):
-    """Mean [D], variances [D] falling, and the axes they belong to in the columns of [D, D]."""
+    """Returns mean [D], variances [D] in falling order, and their axes as columns of [D, D]."""
     weights = mask.astype(jnp.float32)
     total = jnp.maximum(jnp.sum(weights), 1)
     mean = jnp.sum(x * weights[:, None], axis=0) / total
     centred = (x - mean) * weights[:, None]
+    # eigh returns rising variances; the largest must come first.
     variances, axes = jnp.linalg.eigh(_matmul(centred.T, centred) / total)
     return mean, variances[::-1], axes[:, ::-1]
 

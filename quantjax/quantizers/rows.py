@@ -1,4 +1,4 @@
-"""Rows of real numbers as quantizers read them: float32, finite, and zero where masked."""
+"""Prepares rows for quantizers: float32, finite, and zero where masked."""
 
 import jax
 import jax.numpy as jnp
@@ -8,23 +8,23 @@ from quantjax.finite import check_finite
 
 
 def floating(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the type of quantized rows: that of the rows, or float32 where they are integers.
+    """Returns the dtype of quantized rows: the rows' own dtype, or float32 for integers.
 
     Args:
-      dtype: Of the rows.
+      dtype: Dtype of the rows.
     """
     return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)
 
 
 def counted(x: jax.Array, mask: jax.Array | None, name: str = "x") -> tuple[jax.Array, jax.Array]:
-    """Returns the rows with zeros where the mask is False, and the mask.
+    """Returns the rows as float32 with masked rows set to zero, and the mask.
 
     Values are selected and not multiplied by a weight, because 0 times NaN is NaN.
 
     Args:
       x: Rows [N, D] of any type.
-      mask: Which rows count, [N] bool; all when None.
-      name: What x is called in a message.
+      mask: Whether each row counts, [N] bool; all when None.
+      name: Name of `x` in the error message.
 
     Returns:
       Rows [N, D] float32 and mask [N] bool.

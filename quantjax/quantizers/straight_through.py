@@ -1,4 +1,4 @@
-"""The straight-through estimator: one value forward, another's gradient backward."""
+"""The straight-through estimator: forward the value of one array, backward another's gradient."""
 
 import jax
 
@@ -7,11 +7,11 @@ from quantjax.finite import check_finite
 
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
-    """Returns `hard` exactly, with the gradient of `soft`.
+    """Returns the value of `hard` exactly, with the gradient of `soft`.
 
-    The bracket is zero bit for bit, so nothing of `soft` leaks into the value; the more usual
-    soft + stop_gradient(hard - soft) is off by a rounding. Second derivatives mean nothing: they
-    are those of the surrogate, at a value that it does not have.
+    The value is hard + (soft - stop_gradient(soft)), whose bracket is exactly zero; the usual
+    soft + stop_gradient(hard - soft) has a rounding error. Second derivatives mean nothing: they
+    are the surrogate's derivatives, at a value that the surrogate does not have.
 
     Args:
       hard: The value, of any shape; no gradient reaches what made it.

@@ -1,4 +1,4 @@
-"""How codewords are used: what to look at when a codebook collapses."""
+"""Statistics of codeword usage, which show whether a codebook collapses to few codewords."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from quantjax.quantizers import product, rows
 
 
 class Usage(NamedTuple):
-    """Of each codebook, over the rows that count.
+    """Usage statistics of each codebook, over the rows that count.
 
     Attributes:
       perplexity: exp of the entropy of the codewords' shares, from 1 to K; [M] float32.
@@ -29,14 +29,14 @@ class Usage(NamedTuple):
 
 @on_explicit_mesh()
 def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> Usage:
-    """Counts how embeddings fall on the codewords of product codebooks.
+    """Returns how often each codeword of product codebooks is used, with perplexity and distortion.
 
     Under pmap gather x first: a mean of the devices' perplexities is no perplexity.
 
     Args:
       codebooks: Codewords [M, K, d], K at most 256.
       x: Embeddings [N, M * d].
-      mask: Which rows count, [N] bool; all when None.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Statistics per codebook.
@@ -62,7 +62,7 @@ def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> 
 
 
 def perplexity(counts: jax.Array) -> jax.Array:
-    """Returns how many codewords are in use, in the sense of entropy.
+    """Returns the perplexity of codeword counts: the effective number of codewords in use.
 
     Args:
       counts: Rows of each codeword, [..., K]; add those of several batches up first.

@@ -1,4 +1,4 @@
-"""One HTML page for each run, and one that compares several runs.
+"""HTML reports: a page for each run, and a page that compares several runs.
 
 `keep` measures what the figures show, while the run's data and parameters are at hand, and leaves
 it in the workdir; `write` draws the page from the workdir alone, whenever it is asked to.

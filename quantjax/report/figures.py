@@ -1,4 +1,4 @@
-"""Figures of a report as parts of its page: SVG for plots, pictures for queries."""
+"""Renders the figures of a report page: plots as SVG, queries as pictures, classes as rows."""
 
 import base64
 import functools
@@ -18,14 +18,14 @@ _MOST_CLASSES = 30  # rows of the table of classes
 
 
 class Figure(NamedTuple):
-    """A figure of the page, or the reason why it is not there.
+    """Figure of the page, or the reason for its absence.
 
     Attributes:
       name: Identifier in the page.
       title: Heading.
-      words: What to see, a sentence.
+      words: A sentence that explains the figure.
       svg: Markup, or None.
-      missing: Reason for the lack of it.
+      missing: Reason for the absence of the figure.
     """
 
     name: str
@@ -36,14 +36,14 @@ class Figure(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What the figures of a run are drawn from."""
+    """Data for the figures of a run: kept arrays, class names and logged records."""
 
     arrays: dict[str, np.ndarray]
     classes: list[str]
     history: list[dict[str, Any]]
 
     def part(self, name):
-        """Returns the arrays whose names begin with a figure's."""
+        """Returns the arrays of one figure, by name without the figure's prefix."""
         prefix = f"{name}/"
         return {
             key.removeprefix(prefix): value
@@ -144,11 +144,11 @@ _OF_RUN: dict[str, tuple[Callable[..., Any], str, str, str]] = {
 
 
 def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]) -> list[Figure]:
-    """Returns the figures that lay the curves of several runs over each other.
+    """Returns the figures that overlay the curves of several runs.
 
     Args:
-      names: Of the runs.
-      kept: Of each run.
+      names: Names of the runs.
+      kept: Kept arrays of each run.
       histories: Records of each run.
     """
     curves = [
@@ -187,7 +187,7 @@ _CURVES = ("cuts", "precision_value", "recall_value")
 
 
 def _overlaid(plots, names, histories, key, label):
-    """Draws one value of the records of several runs over the steps."""
+    """Draws a logged value of several runs over the steps, in shared axes."""
     figure = plots.style.new_figure(None, 3.6)
     ax = figure.subplots()
     found = False
@@ -215,7 +215,7 @@ def _bound(curves, bound):
 
 
 def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
-    """Returns a figure; one that fails says why instead."""
+    """Draws a figure; if drawing fails, returns the reason instead."""
     if missing is None:
         try:
             return Figure(name, title, words, svg=_svg(draw(_plots()), f"{title}. {words}", name))
@@ -230,7 +230,7 @@ def _plots():
 
 
 def _svg(figure, alt, name):
-    """Returns a figure as inline SVG that scales with the page and takes the page's text colour."""
+    """Converts a figure to inline SVG that scales with the page and uses its text colour."""
     matplotlib = optional.load("matplotlib", extra="plots", purpose="this figure")
     ink = _plots().style.INK
     text = io.StringIO()
@@ -239,6 +239,7 @@ def _svg(figure, alt, name):
             text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
         )
     markup = text.getvalue()
+    # The plots' single ink colour becomes the page's, light or dark.
     markup = re.sub(re.escape(ink), "currentColor", markup[markup.index("<svg") :], flags=re.I)
     # Identifiers must differ between the figures of one page.
     markup = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{name}-", markup)
@@ -250,7 +251,7 @@ def _svg(figure, alt, name):
 
 
 def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
-    """Returns the queries that the page shows, with their neighbours, or why there are none.
+    """Returns the example queries of the page with their neighbours, or the reason for none.
 
     Args:
       kept: From `kept.read`.
@@ -306,7 +307,7 @@ def _data_uri(image):
 
 
 def classes(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
-    """Returns the rows of the table of classes, the worst first, or why there is none.
+    """Returns the rows of the table of classes, the worst first, or the reason for none.
 
     Args:
       kept: From `kept.read`.

@@ -1,4 +1,4 @@
-"""Arrays that the figures of a report are drawn from, measured once and kept in the workdir."""
+"""Measures the arrays for a report's figures once, and keeps them in the workdir."""
 
 import json
 import os
@@ -34,12 +34,12 @@ _AT_ONCE = 16  # queries whose distances to all items are held at once
 
 
 class Kept(NamedTuple):
-    """What `read` finds in a workdir.
+    """Arrays, facts and missing figures that `read` finds in a workdir.
 
     Attributes:
       arrays: By name, see `keep`.
       about: Facts of the run, JSON.
-      missing: Why an array is not there, by the figure's name.
+      missing: Reason for each missing array, by the figure's name.
     """
 
     arrays: dict[str, np.ndarray]
@@ -48,7 +48,7 @@ class Kept(NamedTuple):
 
 
 class _Run(NamedTuple):
-    """What is measured: a trained method and its codes."""
+    """Input of the measurements: a trained method and its codes."""
 
     experiment: train.Experiment
     trained: train.TrainState
@@ -64,15 +64,15 @@ def keep(
     *,
     about: dict[str, Any] | None = None,
 ) -> None:
-    """Measures what the report's figures show, and writes it into the workdir.
+    """Measures the arrays of the report's figures, and writes them into the workdir.
 
-    A figure that cannot be measured costs itself alone: the reason is kept in its place. One
-    process does all of it, on one device.
+    If a figure cannot be measured, the reason is kept in its place and the other figures are
+    measured. One process measures all figures, on one device.
 
     Args:
       workdir: The run's folder.
-      experiment: What was run.
-      trained: How training ended.
+      experiment: The run's experiment.
+      trained: The final train state.
       retrieval: From `evaluate.evaluate_method`.
       about: Further facts (JSON) for the page, such as the command.
     """
@@ -105,13 +105,13 @@ def keep(
 
 
 def read(workdir: str | pathlib.Path) -> Kept:
-    """Reads what `keep` left.
+    """Reads the arrays and facts that `keep` wrote.
 
     Args:
       workdir: The run's folder.
 
     Returns:
-      The arrays; none, and the reason, for a run that kept none.
+      The arrays; for a run without arrays, none and the reason.
     """
     path = pathlib.Path(workdir) / KEPT
     if not path.exists():
@@ -129,7 +129,7 @@ def read(workdir: str | pathlib.Path) -> Kept:
 
 
 def _local(tree):
-    """Returns arrays that all devices hold as arrays of this process's first device."""
+    """Copies replicated arrays to arrays on this process's first device."""
     return jax.tree.map(
         lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
     )
@@ -140,7 +140,7 @@ def _embedded(run, rows, *, queries):
 
 
 def _spread(number, most):
-    """Returns up to `most` positions, evenly spread over `number`."""
+    """Returns up to `most` positions, evenly spread over 0 to `number` - 1."""
     return np.unique(np.linspace(0, number - 1, most).astype(int))
 
 
@@ -171,10 +171,11 @@ def _measure(codec, queries, codes):
 
 
 def _curves(run):
-    """Measures precision and recall at many cuts, with the bounds that ties leave."""
+    """Measures precision and recall at many cuts, with their bounds over ties."""
     result, splits = _main(run), run.experiment.splits
     rows = splits.query[_spread(len(splits.query), _QUERIES)]
     number = len(splits.database)
+    # Geometric cuts: precision changes fast at the start of a ranking and slowly later.
     cuts = np.unique(np.geomspace(1, number, _CUTS).round().astype(int))
     asked = [kind(top_k=int(cut)) for kind in (measures.precision, measures.recall) for cut in cuts]
     found = evaluate.evaluate(
@@ -198,7 +199,7 @@ def _curves(run):
 
 
 def _pair_distances(run):
-    """Draws distances of similar and of dissimilar pairs."""
+    """Samples distances of similar and of dissimilar pairs."""
     _main(run)
     splits = run.experiment.splits
     rows = splits.query[_spread(len(splits.query), 4 * _AT_ONCE)]
@@ -215,7 +216,7 @@ def _pair_distances(run):
 
 
 def _per_class(run):
-    """Averages the value of the queries of each class."""
+    """Averages the query values of each class."""
     result, splits = _main(run), run.experiment.splits
     member = _members(run, splits.query)
     counts = member.sum(axis=0)
@@ -226,7 +227,7 @@ def _per_class(run):
 
 
 def _members(run, rows):
-    """Returns the classes of rows, [N, L] float."""
+    """Returns the class membership of rows, multi-hot [N, L] float."""
     labels = _labels(run, rows)
     if labels.ndim == 2:
         return labels.astype(np.float64)
@@ -237,7 +238,10 @@ def _members(run, rows):
 
 
 def _confusion(run):
-    """Counts the classes of the nearest items, those at the last distance by their share."""
+    """Returns, for each query class, the shares of classes among the 10 nearest items.
+
+    Items tied at the last distance share the remaining places.
+    """
     _main(run)
     splits = run.experiment.splits
     rows = splits.query[_spread(len(splits.query), _QUERIES)]
@@ -247,6 +251,7 @@ def _confusion(run):
     for distances in _distances(run, rows):
         last = np.partition(distances, near - 1, axis=1)[:, near - 1 : near]
         inside, tied = distances < last, distances == last
+        # Items tied at the last distance share its places: the order of storage must not matter.
         left = near - inside.sum(axis=1, keepdims=True)
         weights = inside + tied * (left / tied.sum(axis=1, keepdims=True))
         shares.append(weights @ items / near)
@@ -270,7 +275,7 @@ def _usage(run):
 
 
 def _projection(run):
-    """Samples embeddings of the database, and what their codes decode to."""
+    """Samples embeddings of the database, and their decoded codes."""
     splits = run.experiment.splits
     places = _spread(len(splits.database), _POINTS)
     rows = splits.database[places]
@@ -290,6 +295,7 @@ def _examples(run):
     result, splits = _main(run), run.experiment.splits
     values = result.per_query[result.metric]
     order = np.argsort(values, kind="stable")
+    # Fewer per kind for small sets, so that no query is both best and worst.
     shown = max(1, min(_SHOWN, len(order) // 3))
     middle = (len(order) - shown) // 2
     kinds = [order[::-1][:shown], order[middle : middle + shown], order[:shown]]
@@ -323,7 +329,7 @@ def _text(run, rows):
 
 
 def _pictures(run, rows):
-    """Returns images of rows [N, H, W, C] uint8 of at most 64 pixels, or None if there are none."""
+    """Returns images of rows, [N, H, W, C] uint8 of at most 64 pixels, or None without images."""
     source = run.experiment.splits.source
     if "image" not in source[rows[:1]]:
         return None

@@ -1,4 +1,4 @@
-"""Pages: one run's report, and several runs side by side, each one HTML file without a network."""
+"""Writes report pages, of one run or comparing several runs, as self-contained HTML files."""
 
 import json
 import pathlib
@@ -17,7 +17,7 @@ PAGE = "report.html"
 
 
 def write(workdir: str | pathlib.Path) -> pathlib.Path:
-    """Writes a run's report.html from what the run left in its workdir.
+    """Writes a run's report.html from the files in its workdir.
 
     Args:
       workdir: The run's folder.
@@ -59,7 +59,7 @@ def compare(
     """Writes a page that compares several runs: their results, paired tests and curves.
 
     Args:
-      workdirs: Two runs' folders at least; the first is what the others are compared with.
+      workdirs: Folders of at least two runs; the other runs are compared with the first.
       out: The page's path.
 
     Returns:
@@ -67,7 +67,7 @@ def compare(
 
     Raises:
       FileNotFoundError: if a folder has no results.
-      ValueError: if a folder comes twice, there are fewer than two, or results are damaged.
+      ValueError: if a folder is repeated, fewer than two are given, or results are damaged.
     """
     paths = [pathlib.Path(workdir) for workdir in workdirs]
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
@@ -102,10 +102,10 @@ def compare(
 
 
 def headline(results: Sequence[evaluate.Results]) -> list[str]:
-    """Returns sentences that say what came out, for people.
+    """Returns sentences that summarise a run's results.
 
     Args:
-      results: Of a run, its codes' first.
+      results: Results of a run, the result of its codes first.
     """
     if not results:
         return ["Nothing was measured."]
@@ -163,7 +163,7 @@ def _ids(results):
 
 
 def _facts(workdir, results, kept):
-    """Returns rows of the table that says where the numbers come from."""
+    """Returns the rows of the table of facts: protocol, seed, commit, device and others."""
     first = _json(workdir / "results.json")[0] if results else {}
     versions = ", ".join(f"{name} {value}" for name, value in first.get("versions", {}).items())
     facts = {
@@ -182,7 +182,7 @@ def _facts(workdir, results, kept):
 
 
 def _audit(workdir):
-    """Returns what the audit of the split found, a line each."""
+    """Returns the findings of the split's audit, one line each."""
     rows = _json(workdir / "results.json")
     audit = rows[0].get("audit", {}) if rows else {}
     lines = []
@@ -212,7 +212,7 @@ def _json(path) -> list[dict[str, Any]]:
 
 
 def _names(paths):
-    """Returns the shortest ends of paths that differ."""
+    """Returns names of runs: the shortest ends of their paths that all differ."""
     for depth in range(1, 1 + max(len(path.resolve().parts) for path in paths)):
         names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
         if len(set(names)) == len(names):
@@ -221,10 +221,11 @@ def _names(paths):
 
 
 def _tests(first_name, first, name, others):
-    """Compares results of two runs by pairs of queries, where they share a metric and a task."""
+    """Tests the differences of two runs' results, paired by query, for shared metrics and tasks."""
     tests = []
     for other in others:
         row = {"runs": f"{name} minus {first_name}", "result": other.name}
+        # Runs may hold several results of one metric, such as of codes and of floats: match alike.
         same = [
             each
             for each in first
@@ -233,6 +234,7 @@ def _tests(first_name, first, name, others):
         if not same:
             continue
         try:
+            # Results of different queries or databases cannot be paired: the row shows the reason.
             found = evaluate.compare(other, same[0])
         except ValueError as error:
             tests.append({**row, "missing": str(error)})
@@ -249,12 +251,12 @@ def _tests(first_name, first, name, others):
 
 
 def _alike(a, b, of_a, of_b):
-    """Returns whether two results stand at the same place of their runs: name or kind."""
+    """Returns whether two results match: equal name, or equal position and distance."""
     return a.name == b.name or (of_a.index(a) == of_b.index(b) and a.distance == b.distance)
 
 
 def _settings(names, paths):
-    """Returns the settings in which the runs differ, {key: [values]}."""
+    """Returns the settings that differ between the runs, {key: [values]}."""
     configs = [_config(path) for path in paths]
     keys = sorted({key for config in configs for key in config})
     rows = {key: [config.get(key, "-") for config in configs] for key in keys}

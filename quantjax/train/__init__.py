@@ -1,7 +1,7 @@
-"""Training: what is run, a step of it, and the loop, which knows no paper.
+"""Training: the `Experiment`, its optimization step, and the loop `fit` that runs any method.
 
-Randomness is a function of (seed, step) and batches of (seed, epoch, step), so the train state is
-all there is to save: a run that is killed and started again ends with the same bits.
+Randomness is a function of (seed, step) and batches of (seed, epoch, step), so only the train
+state must be saved: a run that is killed and started again ends with the same bits.
 """
 
 from quantjax.batch import Augment, Preprocess

@@ -1,4 +1,4 @@
-"""Compiled programs on disk, so that a second process or a second build need not compile anew."""
+"""Caches compiled programs on disk, so that a later process does not compile them again."""
 
 import os
 import pathlib
@@ -10,12 +10,12 @@ _SECONDS, _DEFAULT = 0.1, 1.0
 
 
 def keep_programs() -> None:
-    """Keeps compiled programs in `~/.cache/quantjax`, for this process and later ones.
+    """Turns on JAX's cache of compiled programs in `~/.cache/quantjax`.
 
-    JAX finds a program in memory by the identity of its functions, so an experiment that is built
-    anew from the same config would be compiled anew; on disk it is found by what it computes. What
-    the user set stays as it is: JAX_COMPILATION_CACHE_DIR or `jax_compilation_cache_dir` (empty for
-    no cache), JAX_ENABLE_COMPILATION_CACHE, and JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
+    In memory JAX finds a program by the identity of its functions, so an experiment built again
+    from the same config would compile again. On disk JAX finds a program by its content. The
+    user's settings are kept: JAX_COMPILATION_CACHE_DIR or `jax_compilation_cache_dir` (empty for no
+    cache), JAX_ENABLE_COMPILATION_CACHE, and JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
     """
     if getattr(jax.config, "jax_compilation_cache_dir", None) is not None:
         return

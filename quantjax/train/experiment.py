@@ -1,4 +1,4 @@
-"""What is run, and the state that training changes."""
+"""Defines `Experiment`, the input of `fit`, and `TrainState`, the state that training changes."""
 
 from typing import Any, NamedTuple
 
@@ -26,24 +26,24 @@ def _no_preprocess(batch):
 
 
 class Experiment(NamedTuple):
-    """Real objects, wired: what `fit` runs.
+    """Input of `fit`: a method, data splits, optimizers and all further objects of a run.
 
     Attributes:
-      name: Stands in results and in the default workdir.
+      name: Name in results and in the default workdir.
       method: See `methods.base.Method`.
       splits: Source and row lists.
       sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
       optimizers: One optax transformation per entry of params.
-      num_epochs: How often the training set is passed.
+      num_epochs: Number of passes over the training set.
       batch_size: B of the global batch.
-      seed: Of everything random.
+      seed: Seed of all randomness.
       augment: `(key, batch) -> batch` on device, training only, on batches as the source gives
         them; by default nothing is changed.
       preprocess: `batch -> batch` on device, for every batch: in training after `augment`, and for
         embedding, refresh and evaluation. Where it makes views of an image, training takes the
         first. By default nothing is changed.
-      config: The numbers that it was built from (JSON), or None. A workdir keeps them, and is
-        refused to an experiment of other numbers.
+      config: The settings that built the experiment (JSON), or None. A workdir keeps the settings,
+        and an experiment with other settings raises ValueError there.
     """
 
     name: str
@@ -67,14 +67,14 @@ class Experiment(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """The pytree that is checkpointed.
+    """State of training, as a pytree: everything that a checkpoint holds.
 
     Attributes:
       step: Steps taken, [] int32.
       epoch: The last epoch that has begun, its refresh included, [] int32: -1 at first, num_epochs
         when the run is complete.
-      params: What has a gradient, by entry.
-      state: What changes without one.
+      params: Arrays with a gradient, by entry.
+      state: Arrays that change without a gradient.
       opt: Optimizer state of each entry of params.
     """
 
@@ -91,10 +91,10 @@ class TrainState(NamedTuple):
 
 
 def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
-    """Builds the train state before the first step, replicated over the mesh.
+    """Returns the train state before the first step, replicated over the mesh.
 
     Args:
-      experiment: What will be run.
+      experiment: The experiment to run.
       mesh: From `parallel.data_mesh`; all devices when None.
 
     Returns:
@@ -131,7 +131,7 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
 
 
 def make_prepare(experiment: Experiment) -> parallel.Prepare:
-    """Builds what `fit` does to a batch ahead of every step: `augment`, then `preprocess`.
+    """Returns the function that prepares each training batch: `augment`, then `preprocess`.
 
     Args:
       experiment: Gives both functions and the seed.
@@ -162,7 +162,7 @@ def embed(
     queries: bool = False,
     mesh: Mesh | None = None,
 ) -> np.ndarray:
-    """Embeds rows of the experiment's source, in batches on all devices.
+    """Returns embeddings of rows of the experiment's source, computed in batches on all devices.
 
     Args:
       experiment: Method, source and preprocessing.
@@ -190,10 +190,10 @@ def embed(
 
 
 def check_method(experiment: Experiment) -> None:
-    """Refuses a method that does not keep to its contract, before anything compiles.
+    """Raises ValueError if the experiment's method breaks the contract of `methods.check`.
 
     Args:
-      experiment: What will be run.
+      experiment: The experiment to run.
 
     Raises:
       ValueError: naming the function, phase, entry or metric; see `methods.check`.
@@ -212,8 +212,9 @@ def check_method(experiment: Experiment) -> None:
 
 @parallel.shared
 def _checked(method, preprocess, prepare, columns, rows, num_rows, num_epochs):
-    """Checks a method once for the same parts: `rows` is [B], or [B, V] of a sampler of views."""
+    """Checks a method, once for equal arguments; `rows` is [B], or [B, V] for samplers of views."""
 
+    # Shapes only: a check of the method must not compile or read a batch.
     def raw(*rows):
         return {
             name: jax.ShapeDtypeStruct((*rows, *shape), dtype) for name, shape, dtype in columns
@@ -232,10 +233,10 @@ def _checked(method, preprocess, prepare, columns, rows, num_rows, num_epochs):
 
 
 def left_out(experiment: Experiment) -> list[str]:
-    """Tells what of its method a run would leave out.
+    """Returns warnings about phases and refreshes that a run of this length would skip.
 
     Args:
-      experiment: What will be run.
+      experiment: The experiment to run.
 
     Returns:
       A line for each phase that takes no step, and one if no refresh comes before the end.
@@ -269,10 +270,10 @@ def left_out(experiment: Experiment) -> list[str]:
 
 
 def check_numbers(experiment: Experiment) -> None:
-    """Refuses numbers that no run can have.
+    """Raises ValueError if the epochs, the seed or the refresh plan are impossible.
 
     Args:
-      experiment: What will be run.
+      experiment: The experiment to run.
 
     Raises:
       ValueError: if num_epochs or the seed is negative, or the refresh comes at no epoch.
@@ -289,12 +290,12 @@ def check_numbers(experiment: Experiment) -> None:
 
 
 def key(seed: int, stream: str, number: Any = 0) -> jax.Array:
-    """Returns a random key.
+    """Returns the random key of a seed, a stream and a number.
 
     Args:
-      seed: The experiment's.
-      stream: What it is for: "init", "step", "augment" or "refresh".
-      number: Of the step or the epoch.
+      seed: The experiment's seed.
+      stream: Purpose of the key: "init", "step", "augment" or "refresh".
+      number: Number of the step or the epoch.
     """
     streams = ("init", "step", "augment", "refresh")
     key = jax.random.fold_in(jax.random.key(seed), streams.index(stream))

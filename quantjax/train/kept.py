@@ -1,4 +1,4 @@
-"""Train states in host memory: those that an error carries out of `fit`, or `fit` goes on from."""
+"""Keeps train states in host memory: to attach to errors of `fit`, and to resume from."""
 
 import contextlib
 import dataclasses
@@ -16,11 +16,11 @@ from quantjax.train.experiment import TrainState
 
 @dataclasses.dataclass
 class Kept:
-    """What is left of a run that an error ends.
+    """History and last good state of a run, to be attached to an error that ends the run.
 
     Attributes:
-      in_memory: Whether states are kept here, as no workdir keeps them.
-      history: Records that were logged, oldest first.
+      in_memory: Whether states are kept in memory, because no workdir keeps them.
+      history: Logged records, oldest first.
       state: The state at the end of the last epoch, as arrays of the host, or None.
     """
 
@@ -29,19 +29,19 @@ class Kept:
     state: TrainState | None = None
 
     def take(self, train_state: TrainState) -> None:
-        """Copies a state that is known to be finite; steps take the memory of their own."""
+        """Copies a finite state to the host, because steps reuse the memory of their input."""
         if self.in_memory:
-            # The whole copy is there before it replaces the one before.
+            # Assigned only when complete, so that an error while copying leaves the previous state.
             self.state = jax.tree.map(_copied, train_state)
 
 
 @contextlib.contextmanager
 def carried(kept: Kept, store: checkpoint.Store) -> Generator[None]:
-    """Gives every error that leaves a run `history` and `state`, also a KeyboardInterrupt.
+    """Attaches `history` and `state` to every error that leaves a run, also KeyboardInterrupt.
 
     Args:
-      kept: What they are taken from.
-      store: Of the run's checkpoints; a NonFiniteError names the latest.
+      kept: Source of history and state.
+      store: Store of the run's checkpoints; a NonFiniteError names the latest.
     """
     try:
         yield
@@ -63,7 +63,7 @@ def _last_good(kept, store):
 
 
 def carrying(error: BaseException, kept: Kept) -> BaseException:
-    """Returns the error with `history` and `state` of what is kept, and a note that says so."""
+    """Returns the error with the attributes `history` and `state`, and a note about them."""
     with contextlib.suppress(TypeError):  # a class that takes no further attributes
         vars(error).update(history=kept.history, state=kept.state)
     if kept.state is not None:
@@ -75,7 +75,7 @@ def carrying(error: BaseException, kept: Kept) -> BaseException:
 
 
 def goes_on_from(state: TrainState, like: TrainState, mesh: Mesh) -> TrainState:
-    """Puts a copy of a train state onto a mesh.
+    """Returns a copy of a train state on a mesh, after checking that it fits the experiment.
 
     Args:
       state: From an earlier `fit` or an error of it; it stays as it is.

@@ -1,4 +1,4 @@
-"""The loop. It knows `Method` and nothing of any paper."""
+"""The training loop `fit`, which runs any `Method` and contains no code of a particular paper."""
 
 import contextlib
 import math
@@ -40,13 +40,13 @@ from quantjax.train.step import all_finite, finite_leaves, leaf_names, make_step
 
 
 class AfterEpoch(Protocol):
-    """Measures the train state after every epoch; the last call follows the run's last refresh.
+    """Function that measures the train state after every epoch.
 
-    Every process calls it.
+    Every process calls it. The last call follows the run's last refresh.
     """
 
     def __call__(self, train_state: TrainState, epoch: int, /) -> dict[str, float]:
-        """Returns values by name.
+        """Returns measured values by name.
 
         They become a record with "after_epoch", null where they are not finite. The checkpoint
         whose "validation" is largest is kept.
@@ -59,10 +59,10 @@ class AfterEpoch(Protocol):
 
 
 class Callback(Protocol):
-    """Is called with every logged record, in the first process."""
+    """Function that receives every logged record, in the first process."""
 
     def __call__(self, record: dict[str, Any], /) -> object:
-        """Takes a record; its return value is ignored.
+        """Receives a record; the return value is ignored.
 
         Args:
           record: JSON values by name. After a step: "step", "epoch", "phase", "loss", "grad_norm",
@@ -73,7 +73,7 @@ class Callback(Protocol):
 
 
 class FitResult(NamedTuple):
-    """What `fit` leaves in memory.
+    """Result of `fit`: the final train state, the logged history, and a stop signal.
 
     Attributes:
       state: The final train state.
@@ -109,36 +109,36 @@ def fit(
     raise_on_signal: bool = False,
     progress: bool = True,
 ) -> FitResult:
-    """Trains an experiment to its end, or to a signal.
+    """Trains an experiment until its last epoch or a stop signal.
 
-    With a workdir it saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and goes
-    on from the latest checkpoint there that is whole. A signal, which is what interrupting a
-    notebook's cell sends, ends it after the step at work: it prints a line and returns. A second
-    signal stops at once. Several processes call it alike, each reading the rows of its own devices;
-    the first one writes. Compiled programs are kept on disk, see `keep_programs`.
+    With a workdir `fit` saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and
+    resumes from the latest intact checkpoint. A signal, such as interrupting a notebook's cell,
+    ends the run after the current step: `fit` prints a line and returns. A second signal stops at
+    once. Several processes call `fit` with equal arguments; each reads the rows of its own devices,
+    and the first process writes. Compiled programs are cached on disk, see `keep_programs`.
 
-    Every error that leaves it, KeyboardInterrupt too, has the attributes `history`, the records up
-    to there, and `state`: without a workdir the train state at the end of the last epoch, which is
-    finite, in host memory; with one None, as `restore` reads it.
+    Every error that leaves `fit`, also KeyboardInterrupt, has the attributes `history`, the records
+    so far, and `state`. Without a workdir `state` is the finite train state at the end of the last
+    epoch, in host memory; with a workdir it is None, because `restore` reads the state.
 
     Args:
-      experiment: What to run.
+      experiment: The experiment to run.
       workdir: Folder of checkpoints and metrics.jsonl, shared by all processes; nothing is written
         when None.
-      resume: Whether to go on from what the workdir holds; when False, a workdir with checkpoints
-        is refused rather than mixed with another run.
-      state: Where to go on from, such as `FitResult.state` or an error's `state`, and left as it
-        is. More epochs than before go on behind the last one, and the refresh that ended the run
-        stays. None starts at step 0, or from the workdir.
-      parallelize: `parallel.sharded_step` or `parallel.pmapped_step`, or one of their arguments;
-        augmentation and preprocessing are what it is to prepare.
+      resume: Whether to resume from the workdir's checkpoints; when False, a workdir with
+        checkpoints raises ValueError, so that two runs do not mix.
+      state: Train state to resume from, such as `FitResult.state` or an error's `state`; it is not
+        changed. More epochs than before continue after the last epoch, and the refresh that ended
+        the run stays. None starts at step 0, or from the workdir.
+      parallelize: `parallel.sharded_step`, `parallel.pmapped_step`, or another function of the same
+        arguments; the third argument augments and preprocesses a batch.
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values; see `Callback`.
       log_every: Steps between two records; the last step of an epoch is always logged.
       checkpoint_every: Steps between two checkpoints, beside those after epochs that gave a
         "validation" and after those whose last checkpoint is ten seconds old.
-      keep: Checkpoints that are kept, the latest ones; the best by "validation" is kept as well,
-        and the one that it beat until the next is saved.
+      keep: Number of latest checkpoints to keep; the best by "validation" is kept as well, and the
+        previous best until the next checkpoint is saved.
       after_epoch: See `AfterEpoch`.
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
         in the records, where it would stop the run.
@@ -232,7 +232,7 @@ def fit(
 
 
 class _Run(NamedTuple):
-    """What a run is made of while it is at work."""
+    """Objects of a run in progress."""
 
     experiment: Experiment
     mesh: Mesh
@@ -248,7 +248,7 @@ class _Run(NamedTuple):
 
 
 def _started(experiment, mesh, store, state, *, resume):
-    """Returns the train state that the run goes on from, or starts with."""
+    """Returns the train state that the run resumes from, or its first state."""
     start = initialize(experiment, mesh)
     if state is None:
         found = restored(store, experiment, start, resume=resume)
@@ -265,8 +265,8 @@ def _started(experiment, mesh, store, state, *, resume):
         raise InputError(
             f"the state is {-(-step // per_epoch)} epochs along, more than num_epochs, {num_epochs}"
         )
-    # A run that was complete has begun this epoch in name: a refresh that is no end's is still due.
-    # Where a run was stopped behind that refresh, it gives the same codebooks again.
+    # A complete run counts this epoch as begun, but ran only a final refresh, so that a regular
+    # refresh is still due. If the run had already done it, it gives the same codebooks again.
     ended = 0 < epoch < num_epochs and step == epoch * per_epoch
     if ended and plan is not None and plan.due(epoch) and not plan.at_end:
         found = _begin_epoch(experiment, found, epoch, mesh)
@@ -277,6 +277,7 @@ def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, ski
     first, step = processes.is_first(), int(train_state.step)
     log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
     checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
+    # Only warnings: the run is correct, but the user may have lost files by accident.
     if log_file is not None and step == 0 and log_file.exists():
         warnings.warn(
             f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=3
@@ -299,18 +300,18 @@ def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, ski
 
 
 def _train(run, train_state, trace):
-    """Takes the steps that are left; returns the last state and the signal that stopped the run."""
+    """Runs the remaining steps; returns the last state and the signal that stopped the run."""
     experiment, mesh, per_epoch, store, journal = run[:3] + run[4:6]
     phases, num_epochs = experiment.method.phases, experiment.num_epochs
     step, epoch = int(train_state.step), int(train_state.epoch)
     agreement = processes.Agreement(mesh)
-    # A process that is alone waits for no batch once it is to stop; others would wait for it.
+    # Only a single process may stop without its next batch: other processes would wait for it.
     unless = None if processes.spans(mesh) else run.caught
     with prefetch.ahead(_batches(experiment, mesh, step, per_epoch)) as next_batch:
         stopped = agreement.say(run.caught())
         while not stopped and epoch < num_epochs:
             if step == (epoch + 1) * per_epoch:
-                # A run that was stopped between the two has still to look at its epoch.
+                # A run stopped between an epoch's last step and its evaluation still evaluates it.
                 if 0 <= epoch < num_epochs - 1:
                     _look(run, train_state, step, epoch)
                 epoch += 1
@@ -331,13 +332,13 @@ def _train(run, train_state, trace):
             records.note(journal, record, metrics, log=due)
             if last:
                 _keep(run, step, train_state)
-            # The last epoch is saved below, after the refresh that ends the run: it is too late to
-            # stop ahead of that.
+            # The last epoch is saved below, after the refresh that ends the run; a signal before
+            # that refresh is too late to stop the run.
             if last and epoch + 1 == num_epochs:
                 continue
             stopped = agreement.say(run.caught())
             asked = run.checkpoint_every and step % run.checkpoint_every == 0
-            # Ahead of the look, which may take longer than whoever sends signals waits.
+            # Saved before the evaluation, which may outlast the patience of a job scheduler.
             if stopped or asked or (last and _rested(store)):
                 _save(store, journal, step, train_state)
             if last and not stopped:
@@ -348,6 +349,7 @@ def _train(run, train_state, trace):
             _keep(run, step, train_state)
             _look(run, train_state, step, epoch - 1)
         _save(store, journal, step, train_state)
+        # Saves run in the background; a signal during the last one must still be seen below.
         store.wait()
         late = run.caught()
         stopped = agreement.last(stopped or late)
@@ -357,7 +359,7 @@ def _train(run, train_state, trace):
 
 
 def _keep(run, step, train_state):
-    """Keeps an epoch's last state in memory, once it is known to be finite."""
+    """Copies an epoch's last state to host memory, after checking that it is finite."""
     if run.kept.in_memory:
         records.settle(run.journal)
         _check_finite(train_state, step)
@@ -365,7 +367,7 @@ def _keep(run, step, train_state):
 
 
 def _end_by_signal(result, num_steps, workdir, *, raises):
-    """Says in a line that a signal ended the run, and raises it if that is wished."""
+    """Prints that a signal ended the run, and raises the signal's error if requested."""
     name, step = signal.Signals(result.signal).name, int(result.state.step)
     where = "error.state" if raises else "result.state"
     again = f"the same command goes on from there ({workdir})"
@@ -380,20 +382,20 @@ def _end_by_signal(result, num_steps, workdir, *, raises):
 
 @contextlib.contextmanager
 def _silence():
-    """Yields a callback that shows nothing."""
+    """Yields a callback that does nothing."""
     yield lambda record: None
 
 
 @contextlib.contextmanager
 def _held(experiment, workdir):
-    """Keeps other runs out of the workdir, which is or becomes this experiment's."""
+    """Locks the workdir against other runs and claims it for this experiment."""
     with folders.held_by_all(workdir):
         claim(experiment, workdir)
         yield
 
 
 def _batches(experiment, mesh, step, per_epoch):
-    """Yields the batches that are still due, where a step takes them; each process its own rows."""
+    """Yields the remaining batches, on device; each process yields its own rows."""
     source, train = experiment.splits.source, experiment.splits.train
     mine = parallel.local_rows(mesh, experiment.batch_size)
     # One CPU: its programs take arrays of the host as they are, at no cost of their own.
@@ -411,7 +413,7 @@ def _batches(experiment, mesh, step, per_epoch):
 
 
 def _look(run, train_state, step, epoch):
-    """Logs what `after_epoch` finds, once for each epoch, and saves what has a "validation"."""
+    """Logs the values of `after_epoch` once per epoch, and saves states with a "validation"."""
     journal, store = run.journal, run.store
     records.settle(journal)
     if run.after_epoch is None:
@@ -425,7 +427,7 @@ def _look(run, train_state, step, epoch):
         seconds = round(time.perf_counter() - began, 3)
         about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
         record = {**about, **{name: _plain(value) for name, value in found.items()}}
-        # What one process found counts for all: what they do next hangs on it.
+        # All processes take the first one's values, because what they do next depends on them.
         there = processes.from_first(lambda: [record])
         records.log_record(journal, there[0])
         journal.clock.since += seconds
@@ -443,7 +445,7 @@ def _plain(value):
 
 @contextlib.contextmanager
 def _trace(workdir, profile):
-    """Yields a function that is told every step, and traces those between the two of `profile`."""
+    """Yields a function to call at every step, which traces the steps named by `profile`."""
     running = False
 
     def tell(step, train_state):
@@ -453,6 +455,7 @@ def _trace(workdir, profile):
         if step == profile[0]:
             jax.profiler.start_trace(workdir / "profile")
             running = True
+        # Steps run asynchronously: without the wait the trace would miss their work.
         elif step == profile[1] and running:
             jax.block_until_ready(train_state)
             jax.profiler.stop_trace()
@@ -481,7 +484,7 @@ def _save(store, journal, step, train_state):
 
 
 def _rested(store):
-    """Returns whether the last save is so old that another costs next to nothing."""
+    """Returns whether the last save is so old that another save costs almost nothing."""
     return processes.from_first(lambda: time.monotonic() - store.since >= _BETWEEN_SAVES)
 
 
@@ -505,10 +508,11 @@ _all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
 
 
 def _check(experiment, mesh, *, log_every, keep):
-    """Returns the steps of an epoch once sizes are known to fit."""
+    """Checks that all sizes fit, and returns the steps of an epoch."""
     parallel.check_divisible(mesh, experiment.batch_size)
     embedding.check_mesh(mesh)
     check_numbers(experiment)
+    # Only the first epoch here; `_batches` checks later epochs when they come.
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise InputError(

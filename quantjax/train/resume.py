@@ -1,4 +1,4 @@
-"""From a run's checkpoints back to its train state."""
+"""Restores a run's train state from its checkpoints, and its experiment from its config."""
 
 import importlib
 import json
@@ -13,7 +13,7 @@ from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
 def about_run(experiment: Experiment) -> dict[str, Any]:
-    """Returns what a checkpoint must share with an experiment that goes on from it."""
+    """Returns the settings that an experiment must share with a checkpoint to resume from it."""
     about = {
         "experiment": experiment.name,
         "split": experiment.splits.digest,
@@ -27,7 +27,7 @@ def about_run(experiment: Experiment) -> dict[str, Any]:
 
 
 def about_workdir(experiment: Experiment) -> dict[str, Any]:
-    """Returns what a workdir must share with an experiment: its name, config and source."""
+    """Returns the settings that an experiment must share with a workdir: name, config, source."""
     about: dict[str, Any] = {"experiment": experiment.name, "config": experiment.config}
     if experiment.splits.source_digest is not None:
         about["source"] = experiment.splits.source_digest
@@ -35,13 +35,13 @@ def about_workdir(experiment: Experiment) -> dict[str, Any]:
 
 
 def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
-    """Writes an experiment's config into a new workdir, or compares it with the one that is there.
+    """Writes an experiment's config into a new workdir, or checks it against the existing config.
 
-    An experiment without a config, and a workdir with checkpoints of such a one, are left alone.
+    An experiment without a config, and a workdir with checkpoints but no config, are not checked.
 
     Args:
-      experiment: What will be run.
-      workdir: Where, or None.
+      experiment: The experiment to run.
+      workdir: The run's folder, or None.
 
     Raises:
       ValueError: as `folders.claim`.
@@ -59,20 +59,20 @@ def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
 def open_run(
     workdir: str | pathlib.Path, module: Any = None, *, places: dict[str, Any] | None = None
 ) -> Experiment:
-    """Builds the experiment of a run from the config that its workdir keeps.
+    """Builds the experiment of a run from the config in its workdir.
 
     Args:
       workdir: The run's folder.
-      module: The experiment file, imported, with `get_config` and `build`; by default the one of
-        the package `experiments` that has the experiment's name.
-      places: Where data lie now, by the config's keys (`folders.PLACES`).
+      module: The imported experiment file, with `get_config` and `build`; by default the file of
+        the package `experiments` with the experiment's name.
+      places: Current paths of data, by the config's keys (`folders.PLACES`).
 
     Returns:
       The experiment, for `restore`, `fit` or an evaluation.
 
     Raises:
       FileNotFoundError: if the workdir keeps no config.
-      ValueError: if it is damaged, the experiment file is not known, or its config has other keys.
+      ValueError: if the config is damaged, the experiment file is unknown, or its keys differ.
     """
     about = folders.read_config(pathlib.Path(workdir))
     module = _module_of(about["experiment"]) if module is None else module
@@ -92,15 +92,16 @@ def open_run(
 
 
 def _module_of(name):
-    """Imports the experiment file of a name from the package `experiments`, and from nowhere else.
+    """Imports an experiment file by name from the package `experiments` only.
 
-    The name comes out of a file that may be other people's, so it chooses among the files of that
-    package and can have no other code run.
+    The name comes from a file that others may have written. It can only choose among the files of
+    that package, so that no other code runs.
     """
     if isinstance(name, str) and name.isidentifier():
         try:
             return importlib.import_module(f"experiments.{name}")
         except ModuleNotFoundError as error:
+            # A missing import inside of the file is another error, and is raised as it is.
             if not f"experiments.{name}".startswith(str(error.name)):
                 raise
     raise InputError(
@@ -116,25 +117,26 @@ def restore(
     best: bool = False,
     mesh: Mesh | None = None,
 ) -> TrainState:
-    """Reads a checkpoint of a run, which may be at work, and leaves everything as it is.
+    """Reads the train state from a checkpoint of a run.
 
-    A checkpoint of other people runs no code, but may be written to take any amount of memory.
+    No file is changed, and the run may be in progress. A checkpoint from others runs no code, but
+    may be built to take any amount of memory.
 
     Args:
-      experiment: What was run; `open_run` builds it. Its config, where it has one, is compared with
-        the one that the workdir keeps.
-      workdir: Its folder.
-      best: Whether to read, instead of the latest, the one of the largest "validation" in
-        metrics.jsonl.
-      mesh: Where the state is put; all devices when None.
+      experiment: The run's experiment; `open_run` builds it. Its config, if any, is compared with
+        the workdir's config.
+      workdir: The run's folder.
+      best: Whether to read the checkpoint with the largest "validation" in metrics.jsonl, instead
+        of the latest.
+      mesh: Devices that hold the state; all devices when None.
 
     Returns:
       The state.
 
     Raises:
-      FileNotFoundError: if there is no checkpoint, or none with a "validation".
-      ValueError: if it belongs to another experiment, naming the settings that differ.
-      DamagedError: if it cannot be read.
+      FileNotFoundError: if the workdir has no checkpoint, or none with a "validation".
+      ValueError: if the checkpoint is another experiment's, naming the settings that differ.
+      DamagedError: if the checkpoint cannot be read.
     """
     workdir = pathlib.Path(workdir)
     folder = workdir / "checkpoints"
@@ -142,6 +144,7 @@ def restore(
         raise MissingFileError(f"{workdir} has no checkpoints")
     if experiment.config is not None:
         folders.check_config(workdir, about_workdir(experiment))
+    # Restored onto a fresh state, which gives shapes and shardings for any number of devices.
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
         path = workdir / "metrics.jsonl"
@@ -157,7 +160,7 @@ def restore(
 
 
 def validations(history: list[records.Record]) -> dict[int, float]:
-    """Returns the "validation" of every step of which records tell one."""
+    """Returns the "validation" values of a history, by step."""
     found = {each["step"]: each.get("validation") for each in history if "after_epoch" in each}
     return {step: value for step, value in found.items() if isinstance(value, int | float)}
 
@@ -165,17 +168,18 @@ def validations(history: list[records.Record]) -> dict[int, float]:
 def restored(
     store: checkpoint.Store, experiment: Experiment, train_state: TrainState, *, resume: bool
 ) -> TrainState:
-    """Returns the latest state of a run that goes on, or the one that it starts with.
+    """Returns the latest train state of a resumed run, or the first state of a new run.
 
     Args:
-      store: Of the run's checkpoints.
-      experiment: What is run.
-      train_state: Of step 0, on the mesh.
-      resume: Whether checkpoints may be there.
+      store: Store of the run's checkpoints.
+      experiment: The experiment to run.
+      train_state: State of step 0, on the mesh.
+      resume: Whether the store may hold checkpoints.
 
     Raises:
-      ValueError: if they may not, or are of another experiment, or are further along.
-      DamagedError: if none of them can be read.
+      ValueError: if the store must be empty and is not, or its checkpoints are another
+        experiment's, or are beyond the last epoch.
+      DamagedError: if no checkpoint can be read.
     """
     if not resume and processes.from_first(store.latest) is not None:
         raise InputError(f"{store.folder} holds checkpoints; resume, or choose another workdir")

@@ -1,4 +1,4 @@
-"""One step of optimization, and the pass over the training set between epochs."""
+"""Builds the optimization step of a phase, and runs the refresh between epochs."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from quantjax.train.experiment import Experiment, TrainState, key
 def make_step(
     experiment: Experiment, phase: Phase, *, skip_non_finite: bool = False
 ) -> parallel.Step:
-    """Builds one optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
+    """Builds the optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
 
     Args:
       experiment: Gives optimizers and seed.
@@ -65,9 +65,10 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         if skip_non_finite:
             finite += finite_leaves((params, state))
             whole = all_finite((loss, metrics["grad_norm"])) & jnp.all(jnp.stack(finite))
+            # Selected on device: a branch on the host would wait for every step.
             taken = jax.tree.map(lambda new, old: jnp.where(whole, new, old), taken, train_state)
             metrics["skipped"] = 1.0 - whole
-        # False is the smallest, and the one behind all leaves stands for none of them.
+        # argmin finds the first False; the False appended at the end means that all are finite.
         first = jnp.argmin(jnp.stack([*finite, jnp.array(False)]))
         metrics["leaf"] = jnp.where(first == len(finite), -1, first)
         return taken._replace(step=train_state.step + 1), metrics
@@ -78,16 +79,16 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
 def leaf_names(
     train_state: TrainState, phase: Phase, *, skip_non_finite: bool = False
 ) -> list[str]:
-    """Names the arrays that the metric "leaf" of a phase's step counts.
+    """Returns the names of the arrays that the metric "leaf" of a phase's step numbers.
 
     Args:
-      train_state: Any of the run's.
-      phase: Whose step it is.
-      skip_non_finite: As the step was made.
+      train_state: Any state of the run.
+      phase: The step's phase.
+      skip_non_finite: The option of `make_step`.
 
     Returns:
-      Such as "the gradient of net/dense/kernel"; with `skip_non_finite` those of the new params and
-      state as well.
+      Names such as "the gradient of net/dense/kernel"; with `skip_non_finite` also names of the new
+      params and state.
     """
     trained = {name: train_state.params[name] for name in phase.trains}
     names = [f"the gradient of {path}" for path in paths(trained)]
@@ -107,7 +108,7 @@ def paths(tree: Any) -> list[str]:
 
 
 def finite_leaves(tree: Any) -> list[jax.Array]:
-    """Returns whether all numbers of each floating array are finite, in the order of `paths`."""
+    """Returns whether each floating array is finite, in the order of `paths`."""
     return [
         jnp.all(jnp.isfinite(leaf))
         for leaf in jax.tree.leaves(tree)
@@ -116,19 +117,19 @@ def finite_leaves(tree: Any) -> list[jax.Array]:
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """Returns whether all numbers of a pytree are finite, [] bool; one without any is."""
+    """Returns whether all numbers of a pytree are finite, [] bool; True for an empty pytree."""
     return jnp.all(jnp.stack([jnp.array(True), *finite_leaves(tree)]))
 
 
 def refresh(
     experiment: Experiment, train_state: TrainState, *, epoch: int, mesh: Mesh
 ) -> TrainState:
-    """Passes over the training set and updates what has no gradient.
+    """Runs a method's refresh: collects values of all training rows, then updates params and state.
 
     Args:
       experiment: Its method must have a `refresh`.
-      train_state: Where training stands.
-      epoch: Chooses the random key.
+      train_state: The current state.
+      epoch: Number that chooses the random key.
       mesh: From `parallel.data_mesh`.
 
     Returns:
