@@ -1,4 +1,4 @@
-"""The errors that quantjax raises on purpose.
+"""Defines the errors that quantjax raises on purpose.
 
 Each is a `QuantjaxError` and also the built-in error of its kind, so that `except ValueError` and
 `except QuantjaxError` both catch it. Its message is one line: the value, the value that was due,

@@ -1,4 +1,4 @@
-"""Imports packages that not every user has installed."""
+"""Imports optional packages."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,7 @@ from quantjax.errors import MissingPackageError
 
 
 def load(package: str, *, extra: str, purpose: str) -> ModuleType:
-    """Imports an optional package.
+    """Imports an optional package, or raises an error with the command that installs it.
 
     Args:
       package: Name that `import` takes.
