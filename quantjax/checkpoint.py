@@ -154,7 +154,7 @@ class Store:
             raise InputError(f"another process cannot go on from checkpoint {step}")
         if outcome == _DAMAGED:
             return False, error
-        # Orbax does not notice every changed byte, so our own checksums have the last word.
+        # A changed byte may still decode without an error, so the values are checked too.
         found, due = sealing.checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due.get(name))
         if processes.all_agree(len(wrong)):

@@ -270,7 +270,7 @@ def _measure(
     results += measured
     if processes.is_first():
         evaluate.write_results(workdir, results, same)
-    # Keeps all processes alive until the slowest is done: JAX ends waiting ones after minutes.
+    # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
     console.table(results)
     if draw_report and processes.is_first():

@@ -30,7 +30,7 @@ def unsealed(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def checksums(leaves: dict[str, jax.Array]) -> dict[str, int]:
-    """Returns a 32-bit checksum of each array, the same on any mesh; any changed entry alters it."""
+    """Returns a 32-bit checksum of each array, which any changed entry alters and no mesh does."""
     return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}
 
 
