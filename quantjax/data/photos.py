@@ -57,7 +57,7 @@ def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
 
 
 def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
-    """Raises an error for a TIFF with too large tiles, or tiles that add up to more than the image."""
+    """Raises an error if a TIFF's tiles are too large, or add up to more pixels than the image."""
     tags = getattr(image, "tag_v2", {})
     width, height = (int(tags.get(number, 1)) for number in _TILE)
     if width * height > limit:

@@ -191,7 +191,7 @@ def _class_ids(source: Source) -> np.ndarray:
 
 
 def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
-    """Draws lists of rows from `pool`: for each size, that many rows of each class; then the rest."""
+    """Draws a list for each size, with that many rows of each class; the last list is the rest."""
     if min(sizes) < 0:
         raise InputError(f"numbers of images of each class must be 0 or more, got {sizes}")
     class_ids = _class_ids(source)[pool]
@@ -330,7 +330,7 @@ def cifar10_ii(source: Source, *, seed: int = 0) -> Splits:
 
 
 def fashion_mnist_i(source: Source, *, seed: int = 0) -> Splits:
-    """Splits Fashion-MNIST into 1,000 query, 4,500 training, 500 validation, 64,000 database rows."""
+    """Splits Fashion-MNIST: 1,000 query, 4,500 training, 500 validation, 64,000 database rows."""
     splits = protocol_i(_check_length(source, 70_000, "fashion_mnist"), seed=seed)
     return splits._replace(name="fashion_mnist_i")
 

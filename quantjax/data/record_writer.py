@@ -221,7 +221,7 @@ def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Generator[Callable[[bytes], None]]:
-    """Yields a function that writes records into a new file, which is complete when it ends.
+    """Yields a function that appends records to a new file; leaving the context completes it.
 
     Raises:
       OSError: if the file cannot be written.
