@@ -108,6 +108,7 @@ class Store:
             return None
         steps = _steps(self.manager) if step is None else [step]
         damaged = []
+        # The latest step comes first; damaged steps are remembered for the warning or the error.
         for each in steps:
             fine, found = self._read(each, like)
             if fine:
@@ -147,6 +148,7 @@ class Store:
             leaves = _arrays(self.folder / str(step), abstract)
         except Exception as caught:  # whatever a library says of files that it cannot read
             error = _unwrapped(caught, self.folder / str(step))
+        # Agreed before anything else: a process that raised alone would leave the others waiting.
         outcome = processes.all_agree(_kind(error))
         if outcome in (_NO_DAMAGE, _OTHER_RUN):
             if error is not None:
@@ -172,6 +174,7 @@ class Store:
         def move():
             aside.mkdir(exist_ok=True)
             for step in steps:
+                # The same step may have been damaged before; keep the earlier copy too.
                 earlier = len([*aside.glob(str(step)), *aside.glob(f"{step}.*")])
                 name = f"{step}.{earlier}" if earlier else str(step)
                 (folder / str(step)).rename(aside / name)

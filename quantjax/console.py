@@ -116,6 +116,7 @@ def _notebook_bar(num_epochs, total):
         nonlocal drawn, first
         latest["epoch" if "after_epoch" in record else "step"] = record
         now = time.monotonic()
+        # The last record of an epoch may carry an older step than the last record of a step.
         step = max(each["step"] for each in latest.values())
         first = (step, now) if first is None else first
         if step < total and now - drawn < _REDRAW:
@@ -166,6 +167,7 @@ def _numbers(latest):
     step = latest.get("step", {})
     found = {
         name: value
+        # The step's names come first, and its values win over those of the epoch.
         for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }

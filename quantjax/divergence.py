@@ -58,6 +58,7 @@ def find(jaxpr: Jaxpr, local: list[bool]) -> Divergence:
             skipped = len(marks) - len(inner.invars)
             found = find(inner, marks[skipped:] if skipped >= 0 else [True] * len(inner.invars))
             num_drawn += found.num_drawn * equation.params.get("length", 1)
+            # A loop's carry may become local in a later turn, so loops keep the coarse mark above.
             if name not in _LOOPS and len(found.results) == len(results):
                 results = found.results
         marked.update(var for var, mark in zip(equation.outvars, results, strict=True) if mark)

@@ -69,6 +69,7 @@ def apply_to_rows(
     for positions in _positions(len(rows), mesh):
         mine = positions[parallel.local_rows(mesh, ROWS)]
         mask = mine < len(rows)
+        # Padding repeats the first row, so that every batch has one shape and compiles once.
         batch = {**source[rows[np.where(mask, mine, 0)]], "mask": mask}
         outputs.append(compiled(params, state, parallel.put_rows(mesh, batch)))
     return _joiner(mesh)(outputs)
@@ -95,6 +96,7 @@ def embed(
 
 def _positions(num_rows, mesh):
     """Yields the rows of each batch, [ROWS]: the next rows of every device's part of the table."""
+    # Row i of the table is the part of device i, so a column block has rows for every device.
     table = np.arange(padded_length(num_rows)).reshape(mesh.size, -1)
     for part in np.split(table, padded_length(num_rows) // ROWS, axis=1):
         yield part.ravel()

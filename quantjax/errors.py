@@ -32,7 +32,7 @@ class FileError(QuantjaxError, OSError):
 
 
 class MissingFileError(QuantjaxError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """A file or folder that does not exist."""
 
 
 class MissingPackageError(QuantjaxError, ModuleNotFoundError):
@@ -44,7 +44,7 @@ class NonFiniteError(QuantjaxError, FloatingPointError):
 
 
 class DamagedError(QuantjaxError, RuntimeError):
-    """A checkpoint whose bytes are not those that were saved."""
+    """A checkpoint whose bytes have changed since it was saved."""
 
 
 def is_one_line(error: BaseException) -> bool:

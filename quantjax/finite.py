@@ -28,6 +28,7 @@ def check_finite(name: str, x: jax.Array | np.ndarray, mask: jax.Array | None = 
     x = np.asarray(x)
     if x.dtype.kind in "biu":
         return
+    # A float64 beyond float32's range becomes infinite as soon as JAX converts it.
     finite = np.isfinite(x) if x.dtype.itemsize <= 4 else np.abs(x) <= _LARGEST
     if finite.all():
         return

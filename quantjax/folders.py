@@ -100,6 +100,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
             stack.enter_context(held(workdir))
             return None if workdir is None else (workdir / LOCK).read_text()
 
+        # The lock's text holds host, process and time, so an equal text means the same folder.
         token = processes.from_first(hold)
         missing = workdir is not None and not _is_there(workdir / LOCK, token)
         if processes.all_agree(missing):

@@ -44,6 +44,7 @@ def watch() -> Generator[Callable[..., int | None]]:
     def handle(number, frame):
         del frame
         _held_back.append(number)
+        # Handlers are restored at once, so that a second signal acts as usual.
         for each in _NUMBERS:
             signal.signal(each, before[each])
 

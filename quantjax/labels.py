@@ -65,11 +65,11 @@ def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
 
     Args:
       queries: Class ids [Q], integers from 0 to 2^31 - 1 (2^63 - 1 with x64 enabled). Inside jit
-        the values cannot be checked, and JAX has cut larger ones before they come here.
+        the values cannot be checked, and JAX has already truncated larger ids.
       database: Class ids [N], likewise.
 
     Returns:
-      Whether each pair is of one class, [Q, N] bool.
+      Whether each pair has the same class, [Q, N] bool.
 
     Raises:
       ValueError: if either is not a vector of integers, or an id is out of range.
@@ -185,7 +185,7 @@ def _num_labels(labels):
 
 
 def _as_pairs(queries, database):
-    """Returns both sides as multi-hot labels of one L."""
+    """Checks that both sides are multi-hot labels with the same L, and returns them."""
     queries, database = (
         _as_array(name, side, MULTI_HOT)
         for name, side in (("queries", queries), ("database", database))

@@ -189,6 +189,7 @@ def run(
     with folders.held_by_all(workdir):
         processes.from_first(functools.partial(folders.claim, workdir, about))
         console.announce(experiment, workdir)
+        # After the lock, so that a run that cannot start prints only its error.
         for line in [*left_out, *data.label_notes(experiment.splits)]:
             console.say(f"note: {line}")
         listing = workdir / "equal_images.txt"
@@ -300,6 +301,7 @@ def _baselines(baselines, *, debug):
 def _print_sweep(argv, config, sweep):
     if sweep is None:
         sys.exit(_complain("this experiment has no sweep()", 2))
+    # `python -m NAME` leaves only a path in argv; the spec still has the module's name.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = ["python", "-m", spec.name] if spec else ["python", argv[0]]
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
@@ -381,6 +383,7 @@ def _parse(argv, defaults):
         known["variant"] = "Start from a variant of the config, such as an ablation."
         console.usage(argv[0], known, keys)
         sys.exit(0)
+    # Checked here, so that an unknown key gives one line with the most similar key.
     for argument in argv[1:]:
         name = argument.split("=")[0].removeprefix("--")
         key = name.removeprefix("config.")

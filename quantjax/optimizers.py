@@ -55,7 +55,8 @@ def momentum_sgd(
     """Builds SGD with momentum whose learning rate scales the velocity, not the gradient.
 
     v <- momentum v + g + weight_decay w, w <- w - rate factor v, as the authors' TensorFlow code of
-    DQN has it. Caffe scales what enters the velocity, which differs where the rate steps.
+    DQN has it. Caffe scales the gradient before it enters the velocity, which differs when the rate
+    changes.
 
     Args:
       schedule: Learning rate, or step -> rate.

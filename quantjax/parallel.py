@@ -1,21 +1,21 @@
 """Runs training steps on a one-axis device mesh, by automatic sharding or by `jax.pmap`.
 
-`sharded_step` is the default: the batch is one global array cut by rows, the partitioner shards
-the B x B matrices of the pair losses, and every number equals the one of a single device.
+`sharded_step` is the default: the batch is a global array split by rows, the partitioner shards
+the B x B matrices of the pair losses, and every number equals that of a single device.
 
-What limits scaling, by `experiments/benchmarks/scaling.py`, of programs compiled for H100s: a pair
-loss of B embeddings of width D gathers the embeddings on every device and sums their gradient (277
-MB come to a device for B = 65,536 and D = 512 on eight, 6 ms over a link of 50 GB/s), beside the
-mean of the gradients that every data-parallel step has; the B x B matrix never travels. Each
-device holds 1.25 float32 parts of it, 5 B^2 / n bytes: 2.8 GB of B = 65,536 on eight devices, 21
-GB on one. So it stops fitting 80 GB at about B = 125,000 on one device, 350,000 on eight (100,000
-and 280,000 where two parts are held, as the compiler for CPUs does), and its products (6 B^2 D / n
-operations) outgrow a network's of 4 GFLOP an image only where B D is above 7e8.
-`models.microbatched` makes room for the network; the matrix is not cut further.
+Limits of scaling, by `experiments/benchmarks/scaling.py`, for programs compiled for H100s: a pair
+loss of B embeddings of width D gathers the embeddings on every device and sums their gradient (a
+device receives 277 MB for B = 65,536 and D = 512 on eight devices, 6 ms over a link of 50 GB/s).
+The mean of the gradients comes on top, as in every data-parallel step. The B x B matrix is never
+sent. Each device holds 1.25 float32 parts of it, 5 B^2 / n bytes: 2.8 GB for B = 65,536 on eight
+devices, 21 GB on one device. So 80 GB hold the matrix up to about B = 125,000 on one device and
+350,000 on eight (100,000 and 280,000 if two parts are held, as the compiler for CPUs does). Its
+products (6 B^2 D / n operations) exceed those of a network of 4 GFLOP an image only if B D is above
+7e8. `models.microbatched` makes room for the network; the matrix is not split further.
 
-`pmapped_step` runs the same step under `jax.pmap`, for loops that are built on it; state has no
-device axis. It refuses a step whose results would differ from device to device: a network with
-batch statistics or dropout.
+`pmapped_step` runs the same step under `jax.pmap`, for training loops that are built on it; state
+has no device axis. It raises ValueError for a step whose results would differ between devices: a
+network with batch statistics or dropout.
 """
 
 import functools
@@ -149,6 +149,7 @@ def local_rows(mesh: Mesh, num_rows: int) -> slice:
       num_rows: B, a multiple of the number of devices.
     """
     per_device = num_rows // mesh.size
+    # The devices stand process by process, so this process's rows are one slice.
     mine = [
         place
         for place, device in enumerate(mesh.devices.flat)
@@ -314,6 +315,7 @@ def _check_alike(step, train_state, batch, num_devices):
         marks = [False] * num_shared + [True] * num_local
         return traced.out_info, divergence.find(traced.jaxpr.jaxpr, marks)
 
+    # Batch leaves are local to a device, train-state leaves are shared: see `divergence.find`.
     results, here = found(batch)
     leaves = zip(jax.tree.leaves_with_path(results), here.results, strict=True)
     names = [

@@ -173,6 +173,7 @@ def from_first(function: Callable[[], Any]) -> Any:
             answer = {"error": str(error), "type": type(error).__name__}
             answer["one line"] = is_one_line(error)
         said = json.dumps(answer).encode()
+    # The length goes first, since a broadcast needs the same shape in every process.
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
     sent = np.frombuffer(said.ljust(length), np.uint8)
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))))
@@ -208,6 +209,7 @@ def check_same(about: dict[str, Any]) -> None:
     """
     if jax.process_count() == 1:
         return
+    # Through JSON like the first process's settings: tuples become lists on both sides.
     here = json.loads(json.dumps(about))
     first = from_first(lambda: about)
     differing = sorted(key for key in {**first, **here} if first.get(key) != here.get(key))
@@ -251,6 +253,7 @@ def join(x: np.ndarray, num_rows: int) -> np.ndarray:
         .view(np.uint8)
         .reshape(len(x), width)
     )
+    # An all-gather needs the same shape in every process; the padding is cut off below.
     raw = np.pad(raw, ((0, sizes.max() - len(raw)), (0, 0)))
     gathered = np.asarray(multihost_utils.process_allgather(raw))
     whole = np.concatenate([part[:size] for part, size in zip(gathered, sizes, strict=True)])

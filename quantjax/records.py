@@ -168,6 +168,7 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
     """
     taken = [journal.pending.popleft() for _ in range(len(journal.pending) - keep)]
     found = [metrics for _, metrics, _ in taken]
+    # Devices run steps in order: when the last is done, all are.
     jax.block_until_ready(found[-1:])
     if jax.default_backend() != "cpu":  # there nothing is copied, and it takes ten times longer
         found = jax.device_get(found)
@@ -177,11 +178,13 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
         skipped = values.pop("skipped", 0.0) > 0
         leaf = _leaf(journal, record, int(values.pop("leaf", -1)))
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        # The loss first: it is the likeliest cause, and the other metrics follow from it.
         wrong.sort(key=lambda name: name != "loss")
         if skipped:
             journal.clock.skipped += 1
             wrong = wrong or [leaf or "the new state"]
             record = {**record, "skipped": ", ".join(wrong)}
+            # JSON has neither NaN nor infinity.
             values = {name: None if name in wrong else value for name, value in values.items()}
             if journal.clock.skipped == _PATIENCE:
                 raise NonFiniteError(

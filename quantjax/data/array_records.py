@@ -57,6 +57,7 @@ class RecordsSource:
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         records = self.shards.read(rows.ravel())
+        # A pool for each batch and not for the source, which must stay picklable.
         with futures.ThreadPoolExecutor(self.num_threads) as pool:
             over = pool.map if self.num_threads > 1 else map
             decoded = list(over(self._decode, rows.ravel(), records))

@@ -131,7 +131,7 @@ def _feature(x: np.ndarray) -> np.ndarray:
 
 
 def _frozen(column: np.ndarray) -> np.ndarray:
-    """Returns a read-only view; the array it views stays writable for its owner."""
+    """Returns a read-only view of an array, which itself stays writable for its owner."""
     view = column.view()
     view.flags.writeable = False
     return view
@@ -145,17 +145,17 @@ def from_arrays(
     names: Sequence[object] | None = None,
     **columns: np.ndarray,
 ) -> ArraySource:
-    """Returns a source over arrays, which are viewed, not copied.
+    """Makes a data source from arrays of images, features and labels, without copying them.
 
     Args:
-      image: [N, H, W, C] or [N, H, W], uint8; None where a column "feature" takes its place.
+      image: [N, H, W, C] or [N, H, W], uint8; None for a source with only the column "feature".
       label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones. A row of zeros
         has no label; None gives a source without any label. Class ids that leave most of a table
-        of more than 1,024 columns empty are numbered anew, with a warning.
-      classes: Names of the L classes; the class ids, or "0", "1", ... where absent.
-      names: Of the N rows, such as the paths of the photos; messages then name rows by them.
-      **columns: More columns, [N, ...] each, that reach a batch under their name; "feature" is
-        [N, F], finite, and held as float32.
+        of more than 1,024 columns empty are renumbered, with a warning.
+      classes: Names of the L classes; None takes the class ids, or "0", "1", ...
+      names: Names of the N rows, such as the paths of the photos, for messages.
+      **columns: More columns, [N, ...] each, which a batch holds under the same name; "feature" is
+        [N, F], finite, and stored as float32.
 
     Raises:
       ValueError: if a shape or type is wrong, or a feature is not finite.

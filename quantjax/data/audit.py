@@ -125,6 +125,7 @@ def audit(
     pairs = (*apart, *_TOGETHER)
     shared_rows = {(a, b): np.intersect1d(lists[a], lists[b]) for a, b in pairs}
     _check_rows(splits.source, shared_rows, lists, allow_query_overlap)
+    # Lists overlap; every image is read and hashed only once.
     rows = np.unique(np.concatenate(list(lists.values())))
     hashes = _hashes(splits.source, rows, batch_size=batch_size, progress=progress)
     # Equal images get equal ids, so that comparing lists needs no hashes.
@@ -132,6 +133,7 @@ def audit(
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
     shared = {(a, b): in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
     if listing is not None:
+        # Written before the check below, so that the user can look up the images it names.
         processes.from_first(
             lambda: write_listing(Path(listing), splits.source, lists, rows, image_ids)
         )

@@ -101,6 +101,7 @@ def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_cla
             chosen = np.lexsort((rng.random(len(left)), -left))[:classes_per_batch]
             left[chosen] -= 1
             batches.append(np.concatenate([groups[place][left[place]] for place in chosen]))
+        # Shuffled: large classes lead the batches built first, and small ones the rest.
         return rng.permutation(np.stack(batches)).astype(np.int64)
 
     return sampler

@@ -81,6 +81,7 @@ def cifar10(data_dir: str | Path | None = None) -> ArraySource:
         with path.open("rb") as stream:
             batch = restricted_pickle.load(stream, name=str(path))
         data, class_ids = _check_batch(batch, path)
+        # The files hold channels first: all red, then all green, then all blue.
         images[number] = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         labels += class_ids
     return from_arrays(images.reshape(-1, 32, 32, 3), np.array(labels), classes=CLASSES)

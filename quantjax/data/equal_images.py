@@ -104,6 +104,7 @@ def examples(
         if len(found) == _SHOWN:
             break
         equal = lists[second][images[second] == image]
+        # A query that is in the second list too equals itself there; name another row.
         other = equal[equal != query][0]
         found.append(f"{row_name(source, query)} = {row_name(source, other)}")
     rest = int(mask.sum()) - len(found)

@@ -82,6 +82,7 @@ def image_folders(
                 f"{', '.join(others) or 'no folder'}"
             )
     found = [read_class_folders(root / part) for part in parts]
+    # A part may be a path such as "images/train"; only its first folder lies in the root.
     tops = {Path(part).parts[0] for part in parts}
     beside = [p for p in sorted(root.iterdir()) if p.name[0] != "." and p.name not in tops]
     if beside:

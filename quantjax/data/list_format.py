@@ -69,6 +69,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
     for name, file in files.items():
         in_list = listed[name] = {}
         for line in _lines(Path(file).expanduser(), place):
+            # Most lines repeat the labels of another line, whose text then need not be parsed.
             if line.labels not in labels:
                 first_line = first_line or line
                 labels[line.labels] = _label(line, first_line)

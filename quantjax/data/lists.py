@@ -43,14 +43,14 @@ def file_lists(
       query: List of the photos that search; the field calls it test.
       database: List of the photos that are searched.
       validation: List of the photos on which choices are made. None draws `num_validation` photos
-        of train, whatever their labels, which then validate instead of training.
+        of train at random, which then validate instead of training.
       num_validation: Size of that draw; 0 leaves validation empty.
       seed: Seed of that draw: the first rows of a permutation of train by
         `numpy.random.default_rng(seed)`.
       size: Height and width in pixels, see `image_folder`; None takes photos of one size as they
         are.
       classes: Names of the L classes; "0", "1", ... where absent. With class ids L is the largest
-        id + 1, or the number of names; ids with wide gaps are numbered anew, see `from_arrays`.
+        id + 1, or the number of names; ids with wide gaps are renumbered, see `from_arrays`.
       place: Listed path -> path relative to root, such as `by_name(root)`, for lists of
         another machine.
       allow_query_overlap: Whether queries may be in another list, to reproduce papers that have

@@ -159,6 +159,7 @@ def final(splits: Splits) -> Splits:
         )
     rows = [splits.train, splits.validation]
     if splits.validation_searches is not None:
+        # Rows that are also in the database stay untrained, as in the split without validation.
         rows.append(np.setdiff1d(splits.validation_searches, splits.database))
     none = np.array([], np.int64)
     return splits._replace(

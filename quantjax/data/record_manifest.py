@@ -112,6 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         said, found = about.pop("digest", None), _digest(about, arrays)
     except Exception as error:  # of a damaged file, whose numbers and types may be any
         raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
+    # Before the digest: another version may compute it differently.
     if (version := about.get("version")) != _VERSION:
         raise InputError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
     if said != found:

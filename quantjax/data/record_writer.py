@@ -166,6 +166,7 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
 
 def _manifest(source, written, size, parts):
     """Returns the manifest of the written photos; row numbers leave out skipped photos."""
+    # Old row -> new row; -1 for skipped photos, which then leave the parts.
     positions = np.full(len(source), -1, np.int64)
     positions[written.rows] = np.arange(len(written.rows))
     parts = {name: positions[rows] for name, rows in parts.items()}
@@ -215,6 +216,7 @@ def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
         return unreadable(path, error)
     except UnreadablePhotoError as error:
         return error
+    # Decoded in any case, so that damage is found at the conversion and not while training.
     record = content if size is None else image.tobytes()
     return _Photo(record, image.shape[:2], changes)
 

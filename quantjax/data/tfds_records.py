@@ -139,6 +139,7 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
         try:
             parts.append(builder.as_data_source(split=split, decoders=decoders))
             lengths.append(len(parts[-1]))
+        # The first group means a missing preparation or split, the second damaged files.
         except (NotImplementedError, KeyError, ValueError) as error:
             raise _why_not(builder, split, folder) from error
         except (RuntimeError, TypeError) as error:

@@ -56,6 +56,7 @@ def unseen_classes(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(source.classes))
     train, validation, unseen = np.split(order, [num_seen - num_validation, num_seen])
+    # The unseen part draws first, so that it does not depend on the validation share.
     query, database = _draw(source, unseen, query_per_class, rng)
     held, searched = _draw(source, validation, query_per_class, rng)
     return make_splits(
@@ -136,5 +137,6 @@ def _draw(
                 f"class {source.classes[class_id]} must have more than {per_class} images to draw "
                 f"from, got {len(free)}; lower query_per_class"
             )
+        # A multi-label row that another class drew already is not drawn a second time.
         drawn[rng.permutation(free)[:per_class]] = True
     return rows[drawn], rows[~drawn]

@@ -237,6 +237,7 @@ def _codec(manifest, tensors):
     for name, x in arrays.items():
         if not np.isfinite(x).all():
             raise InputError(f"{name} must be of finite numbers")
+
     codec = kind(**arrays, **manifest["settings"])
     codec.check()
     with np.errstate(over="raise"):
@@ -279,6 +280,7 @@ def _digest(x):
 
 
 def _replace(path, write):
+    # Renamed when complete, so that a killed process leaves no half-written file under the name.
     scratch = path.with_name(f".{path.name}.tmp")
     write(scratch)
     return scratch.replace(path)

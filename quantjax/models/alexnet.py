@@ -148,7 +148,7 @@ def alexnet_caffe(
 
     Args:
       input_shape: (H, W, C) of the images; Caffe's weights need images made by `caffe_images`.
-      dim: D, the width of a linear `bottleneck` behind the second dense layer; None for that
+      dim: D, the width of a linear `bottleneck` after the second dense layer; None for that
         layer's 4096 features.
 
     Returns:
@@ -244,4 +244,5 @@ def _name(convolutions, dense, flattened, path):
         return None
     name = (convolutions if kind == "convolutions" else dense)[int(number[0])]
     name = f"{name}.{_LEAVES[leaf]}"
+    # The first dense layer reads flattened maps: PyTorch and Caffe flatten channels first.
     return Source(name, flattened) if path == "dense/0/kernel" else name

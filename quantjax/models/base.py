@@ -123,6 +123,7 @@ def _check_no_random_state(nnx, module):
     for path, _ in nnx.to_flat_state(nnx.state(module, nnx.RngState)):
         # Such as ("layers", 1, "rngs", "count"): the owner's path, its attribute, and the rest.
         owner, place, attribute = module, "", ""
+        # Walks down to the submodule that owns the state, so that the advice can name it.
         for name in path:
             child = owner[name] if isinstance(name, int) else getattr(owner, name)
             attribute = name

@@ -24,7 +24,7 @@ def cifar_resnet18(
 
     Args:
       input_shape: (H, W, C) of the images.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim], or [B, 512]. Its net_state holds batch

@@ -128,7 +128,7 @@ def efficientnet_lite0(
     Args:
       input_shape: (H, W, C) of the images. The published weights need images made by `normalize`;
         they were trained at 224x224x3 and fit any size.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim], or [B, 1280]. Its net_state holds batch

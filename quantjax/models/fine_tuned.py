@@ -47,6 +47,7 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
     def init(key, example):
         keys = jax.random.split(key)
         parts = {"backbone": backbone.init(keys[0], example)}
+        # The head's `init` checks shapes, so it needs features of the example.
         features, _ = backbone.apply(*parts["backbone"], example, train=False)
         parts["head"] = head.init(keys[1], features)
         return tuple({name: part[i] for name, part in parts.items()} for i in range(2))

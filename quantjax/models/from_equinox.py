@@ -81,6 +81,7 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
         keys, axis = (None, None) if key is None else (jax.random.split(key, len(x)), 0)
         mapped = jax.vmap(one_row, in_axes=(0, axis), out_axes=(0, None), axis_name=axis_name)
         y, state = mapped(x, keys)
+        # In evaluation the state is returned as given, even if the module wrote to it.
         if not train:
             return y, net_state
         return y, _nested({**_by_path(net_state), **_by_path({"state": state})})

@@ -65,6 +65,7 @@ def _check_state(network, params, net_state, x, key):
     def state_of(net_state):
         return network.apply(params, net_state, x, train=True, key=key)[1]
 
+    # An unchanged state leaves the traced function as the very variable that went in.
     traced = jax.make_jaxpr(state_of)(net_state).jaxpr
     changed = [
         jax.tree_util.keystr(path, simple=True, separator="/")

@@ -160,7 +160,7 @@ def resnet18(
     Args:
       input_shape: (H, W, C) of the images. torchvision's weights need images made by `normalize`;
         they were trained at 224x224x3 and fit any size.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim], or [B, 512]. Its net_state holds batch
@@ -214,7 +214,7 @@ def build(
       block: (width, strides) -> convolutions of a block; 64 is the first stage's width, and each
         later one doubles it.
       num_blocks: Blocks of each of the four stages.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Raises:
       ValueError: if input_shape is not three positive sizes, or dim not positive.

@@ -47,6 +47,7 @@ def _forward(x, kernel, strides):
 
 def _backward(strides, kept, gradient):
     x, kernel = kept
+    # Only the kernel's gradient is slow in the compiler; the images' gradient is left to it.
     (of_images,) = jax.linear_transpose(lambda x: _compilers(x, kernel, strides), x)(gradient)
     return of_images, _gradient_of_kernel(x, len(kernel), gradient, strides)
 

@@ -211,6 +211,7 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
         storage = _storage(identity)
         if storages is not None:
             first = storages.setdefault(storage.key, storage)
+            # Several tensors may share a storage, but they must agree on its size.
             if (first.dtype, first.total) != (storage.dtype, storage.total):
                 raise InputError(f"storage {storage.key[:40]!r} has two sizes")
         return storage

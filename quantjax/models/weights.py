@@ -64,6 +64,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _state_dict(*torch_files.read_zip(data, str(path)), str(path))
     if data.startswith(torch_files.LEGACY_MAGIC):
         return _state_dict(*torch_files.read_legacy(data, str(path)), str(path))
+    # A safetensors file begins with a length of 8 bytes, then a JSON object.
     if data[8:9] == b"{":
         return _safetensors(data, str(path))
     raise InputError(
@@ -101,6 +102,7 @@ def load(
     sources = {path: _source(path, names) for path in targets}
     if isinstance(names, Mapping) and (strangers := sorted(set(names) - set(targets))):
         raise InputError(f"names has {strangers[0]!r}, which is no target")
+    # All misfits are collected before an error, which then shows the kind of the mistake.
     missing, misfit = [], []
     values = dict(targets)
     for path, source in sources.items():

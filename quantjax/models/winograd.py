@@ -52,6 +52,7 @@ def _convolve(x, filters):
     def step(i, y):
         return lax.dynamic_update_index_in_dim(y, pixels(parts[:, i]), i, 1)
 
+    # Part by part, so that the sums of a part stay in the CPU's cache.
     none = jnp.zeros((*parts.shape[:4], filters[0][0].shape[1]), x.dtype)
     y = lax.fori_loop(0, parts.shape[1], step, none)
     return y.reshape(*x.shape[:3], -1)[:, :height, :width]

@@ -103,6 +103,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     category_ids = np.array(sorted(categories), np.int64)
     labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
+    # By file name, since photos of 2014 and 2017 are unpacked into folders of several names.
     place = by_name(folder)
     try:
         paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())

@@ -114,5 +114,6 @@ def _column(file: Path) -> np.ndarray:
             raise InputError(
                 f"{file} must hold numbers of photos from 1 to {_NUM_PHOTOS:,}, got {line[:40]!r}"
             )
+        # Photos are numbered from 1.
         column[int(line[:9]) - 1] = 1
     return column

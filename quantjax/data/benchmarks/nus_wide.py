@@ -186,6 +186,7 @@ def _column(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
     if not file.is_file():
         raise MissingFileError(f"no file {file} of a concept's labels")
     text = np.frombuffer(file.read_bytes(), np.uint8)
+    # Drops spaces and line ends; any other character than 0 and 1 then fails the check below.
     values = text[text > ord(" ")] - ord("0")
     if len(values) != num_photos or values.max(initial=0) > 1:
         raise InputError(
