@@ -60,6 +60,7 @@ class Store:
         self.since = time.monotonic()
         if self.manager is None:
             return
+        # A flat dict, so that later versions of a library can change its container types.
         leaves = sealing.by_path(train_state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),

@@ -155,6 +155,7 @@ def _terminal_bar(console, total):
 
         def report(record):
             bar.update(task, completed=record["step"])
+            # The latest record of each kind is kept: a step's record has no validation value.
             latest["epoch" if "after_epoch" in record else "step"] = record
             live.update(Group(bar, _numbers(latest)))
 

@@ -78,6 +78,7 @@ def digests(source: Source, extractor: Extractor) -> dict[str, str]:
       extractor: Weights and preprocessing.
     """
     of_weights = hashlib.sha256()
+    # Path, type and shape enter too: equal bytes may belong to different networks.
     for path, leaf in jax.tree_util.tree_leaves_with_path(extractor.weights):
         array = np.asarray(leaf)
         of_weights.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
@@ -151,6 +152,7 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
     try:
         with safe_open(path, "numpy") as file:
             there = file.metadata() or {}
+            # Type and shape are checked before the tensor is read into memory.
             found = file.get_slice(_NAME)
             if found.get_dtype() != "F32" or len(found.get_shape()) != 2:
                 raise InputError(

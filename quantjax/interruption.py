@@ -73,6 +73,7 @@ def ending() -> Generator[None]:
 
     def handle(number, frame):
         del frame
+        # A signal that `watch` caught counts as the first.
         if seen or _held_back:
             os._exit(128 + number)
         seen.append(number)

@@ -53,6 +53,7 @@ def as_labels(name: str, labels: Any, due: str = EITHER, *, min_classes: int = 2
             f"{name} of shape {labels.shape} may be class ids or one label: pass {name}[:, 0] as "
             "class ids, or a column of zeros beside it"
         )
+    # Values last: under jit only shapes and types are known.
     if labels.size and _values_are_known(labels):
         values = np.asarray(labels)
         _check_ids(name, values) if is_ids else _check_table(name, values, due)
@@ -259,6 +260,7 @@ def _advice(name, labels, due):
         return "; labels.share_label compares one-hot and multi-hot labels"
     if not _values_are_known(labels) or labels.ndim != 2:
         return ""
+    # Labels of -1 and 1 are common in hashing papers.
     if np.isin(np.asarray(labels, np.float32), (-1, 1)).all():
         return f"; pass {name} > 0"
     return "; labels.multi_hot makes zeros and ones of class ids" if integer else ""

@@ -110,6 +110,7 @@ def main(
     except Exception as error:
         if is_one_line(error) and not debug:
             processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
+        # A plain raise would wait at exit for other processes, or for a blocked prefetch thread.
         if not (processes.several() or prefetch.abandoned()):
             raise
         traceback.print_exc()

@@ -25,6 +25,7 @@ def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransfo
     """
 
     def init(params):
+        # An expression without a match is most likely a typing error.
         paths = [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
         for pattern, _ in factors:
             if not any(re.fullmatch(pattern, path) for path in paths):

@@ -47,6 +47,7 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
     if _installed("tensorboardX"):
         _forgiving(lambda: found.append(_tensorboard(workdir / "tensorboard")))()
     if os.environ.get("WANDB_MODE") != "disabled" and _installed("wandb"):
+        # Asked for uploads, a failure is an error; unasked, a warning is enough.
         asked = os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE")
         begin = functools.partial(_wandb, workdir, name, config)
         if asked:

@@ -123,6 +123,7 @@ def _num_threads(manifest: Manifest) -> int:
 
 def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
     if manifest.size is not None:
+        # Stored pixels pass no decoder, so Pillow's limit is checked here.
         limit = max_pixels()
         if limit is not None and manifest.size**2 > limit:
             raise InputError(

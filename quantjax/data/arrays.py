@@ -78,6 +78,7 @@ def as_multi_hot(
         raise InputError(
             f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
         )
+    # Class ids [N, 1] and a single label [N, 1] look alike if all values are 0 or 1.
     if label.shape[1] == 1 and names is None:
         raise InputError(
             f"label {label.shape} may be class ids or one class: "
@@ -169,6 +170,7 @@ def from_arrays(
         raise InputError("from_arrays needs image=IMAGES or feature=FEATURES, got neither")
     num_rows = len(content[0])
     label, classes = as_multi_hot(label, num_rows=num_rows, classes=classes)
+    # `train.fit` adds "index" and `embedding` adds "mask" to every batch.
     for name, array in columns.items():
         if name in ("index", "mask"):
             raise InputError(f"column {name} would hide the batch's own {name}; rename it")

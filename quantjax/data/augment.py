@@ -168,6 +168,7 @@ def ten_crop(size: tuple[int, int]) -> Preprocess:
             )
         corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
         crops = jnp.stack([images[:, y : y + height, x : x + width] for y, x in corners], axis=1)
+        # Crops are [B, 5, h, w, C], so that the width is the last axis but one.
         return {**batch, "image": jnp.concatenate([crops, crops[..., ::-1, :]], axis=1)}
 
     return views
@@ -211,6 +212,7 @@ def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
         padded = jnp.pad(images, around, mode=mode)
         corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1, jnp.int32)
 
+        # A slice per image under vmap, since each image has another corner.
         def cut(image, corner):
             return jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), size)
 
@@ -248,6 +250,7 @@ def random_erase(*, size: int, fill: float = 0.0) -> Transform:
             first = jax.random.randint(key, (batch, 1), 0, length, jnp.int32) - size // 2
             return (jnp.arange(length) >= first) & (jnp.arange(length) < first + size)
 
+        # A square is an interval of rows times an interval of columns.
         square = inside(row_key, height)[:, :, None] & inside(column_key, width)[:, None]
         return jnp.where(square[..., None], jnp.asarray(fill, images.dtype), images)
 

@@ -140,6 +140,7 @@ def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) 
             f"all {len(labels)} training rows share a class, so there are no negatives; train on "
             "two classes or more"
         )
+    # A class with two rows gives a positive pair.
     of_class = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else labels.sum(axis=0)
     if of_class.max() < 2:
         raise InputError(

@@ -82,6 +82,7 @@ def _check_no_parts(folder: Path, photos: Mapping[Path, Sequence[Path]]) -> None
         for each, paths in photos.items()
         if each.name.lower() in _PARTS and paths and _are_below_sub_folders(each, paths)
     ]
+    # A single such name may well be a class.
     if len(names) > 1:
         names.sort(key=lambda name: _PARTS.index(name.lower()))
         raise InputError(

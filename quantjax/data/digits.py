@@ -21,9 +21,11 @@ def _read_csv(path: Path) -> np.ndarray:
     """Reads the table of pixels and digits, [5000, 785] uint8; raises ValueError if it differs."""
     try:
         with gzip.open(path) as stream:
+            # Bounded: a damaged or malicious gzip file could unpack to any size.
             text = stream.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise InputError(f"more than {_MAX_BYTES:,} bytes")
+        # Counted first, since np.loadtxt skips empty lines without an error.
         num_rows = text.count(b"\n")
         if num_rows != _NUM_ROWS:
             raise InputError(f"{num_rows} lines, not {_NUM_ROWS}")

@@ -43,6 +43,7 @@ def image_hashes(
     digests = []
     for start in range(0, len(rows), batch_size):
         images = np.ascontiguousarray(_content(source[rows[start : start + batch_size]]))
+        # The shape is hashed once per batch, and each image continues from a copy.
         shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
         for image in images:
             digest = shape.copy()

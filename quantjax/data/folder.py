@@ -135,6 +135,7 @@ def _source(
     classes = tuple(sorted({name for part in kept for _, name in part}))
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.uint8)[[numbers[n] for part in kept for _, n in part]]
+    # Parts are stored one after another, so each part is a range of rows.
     ends = np.cumsum([len(part) for part in kept])
     rows = np.split(np.arange(ends[-1]), ends[:-1])
     return Photos(paths, labels, classes, size, tuple(notes)), rows

@@ -77,6 +77,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
         with gzip.open(path) if is_gzip else path.open("rb") as stream:
             dtype, shape = _read_header(stream)
             due = math.prod(shape) * dtype.itemsize
+            # A plain file cannot claim more than its size on disk, a gzipped file can.
             if is_gzip and due > max_bytes:
                 raise InputError(
                     f"its header promises {due:,} bytes of gzipped content, which may be no more "

@@ -94,6 +94,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
 def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
     if not file.is_file():
         raise MissingFileError(f"no list file {file}")
+    # surrogateescape, as in Python's file names, so that bytes outside of UTF-8 find their photo.
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, 1):
             if not (text := line.strip()):

@@ -61,6 +61,7 @@ def walk(root: Path) -> Iterator[tuple[str, bool]]:
     Yields:
       (path below root, whether it is an existing file): False for folders and dangling links.
     """
+    # Device and inode identify a folder, whatever links lead to it.
     status = os.stat(root)
     folders, seen = [""], {(status.st_dev, status.st_ino)}
     while folders:

@@ -130,6 +130,7 @@ def splits_of(
             raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
         name = incomplete(name)
+    # Missing photos stay in the source, so that row numbers do not depend on them.
     paths = tuple(root / path for path in listing.paths)
     check_size([paths[row] for row in np.flatnonzero(there)], size)
     return make_splits(

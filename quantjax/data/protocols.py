@@ -198,6 +198,7 @@ def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -
     class_ids = _class_ids(source)[pool]
     rng = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
+    # A permutation per class in turn: the order is part of the pinned digests.
     for class_id, name in enumerate(source.classes):
         rows = rng.permutation(pool[class_ids == class_id])
         if len(rows) < sum(sizes):

@@ -82,6 +82,7 @@ def open_shards(folder: Path, manifest: Manifest) -> Shards:
         path = folder / shard.name
         if not path.is_file():
             raise MissingFileError(f"{path} is missing; copy it again, or {AGAIN}")
+        # Cheap check for a cut copy, before grain opens all files.
         if (size := path.stat().st_size) != shard.num_bytes:
             raise InputError(
                 f"{path} has {size:,} bytes, due {shard.num_bytes:,}; copy it again, or {AGAIN}"

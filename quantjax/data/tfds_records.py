@@ -208,6 +208,7 @@ def _command(builder: Any, folder: Path) -> str:
 def _holds(folder: Path) -> str:
     """Returns the end of a sentence that lists the data sets prepared in a folder."""
     found = []
+    # Folders are NAME/VERSION or NAME/CONFIG/VERSION.
     for depth in ("*/*", "*/*/*"):
         for path in folder.glob(f"{depth}/dataset_info.json"):
             *name, version = path.parent.relative_to(folder).parts

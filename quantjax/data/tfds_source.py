@@ -111,6 +111,7 @@ def from_tfds(
     classes, several = ((), True) if label is None else _classes(builder.info, label)
     splits = (split,) if isinstance(split, str) else tuple(split)
     records = open_records(builder, splits, folder)
+    # Headers are read only if photos are not resized and the data set declares no fixed size.
     look_at_sizes = size is None and None in shape
     ids = _read_labels(records, label, image=image if look_at_sizes else None)
     labels = _table(records, ids, len(classes), several=several)
@@ -210,6 +211,7 @@ def _table(
         the table would be too large.
     """
     class_ids = np.concatenate(ids)
+    # Row of each id: a record may have no, one or several ids.
     rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
     as_ids = not several and len(ids) * num_classes > _TABLE
     least = 0 if as_ids else -1

@@ -190,6 +190,7 @@ def _contents(manifest, tensors):
         raise InputError(
             f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
         )
+    # Distances count bits of whole bytes, so unused bits must not differ.
     if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
         raise InputError(f"codes must have zeros behind their {codec.bits} bits")
     _check_values(codec, codes)
@@ -223,6 +224,7 @@ def _check_values(codec, codes):
 
 def _codec(manifest, tensors):
     kind = _KINDS[manifest["codec"]]
+    # Static fields are stored in the manifest, arrays as tensors; a damaged file may mix them up.
     is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
     arrays = {
         name.removeprefix("codec."): _real(name, x)

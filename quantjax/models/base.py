@@ -85,6 +85,7 @@ def checked_init(name: str, network: Network) -> Network:
     def init(key, example):
         try:
             params, state = network.init(key, example)
+            # Some libraries build no layer before the first call, so a wrong shape shows only here.
             jax.eval_shape(lambda x: network.apply(params, state, x, train=False)[0], example)
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())

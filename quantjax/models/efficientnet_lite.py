@@ -77,6 +77,7 @@ class _Block(nnx.Module):
 
     def __init__(self, depth, channels, size, *, strides, expansion, rngs):
         width = depth * expansion
+        # Input and output can be added only if their shapes agree.
         self.is_residual = strides == 1 and depth == channels
         self.expand = _Convolution(depth, width, rngs=rngs) if expansion > 1 else None
         self.depthwise = _Convolution(width, width, size, strides=strides, groups=width, rngs=rngs)

@@ -35,6 +35,7 @@ def in_precision(network: Network, name: str) -> Network:
     def apply(params, net_state, x, *, train, key=None):
         low_params, low_x = _cast((params, x), dtype)
         y, state = network.apply(low_params, net_state, low_x, train=train, key=key)
+        # The state must keep its types, or the next step would compile again.
         state = jax.tree.map(lambda new, old: new.astype(old.dtype), state, net_state)
         return y.astype(jnp.float32), state
 

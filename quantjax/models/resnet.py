@@ -99,6 +99,7 @@ class _Residual(nnx.Module):
             _Convolution(depth, kernel, rngs=rngs)
             for depth, kernel in zip(depths, kernels, strict=False)
         )
+        # The shortcut must reach the block's stride and width; if neither changes, none is needed.
         whole = Kernel(1, max(kernel.strides for kernel in kernels), depths[-1])
         self.shortcut = None if whole == (1, 1, depth) else _Convolution(depth, whole, rngs=rngs)
 

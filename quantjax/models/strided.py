@@ -59,6 +59,7 @@ def _gradient_of_kernel(x, size, gradient, strides):
     around = (size // 2,) * 2
     x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     height, width, channels = gradient.shape[1:]
+    # In parts, so that the images of a part stay in the CPU's cache for all taps.
     most = PIXELS // (height * width)
     parts, of_parts = in_parts(x, most), in_parts(gradient, most)
 

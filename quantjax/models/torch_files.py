@@ -132,6 +132,7 @@ def view(tensor: Tensor, content: Mapping[str, bytes]) -> np.ndarray:
         raise InputError(
             f"storage {storage.key[:40]!r} takes {storage.total * width} bytes, got {len(data)}"
         )
+    # An empty tensor may start behind the end of its storage, which np.ndarray does not allow.
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, storage.dtype)
     return np.ndarray(
@@ -197,6 +198,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
         total = int.from_bytes(stream.read(8), "little")
         storage = storages[key]
         size = storage.total * storage.dtype.itemsize
+        # Bounded: a false size must not allocate more memory than the file has bytes.
         content[key] = stream.read(min(size, len(data)))
         if total != storage.total or len(content[key]) != size:
             raise InputError(

@@ -185,6 +185,7 @@ def _refuse_misfits(groups: Mapping[str, list[str]]) -> None:
 
 
 def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str, np.ndarray]:
+    # Training checkpoints nest the state dict, sometimes twice.
     for key in ("state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]

@@ -86,6 +86,7 @@ def _gradient_of_kernel(x, gradient):
         return total + x.reshape(-1, x.shape[-1]).T @ gradient.reshape(-1, gradient.shape[-1])
 
     def step(i, total):
+        # The gradient runs the transforms backwards, so their matrices are transposed.
         sums = _transform(_OF_IMAGES, _tiles(parts[:, i]))
         of_products = _transform(_transposed(_OF_PRODUCTS), _pixels(of_parts[:, i]))
         return jax.tree.map(add, total, sums, of_products)

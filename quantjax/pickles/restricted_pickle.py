@@ -139,6 +139,7 @@ def _reduce(machine: _Machine, target: Any, arguments: Any) -> Any:
         raise InputError("refused a call of something that makes no array")
     if len(arguments) > _MAX_ARGUMENTS:
         raise InputError(f"refused a call with {len(arguments)} arguments")
+    # Replacement functions copy list arguments, so each call is charged for them.
     for each in arguments:
         if type(each) is list:
             _spend(machine, each)

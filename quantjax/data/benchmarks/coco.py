@@ -143,6 +143,7 @@ def _read(file: Path) -> _Annotations:
             [(int(box["image_id"]), int(box["category_id"])) for box in content["annotations"]],
             {int(each["id"]): str(each["name"]) for each in content["categories"]},
         )
+        # Objects may name images or categories that a damaged file does not describe.
         strangers = [pair for pair in found.pairs if pair[0] not in found.names]
         strangers += [pair for pair in found.pairs if pair[1] not in found.categories]
         if not all(-(2**63) <= key < 2**63 for key in (*found.names, *found.categories)):

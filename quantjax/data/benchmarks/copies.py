@@ -53,6 +53,7 @@ def from_lists(folder: Path) -> Listing | None:
       FileNotFoundError: if one or two of the three are missing.
       ValueError: if a list is wrong, see `read_lists`.
     """
+    # Published lists call the queries test.txt; query.txt wins if both exist.
     query = folder / "query.txt"
     files = {
         "train": folder / "train.txt",

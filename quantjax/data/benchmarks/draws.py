@@ -41,6 +41,7 @@ def classwise(
     rng = np.random.default_rng(seed)
     is_query, is_train = np.zeros((2, len(labels)), bool)
     due = query_per_class + train_per_class
+    # Rare classes first: frequent classes still find rows later, rare classes would not.
     for column in np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable"):
         free = np.flatnonzero((labels[:, column] > 0) & ~is_query & ~is_train)
         if len(free) < due:

@@ -120,6 +120,7 @@ def _with_validation(listing: Listing, num_items: int, seed: int) -> Listing:
     if not num_items:
         return listing._replace(rows={**listing.rows, "validation": none})
     items, photos = np.unique(class_ids[train], return_counts=True)
+    # An item with a single photo has nothing left to search for.
     items = items[photos > 1]
     if not 0 < num_items < len(items):
         raise InputError(

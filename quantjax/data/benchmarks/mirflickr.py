@@ -89,6 +89,7 @@ def mirflickr_25k(
     if annotations.is_file():
         annotations = folder
     labels = np.stack([_column(annotations / f"{topic}.txt") for topic in TOPICS], axis=1)
+    # A photo without a topic is relevant to no query, so the papers leave it out.
     kept = np.flatnonzero(labels.any(axis=1))
     rows = at_random(len(kept), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed)
     return copy_of(
