@@ -147,7 +147,7 @@ class Store:
                 for name, leaf in wanted.items()
             }
             leaves = _arrays(self.folder / str(step), abstract)
-        except Exception as caught:  # whatever a library says of files that it cannot read
+        except Exception as caught:  # libraries raise many kinds of errors on damaged files
             error = _unwrapped(caught, self.folder / str(step))
         # Agreed before anything else: a process that raised alone would leave the others waiting.
         outcome = processes.all_agree(_kind(error))
@@ -195,7 +195,7 @@ class Store:
 
 
 _DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
-_PATIENCE = 30  # seconds that a folder may take to look alike on all hosts
+_PATIENCE = 30  # seconds until a change of a shared folder must show on all hosts
 
 
 def _kind(error):
@@ -276,7 +276,7 @@ def opened(
             yield store
             store.wait()
         finally:
-            with contextlib.suppress(Exception):  # what went wrong with a save has been told
+            with contextlib.suppress(Exception):  # errors of saves were raised before
                 manager.close()
 
 

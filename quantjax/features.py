@@ -28,7 +28,7 @@ ROWS = 16
 """Images per device and batch: activations of more images do not fit a CPU's cache."""
 
 _NAME = "feature"
-_HASHED = 1024  # images at once
+_HASHED = 1024  # images in memory while they are hashed
 
 
 class Extractor(NamedTuple):

@@ -26,9 +26,9 @@ CONFIG = "config.json"
 LOCK = ".lock"
 """Lock file of a workdir; it names the process that holds the lock."""
 
-_NOTHING = {"lost+found"}  # what a fresh volume holds
-_PATIENCE = 30  # seconds that a file may take to be seen by other hosts
-_TOLD = 6  # differing keys that a message names
+_NOTHING = {"lost+found"}  # entries of a new, empty disk
+_PATIENCE = 30  # seconds until a new file must show on other hosts
+_TOLD = 6  # most differing keys that a message names
 _held: set[tuple[pathlib.Path, int]] = set()  # folders, and the threads that hold them
 
 

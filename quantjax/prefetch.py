@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-_PATIENCE = 0.25  # seconds between two looks at whether an item is still wanted
-_NAME = "prefetch"  # of the threads
+_PATIENCE = 0.25  # seconds between two checks of `unless`
+_NAME = "prefetch"  # name of the threads
 
 
 def abandoned() -> bool:

@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax.errors import InputError, is_one_line
 
-_QUIET = 0.25  # seconds between two agreements
-_MOST_QUIET = 16  # steps between them, however short
+_QUIET = 0.25  # seconds between two exchanges of `Agreement`
+_MOST_QUIET = 16  # most steps between two exchanges, however short the steps are
 
 
 def start(
@@ -168,7 +168,7 @@ def from_first(function: Callable[[], Any]) -> Any:
     if is_first():
         try:
             answer = {"result": function()}
-        except Exception as error:  # told to the others, who would wait for ever
+        except Exception as error:  # sent to the others, which would wait for ever
             caught = error
             answer = {"error": str(error), "type": type(error).__name__}
             answer["one line"] = is_one_line(error)

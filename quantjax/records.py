@@ -39,9 +39,9 @@ class History(list[Record]):
         return f"<History of {len(self)} records up to step {self[-1].get('step')}{course}>"
 
 
-_PATIENCE = 100  # steps in a row that may be skipped
-_AHEAD = 16  # steps that may wait to be checked
-_GLANCE = 0.25  # seconds after which they are checked however few they are
+_PATIENCE = 100  # skipped steps in a row that end the run
+_AHEAD = 16  # most queued steps before they are checked
+_GLANCE = 0.25  # seconds after which queued steps are checked, however few
 
 
 @dataclasses.dataclass

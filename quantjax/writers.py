@@ -71,7 +71,7 @@ def _sent(begin):
     """Starts an uploaded run, or raises ValueError with a message of one line."""
     try:
         return begin(resume="allow")
-    except Exception as error:  # whatever the package raises
+    except Exception as error:  # wandb raises many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"Weights & Biases cannot be sent the run: {reason.rstrip('.')}; or set WANDB_MODE to "

@@ -34,7 +34,7 @@ _APART = (
 )
 # Some protocols let the database hold training rows, which makes the measured numbers higher.
 _TOGETHER = (("train", "database"), ("validation", "database"))
-_CLASSES = 20  # absent classes that results name
+_CLASSES = 20  # most absent classes that an audit names
 
 
 class Audit(NamedTuple):
@@ -160,7 +160,7 @@ def _hashes(source, rows, **options):
     hashes, error = np.empty((0, 2), np.uint64), None
     try:
         hashes = image_hashes(source, rows[processes.share(len(rows))], **options)
-    except Exception as caught:  # the others wait, and are told first
+    except Exception as caught:  # raised below, after the waiting processes know of it
         error = caught
     failed = processes.all_agree(0 if error is None else processes.number() + 1)
     if error is not None:

@@ -289,7 +289,7 @@ def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -
         keys = jax.random.split(key, 4)
 
         def uniform(key, shape, largest):
-            # One image's draw stands before its rows and columns: [B, 1, 1].
+            # A draw per image, [B, 1, 1], so that it broadcasts over rows and columns.
             of_images = (*shape, batch, 1, 1)
             return jax.random.uniform(key, of_images, jnp.float32, minval=-largest, maxval=largest)
 

@@ -10,7 +10,7 @@ from quantjax.errors import InputError
 _SIZE_ADVICE = "resize and crop by --size=PX (in Python size=PX)"
 _SKIP_ADVICE = "go on without by --skip_unreadable (in Python skip_unreadable=True)"
 _SHOWN = 200  # photos that an error names
-_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")  # bytes in memory, as Python shows them
+_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")  # how Python prints a file in memory
 
 
 class UnreadablePhotoError(InputError):

@@ -32,9 +32,9 @@ from quantjax.errors import FileError, InputError
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
 _OPTIONS = "group_size:1,uncompressed"
-_PER_SHARD = 4096  # photos, while that makes no more than so many shards:
-_MOST_SHARDS = 256  # all are open at once
-_BATCH = 256  # photos in memory
+_PER_SHARD = 4096  # photos per file, if this makes at most `_MOST_SHARDS` files
+_MOST_SHARDS = 256  # a reader has all files open at once
+_BATCH = 256  # photos in memory at once
 _TABLE = 1 << 30  # bytes of one-hot labels above which class ids are written
 
 

@@ -15,7 +15,7 @@ from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_
 from quantjax.errors import InputError
 
 _BATCH = 256  # records in memory while labels are read
-_TABLE = 1 << 30  # bytes of multi-hot labels above which class ids stay such
+_TABLE = 1 << 30  # bytes of multi-hot labels above which class ids are kept
 _MODES = {1: "L", 3: "RGB"}
 
 

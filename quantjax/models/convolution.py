@@ -9,7 +9,7 @@ from jax import lax
 
 from quantjax.models import strided, winograd
 
-_CHANNELS = 32  # with fewer, ours take longer
+_CHANNELS = 32  # with fewer channels our convolutions are slower
 
 
 def conv_general_dilated(

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-VALUES = 2**18  # tiles times channels worked on at once: their sums stay in the cache
+VALUES = 2**18  # tiles times channels processed at once: their sums stay in the CPU's cache
 _OF_IMAGES = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_KERNELS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
