@@ -1,4 +1,4 @@
-"""Learns compact image codes in JAX, measures them exactly, hands them over to search.
+"""Learns compact image codes in JAX, measures their retrieval and saves them for search.
 
 Importing quantjax imports nothing else: each part is loaded on first use, so that
 `quantjax.losses.pairwise_cosine` brings no training framework along, and `quantjax.train` works.

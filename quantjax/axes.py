@@ -1,4 +1,4 @@
-"""Mesh axes in the types of arrays: inside `jax.shard_map`, and on a mesh of Explicit axes."""
+"""Handles mesh axes in array types, inside `jax.shard_map` and on meshes with Explicit axes."""
 
 import functools
 import inspect
@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 
 def vary_alike(*trees: Any) -> Any:
-    """Gives arrays inside `jax.shard_map` the same varying axes, all that any of them has.
+    """Makes arrays inside `jax.shard_map` vary over the union of their mesh axes.
 
     With `check_vma=True` the carry of a loop, and the cotangents of a `jax.custom_vjp`, must vary
     over the axes that their start and their primals vary over. The gradient of an array that did
@@ -37,15 +37,15 @@ def _varying(leaf):
 
 
 def on_explicit_mesh(rows: str | None = None) -> Callable[[Callable[..., Any]], Any]:
-    """Lets a function take arrays that are cut over Explicit axes, as `jax.make_mesh` gives them.
+    """Lets a function take arrays sharded over Explicit mesh axes, the default of `jax.make_mesh`.
 
-    There JAX asks of every product and look-up how its result is to be cut. Inside the function
-    the partitioner chooses, as it does on a mesh of Auto axes; without Explicit axes nothing
-    changes.
+    On Explicit axes JAX requires a sharding for the result of every product and look-up. Inside
+    the decorated function the partitioner chooses, as it does on a mesh of Auto axes. Without
+    Explicit axes nothing changes.
 
     Args:
-      rows: The argument whose first axis says how the first axis of the results is cut; results
-        are whole on every device when None.
+      rows: Name of the argument whose first axis gives the sharding of the results' first axis;
+        None replicates the results on every device.
 
     Returns:
       A decorator.
@@ -57,6 +57,7 @@ def on_explicit_mesh(rows: str | None = None) -> Callable[[Callable[..., Any]], 
         @functools.wraps(function)
         def call(*args, **kwargs):
             leaves, tree = jax.tree.flatten((args, kwargs))
+            # Only arrays go through `auto_axes`; other arguments stay Python values.
             is_array = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
             arrays = [leaf for leaf, array in zip(leaves, is_array, strict=True) if array]
             meshes = {jax.typeof(x).sharding.mesh for x in arrays if isinstance(x, jax.Array)}

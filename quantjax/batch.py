@@ -1,4 +1,4 @@
-"""The columns of a batch, and the functions of a batch that an experiment is given."""
+"""Defines the columns of a batch, and the types of augmentation and preprocessing functions."""
 
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 else:
 
     class Batch(TypedDict, total=False):
-        """Arrays of B rows by name: what losses, augmentation and preprocessing are given.
+        """Maps column names to arrays of B rows for losses, augmentation and preprocessing.
 
-        It is a plain dict. A batch has the columns of its source; `train.fit` adds "index". Further
-        columns of the user's are allowed, as in `{**batch, "weight": weight}`. A column of V views
-        has one more axis, [B, V, ...].
+        A batch is a plain dict. It has the columns of its source; `train.fit` adds "index". Users
+        may add columns, as in `{**batch, "weight": weight}`. A column of V views has one more axis,
+        [B, V, ...].
 
         Attributes:
           image: Images [B, H, W, C]; uint8 as sources give them, floating once preprocessed.
@@ -46,7 +46,7 @@ class Augment(Protocol):
 
 
 class Preprocess(Protocol):
-    """Turns a batch into the form that the network takes, in training and in evaluation."""
+    """Converts a batch into the network's inputs, in training and in evaluation."""
 
     def __call__(self, batch: Batch, /) -> Batch:
         """Returns the preprocessed batch.

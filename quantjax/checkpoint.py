@@ -1,4 +1,4 @@
-"""Checkpoints of the train state: asynchronous, atomic, checked, restored onto the present mesh."""
+"""Saves the train state in asynchronous, atomic, checked checkpoints and restores it."""
 
 import contextlib
 import dataclasses
@@ -21,14 +21,14 @@ from quantjax.errors import DamagedError, FileError, InputError
 
 @dataclasses.dataclass
 class Store:
-    """A folder of checkpoints of one run; without a folder, every method does nothing.
+    """Keeps the checkpoints of one run in a folder; without a folder, every method does nothing.
 
     Attributes:
-      folder: Where they are, or None.
-      about: What the run is (JSON); a checkpoint of anything else is refused.
+      folder: Folder of the checkpoints, or None.
+      about: Description of the run (JSON); `restore` rejects a checkpoint of another run.
       manager: Orbax's manager of the folder, or None.
-      values: How good steps are, larger being better; the best is kept whatever its age.
-      since: When the last save began, or the folder was opened, by `time.monotonic`.
+      values: Validation value of each step, larger is better; the best step is always kept.
+      since: Time when the last save began, or the folder was opened, by `time.monotonic`.
     """
 
     folder: pathlib.Path | None
@@ -38,18 +38,18 @@ class Store:
     since: float = dataclasses.field(default_factory=time.monotonic)
 
     def latest(self) -> int | None:
-        """Returns the number of the latest step that is saved, or None."""
+        """Returns the number of the latest saved step, or None without a saved step."""
         return None if self.manager is None else self.manager.latest_step()
 
     def best(self) -> int | None:
-        """Returns the saved step of the largest value, the latest of equals, or None."""
+        """Returns the saved step with the largest value, the latest of equal steps, or None."""
         return None if self.manager is None else _best(self.values, _steps(self.manager))
 
     def save(self, step: int, train_state: Any) -> None:
-        """Begins to save a train state; a step that is there already is left alone.
+        """Starts saving a train state in the background; a step that is saved already is skipped.
 
         Args:
-          step: Its number.
+          step: Number of the step.
           train_state: Any pytree of arrays.
 
         Raises:
@@ -60,6 +60,7 @@ class Store:
         self.since = time.monotonic()
         if self.manager is None:
             return
+        # A flat dict, so that later versions of a library can change its container types.
         leaves = sealing.by_path(train_state)
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(leaves),
@@ -78,7 +79,7 @@ class Store:
                 raise FileError(f"step {step} was not saved: {self.folder} shows later ones")
 
     def wait(self) -> None:
-        """Waits until all that was saved is whole.
+        """Waits until all started saves are complete on disk.
 
         Raises:
           OSError: naming the folder, if a state could not be written.
@@ -88,26 +89,27 @@ class Store:
                 self.manager.wait_until_finished()
 
     def restore(self, like: Any, step: int | None = None) -> Any:
-        """Restores a step, or the latest that is whole, onto the shardings of a train state.
+        """Restores a step, or the latest undamaged step, onto the shardings of a train state.
 
-        What is damaged gets a warning and, where an older step is whole, is put aside into the
-        folder's neighbour "damaged", so that the run saves these steps anew.
+        A damaged checkpoint causes a warning. If an older step is undamaged, the damaged
+        checkpoint moves to the neighbouring folder "damaged", so that the run saves its step anew.
 
         Args:
-          like: A train state of the same structure on the mesh that is wanted.
-          step: Which one; None takes the latest, and goes back to older ones while it is damaged.
+          like: A train state of the same structure on the target mesh.
+          step: Number of the step; None takes the latest, and older steps while it is damaged.
 
         Returns:
-          The train state, or None if nothing was saved yet.
+          The train state, or None if no step was saved yet.
 
         Raises:
           ValueError: if the checkpoint belongs to another experiment, split or network.
-          DamagedError: if there are checkpoints, and none of those asked for can be read.
+          DamagedError: if checkpoints exist and no requested checkpoint can be read.
         """
         if self.manager is None:
             return None
         steps = _steps(self.manager) if step is None else [step]
         damaged = []
+        # The latest step comes first; damaged steps are remembered for the warning or the error.
         for each in steps:
             fine, found = self._read(each, like)
             if fine:
@@ -125,9 +127,9 @@ class Store:
         )
 
     def _read(self, step, like):
-        """Returns True and the state, or False and what is wrong with the files of a step.
+        """Returns (True, the state), or (False, the error) if a step's files are damaged.
 
-        What one process cannot read, all leave alone: each tells the others before they go on.
+        The processes first agree on the outcome: all skip a step that one process cannot read.
         """
         assert self.manager is not None
         assert self.folder is not None
@@ -145,8 +147,9 @@ class Store:
                 for name, leaf in wanted.items()
             }
             leaves = _arrays(self.folder / str(step), abstract)
-        except Exception as caught:  # whatever a library says of files that it cannot read
+        except Exception as caught:  # libraries raise many kinds of errors on damaged files
             error = _unwrapped(caught, self.folder / str(step))
+        # Agreed before anything else: a process that raised alone would leave the others waiting.
         outcome = processes.all_agree(_kind(error))
         if outcome in (_NO_DAMAGE, _OTHER_RUN):
             if error is not None:
@@ -154,6 +157,7 @@ class Store:
             raise InputError(f"another process cannot go on from checkpoint {step}")
         if outcome == _DAMAGED:
             return False, error
+        # A changed byte may still decode without an error, so the values are checked too.
         found, due = sealing.checksums(leaves), about["checksums"]
         wrong = sorted(name for name in found if found[name] != due.get(name))
         if processes.all_agree(len(wrong)):
@@ -171,6 +175,7 @@ class Store:
         def move():
             aside.mkdir(exist_ok=True)
             for step in steps:
+                # The same step may have been damaged before; keep the earlier copy too.
                 earlier = len([*aside.glob(str(step)), *aside.glob(f"{step}.*")])
                 name = f"{step}.{earlier}" if earlier else str(step)
                 (folder / str(step)).rename(aside / name)
@@ -190,16 +195,16 @@ class Store:
 
 
 _DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
-_PATIENCE = 30  # seconds that a folder may take to look alike on all hosts
+_PATIENCE = 30  # seconds until a change of a shared folder must show on all hosts
 
 
 def _kind(error):
-    """Returns whether what was raised in reading is damage, and how it is to be told."""
+    """Classifies an error raised by reading: 0 for none, or one of the constants above."""
     if error is None:
         return 0
     if isinstance(error, _OtherRunError):
         return _OTHER_RUN
-    # A disk or a memory that fails today says nothing of the files.
+    # Full memory or a failing disk does not mean that the files are damaged.
     away = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
     if away or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
         return _NO_DAMAGE
@@ -207,7 +212,7 @@ def _kind(error):
 
 
 def _unwrapped(error, path):
-    """Returns the error of the operating system that tensorstore tells of in words, if it does."""
+    """Returns the OSError whose code tensorstore put into its message, else the error itself."""
     if isinstance(error, OSError):
         return error
     found = [code for each in _chain(error) if (code := _code_in_words(each))]
@@ -220,7 +225,7 @@ def _code_in_words(error):
 
 
 def _steps(manager):
-    """Returns the steps that the first process sees, the latest first."""
+    """Returns the saved steps as process 0 sees them, the latest first."""
     return processes.from_first(lambda: sorted(map(int, manager.all_steps()), reverse=True))
 
 
@@ -236,16 +241,16 @@ def opened(
     max_to_keep: int = 3,
     read_only: bool = False,
 ) -> Generator[Store]:
-    """Opens a folder of checkpoints, clearing what a killed process left half written.
+    """Opens a folder of checkpoints and deletes half-written checkpoints of a killed process.
 
     Args:
-      folder: Made if it is not there; None for a store that keeps nothing.
-      about: What the run is (JSON).
-      max_to_keep: Older checkpoints are deleted, but for the best.
-      read_only: Whether to leave everything as it is, as another run may be at work there.
+      folder: Created if it does not exist; None gives a store that keeps nothing.
+      about: Description of the run (JSON).
+      max_to_keep: Number of latest checkpoints to keep besides the best.
+      read_only: Whether to change nothing in the folder, because another run may be using it.
 
     Yields:
-      The store; on leaving, saves under way are waited for.
+      The store. On exit, the context waits for started saves.
 
     Raises:
       OSError: naming the folder, if it cannot be written to.
@@ -271,13 +276,13 @@ def opened(
             yield store
             store.wait()
         finally:
-            with contextlib.suppress(Exception):  # what went wrong with a save has been told
+            with contextlib.suppress(Exception):  # errors of saves were raised before
                 manager.close()
 
 
 @contextlib.contextmanager
 def _quiet_orbax():
-    """Drops what orbax logs, which reports every save; errors are raised, and other logs stay."""
+    """Drops Orbax's log lines, which report every save; Orbax's errors are raised all the same."""
     logger = logging.getLogger("absl")
 
     def from_others(record):
@@ -292,7 +297,7 @@ def _quiet_orbax():
 
 @dataclasses.dataclass
 class _LatestAndBest:
-    """Orbax's question, which checkpoints to keep."""
+    """Tells Orbax to keep the latest checkpoints and the best."""
 
     latest: int
     values: dict[int, float]
@@ -309,7 +314,7 @@ def _best(values, steps):
     return max(rated, key=lambda step: (values[step], step), default=None)
 
 
-# Orbax's manager would wait for the other processes here, unless this one cannot read.
+# Read directly: Orbax's manager would wait for all processes, and one that cannot read never comes.
 def _about(folder):
     return sealing.unsealed(json.loads((folder / "about" / "metadata").read_text()))
 
@@ -322,7 +327,7 @@ def _arrays(folder, abstract):
 
 @contextlib.contextmanager
 def _writing(folder):
-    """Says which folder could not be written to."""
+    """Turns an operating-system error into a FileError that names the folder."""
     try:
         yield
     except Exception as error:
@@ -335,7 +340,7 @@ def _writing(folder):
 
 
 def _system_error(error):
-    """Returns the number of the operating system's error behind an exception, if there is one."""
+    """Returns the errno of the operating-system error behind an exception, or None."""
     for each in _chain(error):
         number = each.errno if isinstance(each, OSError) else _code_in_words(each)
         if number is not None:
@@ -344,7 +349,7 @@ def _system_error(error):
 
 
 def _chain(error):
-    """Yields an exception and those that led to it."""
+    """Yields an exception, then its causes, the nearest first."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__

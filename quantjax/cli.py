@@ -1,4 +1,4 @@
-"""`quantjax COMMAND`: what is done to data before an experiment, and to its results after it."""
+"""`quantjax COMMAND` converts photos before an experiment and draws reports after it."""
 
 import argparse
 import dataclasses
@@ -17,14 +17,14 @@ _SPLIT = ("train", "validation", "test")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command.
+    """Runs one command of the `quantjax` command line.
 
-    Exits with 2 for wrong usage and 1 for bad input or a disk that cannot be written, after one
-    line, and with 130 on Ctrl-C. Any other exception is a fault of the program and keeps its
-    traceback.
+    Prints one line and exits with 2 for wrong usage, and with 1 for bad input or a disk that
+    cannot be written. Exits with 130 on Ctrl-C. Any other exception is a fault of the program and
+    keeps its traceback.
 
     Args:
-      argv: Command line without the program; that of the process when None.
+      argv: Command line without the program's name; the process's own when None.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -128,7 +128,7 @@ def _add_records(commands):
 
 
 def _shares(text):
-    """Returns the percentages of --split."""
+    """Parses --split into the percentage of each part."""
     try:
         shares = [float(share) for share in text.split(",")]
     except ValueError:
@@ -160,6 +160,7 @@ def _records(arguments):
                 skip_unreadable=arguments.skip_unreadable,
                 progress=progress,
             )
+    # Opened again, so that the command fails now if the new records cannot be read.
     source = data.from_records(out, size=arguments.size or 1)
     line = f"{len(source)} photos of {len(source.classes)} classes are in {out}"
     if arguments.max_pixels is not None and arguments.size is None:
@@ -168,10 +169,10 @@ def _records(arguments):
 
 
 def _photos(arguments, folder):
-    """Returns the photos of a folder, and the rows of its parts."""
+    """Returns the photos of a folder, and the rows of each part by name."""
     if arguments.seed is not None and arguments.split is None:
         raise InputError("--seed is of the draw of --split, which is absent; leave it out")
-    # A size, so that headers are not read to see that sizes agree; files are stored as they are.
+    # Any size skips the check that all headers agree; without --size files are stored unchanged.
     size = arguments.size or 1
     if arguments.parts is not None:
         names = arguments.parts.split(",")

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, plain lines elsewhere, and the table."""
+"""Prints progress, notes and result tables on terminals, in notebooks and into files."""
 
 import contextlib
 import importlib
@@ -21,7 +21,7 @@ _silent = False
 
 
 def silence() -> None:
-    """Prints nothing from now on: of several processes one speaks."""
+    """Turns off all printing in this process, so that only process 0 of several prints."""
     global _silent
     _silent = True
 
@@ -32,11 +32,11 @@ def say(text: str) -> None:
 
 
 def announce(experiment: Any, workdir: Any) -> None:
-    """Prints what is about to run.
+    """Prints the experiment's name, split sizes and workdir before the run starts.
 
     Args:
       experiment: A `train.Experiment`.
-      workdir: Where it will be.
+      workdir: Folder of the run.
     """
     splits = experiment.splits
     say(
@@ -47,7 +47,7 @@ def announce(experiment: Any, workdir: Any) -> None:
 
 
 def report_audit(audit: Any) -> None:
-    """Prints what an audit found, in a line, or that it found nothing.
+    """Prints the findings of an audit of the split in one line.
 
     Args:
       audit: A `data.Audit`.
@@ -69,11 +69,11 @@ def report_audit(audit: Any) -> None:
 
 @contextlib.contextmanager
 def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict[str, Any]], None]]:
-    """Shows how far training is, with the latest numbers: one bar in a notebook or on a terminal.
+    """Shows training progress and the latest metrics, as a bar in a notebook or on a terminal.
 
     Args:
       experiment: A `train.Experiment`.
-      plain: Whether plain lines are printed where there is neither, such as in a file.
+      plain: Whether to print plain lines elsewhere, such as into a file.
 
     Yields:
       A callback for `train.fit`.
@@ -91,14 +91,14 @@ def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict
 
 
 def _in_notebook():
-    """Returns whether a Jupyter kernel runs this process, and not a terminal's IPython."""
+    """Returns whether this process is a Jupyter kernel; IPython on a terminal does not count."""
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     return shell is not None and hasattr(shell, "kernel")
 
 
 def _notebook_bar(num_epochs, total):
-    """Yields a callback that redraws one output: plain HTML, which every front end shows."""
+    """Yields a callback that redraws a bar in plain HTML, which every notebook front end shows."""
     display = importlib.import_module("IPython.display")
     latest: dict[str, dict[str, Any]] = {}
     began, drawn = time.monotonic(), 0.0
@@ -116,6 +116,7 @@ def _notebook_bar(num_epochs, total):
         nonlocal drawn, first
         latest["epoch" if "after_epoch" in record else "step"] = record
         now = time.monotonic()
+        # The last record of an epoch may carry an older step than the last record of a step.
         step = max(each["step"] for each in latest.values())
         first = (step, now) if first is None else first
         if step < total and now - drawn < _REDRAW:
@@ -154,6 +155,7 @@ def _terminal_bar(console, total):
 
         def report(record):
             bar.update(task, completed=record["step"])
+            # The latest record of each kind is kept: a step's record has no validation value.
             latest["epoch" if "after_epoch" in record else "step"] = record
             live.update(Group(bar, _numbers(latest)))
 
@@ -161,11 +163,12 @@ def _terminal_bar(console, total):
 
 
 def _numbers(latest):
-    """Returns the latest numbers of a step and of an epoch, as a table of two rows."""
+    """Returns a table of the latest metrics of a step and of an epoch, names above values."""
     grid = Table(box=None)
     step = latest.get("step", {})
     found = {
         name: value
+        # The step's names come first, and its values win over those of the epoch.
         for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }
@@ -183,13 +186,13 @@ def _short(value):
 
 @contextlib.contextmanager
 def counter(what: str) -> Generator[Callable[[int, int], None]]:
-    """Shows how much of something is done, a bar on a terminal and a line now and then elsewhere.
+    """Shows how many items are done, as a bar on a terminal and as occasional lines elsewhere.
 
     Args:
-      what: What is counted.
+      what: Name of the items, such as "photos".
 
     Yields:
-      `(done, total) -> None`.
+      Callback `(done, total) -> None`.
     """
     console = _console()
     if console.is_terminal:
@@ -216,7 +219,7 @@ def counter(what: str) -> Generator[Callable[[int, int], None]]:
 
 
 def table(results: list[Any]) -> None:
-    """Prints results as a table in words, and below it the ids of the metrics.
+    """Prints results as a table with short metric names, and the full metric ids below it.
 
     Args:
       results: `evaluate.Results`.
@@ -242,12 +245,12 @@ def table(results: list[Any]) -> None:
 
 
 def usage(program: str, options: dict[str, str], keys: dict[str, Any]) -> None:
-    """Prints the flags of an experiment.
+    """Prints the command-line help of an experiment: its options and config keys.
 
     Args:
-      program: What was called.
-      options: Flags beside the config's, and what they are for.
-      keys: Config keys and their defaults.
+      program: Name of the program.
+      options: Description of each option that is not a config key.
+      keys: Default of each config key.
     """
     say(f"{program} [--OPTION=VALUE ...] [--config.KEY=VALUE ...]\n\nOptions:")
     for name, line in options.items():

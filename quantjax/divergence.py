@@ -1,7 +1,7 @@
-"""Finds what a step under `jax.pmap` would leave different on every device, before it is compiled.
+"""Finds results of a `jax.pmap` step that would differ between devices, before it is compiled.
 
-`pmap` returns one device's copy of a result that all devices are said to share. Where the copies
-differ, as batch statistics of each device's own rows do, the others are lost without an error.
+`pmap` returns one device's copy of a result that is declared equal on all devices. If the copies
+differ, as batch statistics over each device's rows do, the other copies are lost without an error.
 """
 
 import math
@@ -15,11 +15,11 @@ _LOOPS = {"scan", "while", "cond"}
 
 
 class Divergence(NamedTuple):
-    """What is local to a device in a traced function.
+    """Lists the device-dependent results of a traced function.
 
     Attributes:
-      results: Of each result, whether it follows a device's own values without an exchange.
-      num_drawn: Random numbers that are drawn alike on every device.
+      results: For each result, whether it depends on one device's values without a collective.
+      num_drawn: Number of random numbers that are equal on every device.
     """
 
     results: list[bool]
@@ -27,17 +27,18 @@ class Divergence(NamedTuple):
 
 
 def find(jaxpr: Jaxpr, local: list[bool]) -> Divergence:
-    """Follows local values through a function.
+    """Finds the results of a traced function that depend on one device's own inputs.
 
-    A loop or branch with a local input counts as local whole. The turns of a `while` loop count
-    once. Random numbers whose key follows `jax.lax.axis_index` are not alike.
+    If any input of a loop or branch is device-dependent, all its results count as such. The body
+    of a `while` loop counts once. Random numbers whose key depends on `jax.lax.axis_index` are not
+    counted as equal.
 
     Args:
       jaxpr: The function, traced with the devices' axis.
-      local: Of each input, whether every device has its own.
+      local: For each input, whether its values differ between devices.
 
     Returns:
-      What is local, and how many random numbers are drawn.
+      The device-dependent results, and the number of equal random numbers.
     """
     marked = {var for var, mark in zip(jaxpr.invars, local, strict=True) if mark}
     num_drawn = 0
@@ -57,6 +58,7 @@ def find(jaxpr: Jaxpr, local: list[bool]) -> Divergence:
             skipped = len(marks) - len(inner.invars)
             found = find(inner, marks[skipped:] if skipped >= 0 else [True] * len(inner.invars))
             num_drawn += found.num_drawn * equation.params.get("length", 1)
+            # A loop's carry may become local in a later turn, so loops keep the coarse mark above.
             if name not in _LOOPS and len(found.results) == len(results):
                 results = found.results
         marked.update(var for var, mark in zip(equation.outvars, results, strict=True) if mark)

@@ -1,4 +1,4 @@
-"""Runs a function of batches over rows of a source, on the mesh."""
+"""Applies a function of batches to many rows of a data source, on all devices of a mesh."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,17 +15,17 @@ from quantjax.errors import InputError
 from quantjax.methods.base import over_views
 
 ROWS = 1024
-"""Rows per batch, and what tables of the training set are padded to, so that checkpoints move
-between meshes of any size that divides it."""
+"""Rows per batch. Tables of the training set are padded to a multiple of it, so that a checkpoint
+fits every mesh whose size divides it."""
 
 
 def padded_length(num_rows: int) -> int:
-    """Returns the next multiple of `ROWS`."""
+    """Returns the number of rows, rounded up to a multiple of `ROWS`."""
     return -(-num_rows // ROWS) * ROWS
 
 
 def check_mesh(mesh: Mesh) -> None:
-    """Refuses a number of devices that cannot share `ROWS` rows with a ValueError."""
+    """Raises ValueError if the number of devices does not divide `ROWS`."""
     if ROWS % mesh.size:
         raise InputError(
             f"rows are embedded {ROWS} at a time, which {mesh.size} devices cannot share; take a "
@@ -43,20 +43,20 @@ def apply_to_rows(
     preprocess: Preprocess,
     mesh: Mesh,
 ) -> Any:
-    """Applies a method's `embed` or `collect` to rows of a source.
+    """Applies a method's `embed` or `collect` function to rows of a source.
 
     Args:
       function: `(params, state, batch) -> pytree of [B, ...]`; views are averaged.
       params: The method's params.
       state: The method's state.
-      source: Where the images are.
-      rows: Which of them, [N] int64.
+      source: Source of the images.
+      rows: Row numbers, [N] int64.
       preprocess: `batch -> batch`, on device.
       mesh: From `parallel.data_mesh`.
 
     Returns:
-      Pytree of [N padded to a multiple of `ROWS`, ...], cut by rows over the mesh; rows from N on
-      are meaningless. Every device works on the rows that it keeps, so none ever travels.
+      Pytree of [N padded to a multiple of `ROWS`, ...], sharded by rows over the mesh; rows from N
+      on are meaningless. Every device computes the rows that it stores, so no row is transferred.
 
     Raises:
       ValueError: if there are no rows, or `ROWS` is no multiple of the number of devices.
@@ -69,6 +69,7 @@ def apply_to_rows(
     for positions in _positions(len(rows), mesh):
         mine = positions[parallel.local_rows(mesh, ROWS)]
         mask = mine < len(rows)
+        # Padding repeats the first row, so that every batch has one shape and compiles once.
         batch = {**source[rows[np.where(mask, mine, 0)]], "mask": mask}
         outputs.append(compiled(params, state, parallel.put_rows(mesh, batch)))
     return _joiner(mesh)(outputs)
@@ -84,7 +85,7 @@ def embed(
     preprocess: Preprocess,
     mesh: Mesh,
 ) -> np.ndarray:
-    """Embeds rows of a source; see `apply_to_rows`.
+    """Computes the embeddings of rows of a source; see `apply_to_rows` for the arguments.
 
     Returns:
       Embeddings [N, D] on the host, in every process.
@@ -94,7 +95,8 @@ def embed(
 
 
 def _positions(num_rows, mesh):
-    """Yields the rows of each batch, [ROWS]: of every device's part of the table, the next ones."""
+    """Yields the rows of each batch, [ROWS]: the next rows of every device's part of the table."""
+    # Row i of the table is the part of device i, so a column block has rows for every device.
     table = np.arange(padded_length(num_rows)).reshape(mesh.size, -1)
     for part in np.split(table, padded_length(num_rows) // ROWS, axis=1):
         yield part.ravel()

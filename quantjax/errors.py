@@ -1,4 +1,4 @@
-"""The errors that quantjax raises on purpose.
+"""Defines the errors that quantjax raises on purpose.
 
 Each is a `QuantjaxError` and also the built-in error of its kind, so that `except ValueError` and
 `except QuantjaxError` both catch it. Its message is one line: the value, the value that was due,
@@ -12,39 +12,39 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 class QuantjaxError(Exception):
-    """Base class of the errors that are raised on purpose."""
+    """Serves as base class of the errors that quantjax raises on purpose."""
 
 
 class InputError(QuantjaxError, ValueError):
-    """A value, shape or file content that does not fit."""
+    """Reports a value, shape or file content that does not fit."""
 
 
 class InputTypeError(QuantjaxError, TypeError):
-    """A value of the wrong type."""
+    """Reports a value of the wrong type."""
 
 
 class RowError(QuantjaxError, IndexError):
-    """A row number outside of the source."""
+    """Reports a row number outside of a data source."""
 
 
 class FileError(QuantjaxError, OSError):
-    """A file or folder that cannot be read or written."""
+    """Reports a file or folder that cannot be read or written."""
 
 
 class MissingFileError(QuantjaxError, FileNotFoundError):
-    """A file or folder that is not there."""
+    """Reports a file or folder that does not exist."""
 
 
 class MissingPackageError(QuantjaxError, ModuleNotFoundError):
-    """An optional package that is not installed; the message names the extra that has it."""
+    """Reports an optional package that is not installed; the message names the extra to install."""
 
 
 class NonFiniteError(QuantjaxError, FloatingPointError):
-    """A loss, gradient, parameter or state that is NaN or infinite."""
+    """Reports a loss, gradient, parameter or state that is NaN or infinite."""
 
 
 class DamagedError(QuantjaxError, RuntimeError):
-    """A checkpoint whose bytes are not those that were saved."""
+    """Reports a checkpoint whose bytes have changed since it was saved."""
 
 
 def is_one_line(error: BaseException) -> bool:

@@ -1,7 +1,7 @@
-"""Features of a pretrained network, extracted once and kept on disk.
+"""Extracts features with a pretrained network once and caches them on disk.
 
-A file of features must say of what they are, so it carries three digests: of the weights, of the
-images, and of what was done to them. A file with another digest is refused.
+A file of features carries three digests: of the weights, of the images and of the preprocessing.
+Reading raises ValueError if a digest differs.
 """
 
 import hashlib
@@ -25,20 +25,20 @@ from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
 
 ROWS = 16
-"""Images a device works on at once: activations of more leave a CPU's cache."""
+"""Images per device and batch: activations of more images do not fit a CPU's cache."""
 
 _NAME = "feature"
-_HASHED = 1024  # images at once
+_HASHED = 1024  # images in memory while they are hashed
 
 
 class Extractor(NamedTuple):
-    """What makes features of images.
+    """Computes features from images: weights and a pure function.
 
     Attributes:
       weights: Pytree of arrays.
       apply: `(weights, images [B, H, W, C] uint8) -> [B, F]`, jittable, preprocessing included.
-      preprocessing: Names the network and all that is done to an image; another name is another
-        digest, so it must change whenever `apply` does.
+      preprocessing: Name of the network and of all preprocessing. It is part of the digest, so it
+        must change whenever `apply` does.
     """
 
     weights: Any
@@ -47,10 +47,10 @@ class Extractor(NamedTuple):
 
 
 def efficientnet_lite0(size: int = 224) -> Extractor:
-    """Returns the published EfficientNet-Lite0: 1,280 features of an RGB image of any size.
+    """Returns the published EfficientNet-Lite0, which gives 1,280 features for an RGB image.
 
     Args:
-      size: Height and width to which images are resized first, bilinear.
+      size: Height and width in pixels to which images of any size are resized first, bilinear.
 
     Raises:
       ImportError: if the extra `pretrained` is not installed.
@@ -69,13 +69,16 @@ def efficientnet_lite0(size: int = 224) -> Extractor:
 
 
 def digests(source: Source, extractor: Extractor) -> dict[str, str]:
-    """Returns what identifies features: SHA-256 of weights and images, and the preprocessing.
+    """Returns the digests that identify features: weights, images and preprocessing.
+
+    Weights and images are hashed by SHA-256; the preprocessing is its name.
 
     Args:
-      source: The images, every one of them, in their order.
+      source: All images, in order.
       extractor: Weights and preprocessing.
     """
     of_weights = hashlib.sha256()
+    # Path, type and shape enter too: equal bytes may belong to different networks.
     for path, leaf in jax.tree_util.tree_leaves_with_path(extractor.weights):
         array = np.asarray(leaf)
         of_weights.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
@@ -101,20 +104,20 @@ def extract(
     mesh: Mesh,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> np.ndarray:
-    """Returns the features of all images, from the file if it is there, else computed and written.
+    """Returns the features of all images, read from the cache file or computed and written to it.
 
     Args:
       source: The images.
       extractor: Weights, network and preprocessing.
-      path: A safetensors file; its folder is made.
+      path: A safetensors file; its folder is created.
       mesh: From `parallel.data_mesh`.
-      progress: Called with how many images are done, of how many.
+      progress: Called with the number of finished images and the number of all images.
 
     Returns:
       Features [N, F] float32, in the order of the source.
 
     Raises:
-      ValueError: if the file is of other weights, images or preprocessing, or damaged.
+      ValueError: if the file is damaged, or has other weights, images or preprocessing.
     """
     path = pathlib.Path(path)
     due = digests(source, extractor)
@@ -122,6 +125,7 @@ def extract(
         return read(path, due)
     features = _computed(source, extractor, mesh, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed when complete, so that a killed process leaves no half-written file under the name.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     safetensors_numpy.save_file({_NAME: features}, scratch, metadata=due)
     os.replace(scratch, path)
@@ -129,18 +133,18 @@ def extract(
 
 
 def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
-    """Reads features that must be of what is due.
+    """Reads features from a file and checks that their digests are the expected digests.
 
     Args:
-      path: What `extract` wrote.
-      due: From `digests`.
+      path: File that `extract` wrote.
+      due: Expected digests, from `digests`.
 
     Returns:
       Features [N, F] float32.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if it is of other weights, images or preprocessing, or damaged.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is damaged, or has other weights, images or preprocessing.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -148,6 +152,7 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
     try:
         with safe_open(path, "numpy") as file:
             there = file.metadata() or {}
+            # Type and shape are checked before the tensor is read into memory.
             found = file.get_slice(_NAME)
             if found.get_dtype() != "F32" or len(found.get_shape()) != 2:
                 raise InputError(
@@ -171,19 +176,20 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
 
 
 def with_features(source: Source, features: np.ndarray) -> ArraySource:
-    """Returns the source with a column "feature", all of its columns in memory.
+    """Returns a copy of a source in memory with an added column "feature".
 
     Args:
-      source: Any source; features that it has already are replaced.
+      source: Any source; its own features are replaced.
       features: [N, F], finite.
 
     Raises:
-      ValueError: if there is not a feature for every row.
+      ValueError: if the number of features is not the number of rows.
     """
     return with_columns(source, **{_NAME: features})
 
 
 def _computed(source, extractor, mesh, progress):
+    # Each process extracts all features on its own devices, so that no gathering is needed.
     mesh = parallel.local(mesh)
     weights = jax.device_put(extractor.weights, parallel.replicated(mesh))
     apply = jax.jit(extractor.apply)
@@ -200,5 +206,5 @@ def _computed(source, extractor, mesh, progress):
 def _short(digest):
     if digest is None:
         return "none"
-    # What a file says may be long, and of several lines.
+    # A damaged file may hold a long text of several lines; the message must be one line.
     return " ".join((digest if len(digest) < 64 else digest[:-56])[:80].split())

@@ -1,4 +1,4 @@
-"""Refuses NaN, infinity and numbers that are not above 0, wherever the values can be seen."""
+"""Checks that numbers are finite or positive, outside of jit."""
 
 import jax
 import numpy as np
@@ -10,24 +10,25 @@ _LARGEST = float(np.finfo(np.float32).max)
 
 
 def check_finite(name: str, x: jax.Array | np.ndarray, mask: jax.Array | None = None) -> None:
-    """Refuses NaN, infinity and numbers beyond float32, naming the first row that holds one.
+    """Raises ValueError if an array holds NaN, infinity or a number beyond float32's range.
 
-    Under `jit`, `vmap` or `grad` the values cannot be seen, and nothing is refused. The same holds
-    for an array of which this process has only a part.
+    Under `jit`, `vmap` or `grad` the values are unknown, and the check passes. It also passes for
+    an array of which this process holds only a part.
 
     Args:
-      name: What the array is called in the message.
+      name: Name of the array in the message.
       x: Numbers of any shape and type; rows are along the first axis.
-      mask: Which of them count, bool of x's shape or of its leading axes; all when None.
+      mask: Entries to check, bool of x's shape or of its leading axes; all when None.
 
     Raises:
-      ValueError: naming the array, the first such row, and how many rows are so.
+      ValueError: with the array's name, the first bad row and the number of bad rows.
     """
     if not can_be_seen(x) or not can_be_seen(mask):
         return
     x = np.asarray(x)
     if x.dtype.kind in "biu":
         return
+    # A float64 beyond float32's range becomes infinite as soon as JAX converts it.
     finite = np.isfinite(x) if x.dtype.itemsize <= 4 else np.abs(x) <= _LARGEST
     if finite.all():
         return
@@ -47,26 +48,26 @@ def check_finite(name: str, x: jax.Array | np.ndarray, mask: jax.Array | None = 
 
 
 def check_positive(name: str, value: jax.Array | np.ndarray | float) -> None:
-    """Refuses a number that is not above 0, such as a temperature, or not finite.
+    """Raises ValueError if a number, such as a temperature, is not above 0 or not finite.
 
     Args:
-      name: What the number is called in the message.
-      value: A number, or an array of them; a traced value is not seen.
+      name: Name of the number in the message.
+      value: A number or an array of numbers; a traced value always passes.
 
     Raises:
-      ValueError: naming the number.
+      ValueError: with the number's name and value.
     """
     if can_be_seen(value) and not np.all((np.asarray(value) > 0) & np.isfinite(np.asarray(value))):
         raise InputError(f"{name} must be above 0 and finite, got {value}")
 
 
 def can_be_seen(x: jax.Array | np.ndarray | float | None) -> bool:
-    """Returns whether this process can look at an array's values now.
+    """Returns whether this process can read all values of an array now.
 
     Args:
       x: An array, a number or None.
 
     Returns:
-      False for a tracer, and for an array that other processes hold parts of.
+      False for a tracer, and for an array that is partly on other processes' devices.
     """
     return not isinstance(x, Tracer) and getattr(x, "is_fully_addressable", True)

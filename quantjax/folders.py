@@ -1,4 +1,4 @@
-"""A run's folder: which experiment it belongs to, and that one run alone is at work in it."""
+"""Locks a run's folder and checks which experiment it belongs to."""
 
 import contextlib
 import errno
@@ -18,36 +18,37 @@ from quantjax import processes, records
 from quantjax.errors import InputError, MissingFileError
 
 PLACES = ("data_dir", "features_dir", "records")
-"""Keys of a config that say where data lie, not what an experiment is."""
+"""Config keys that give the location of data and are not part of the experiment's identity."""
 
 CONFIG = "config.json"
-"""File of a workdir that says which experiment it belongs to."""
+"""File of a workdir that holds the experiment's name and config."""
 
 LOCK = ".lock"
-"""File of a workdir that says who is at work in it."""
+"""Lock file of a workdir; it names the process that holds the lock."""
 
-_NOTHING = {"lost+found"}  # what a fresh volume holds
-_PATIENCE = 30  # seconds that a file may take to be seen by other hosts
-_TOLD = 6  # differing keys that a message names
+_NOTHING = {"lost+found"}  # entries of a new, empty disk
+_PATIENCE = 30  # seconds until a new file must show on other hosts
+_TOLD = 6  # most differing keys that a message names
 _held: set[tuple[pathlib.Path, int]] = set()  # folders, and the threads that hold them
 
 
 @contextlib.contextmanager
 def held(workdir: pathlib.Path | None) -> Generator[None]:
-    """Keeps other runs out of a folder until left, or until the process ends, however it does.
+    """Locks a folder against other runs until the context or the process ends.
 
-    Inside itself, in one thread, it does nothing.
+    The lock is reentrant: a second lock of the same folder in the same thread does nothing.
 
     Args:
-      workdir: Made if it is not there; None holds nothing.
+      workdir: Created if it does not exist; None locks nothing.
 
     Raises:
-      ValueError: if another process or thread holds the folder, saying which.
+      ValueError: if another process or thread holds the lock; the message names it.
       OSError: if the folder cannot be written to.
     """
     if workdir is None:
         yield
         return
+    # By thread: two threads of one process must not share a workdir either.
     here = workdir.resolve(), threading.get_ident()
     if here in _held:
         yield
@@ -84,13 +85,14 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
 
 @contextlib.contextmanager
 def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
-    """Holds a folder by the first process, and makes sure that all see the same folder.
+    """Locks a folder from process 0 and checks that all processes see the same folder.
 
     Args:
       workdir: See `held`.
 
     Raises:
-      ValueError: in every process, if another run holds it, or they do not share it.
+      ValueError: in every process, if another run holds the lock, or the processes do not share
+        the folder.
     """
     with contextlib.ExitStack() as stack:
 
@@ -98,6 +100,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
             stack.enter_context(held(workdir))
             return None if workdir is None else (workdir / LOCK).read_text()
 
+        # The lock's text holds host, process and time, so an equal text means the same folder.
         token = processes.from_first(hold)
         missing = workdir is not None and not _is_there(workdir / LOCK, token)
         if processes.all_agree(missing):
@@ -109,7 +112,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
 
 
 def _is_there(path, content):
-    """Tells whether a file has a content, or gets it soon: shared disks tell of it with delay."""
+    """Returns whether a file has the content within `_PATIENCE` s: shared disks show it late."""
     deadline = time.monotonic() + _PATIENCE
     while not (path.exists() and path.read_text() == content):
         if time.monotonic() > deadline:
@@ -119,13 +122,13 @@ def _is_there(path, content):
 
 
 def check_free(workdir: pathlib.Path) -> None:
-    """Refuses a folder that holds other things than a run; hidden files do not count.
+    """Raises ValueError if a folder is not empty and holds no run; hidden files do not count.
 
     Args:
       workdir: Need not exist.
 
     Raises:
-      ValueError: if it holds other things.
+      ValueError: if the folder holds files but no config of a run.
     """
     if (workdir / CONFIG).exists() or not workdir.exists():
         return
@@ -134,14 +137,14 @@ def check_free(workdir: pathlib.Path) -> None:
 
 
 def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
-    """Makes a workdir this experiment's own, or finds that it is.
+    """Writes an experiment's config into a workdir, or checks the config that it already holds.
 
     Args:
-      workdir: Made, with config.json in it, if it is not there.
+      workdir: Created, with config.json in it, if it does not exist.
       about: See `check_config`.
 
     Raises:
-      ValueError: as `check_config`, or if the folder holds other things than a run.
+      ValueError: as `check_config`, or if the folder holds files but no run.
     """
     if check_config(workdir, about):
         return
@@ -151,19 +154,20 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
 
 
 def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
-    """Compares an experiment with the one whose config a workdir keeps.
+    """Checks that a workdir's config, if it has a config, is that of the given experiment.
 
-    Where data lie is not part of what an experiment is: keys of `PLACES` may differ.
+    The keys of `PLACES` may differ: the location of data is not part of an experiment's identity.
 
     Args:
       workdir: Need not exist.
       about: Experiment's name and config, and the digest of a source that has one, JSON.
 
     Returns:
-      Whether the workdir keeps a config at all.
+      Whether the workdir has a config.
 
     Raises:
-      ValueError: naming the keys that differ, if the workdir holds another experiment's config.
+      ValueError: if the workdir holds another experiment's config; the message names the keys that
+        differ.
     """
     if not (workdir / CONFIG).exists():
         return False
@@ -176,17 +180,17 @@ def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-    """Reads what a run says of its experiment.
+    """Reads the experiment's name and config from the workdir of a run.
 
     Args:
-      workdir: Of the run.
+      workdir: Folder of the run.
 
     Returns:
-      What `claim` wrote: "experiment", "config", and maybe "source".
+      The dict that `claim` wrote: "experiment", "config", and maybe "source".
 
     Raises:
-      FileNotFoundError: if there is no config.json.
-      ValueError: if it is damaged.
+      FileNotFoundError: if the workdir has no config.json.
+      ValueError: if config.json is damaged.
     """
     path = workdir / CONFIG
     if not path.exists():
@@ -201,7 +205,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
 
 
 def digest(about: dict[str, Any]) -> str:
-    """Returns what tells an experiment and its config from others, wherever data lie.
+    """Returns the SHA-256, in hex, of an experiment's name and config without data locations.
 
     Args:
       about: See `claim`.
@@ -211,12 +215,12 @@ def digest(about: dict[str, Any]) -> str:
 
 
 def without_places(config: dict[str, Any]) -> dict[str, Any]:
-    """Returns a config without the keys that say where data lie."""
+    """Returns a config without the keys that give the location of data."""
     return {key: value for key, value in config.items() if key not in PLACES}
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns a nested dict as one of dotted keys."""
+    """Flattens a nested dict into a dict with dotted keys."""
     found = {}
     for key, value in tree.items():
         name = f"{prefix}{key}"

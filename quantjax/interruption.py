@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: a question that the loop asks, and an exception elsewhere."""
+"""Handles SIGTERM and Ctrl-C: the training loop polls for them, other code gets an exception."""
 
 import contextlib
 import os
@@ -11,10 +11,10 @@ _held_back: list[int] = []
 
 
 class Stopped(BaseException):
-    """A signal outside of `watch`.
+    """Reports a SIGTERM or SIGINT that arrived outside of `watch`.
 
     Attributes:
-      number: Of the signal.
+      number: Number of the signal.
     """
 
     def __init__(self, number: int):
@@ -24,14 +24,15 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def watch() -> Generator[Callable[..., int | None]]:
-    """Holds back the first SIGTERM or SIGINT; a second one acts at once, as if nobody watched.
+    """Catches the first SIGTERM or SIGINT, so that a loop can poll for it and stop cleanly.
 
-    Signals reach the main thread alone; watched from another, nothing is ever caught. One that was
-    caught and not asked for is sent again when all is over, unless the watcher stops anyway.
+    A second signal acts as it would without `watch`. Signals reach the main thread only; in
+    another thread no signal is caught. A caught signal that the loop never polled is sent again on
+    exit, unless the loop stops anyway.
 
     Yields:
-      A function that returns the number of the caught signal, or None; with `stops=True` it takes
-      one that nobody asked for as told, as the watcher stops anyway.
+      A function that returns the number of the caught signal, or None. `stops=True` says that the
+      loop stops anyway, so that a later signal is not sent again.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda stops=False: None
@@ -43,6 +44,7 @@ def watch() -> Generator[Callable[..., int | None]]:
     def handle(number, frame):
         del frame
         _held_back.append(number)
+        # Handlers are restored at once, so that a second signal acts as usual.
         for each in _NUMBERS:
             signal.signal(each, before[each])
 
@@ -60,9 +62,9 @@ def watch() -> Generator[Callable[..., int | None]]:
 
 @contextlib.contextmanager
 def ending() -> Generator[None]:
-    """Ends a program by `Stopped` at the first SIGTERM or SIGINT that nobody watches.
+    """Raises `Stopped` at the first SIGTERM or SIGINT outside of `watch`.
 
-    One that follows another ends the process at once, whatever it is doing, with 128 + its number.
+    A second signal ends the process at once, with exit code 128 + the signal's number.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -71,6 +73,7 @@ def ending() -> Generator[None]:
 
     def handle(number, frame):
         del frame
+        # A signal that `watch` caught counts as the first.
         if seen or _held_back:
             os._exit(128 + number)
         seen.append(number)

@@ -1,7 +1,7 @@
-"""Labels as class ids, one-hot or multi-hot, and the similarity of pairs that follows.
+"""Checks class ids and multi-hot labels, and computes the similarity of pairs from them.
 
-`as_labels` is the one check of labels: what it refuses is refused here, by `evaluate` and by the
-counts of `data`, in the same words. Inside jit it sees shapes and types only.
+`as_labels` is the only check of labels: this module, `evaluate` and `data` all use it and raise the
+same messages. Inside jit it checks shapes and types only.
 """
 
 from typing import Any
@@ -22,21 +22,22 @@ _LARGEST = 2**63 - 1
 
 
 def as_labels(name: str, labels: Any, due: str = EITHER, *, min_classes: int = 2) -> Any:
-    """Returns labels as an array, if they are class ids from 0 on, or zeros and ones.
+    """Checks labels, class ids or multi-hot rows, and returns them as an array.
 
     Args:
-      name: What the message calls them.
+      name: Name of the labels in the message.
       labels: Class ids [N], integers from 0 to 2^63 - 1; or one-hot or multi-hot rows [N, L] of
         zeros and ones, of any real type.
-      due: Which of the two: CLASS_IDS, MULTI_HOT or EITHER.
+      due: The allowed kind: CLASS_IDS, MULTI_HOT or EITHER.
       min_classes: The least L; 1 where [N, 1] cannot be class ids.
 
     Returns:
-      The labels: JAX's as they are, others as a NumPy array.
+      The labels: a JAX array unchanged, anything else as a NumPy array.
 
     Raises:
-      ValueError: in one line, naming the function that takes what came where there is one. The
-        values of a traced array are not seen.
+      ValueError: if the labels are not of the allowed kind. The message is one line and names the
+        function that takes such labels, if one exists. The values of a traced array are not
+        checked.
     """
     labels = _as_array(name, labels, due)
     integer = jnp.issubdtype(labels.dtype, np.integer)
@@ -52,6 +53,7 @@ def as_labels(name: str, labels: Any, due: str = EITHER, *, min_classes: int = 2
             f"{name} of shape {labels.shape} may be class ids or one label: pass {name}[:, 0] as "
             "class ids, or a column of zeros beside it"
         )
+    # Values last: under jit only shapes and types are known.
     if labels.size and _values_are_known(labels):
         values = np.asarray(labels)
         _check_ids(name, values) if is_ids else _check_table(name, values, due)
@@ -60,15 +62,15 @@ def as_labels(name: str, labels: Any, due: str = EITHER, *, min_classes: int = 2
 
 @on_explicit_mesh(rows="queries")
 def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
-    """Returns for every pair whether its class is the same.
+    """Returns for every pair of a query and a database item whether their class is the same.
 
     Args:
       queries: Class ids [Q], integers from 0 to 2^31 - 1 (2^63 - 1 with x64 enabled). Inside jit
-        the values cannot be checked, and JAX has cut larger ones before they come here.
+        the values cannot be checked, and JAX has already truncated larger ids.
       database: Class ids [N], likewise.
 
     Returns:
-      Whether each pair is of one class, [Q, N] bool.
+      Whether each pair has the same class, [Q, N] bool.
 
     Raises:
       ValueError: if either is not a vector of integers, or an id is out of range.
@@ -81,7 +83,7 @@ def same_class(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 
 def multi_hot(class_ids: jax.Array, num_classes: int) -> jax.Array:
-    """Marks the classes of every item.
+    """Converts class ids into multi-hot labels.
 
     Args:
       class_ids: One class each, [B], or several, [B, J], padded with -1; integers. An id outside
@@ -109,7 +111,7 @@ def multi_hot(class_ids: jax.Array, num_classes: int) -> jax.Array:
 
 @on_explicit_mesh(rows="queries")
 def share_label(queries: jax.Array, database: jax.Array) -> jax.Array:
-    """Returns for every pair whether it shares at least one label.
+    """Returns for every pair of a query and a database item whether they share a label.
 
     Args:
       queries: Multi-hot labels [Q, L] of zeros and ones (one-hot is the single-label case).
@@ -128,7 +130,7 @@ def share_label(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 @on_explicit_mesh(rows="queries")
 def jaccard_similarity(queries: jax.Array, database: jax.Array) -> jax.Array:
-    """Divides the labels that a pair shares by those that either has.
+    """Returns the Jaccard similarity of the label sets of every pair.
 
     s_ij = |y_i and y_j| / |y_i or y_j|, between 0 and 1; 0 where neither has a label.
 
@@ -184,7 +186,7 @@ def _num_labels(labels):
 
 
 def _as_pairs(queries, database):
-    """Returns both sides as multi-hot labels of one L."""
+    """Checks that both sides are multi-hot labels with the same L, and returns them."""
     queries, database = (
         _as_array(name, side, MULTI_HOT)
         for name, side in (("queries", queries), ("database", database))
@@ -224,7 +226,7 @@ def _check_ids(name, ids):
 
 
 def _check_no_table(class_ids):
-    """Refuses ids [B, J] that are multi-hot labels: 0 and 1 only, so that one would come twice."""
+    """Raises ValueError if ids [B, J] are all 0 or 1, that is, multi-hot labels by mistake."""
     several = class_ids.ndim == 2 and class_ids.shape[1] > 2 and len(class_ids) > 0
     if several and _values_are_known(class_ids) and np.isin(np.asarray(class_ids), (0, 1)).all():
         raise InputError(
@@ -246,7 +248,7 @@ def _check_table(name, labels, due):
 
 
 def _advice(name, labels, due):
-    """Returns which function takes these labels, or how to make them what is due."""
+    """Returns advice for the message: the function that takes such labels, or a conversion."""
     if labels.dtype.kind in "OSTU":
         return f"; number the classes with np.unique({name}, return_inverse=True)"
     integer = jnp.issubdtype(labels.dtype, np.integer)
@@ -258,13 +260,14 @@ def _advice(name, labels, due):
         return "; labels.share_label compares one-hot and multi-hot labels"
     if not _values_are_known(labels) or labels.ndim != 2:
         return ""
+    # Labels of -1 and 1 are common in hashing papers.
     if np.isin(np.asarray(labels, np.float32), (-1, 1)).all():
         return f"; pass {name} > 0"
     return "; labels.multi_hot makes zeros and ones of class ids" if integer else ""
 
 
 def _held_by_jax(name, ids):
-    """Returns ids in JAX's default integer type, and refuses those that it would cut."""
+    """Returns ids in JAX's default integer type; raises ValueError if an id does not fit it."""
     type_of_jax = jax.dtypes.canonicalize_dtype(int)
     most = jnp.iinfo(type_of_jax).max
     if ids.size and not np.can_cast(ids.dtype, type_of_jax) and _values_are_known(ids):

@@ -1,4 +1,4 @@
-"""`python -m experiments.NAME`: flags in, a trained method, its codes and a table out."""
+"""Runs an experiment file from the command line: trains, evaluates, saves codes and results."""
 
 import contextlib
 import difflib
@@ -36,22 +36,22 @@ from quantjax.errors import InputError, QuantjaxError, is_one_line
 from quantjax.report import revision
 
 TRY_AGAIN = 75
-"""Exit code of a run that SIGTERM stopped with its state saved: EX_TEMPFAIL of sysexits.h."""
+"""Exit code of a run that saved its state after SIGTERM: EX_TEMPFAIL of sysexits.h."""
 
 BASELINE_FAILED = 3
-"""Exit code of a run that was trained and measured, but whose baselines could not all be."""
+"""Exit code of a run whose method was measured but a baseline of which failed."""
 
 
 class Baselines(Protocol):
-    """Names the measurements that a trained method is compared with, on the same split."""
+    """Returns the baselines that a trained method is compared with, on the same split."""
 
     def __call__(
         self, experiment: train.Experiment, mesh: Any, trained: train.TrainState, /
     ) -> dict[str, Callable[[], evaluate.Results]]:
-        """Returns functions without arguments by name; each measures one baseline.
+        """Returns a dict from baseline names to functions without arguments that measure them.
 
         Args:
-          experiment: What was run.
+          experiment: The experiment that was run.
           mesh: From `parallel.data_mesh`.
           trained: The train state at the end of the run.
         """
@@ -71,18 +71,18 @@ def main(
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
 
     Exits with 2 for a wrong flag, 1 for an error, 3 if only a baseline failed, 75 after SIGTERM,
-    which launchers take as "try again", and 130 after Ctrl-C. After both signals the state is saved
-    and the same command goes on. Errors of `quantjax.errors` and of a disk that cannot be written
-    to are printed as one line, all others with their traceback, in every process.
+    which launchers take as "try again", and 130 after Ctrl-C. After both signals the state is
+    saved, and the same command resumes the run. Errors of `quantjax.errors` and of a disk that
+    cannot be written to are printed as one line, all others with their traceback, in every process.
 
     Args:
-      get_config: Plain numbers that a person may override by `--config.KEY=VALUE`.
+      get_config: Returns the default config; `--config.KEY=VALUE` overrides its values.
       build: Config -> experiment.
-      baselines: What the method must beat, on the same split.
-      title: What the method's rows are called.
-      sweep: Yields overrides of the config; `--sweep` prints a command for each, and runs none.
-      variants: Overrides of the config by name, such as an ablation's; `--variant=NAME` starts from
-        them, and `--config.KEY=VALUE` overrides these, too.
+      baselines: Baselines that the method must beat, on the same split.
+      title: Name of the method in the table.
+      sweep: Yields overrides of the config; `--sweep` prints a command for each and runs nothing.
+      variants: Overrides of the config by name, such as an ablation's. `--variant=NAME` applies
+        them first, so `--config.KEY=VALUE` overrides them too.
       argv: Command line; `sys.argv` when None.
     """
     argv = list(sys.argv if argv is None else argv)
@@ -111,6 +111,7 @@ def main(
     except Exception as error:
         if is_one_line(error) and not debug:
             processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
+        # A plain raise would wait at exit for other processes, or for a blocked prefetch thread.
         if not (processes.several() or prefetch.abandoned()):
             raise
         traceback.print_exc()
@@ -122,7 +123,7 @@ def main(
 
 
 def _debug(wanted, nans, leaks):
-    """Turns on JAX's checks that were asked for, and returns whether tracebacks are shown."""
+    """Turns on the requested debug checks of JAX; returns whether to show tracebacks."""
     if nans:
         jax.config.update("jax_debug_nans", True)
     if leaks:
@@ -148,24 +149,25 @@ def run(
     draw_report: bool = True,
     **options: Any,
 ) -> int:
-    """Audits the split, trains or resumes, then leaves codes and results in the workdir.
+    """Audits the split, trains or resumes, then writes codes and results into the workdir.
 
     Args:
       config: From the experiment's `get_config`, with overrides.
       build: Config -> experiment.
-      baselines: What the method must beat.
-      title: What the method's rows are called.
-      workdir: Made if it is not there; `runs/NAME-DIGEST` when None.
-      allow_query_overlap: Goes on although queries are in another list; results say so.
+      baselines: Baselines that the method must beat.
+      title: Name of the method in the table.
+      workdir: Created if it does not exist; `runs/NAME-DIGEST` when None.
+      allow_query_overlap: Whether to continue although queries are in another list; the results
+        record it.
       max_equal_images: Share of the queries that may have an equal image in another list; the names
         of all equal images are written into the workdir's equal_images.txt.
-      validate_every: Epochs between two measurements by validation queries, 0 for none.
-      debug: Whether a baseline that fails shows its traceback too.
-      draw_report: Whether report.html is written into the workdir at the end.
-      **options: Further ones of `train.fit`.
+      validate_every: Epochs between two evaluations on the validation set, 0 for none.
+      debug: Whether to show the traceback of a baseline that fails.
+      draw_report: Whether to write report.html into the workdir at the end.
+      **options: More options of `train.fit`.
 
     Returns:
-      The exit status: 0, or that of the signal that stopped it, or `BASELINE_FAILED`.
+      The exit status: 0, that of the signal that stopped the run, or `BASELINE_FAILED`.
 
     Raises:
       ValueError: if the workdir holds another experiment's config, or input does not fit.
@@ -189,6 +191,7 @@ def run(
     with folders.held_by_all(workdir):
         processes.from_first(functools.partial(folders.claim, workdir, about))
         console.announce(experiment, workdir)
+        # After the lock, so that a run that cannot start prints only its error.
         for line in [*left_out, *data.label_notes(experiment.splits)]:
             console.say(f"note: {line}")
         listing = workdir / "equal_images.txt"
@@ -233,7 +236,7 @@ def run(
 
 
 def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
-    """Writes report.html; what fails is said in a line, for a run hangs on no picture."""
+    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
     try:
         report.keep(workdir, experiment, trained, retrieval, about=facts)
         console.say(f"report: {report.write(workdir)}")
@@ -247,14 +250,14 @@ def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
 def _measure(
     experiment, trained, workdir, baselines, *, title, audited, mesh, began, draw_report, debug
 ):
-    """Leaves codes, results and the report in the workdir; returns whether a baseline failed."""
+    """Writes codes, results and the report to the workdir; returns whether a baseline failed."""
     console.say("evaluating")
     retrieval = evaluate.evaluate_method(
         experiment, trained, mesh=mesh, name=title, audited=audited
     )
     for line in retrieval.unmeasured:
         console.say(line)
-    if processes.is_first():  # ahead of the baselines, which may need more memory than there is
+    if processes.is_first():  # before the baselines, which may run out of memory
         index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
     same = {
         "experiment": experiment.name,
@@ -264,13 +267,13 @@ def _measure(
         "audit": audited._asdict(),
     }
     results = [*retrieval.results]
-    if processes.is_first():  # likewise: hours of training hang on no baseline
+    if processes.is_first():  # for the same reason: a failed baseline must not lose the results
         evaluate.write_results(workdir, results, same)
     measured, failed = _baselines(baselines(experiment, mesh, trained), debug=debug)
     results += measured
     if processes.is_first():
         evaluate.write_results(workdir, results, same)
-    # Nobody leaves, and waits for minutes at most, while one measures.
+    # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
     console.table(results)
     if draw_report and processes.is_first():
@@ -285,7 +288,7 @@ def _measure(
 
 
 def _baselines(baselines, *, debug):
-    """Measures baselines; returns their results, and how many failed."""
+    """Measures the baselines; returns their results and the number of failures."""
     found = []
     for name, measure in baselines.items():
         try:
@@ -303,6 +306,7 @@ def _baselines(baselines, *, debug):
 
 def _program(argv):
     """Returns the words that start this program from a shell, without its arguments."""
+    # `python -m NAME` leaves only a path in argv; the spec still has the module's name.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return ["python", "-m", spec.name] if spec else ["python", *argv[:1]]
 
@@ -382,7 +386,7 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
 
 
 def _parse(argv, defaults):
-    """Returns config, options of `run` and of how to start, or raises ValueError."""
+    """Parses the command line into the config, the options of `run` and the start options."""
     keys = folders.flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
         known = {name: line for name, (_, _, line) in {**_OPTIONS, **_START}.items()}
@@ -390,6 +394,7 @@ def _parse(argv, defaults):
         known["variant"] = "Start from a variant of the config, such as an ablation."
         console.usage(argv[0], known, keys)
         sys.exit(0)
+    # Checked here, so that an unknown key gives one line with the most similar key.
     for argument in argv[1:]:
         name = argument.split("=")[0].removeprefix("--")
         key = name.removeprefix("config.")
@@ -422,7 +427,7 @@ def _parse(argv, defaults):
 
 
 def _vary(argv, config, variants):
-    """Takes --variant=NAME out of the command line; returns the rest and the variant's config."""
+    """Removes --variant=NAME from the command line; returns the rest and the variant's config."""
     values = flags.FlagValues()
     flags.DEFINE_string("variant", None, "", flag_values=values)
     values.set_gnu_getopt()  # --workdir FOLDER ahead of it would end the search
@@ -441,7 +446,7 @@ def _vary(argv, config, variants):
 
 
 def _steps(text):
-    """Returns the two steps of START:STOP."""
+    """Parses START:STOP into two step numbers; None stays None."""
     if text is None:
         return None
     first, colon, last = text.partition(":")

@@ -1,4 +1,4 @@
-"""What the papers ask of an optimizer and optax does not have ready: rates by path."""
+"""Builds the papers' optimizers: learning rates by parameter path, and SGD with momentum."""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from quantjax.errors import InputError
 
 
 def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransformation:
-    """Multiplies updates by factors chosen by the parameter's path.
+    """Multiplies each parameter's update by a factor that depends on the parameter's path.
 
     Caffe's per-layer rates: `(("bottleneck/.*", 10.0), (".*bias", 2.0))` gives the new layer ten
     times the rate, every bias twice, the new layer's bias twenty times. Put it last in a chain:
@@ -18,13 +18,14 @@ def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransfo
 
     Args:
       factors: Pairs of a regular expression for the whole path, keys joined by "/", and a factor;
-        the factors of all that match are multiplied.
+        the factors of all matching expressions are multiplied.
 
     Returns:
       The transformation. Its `init` raises ValueError when an expression matches no path.
     """
 
     def init(params):
+        # An expression without a match is most likely a typing error.
         paths = [_path(keys) for keys, _ in jax.tree_util.tree_leaves_with_path(params)]
         for pattern, _ in factors:
             if not any(re.fullmatch(pattern, path) for path in paths):
@@ -52,10 +53,11 @@ def momentum_sgd(
     weight_decay: float = 0.0,
     factors: Sequence[tuple[str, float]] = (),
 ) -> optax.GradientTransformation:
-    """Builds stochastic gradient descent with momentum, the rate outside the velocity.
+    """Builds SGD with momentum whose learning rate scales the velocity, not the gradient.
 
     v <- momentum v + g + weight_decay w, w <- w - rate factor v, as the authors' TensorFlow code of
-    DQN has it. Caffe scales what enters the velocity, which differs where the rate steps.
+    DQN has it. Caffe scales the gradient before it enters the velocity, which differs when the rate
+    changes.
 
     Args:
       schedule: Learning rate, or step -> rate.

@@ -1,21 +1,21 @@
-"""One mesh with one axis, and two ways to run a step on it.
+"""Runs training steps on a one-axis device mesh, by automatic sharding or by `jax.pmap`.
 
-`sharded_step` is the default: the batch is one global array cut by rows, the partitioner shards
-the B x B matrices of the pair losses, and every number equals the one of a single device.
+`sharded_step` is the default: the batch is a global array split by rows, the partitioner shards
+the B x B matrices of the pair losses, and every number equals that of a single device.
 
-What limits scaling, by `experiments/benchmarks/scaling.py`, of programs compiled for H100s: a pair
-loss of B embeddings of width D gathers the embeddings on every device and sums their gradient (277
-MB come to a device for B = 65,536 and D = 512 on eight, 6 ms over a link of 50 GB/s), beside the
-mean of the gradients that every data-parallel step has; the B x B matrix never travels. Each
-device holds 1.25 float32 parts of it, 5 B^2 / n bytes: 2.8 GB of B = 65,536 on eight devices, 21
-GB on one. So it stops fitting 80 GB at about B = 125,000 on one device, 350,000 on eight (100,000
-and 280,000 where two parts are held, as the compiler for CPUs does), and its products (6 B^2 D / n
-operations) outgrow a network's of 4 GFLOP an image only where B D is above 7e8.
-`models.microbatched` makes room for the network; the matrix is not cut further.
+Limits of scaling, by `experiments/benchmarks/scaling.py`, for programs compiled for H100s: a pair
+loss of B embeddings of width D gathers the embeddings on every device and sums their gradient (a
+device receives 277 MB for B = 65,536 and D = 512 on eight devices, 6 ms over a link of 50 GB/s).
+The mean of the gradients comes on top, as in every data-parallel step. The B x B matrix is never
+sent. Each device holds 1.25 float32 parts of it, 5 B^2 / n bytes: 2.8 GB for B = 65,536 on eight
+devices, 21 GB on one device. So 80 GB hold the matrix up to about B = 125,000 on one device and
+350,000 on eight (100,000 and 280,000 if two parts are held, as the compiler for CPUs does). Its
+products (6 B^2 D / n operations) exceed those of a network of 4 GFLOP an image only if B D is above
+7e8. `models.microbatched` makes room for the network; the matrix is not split further.
 
-`pmapped_step` runs the same step under `jax.pmap`, for loops that are built on it; state has no
-device axis. It refuses a step whose results would differ from device to device: a network with
-batch statistics or dropout.
+`pmapped_step` runs the same step under `jax.pmap`, for training loops that are built on it; state
+has no device axis. It raises ValueError for a step whose results would differ between devices: a
+network with batch statistics or dropout.
 """
 
 import functools
@@ -35,7 +35,7 @@ AXIS = "data"
 
 
 class Step(Protocol):
-    """One optimization step."""
+    """Performs one optimization step."""
 
     def __call__(
         self, train_state: Any, batch: Any, /, *, collectives: Collectives
@@ -64,7 +64,7 @@ class Prepare(Protocol):
 
 
 def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Builds the one-axis mesh that everything here runs on.
+    """Builds the one-axis device mesh, with axis "data", for training and evaluation.
 
     Args:
       devices: The devices in order; all of them, process by process, when None.
@@ -78,17 +78,17 @@ def data_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of what every device holds whole."""
+    """Returns the sharding of arrays that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def by_rows(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of arrays cut along their first axis."""
+    """Returns the sharding of arrays that are split over the devices along their first axis."""
     return NamedSharding(mesh, PartitionSpec(AXIS))
 
 
 def put(mesh: Mesh, tree: Any) -> Any:
-    """Sends host arrays whole to every device.
+    """Copies host arrays whole to every device.
 
     Args:
       mesh: From `data_mesh`.
@@ -108,7 +108,7 @@ def put(mesh: Mesh, tree: Any) -> Any:
 
 
 def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Sends a host batch to the devices, cut by rows.
+    """Sends a host batch to the devices, split by rows.
 
     Args:
       mesh: From `data_mesh`.
@@ -119,7 +119,7 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
       The same as global arrays.
 
     Raises:
-      ValueError: if B is no such multiple.
+      ValueError: if the number of devices does not divide B.
     """
     here = len(next(iter(batch.values())))
     if not mesh.is_multi_process:
@@ -142,13 +142,14 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def local_rows(mesh: Mesh, num_rows: int) -> slice:
-    """Returns the rows of a global batch that are on this process's devices.
+    """Returns the slice of a global batch's rows that are on this process's devices.
 
     Args:
       mesh: From `data_mesh`, whose devices stand process by process.
       num_rows: B, a multiple of the number of devices.
     """
     per_device = num_rows // mesh.size
+    # The devices stand process by process, so this process's rows are one slice.
     mine = [
         place
         for place, device in enumerate(mesh.devices.flat)
@@ -158,19 +159,19 @@ def local_rows(mesh: Mesh, num_rows: int) -> slice:
 
 
 def local(mesh: Mesh) -> Mesh:
-    """Returns the mesh of this process's devices alone."""
+    """Returns a mesh of only this process's devices."""
     return mesh if not mesh.is_multi_process else data_mesh(mesh.local_devices)
 
 
 def gather(x: jax.Array) -> np.ndarray:
-    """Returns a global array on the host, in every process."""
+    """Copies a global array to the host as a NumPy array, in every process."""
     if x.is_fully_addressable or x.is_fully_replicated:
         return np.asarray(x)
     return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def check_divisible(mesh: Mesh, batch_size: int) -> None:
-    """Refuses a batch that the devices cannot share evenly with a ValueError."""
+    """Raises ValueError if the number of devices does not divide the batch size."""
     if batch_size % mesh.size:
         raise InputError(
             f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}"
@@ -178,14 +179,14 @@ def check_divisible(mesh: Mesh, batch_size: int) -> None:
 
 
 def shared(build: Callable[..., Any]) -> Callable[..., Any]:
-    """Returns what a function built before of the same arguments.
+    """Caches `build` by its arguments, so that equal arguments reuse one compiled function.
 
-    JAX knows a program by the identity of its function, so functions that are built anew for every
-    call, of the same parts, would be compiled anew. The latest 64 are kept; arguments that cannot
-    be hashed are built of each time.
+    JAX caches compiled programs by the identity of the function, so a function that is built again
+    for every call would be compiled again. The latest 64 results are kept. If an argument cannot
+    be hashed, `build` runs each time.
 
     Args:
-      build: Builds a function of others, and of numbers.
+      build: Builds a function from other functions and numbers.
     """
     known = functools.lru_cache(maxsize=64)(build)
 
@@ -203,15 +204,15 @@ def shared(build: Callable[..., Any]) -> Callable[..., Any]:
 def keep_shardings(
     function: Callable[..., Any], like: Callable[..., Any], **options: Any
 ) -> Callable[..., Any]:
-    """Compiles a function whose results stay sharded as its arguments were.
+    """Compiles a function so that its results keep the shardings of its arguments.
 
-    Left alone, the partitioner may cut a replicated result, and the next call would compile anew.
+    Otherwise the partitioner may split a replicated result, and the next call compiles again.
 
     Args:
       function: A pure function of positional arguments.
-      like: Of the same arguments, the pytree whose shardings the result takes. It may be a prefix
-        of the result and hold shardings in place of arrays.
-      **options: For `jax.jit`.
+      like: Function of the same arguments; returns the pytree whose shardings the result takes. The
+        pytree may be a prefix of the result and hold shardings in place of arrays.
+      **options: Options of `jax.jit`.
 
     Returns:
       The compiled function; shardings are read at its first call of each structure.
@@ -233,7 +234,7 @@ def keep_shardings(
 def sharded_step(
     step: Step, mesh: Mesh, prepare: Prepare | None = None
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
-    """Compiles a step for a global batch cut by rows; donates the train state.
+    """Compiles a step for a global batch that is sharded by rows; donates the train state.
 
     Args:
       step: See `Step`; its collectives are identities, the batch being global.
@@ -257,12 +258,12 @@ def sharded_step(
 def pmapped_step(
     step: Step, mesh: Mesh, prepare: Prepare | None = None
 ) -> Callable[..., tuple[Any, dict[str, jax.Array]]]:
-    """Compiles the same step with `jax.pmap`: local rows, gathered columns, mean gradients.
+    """Compiles a step with `jax.pmap`: each device takes its rows, and gradients are averaged.
 
     Args:
       step: See `Step`; gather is a tiled all_gather, mean a pmean.
       mesh: From `data_mesh`; one process only.
-      prepare: See `Prepare`; a program of its own, since it sees the global batch.
+      prepare: See `Prepare`; compiled as a separate program, since it takes the global batch.
 
     Returns:
       `(train_state, batch) -> (train_state, metrics)`, the batch global as for `sharded_step`.
@@ -305,7 +306,7 @@ def pmapped_step(
 
 
 def _check_alike(step, train_state, batch, num_devices):
-    """Refuses a step, while it is traced under `pmap`, whose results differ between devices."""
+    """Raises ValueError if the results of a step traced under `pmap` differ between devices."""
 
     def found(batch):
         traced = step.trace(train_state, batch)
@@ -314,6 +315,7 @@ def _check_alike(step, train_state, batch, num_devices):
         marks = [False] * num_shared + [True] * num_local
         return traced.out_info, divergence.find(traced.jaxpr.jaxpr, marks)
 
+    # Batch leaves are local to a device, train-state leaves are shared: see `divergence.find`.
     results, here = found(batch)
     leaves = zip(jax.tree.leaves_with_path(results), here.results, strict=True)
     names = [
@@ -328,7 +330,8 @@ def _check_alike(step, train_state, batch, num_devices):
             f"pmapped_step needs a step whose results are the same on every device, but {culprit} "
             "follows each device's own rows (batch statistics?); take sharded_step"
         )
-    # Numbers that are not drawn for each row, such as a random projection's, may be alike.
+    # A count that grows with the batch means draws for each row; equal draws for all rows, such as
+    # a random projection's, do no harm.
     whole = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((num_devices * x.shape[0], *x.shape[1:]), x.dtype), batch
     )

@@ -1,4 +1,4 @@
-"""Reads ahead in a thread, so that devices do not wait for input."""
+"""Prefetches items in a background thread, so that devices do not wait for input."""
 
 import contextlib
 import queue
@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
-_PATIENCE = 0.25  # seconds between two looks at whether an item is still wanted
-_NAME = "prefetch"  # of the threads
+_PATIENCE = 0.25  # seconds between two checks of `unless`
+_NAME = "prefetch"  # name of the threads
 
 
 def abandoned() -> bool:
-    """Tells whether something is being drawn that nobody waits for.
+    """Returns whether a prefetch thread is still blocked on its source after the consumer left.
 
-    Python waits for it at its own end where it is drawn by a pool of threads.
+    Python itself waits for such a thread at exit if the source reads by a pool of threads.
     """
     threads = [thread for thread in threading.enumerate() if thread.name == _NAME]
     for thread in threads:
@@ -23,23 +23,24 @@ def abandoned() -> bool:
 
 
 class GivenUpError(Exception):
-    """Nobody waits for the item any more."""
+    """Reports that the consumer stopped waiting for the next item."""
 
 
 @contextlib.contextmanager
 def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tuple[Any, float]]]:
-    """Draws items in a thread of their own, up to `depth` ahead of who asks for them.
+    """Prefetches up to `depth` items of an iterator in a background thread.
 
     Args:
-      items: Drawn in order; what it raises is raised where its item would have been.
-      depth: How many may wait.
+      items: Iterator, read in order. An exception that it raises reaches the consumer in place of
+        the item.
+      depth: Number of items that may be ready before the consumer asks for them.
 
     Yields:
-      A function that returns the next item, and the seconds it was waited for. It raises
-      LookupError after the last, and GivenUpError if `unless()`, when given, turns true before the
-      item is there. Left after that, or by an exception, nothing waits for the item being drawn.
+      A function that returns the next item and the seconds of waiting for it. It raises LookupError
+      after the last item. It raises GivenUpError if the optional function `unless()` returns True
+      before the item is ready; on exit the context then does not wait for the thread.
     """
-    # Queues without locks of their own: a thread that loses its turn holds nobody up.
+    # SimpleQueue takes no Python lock, so a thread that loses the CPU blocks no other thread.
     ready: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
     permits: queue.SimpleQueue[bool] = queue.SimpleQueue()
     for _ in range(depth):
@@ -51,7 +52,7 @@ def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tu
                 ready.put((next(items), None))
         except StopIteration:
             ready.put((None, LookupError("there are no more items")))
-        except BaseException as error:  # handed over to who asks
+        except BaseException as error:  # handed over to the consumer
             ready.put((None, error))
 
     given_up = False

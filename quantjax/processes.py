@@ -1,7 +1,7 @@
-"""Several processes, one program: how they start, agree, and put together what each has.
+"""Starts several processes of one run, and lets them agree and share results.
 
-Every process runs the same program and takes the same steps. What is decided by one of them alone
-(a signal, a file that is there) is agreed on here first.
+Every process runs the same program and takes the same steps. If a fact is known to one process only
+(a signal, an existing file), the processes agree on it here first.
 """
 
 import json
@@ -21,8 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax.errors import InputError, is_one_line
 
-_QUIET = 0.25  # seconds between two agreements
-_MOST_QUIET = 16  # steps between them, however short
+_QUIET = 0.25  # seconds between two exchanges of `Agreement`
+_MOST_QUIET = 16  # most steps between two exchanges, however short the steps are
 
 
 def start(
@@ -32,20 +32,22 @@ def start(
     process_id: int | None = None,
     detect: bool | None = None,
 ) -> None:
-    """Joins the other processes of a run, if there are others; before anything else of JAX.
+    """Connects this process with the other processes of the run; call before any use of JAX.
 
     Slurm (a step of several tasks), Kubernetes (an indexed job, with the package kubernetes), Open
-    MPI and Cloud TPU hosts that name each other are found by themselves.
+    MPI and Cloud TPU hosts that name each other are detected automatically. A process without
+    others starts alone.
 
     Args:
       coordinator: HOST:PORT of process 0, to start by hand.
-      num_processes: How many there are, by hand.
-      process_id: Which one this is, by hand.
-      detect: True to let JAX look for a cluster although none was seen here, False to run alone
-        although one was.
+      num_processes: Number of processes, to start by hand.
+      process_id: Number of this process, from 0, to start by hand.
+      detect: True lets JAX search for a cluster although none was detected here; False runs alone
+        although a cluster was detected.
 
     Raises:
-      ValueError: if only a part of the three is given, they do not fit, or the others do not come.
+      ValueError: if only a part of the first three is given, their values do not fit, or the other
+        processes do not connect.
     """
     by_hand = {
         "coordinator": coordinator, "num_processes": num_processes, "process_id": process_id
@@ -73,20 +75,21 @@ def start(
 
 
 def repeat_bits() -> None:
-    """Has GPUs add in one order, so that every run has the same bits; before anything else of JAX.
+    """Makes GPU results bitwise reproducible; call before any use of JAX.
 
-    CPUs and TPUs do so anyway. XLA then sorts what it would scatter, and tries no kernels out.
+    GPUs then add in a fixed order, as CPUs and TPUs always do. XLA sorts in place of scattering,
+    and does not time kernels to choose among them, so runs may take longer.
     """
     flag = "--xla_gpu_deterministic_ops=true"
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 
 
 def leave(status: int, *, at_once: bool = False) -> NoReturn:
-    """Ends a process that failed, without waiting for the others, who would wait for it.
+    """Ends a failed process without waiting for the other processes, which would wait for it.
 
     Args:
       status: Exit code.
-      at_once: Whether one that is alone waits for none of its threads either.
+      at_once: Whether a process that runs alone also ends without waiting for its threads.
     """
     if at_once or several():
         sys.stdout.flush()
@@ -96,12 +99,12 @@ def leave(status: int, *, at_once: bool = False) -> NoReturn:
 
 
 def several() -> bool:
-    """Tells whether there are other processes."""
+    """Returns whether the run has more than one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1
 
 
 def in_a_cluster(environment: Any) -> bool:
-    """Tells whether a launcher started this process as one of several.
+    """Returns whether a launcher, such as Slurm, started this process as one of several.
 
     Args:
       environment: Such as `os.environ`.
@@ -115,10 +118,10 @@ def in_a_cluster(environment: Any) -> bool:
 
 
 def has_all_gpus(environment: Any) -> bool:
-    """Tells whether a process that a launcher started has all GPUs that it sees to itself.
+    """Returns whether a process of a cluster may use all GPUs that it sees.
 
-    It has if it is alone on its host, or was given a single one to see. Of several on a host, JAX
-    lets each see the one that has its number there.
+    It may if it is the only process of its host, or if it sees a single GPU. Among several
+    processes of a host, JAX gives each the GPU with the process's number on that host.
 
     Args:
       environment: Such as `os.environ`; JAX_LOCAL_DEVICE_IDS in it has the last word.
@@ -135,28 +138,29 @@ def has_all_gpus(environment: Any) -> bool:
 
 
 def is_first() -> bool:
-    """Tells whether this process is the one that writes."""
+    """Returns whether this is process 0, which alone writes files and prints."""
     return jax.process_index() == 0
 
 
 def number() -> int:
-    """Returns which process this is."""
+    """Returns the number of this process, from 0."""
     return jax.process_index()
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-    """Calls a function in process 0 alone, and returns its result in every process.
+    """Calls a function in process 0 only, and returns its result in every process.
 
     Args:
       function: Returns JSON.
 
     Returns:
-      Its result, in every process.
+      The function's result, in every process.
 
     Raises:
       ValueError: in every process, if the function raised an error of `quantjax.errors`, or of a
-        disk that cannot be written to, with its message.
-      RuntimeError: in the other processes, if it raised any other error, which process 0 raises.
+        disk that cannot be written to; the message is the same.
+      RuntimeError: in the other processes, if the function raised any other error; process 0 raises
+        the error itself.
     """
     if jax.process_count() == 1:
         return function()
@@ -164,11 +168,12 @@ def from_first(function: Callable[[], Any]) -> Any:
     if is_first():
         try:
             answer = {"result": function()}
-        except Exception as error:  # told to the others, who would wait for ever
+        except Exception as error:  # sent to the others, which would wait for ever
             caught = error
             answer = {"error": str(error), "type": type(error).__name__}
             answer["one line"] = is_one_line(error)
         said = json.dumps(answer).encode()
+    # The length goes first, since a broadcast needs the same shape in every process.
     length = int(multihost_utils.broadcast_one_to_all(np.int32(len(said))))
     sent = np.frombuffer(said.ljust(length), np.uint8)
     answer = json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(sent))))
@@ -185,7 +190,7 @@ def all_agree(number: int) -> int:
     """Returns the largest of the processes' numbers, in every process.
 
     Args:
-      number: 0 for "all is well", more for what is not.
+      number: 0 for success, more for a failure.
     """
     if jax.process_count() == 1:
         return number
@@ -193,16 +198,18 @@ def all_agree(number: int) -> int:
 
 
 def check_same(about: dict[str, Any]) -> None:
-    """Makes sure that all processes run the same.
+    """Raises ValueError if the processes do not all run with the same settings.
 
     Args:
-      about: What must not differ (JSON).
+      about: Settings that must not differ (JSON).
 
     Raises:
-      ValueError: in every process, naming the keys where they know them, if it differs.
+      ValueError: in every process, if settings differ; a process that differs from process 0 names
+        the keys.
     """
     if jax.process_count() == 1:
         return
+    # Through JSON like the first process's settings: tuples become lists on both sides.
     here = json.loads(json.dumps(about))
     first = from_first(lambda: about)
     differing = sorted(key for key in {**first, **here} if first.get(key) != here.get(key))
@@ -216,18 +223,18 @@ def check_same(about: dict[str, Any]) -> None:
 
 
 def spans(mesh: Mesh | None) -> bool:
-    """Tells whether a mesh has devices of other processes."""
+    """Returns whether a mesh has devices of other processes."""
     return mesh is not None and mesh.is_multi_process
 
 
 def share(num_rows: int) -> slice:
-    """Returns this process's part of rows that any process could work on."""
+    """Returns this process's slice of rows that are divided evenly among the processes."""
     bounds = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
     return slice(int(bounds[jax.process_index()]), int(bounds[jax.process_index() + 1]))
 
 
 def join(x: np.ndarray, num_rows: int) -> np.ndarray:
-    """Puts the parts of `share` together, every bit as it was.
+    """Joins the rows that each process computed for its `share`, bit for bit.
 
     Args:
       x: Rows of this process's share, [n, ...], of any type.
@@ -246,6 +253,7 @@ def join(x: np.ndarray, num_rows: int) -> np.ndarray:
         .view(np.uint8)
         .reshape(len(x), width)
     )
+    # An all-gather needs the same shape in every process; the padding is cut off below.
     raw = np.pad(raw, ((0, sizes.max() - len(raw)), (0, 0)))
     gathered = np.asarray(multihost_utils.process_allgather(raw))
     whole = np.concatenate([part[:size] for part, size in zip(gathered, sizes, strict=True)])
@@ -253,10 +261,10 @@ def join(x: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def on_host(tree: Any) -> Any:
-    """Returns a pytree whose arrays every process can use by itself.
+    """Returns a pytree whose arrays a process can use without the other processes.
 
     Args:
-      tree: Arrays that are whole on every device, or not of other processes at all.
+      tree: Arrays that are replicated on every device, or only on this process's devices.
     """
 
     def local(x):
@@ -268,12 +276,12 @@ def on_host(tree: Any) -> Any:
 
 
 class Agreement:
-    """Lets all processes stop at one step although a signal reaches them at different ones.
+    """Lets all processes stop at the same step, although a signal reaches them at different steps.
 
-    Each says its number at every step. Every quarter of a second, or at every step that takes
-    longer, the numbers travel beside the step's own work, and the largest is known to all when
-    they travel the next time. How many steps that is, is agreed on in the same way. A process that
-    is alone hears itself at once.
+    Each process passes its signal's number at every step. Every quarter of a second, or at every
+    step that takes longer, the processes exchange the numbers while the step computes. At the next
+    exchange all processes know the largest number. They agree on the number of steps between
+    exchanges in the same way. A process that runs alone gets its own number at once.
     """
 
     def __init__(self, mesh: Mesh):
@@ -286,18 +294,19 @@ class Agreement:
         self._every, self._steps, self._since = 1, 0, time.perf_counter()
 
     def last(self, number: int | None) -> int | None:
-        """Waits for all, and returns the number that is agreed on when nothing more will be said.
+        """Waits for all processes and returns their final agreed number, at the end of training.
 
         Args:
-          number: 1 or more; None for nothing.
+          number: Number of a signal, 1 or more; None without a signal.
         """
         return number if self._alone else all_agree(number or 0) or None
 
     def say(self, number: int | None) -> int | None:
-        """Takes this process's number, and returns the one that is agreed on, or None.
+        """Passes this process's number to the others; returns the agreed number, or None.
 
         Args:
-          number: 1 or more; None for nothing. To be said until it is agreed on.
+          number: Number of a signal, 1 or more; None without a signal. A process must pass the
+            number at every step until it is agreed on.
         """
         if self._alone:
             return number
@@ -307,11 +316,13 @@ class Agreement:
         now = time.perf_counter()
         most = _QUIET * self._steps / max(now - self._since, 1e-9)
         self._steps, self._since = 0, now
-        # The largest number, and the smallest wish.
+        # The interval is negated, so that one maximum gives the largest number and the smallest
+        # interval that any process asks for.
         said = np.array([[number or 0, -min(max(int(most), 1), _MOST_QUIET)]], np.int32)
         everywhere = jax.make_array_from_callback(
             (self._size, 2), self._sharding, lambda index: said
         )
+        # Reads the previous exchange, which is done by now: reading this one would stall the step.
         before, self._pending = self._pending, self._largest(everywhere)
         if before is None:
             return None

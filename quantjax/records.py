@@ -1,4 +1,4 @@
-"""What a run reports: metrics.jsonl, one JSON object a line, without gaps or duplicates."""
+"""Logs a run's metrics to metrics.jsonl, one JSON object per line, without gaps or duplicates."""
 
 import collections
 import dataclasses
@@ -21,7 +21,7 @@ Record = dict[str, Any]
 
 
 class History(list[Record]):
-    """Logged records, oldest first: a list of dicts of JSON values.
+    """Lists the logged records, dicts of JSON values, oldest first.
 
     A record of a step has "step", "epoch", "phase", "loss", "grad_norm" and the method's metrics; a
     record with "after_epoch" has the values that were measured after that epoch.
@@ -39,21 +39,21 @@ class History(list[Record]):
         return f"<History of {len(self)} records up to step {self[-1].get('step')}{course}>"
 
 
-_PATIENCE = 100  # steps in a row that may be skipped
-_AHEAD = 16  # steps that may wait to be checked
-_GLANCE = 0.25  # seconds after which they are checked however few they are
+_PATIENCE = 100  # skipped steps in a row that end the run
+_AHEAD = 16  # most queued steps before they are checked
+_GLANCE = 0.25  # seconds after which queued steps are checked, however few
 
 
 @dataclasses.dataclass
 class Clock:
-    """Since the last record.
+    """Measures time and steps since the last logged record.
 
     Attributes:
-      since: When it was logged, seconds.
-      checked: When metrics were last waited for, seconds.
-      step: Its step.
-      waited: Seconds that devices waited for input.
-      skipped: Steps skipped in a row.
+      since: Time of the last record, seconds.
+      checked: Time of the last wait for metrics, seconds.
+      step: Step of the last record.
+      waited: Seconds that devices waited for input since the last record.
+      skipped: Number of steps skipped in a row.
     """
 
     since: float
@@ -64,16 +64,16 @@ class Clock:
 
 
 class Journal(NamedTuple):
-    """Takes every step's metrics, checks them, and logs some, a step or more behind the devices.
+    """Queues, checks and logs every step's metrics, one step or more behind the devices.
 
     Attributes:
       path: metrics.jsonl, or None.
       callbacks: Each is called with every logged record.
       history: Logged records, oldest first.
-      pending: Records whose metrics may still be computing, and whether they are to be logged.
-      clock: What the next record's rates are of.
+      pending: Queue of (record, metrics that may still be computing, whether to log them).
+      clock: Time and step from which the next record's rates are counted.
       batch_size: Images of a step.
-      leaves: By phase, the names of the arrays that the metric "leaf" counts.
+      leaves: By phase, the array names that the metric "leaf" is an index into.
     """
 
     path: pathlib.Path | None
@@ -93,14 +93,14 @@ def open_journal(
     batch_size: int = 1,
     leaves: Mapping[str, Sequence[str]] | None = None,
 ) -> Journal:
-    """Opens a journal that goes on from a step.
+    """Opens the journal of a run that starts or resumes at a step.
 
     Args:
       path: metrics.jsonl, or None to keep records in memory alone.
       callbacks: Each is called with every logged record.
-      step: The step that the run goes on from; later records are dropped from the file.
+      step: The step that the run resumes from; later records are dropped from the file.
       batch_size: Images of a step.
-      leaves: By phase, the names of the arrays that the metric "leaf" counts.
+      leaves: By phase, the array names that the metric "leaf" is an index into.
 
     Returns:
       The journal, its history read from the file.
@@ -120,32 +120,32 @@ def open_journal(
 
 
 def awaited(journal: Journal, seconds: float) -> None:
-    """Takes how long a step's input was waited for, and counts it if no step was left to compute.
+    """Adds the wait for a step's input to the clock, if the devices had no step left to compute.
 
     Args:
       journal: From `open_journal`.
-      seconds: Ending now.
+      seconds: Duration of the wait, which ends now.
     """
     if not journal.pending or all(x.is_ready() for x in journal.pending[-1][1].values()):
         journal.clock.waited += seconds
 
 
 def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
-    """Takes a step's metrics, and settles steps before it if one of them is to be logged.
+    """Queues one step's metrics; when a log line is due, waits for earlier steps and writes it.
 
     Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
-    next that is, or after `_GLANCE` seconds or `_AHEAD` steps: to wait for each of many short ones
-    would take devices and host several percent of their time.
+    next logged step, or after `_GLANCE` seconds or `_AHEAD` steps: waiting for each of many short
+    steps would take several percent of the time of devices and host.
 
     Args:
       journal: From `open_journal`.
-      record: "step" and whatever else names the step.
-      metrics: Scalars, perhaps still computing; "skipped" says that the step was not taken, "leaf"
-        which array is the first that is not finite, if it is 0 or more.
-      log: Whether the step becomes a record; every step is checked, and a skipped one is logged.
+      record: "step" and other entries that identify the step.
+      metrics: Scalars, perhaps still computing. "skipped" above 0 marks a skipped step. "leaf", if
+        0 or more, is the index of the first array that is not finite.
+      log: Whether to log the step; every step is checked, and a skipped step is always logged.
 
     Raises:
-      NonFiniteError: if a step before was not finite, or one of too many skipped.
+      NonFiniteError: if an earlier step was not finite, or too many steps in a row were skipped.
     """
     behind = len(journal.pending)
     due = behind > 0 and journal.pending[-1][2]
@@ -156,17 +156,19 @@ def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log
 
 
 def settle(journal: Journal, *, keep: int = 0) -> None:
-    """Waits for pending metrics, checks them and logs those that are due.
+    """Flushes the queue: waits for metrics, checks them and writes the log lines that are due.
 
     Args:
       journal: From `open_journal`.
-      keep: How many of the latest may stay pending.
+      keep: Number of latest steps that stay in the queue.
 
     Raises:
-      NonFiniteError: naming step, epoch, phase, metric and array.
+      NonFiniteError: if a step was not finite, or too many steps in a row were skipped; the message
+        names step, epoch, phase, metric and array.
     """
     taken = [journal.pending.popleft() for _ in range(len(journal.pending) - keep)]
     found = [metrics for _, metrics, _ in taken]
+    # Devices run steps in order: when the last is done, all are.
     jax.block_until_ready(found[-1:])
     if jax.default_backend() != "cpu":  # there nothing is copied, and it takes ten times longer
         found = jax.device_get(found)
@@ -176,11 +178,13 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
         skipped = values.pop("skipped", 0.0) > 0
         leaf = _leaf(journal, record, int(values.pop("leaf", -1)))
         wrong = [name for name, value in values.items() if not math.isfinite(value)]
+        # The loss first: it is the likeliest cause, and the other metrics follow from it.
         wrong.sort(key=lambda name: name != "loss")
         if skipped:
             journal.clock.skipped += 1
             wrong = wrong or [leaf or "the new state"]
             record = {**record, "skipped": ", ".join(wrong)}
+            # JSON has neither NaN nor infinity.
             values = {name: None if name in wrong else value for name, value in values.items()}
             if journal.clock.skipped == _PATIENCE:
                 raise NonFiniteError(
@@ -200,10 +204,10 @@ def settle(journal: Journal, *, keep: int = 0) -> None:
 
 
 def log_record(journal: Journal, record: Record) -> None:
-    """Logs a record: to the file, to the history and to the callbacks.
+    """Writes a record to the file, the history and the callbacks.
 
     Args:
-      journal: From `open_journal`; what is pending comes first by `settle`.
+      journal: From `open_journal`; call `settle` first, so that records stay in order.
       record: JSON with a "step".
     """
     journal.history.append(record)
@@ -215,7 +219,7 @@ def log_record(journal: Journal, record: Record) -> None:
 
 
 def sync(journal: Journal) -> None:
-    """Waits until the disk has what was logged, which no later checkpoint is to outlive.
+    """Flushes the logged records to disk, so that no later checkpoint outlives them.
 
     Args:
       journal: From `open_journal`.
@@ -228,12 +232,12 @@ def sync(journal: Journal) -> None:
 def rewind(path: pathlib.Path, step: int) -> list[Record]:
     """Reads the records up to a step and drops later ones from the file.
 
-    A run that was killed has logged steps that its last checkpoint does not know; they will be
-    taken, and logged, again. A line that was cut short goes too.
+    A killed run has logged steps after its last checkpoint. The resumed run takes and logs these
+    steps again. An incomplete last line is dropped too.
 
     Args:
       path: The file; need not exist.
-      step: The step that the run goes on from.
+      step: The step that the run resumes from.
 
     Returns:
       Records whose step is at most `step`, oldest first.
@@ -245,7 +249,7 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
 
 
 def read(path: pathlib.Path) -> list[Record]:
-    """Reads records up to the first line that is none, such as one that was cut short.
+    """Reads the records of a file up to its first invalid line, such as an incomplete last line.
 
     Args:
       path: The file; need not exist.
@@ -266,11 +270,11 @@ def read(path: pathlib.Path) -> list[Record]:
 
 
 def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that it is there whole or not at all.
+    """Writes a file atomically: a reader sees the old content or the whole new content.
 
     Args:
-      path: Replaced if it is there.
-      text: Its new content.
+      path: File; replaced if it exists.
+      text: New content of the file.
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -285,7 +289,7 @@ def write_whole(path: pathlib.Path, text: str) -> None:
 
 
 def _rates(journal, step):
-    """Returns what the steps since the last record took, and begins to count anew."""
+    """Returns the rates since the last record, and restarts the clock."""
     clock, now = journal.clock, time.perf_counter()
     seconds = max(now - clock.since, 1e-9)
     rate = (step - clock.step) / seconds

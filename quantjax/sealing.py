@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: names, types and checksums of its arrays, under a digest."""
+"""Describes a checkpoint: names, types and checksums of its arrays, protected by a digest."""
 
 import hashlib
 import json
@@ -15,13 +15,13 @@ _UNSEALED = {"run", "leaves", "checksums", "value"}
 
 
 def sealed(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns a description (JSON) with its digest."""
+    """Adds to a description (JSON) its SHA-256 digest."""
     return {**about, _SEAL: hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()}
 
 
 def unsealed(about: dict[str, Any]) -> dict[str, Any]:
-    """Returns what was sealed, or raises ValueError if it is not as it was."""
-    if about.keys() == _UNSEALED:  # of a version that did not seal it
+    """Returns a description without its digest; raises ValueError if the digest does not fit."""
+    if about.keys() == _UNSEALED:  # written by a version without digests
         return about
     content = {name: value for name, value in dict(about).items() if name != _SEAL}
     if about != sealed(content):
@@ -30,7 +30,7 @@ def unsealed(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def checksums(leaves: dict[str, jax.Array]) -> dict[str, int]:
-    """Returns a number for each leaf, the same on any mesh, that no changed byte leaves alone."""
+    """Returns a 32-bit checksum of each array, which any changed entry alters and no mesh does."""
     return {name: int(value) for name, value in jax.device_get(_sums(leaves)).items()}
 
 
@@ -52,16 +52,16 @@ def _sums(leaves):
 
 
 def described(leaves: dict[str, jax.Array]) -> dict[str, str]:
-    """Returns type and shape of each leaf."""
+    """Returns the type and shape of each array as text."""
     return {name: f"{leaf.dtype}{list(leaf.shape)}" for name, leaf in leaves.items()}
 
 
 def by_path(train_state: Any) -> dict[str, jax.Array]:
-    """Returns leaves by path, in one flat dict: no library's container types end up on disk."""
+    """Flattens a pytree into a dict from paths to arrays, free of any library's container types."""
     leaves = jax.tree_util.tree_leaves_with_path(train_state)
     return {name_of(path): leaf for path, leaf in leaves}
 
 
 def name_of(path: Any) -> str:
-    """Returns what a leaf at a path is called."""
+    """Returns the name of the array at a pytree path, its keys joined by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")

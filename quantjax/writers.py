@@ -1,4 +1,4 @@
-"""Records for those who look at curves: TensorBoard and Weights & Biases, where they are there."""
+"""Sends records to TensorBoard and Weights & Biases, if their packages are installed."""
 
 import contextlib
 import functools
@@ -20,33 +20,34 @@ Write = Callable[[dict[str, Any]], None]
 
 @contextlib.contextmanager
 def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generator[list[Write]]:
-    """Opens what there is to write to beside metrics.jsonl.
+    """Opens writers for TensorBoard and Weights & Biases, if their packages are installed.
 
     TensorBoard's event files go to the workdir's folder "tensorboard" if tensorboardX is
-    installed. Weights & Biases has the run if wandb is installed: it is sent if WANDB_PROJECT or
-    WANDB_MODE say so, and else kept in the workdir's folder "wandb", for `wandb sync`, since
-    whoever has installed a package has not asked to send anything. WANDB_MODE=disabled turns it
-    off. A run that goes on does so there too: TensorBoard drops what came after the step it goes on
-    from.
+    installed. If wandb is installed, Weights & Biases records the run. It uploads the run only if
+    WANDB_PROJECT or WANDB_MODE is set, since installing a package is no consent to uploads;
+    otherwise it keeps the run in the workdir's folder "wandb", for `wandb sync`.
+    WANDB_MODE=disabled turns it off. A resumed run continues its curves: TensorBoard drops the
+    values after the step that the run resumes from.
 
-    A writer that cannot be opened, or fails, is told of in a warning and not written to again: no
-    run is lost for a curve.
+    If a writer cannot be opened or fails, it gives a warning and is not used again, so that no run
+    is lost for a curve.
 
     Args:
-      workdir: Of the run.
-      name: Of the experiment.
-      config: Shown beside the curves.
+      workdir: Folder of the run.
+      name: Name of the experiment.
+      config: Config, shown beside the curves.
 
     Yields:
       Callbacks for `train.fit`.
 
     Raises:
-      ValueError: if Weights & Biases is to be sent the run and cannot be.
+      ValueError: if the run should be uploaded to Weights & Biases and cannot be.
     """
     found = []
     if _installed("tensorboardX"):
         _forgiving(lambda: found.append(_tensorboard(workdir / "tensorboard")))()
     if os.environ.get("WANDB_MODE") != "disabled" and _installed("wandb"):
+        # Asked for uploads, a failure is an error; unasked, a warning is enough.
         asked = os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE")
         begin = functools.partial(_wandb, workdir, name, config)
         if asked:
@@ -67,10 +68,10 @@ def _installed(name):
 
 
 def _sent(begin):
-    """Begins a run that is to be sent, or says in one line why it cannot be."""
+    """Starts an uploaded run, or raises ValueError with a message of one line."""
     try:
         return begin(resume="allow")
-    except Exception as error:  # whatever the package raises
+    except Exception as error:  # wandb raises many kinds of errors
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(
             f"Weights & Biases cannot be sent the run: {reason.rstrip('.')}; or set WANDB_MODE to "
@@ -79,7 +80,7 @@ def _sent(begin):
 
 
 def _forgiving(function):
-    """Returns a function that warns of its first failure, and does nothing from then on."""
+    """Wraps a function so that its first failure becomes a warning and later calls do nothing."""
     failed = False
 
     def attempt(*args):
@@ -98,10 +99,10 @@ def _forgiving(function):
 
 
 def _tensorboard(folder):
-    """Returns a function that writes a record, and one that ends it.
+    """Returns functions that write a record to TensorBoard's files and that close the files.
 
-    Written here, not by the package's thread: a disk that is full for a moment ends that one, and
-    then a process that has more to tell it never exits.
+    They write in the calling thread, not in the package's: a disk that is full for a moment ends
+    the package's thread, and the process then never exits.
     """
     from tensorboardX.event_file_writer import EventsWriter
 
@@ -137,11 +138,11 @@ def _tensorboard(folder):
 
 
 def _wandb(workdir, name, config, **options):
-    """Returns a function that writes a record, and one that ends it."""
+    """Returns functions that write a record to Weights & Biases and that finish the run."""
     wandb: Any = importlib.import_module("wandb")  # no dependency, not even to check types
 
     if not options:
-        # Unasked, it says nothing either.
+        # Nobody asked for Weights & Biases here, so it also prints nothing.
         quiet = wandb.Settings(silent=True, console="off")
         options = {"mode": "offline", "settings": quiet}
     run = wandb.init(
@@ -162,7 +163,7 @@ def _wandb(workdir, name, config, **options):
 
 
 def _id_of(workdir):
-    """Returns what a run keeps when it goes on, and no other has, a copy of it included."""
+    """Returns a run's id: it survives a resume, and a copy of the workdir gets another id."""
     file = workdir / "wandb" / "id"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
@@ -171,7 +172,7 @@ def _id_of(workdir):
 
 
 def _scalars(record):
-    """Yields group, name and value of what can be drawn."""
+    """Yields the group, name and value of each number in a record."""
     group = "epoch" if "after_epoch" in record else "step"
     for key, value in record.items():
         if key not in ("step", "after_epoch") and isinstance(value, int | float):

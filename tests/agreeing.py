@@ -1,4 +1,4 @@
-"""What processes must agree on, in one start of them: `python -m tests.agreeing`, by a test.
+"""Checks agreement between several processes; a test starts `python -m tests.agreeing`.
 
 Each prints a line of JSON: what each thing led to.
 """

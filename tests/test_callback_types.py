@@ -1,4 +1,4 @@
-"""What a user's function is called with: `help` of its type tells, and any function fits."""
+"""The types of callbacks document their arguments, and any function with these arguments fits."""
 
 import collections.abc
 import inspect

@@ -1,4 +1,4 @@
-"""What is saved is what is restored, or it is said."""
+"""A restored train state equals the saved state, or an error or warning says why not."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""The command line: what it converts, exit codes, one clear line."""
+"""The command line converts photos, and reports errors by one line and an exit code."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""What a person sees on a terminal; tests of the launcher see plain lines."""
+"""Progress and tables on a terminal read well; tests of the launcher cover plain lines."""
 
 import io
 import re

@@ -1,4 +1,4 @@
-"""Features on disk are those of the weights, images and preprocessing that are asked for."""
+"""Cached features belong to the requested weights, images and preprocessing."""
 
 import jax
 import jax.numpy as jnp

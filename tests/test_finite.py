@@ -1,4 +1,4 @@
-"""What is no number, where it stands, and where it cannot be seen."""
+"""NaN and infinity raise an error with their row, except under jit, where values are unknown."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The first door: flags, the workdir and what is left in it, exit codes, one clear line."""
+"""The launcher parses flags, fills the workdir, and reports errors by one line and an exit code."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""Who may import whom, and what an import may bring along."""
+"""Modules import only modules of lower layers, and an import loads no needless package."""
 
 import ast
 import pathlib

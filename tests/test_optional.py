@@ -1,4 +1,4 @@
-"""A package that is missing is named, with the command that installs it."""
+"""An error for a missing package names the package and the command that installs it."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Curves are there for those who have the tools, and nothing is sent to those who did not ask."""
+"""Curves are written if the packages are installed, and nothing is uploaded unasked."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Sources of images and features, frozen splits, samplers and augmentation."""
+"""Reads images and features, splits them into frozen lists, samples batches and augments them."""
 
 from quantjax.data.array_records import RecordsSource, from_records
 from quantjax.data.arrays import ArraySource, from_arrays, from_features, with_columns

@@ -1,4 +1,4 @@
-"""Photos in ArrayRecord files: a source of more images than memory holds, by random access."""
+"""Reads photos from ArrayRecord files by random access, for data sets larger than memory."""
 
 import dataclasses
 import io
@@ -16,26 +16,26 @@ from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.errors import InputError
 
-_SMALL = 4096  # bytes a photo; below, Python's own work on each hides what threads do at once
+_SMALL = 4096  # bytes per photo; with smaller photos threads gain nothing over Python's own work
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordsSource:
-    """A source of photos read and decoded when they are asked for; made by `from_records`.
+    """Reads and decodes photos from ArrayRecord files on demand; made by `from_records`.
 
-    It holds no image, and nothing that changes with what was read, so a run that asks for the rows
-    of a step has the same batch whatever was read before. May be pickled, and used from threads.
+    It holds no image and no state that reading changes, so the same rows always give the same
+    batch. It may be pickled and used from several threads.
 
     Attributes:
-      shards: The records.
+      shards: Files of the records.
       labels: Multi-hot labels [N, L] uint8, or class ids [N] int64 where a photo has one class; a
         batch's "label" is multi-hot either way.
       classes: Names of the L classes.
-      parts: Rows of each part that was named when the photos were converted.
+      parts: Rows of each part, such as "train", as they were named at the conversion.
       size: Height and width in pixels, or None for photos as they are.
-      stored_size: Height and width of stored pixels, or None where files are stored.
-      num_threads: That decode a batch.
-      digest: SHA-256, in hex, of what it gives: labels, parts, and checksums of the photos.
+      stored_size: Height and width of stored pixels, or None if photo files are stored.
+      num_threads: Number of threads that decode a batch.
+      digest: SHA-256, in hex, of the content: labels, parts, and checksums of the photos.
     """
 
     shards: Shards
@@ -51,12 +51,13 @@ class RecordsSource:
         return len(self.labels)
 
     def name_of(self, row: int) -> str:
-        """Returns the file of records and the place in it of a row."""
+        """Returns the record file of a row and the row's position in the file, for messages."""
         return self.shards.name_of(row)
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         records = self.shards.read(rows.ravel())
+        # A pool for each batch and not for the source, which must stay picklable.
         with futures.ThreadPoolExecutor(self.num_threads) as pool:
             over = pool.map if self.num_threads > 1 else map
             decoded = list(over(self._decode, rows.ravel(), records))
@@ -74,26 +75,26 @@ class RecordsSource:
 def from_records(
     folder: str | Path, *, size: int | None = None, num_threads: int | None = None
 ) -> RecordsSource:
-    """Returns the photos that `to_records` or `quantjax records` converted.
+    """Opens a folder of ArrayRecord files that `to_records` or `quantjax records` wrote.
 
-    Rows, labels and pixels are those of the photos that were converted, bit for bit. Labels come
-    from a small file; an image is read when its row is asked for, and none is kept.
+    Rows, labels and pixels equal those of the converted photos, bit for bit. Labels come from a
+    small file. An image is read when its row is requested, and no image is kept in memory.
 
-    Records of other people run no code and read no other files, but a record may be written to take
+    Records from other people cannot run code or read other files, but a malicious record can take
     any amount of memory.
 
     Args:
-      folder: Of the records.
+      folder: Folder of the records.
       size: Height and width in pixels, see `image_folder`; None takes photos as they are, which
-        must then be of one size. Where pixels are stored, their size is the only one.
-      num_threads: That decode a batch; None takes one for each core where photos are stored, and of
-        more than 4 KB, and one alone for what is quicker than a change of threads.
+        must then have one size. If pixels are stored, only their size is allowed.
+      num_threads: Number of threads that decode a batch. None takes one for each core if photo
+        files of more than 4 KB are stored, else a single thread, which is then faster.
 
     Raises:
       ModuleNotFoundError: if grain or Pillow is not installed.
       FileNotFoundError: if the folder holds no finished records, or a file is missing.
       ValueError: if a file is damaged, of another version or of another conversion (here or when
-        rows are asked for), sizes are mixed, or size or num_threads is none that can be had.
+        rows are requested), sizes are mixed, or size or num_threads is not possible.
     """
     photos.check_side(size)
     if num_threads is not None and num_threads < 1:
@@ -122,6 +123,7 @@ def _num_threads(manifest: Manifest) -> int:
 
 def _size(folder: Path, manifest: Manifest, size: int | None) -> int | None:
     if manifest.size is not None:
+        # Stored pixels pass no decoder, so Pillow's limit is checked here.
         limit = max_pixels()
         if limit is not None and manifest.size**2 > limit:
             raise InputError(

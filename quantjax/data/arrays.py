@@ -1,4 +1,4 @@
-"""Arrays held in memory as a source: images, precomputed features, or both."""
+"""Makes data sources from arrays in memory: images, precomputed features, or both."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from quantjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Columns held in memory, each [N, ...]; made by `from_arrays`."""
+    """Holds a data set in memory as columns, each [N, ...]; made by `from_arrays`."""
 
     columns: Mapping[str, np.ndarray]
     classes: tuple[str, ...]
@@ -20,11 +20,11 @@ class ArraySource:
 
     @property
     def labels(self) -> np.ndarray:
-        """Multi-hot labels of all rows, [N, L] uint8."""
+        """Returns the multi-hot labels of all rows, [N, L] uint8."""
         return self.columns["label"]
 
     def name_of(self, row: int) -> object:
-        """Returns the name of a row; its number where none was given."""
+        """Returns the name of a row, or its number if the source has no names."""
         return row if self.names is None else self.names[row]
 
     def __len__(self) -> int:
@@ -36,7 +36,7 @@ class ArraySource:
 
 
 def _one_hot(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns [N, L] uint8 of class ids [N]."""
+    """Converts class ids [N] into one-hot labels [N, L] uint8."""
     if class_ids.max() >= num_classes:
         raise InputError(f"class id {class_ids.max()} has no name, classes holds {num_classes}")
     return (class_ids[:, None] == np.arange(num_classes)).astype(np.uint8)
@@ -45,15 +45,19 @@ def _one_hot(class_ids: np.ndarray, num_classes: int) -> np.ndarray:
 def as_multi_hot(
     label: np.ndarray | None, *, num_rows: int, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns labels as [N, L] uint8, copied only where they are not that already, and the classes.
+    """Converts labels of any allowed kind into multi-hot labels; returns them and the class names.
 
     Args:
-      label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones; None for none.
+      label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones; None for no
+        labels.
       num_rows: N.
-      classes: Names of the L classes; None takes what the labels show.
+      classes: Names of the L classes; None derives them from the labels.
+
+    Returns:
+      Labels [N, L] uint8, copied only if they were of another type, and the L names.
 
     Raises:
-      ValueError: if the labels are neither.
+      ValueError: if the labels are neither class ids nor zeros and ones.
     """
     names = None if classes is None else tuple(classes)
     if label is None:
@@ -74,6 +78,7 @@ def as_multi_hot(
         raise InputError(
             f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
         )
+    # Class ids [N, 1] and a single label [N, 1] look alike if all values are 0 or 1.
     if label.shape[1] == 1 and names is None:
         raise InputError(
             f"label {label.shape} may be class ids or one class: "
@@ -86,7 +91,7 @@ def as_multi_hot(
 
 
 def _image(image: np.ndarray) -> np.ndarray:
-    """Returns images [N, H, W, C]; grey ones of three axes get a channel."""
+    """Checks images and returns them as [N, H, W, C]; grey images [N, H, W] get a channel axis."""
     image = np.asarray(image)
     if image.ndim not in (3, 4) or image.dtype != np.uint8 or not image.size:
         raise InputError(
@@ -98,8 +103,8 @@ def _image(image: np.ndarray) -> np.ndarray:
 
 
 def _check_channels_last(shape: tuple[int, ...]) -> None:
-    """Raises ValueError if images look like [N, C, H, W], which a network would take for 3 rows."""
-    # Heights and widths of a few pixels may be anything, such as features in place of images.
+    """Raises ValueError if images look like [N, C, H, W], which would pass as C rows of pixels."""
+    # Axes of 4 or less may be real heights and widths, such as of tiny test images.
     if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
         raise InputError(
             f"image must be [N, H, W, C], got {shape}, whose channels come first; pass "
@@ -108,14 +113,14 @@ def _check_channels_last(shape: tuple[int, ...]) -> None:
 
 
 def _feature(x: np.ndarray) -> np.ndarray:
-    """Returns features [N, F] float32 once all have proved finite."""
+    """Checks that features are finite and returns them as [N, F] float32."""
     x = np.asarray(x)
     # bfloat16 is of kind "V" to NumPy.
     if x.ndim != 2 or not x.size or not (x.dtype.kind in "fiu" or x.dtype.name == "bfloat16"):
         raise InputError(
             f"feature must be real numbers [N, F] and not empty, got {x.dtype} {x.shape}"
         )
-    with np.errstate(over="ignore"):  # what is too large is infinite, and refused below
+    with np.errstate(over="ignore"):  # too large numbers become infinite and fail the check below
         x = x.astype(np.float32, copy=False)
     bad = np.flatnonzero(~np.isfinite(x).all(axis=1))
     if len(bad):
@@ -127,7 +132,7 @@ def _feature(x: np.ndarray) -> np.ndarray:
 
 
 def _frozen(column: np.ndarray) -> np.ndarray:
-    """Returns a read-only view; the array it views stays writable for its owner."""
+    """Returns a read-only view of an array, which itself stays writable for its owner."""
     view = column.view()
     view.flags.writeable = False
     return view
@@ -141,20 +146,20 @@ def from_arrays(
     names: Sequence[object] | None = None,
     **columns: np.ndarray,
 ) -> ArraySource:
-    """Returns a source over arrays, which are viewed, not copied.
+    """Makes a data source from arrays of images, features and labels, without copying them.
 
     Args:
-      image: [N, H, W, C] or [N, H, W], uint8; None where a column "feature" takes its place.
+      image: [N, H, W, C] or [N, H, W], uint8; None for a source with only the column "feature".
       label: Class ids [N], or one-hot or multi-hot rows [N, L] of zeros and ones. A row of zeros
         has no label; None gives a source without any label. Class ids that leave most of a table
-        of more than 1,024 columns empty are numbered anew, with a warning.
-      classes: Names of the L classes; the class ids, or "0", "1", ... where absent.
-      names: Of the N rows, such as the paths of the photos; messages then name rows by them.
-      **columns: More columns, [N, ...] each, that reach a batch under their name; "feature" is
-        [N, F], finite, and held as float32.
+        of more than 1,024 columns empty are renumbered, with a warning.
+      classes: Names of the L classes; None takes the class ids, or "0", "1", ...
+      names: Names of the N rows, such as the paths of the photos, for messages.
+      **columns: More columns, [N, ...] each, which a batch holds under the same name; "feature" is
+        [N, F], finite, and stored as float32.
 
     Raises:
-      ValueError: if a shape or type is another one, or a feature is not finite.
+      ValueError: if a shape or type is wrong, or a feature is not finite.
     """
     if image is not None:
         columns = {"image": _image(image), **columns}
@@ -165,6 +170,7 @@ def from_arrays(
         raise InputError("from_arrays needs image=IMAGES or feature=FEATURES, got neither")
     num_rows = len(content[0])
     label, classes = as_multi_hot(label, num_rows=num_rows, classes=classes)
+    # `train.fit` adds "index" and `embedding` adds "mask" to every batch.
     for name, array in columns.items():
         if name in ("index", "mask"):
             raise InputError(f"column {name} would hide the batch's own {name}; rename it")
@@ -185,9 +191,9 @@ def from_features(
     names: Sequence[object] | None = None,
     **columns: np.ndarray,
 ) -> ArraySource:
-    """Returns a source of precomputed features, without images.
+    """Makes a data source of precomputed features, without images.
 
-    Its batches have "feature", so a method takes it with `inputs=methods.features`.
+    Its batches have the column "feature", so a method takes it with `inputs=methods.features`.
 
     Args:
       x: Features [N, F], real and finite, held as float32.
@@ -197,13 +203,13 @@ def from_features(
       **columns: See `from_arrays`.
 
     Raises:
-      ValueError: if a shape or type is another one, or a feature is not finite.
+      ValueError: if a shape or type is wrong, or a feature is not finite.
     """
     return from_arrays(None, label, classes=classes, names=names, feature=x, **columns)
 
 
 def with_columns(source: Source, **columns: np.ndarray) -> ArraySource:
-    """Returns a source with all of its columns in memory, some of them added or replaced.
+    """Copies a source into memory, with some columns added or replaced.
 
     Args:
       source: Any source; its rows keep their names.

@@ -1,4 +1,4 @@
-"""What is wrong with a split before anything is measured on it: overlaps, duplicates, labels."""
+"""Checks a split before training: overlapping lists, duplicate images and missing labels."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,13 +32,13 @@ _APART = (
     ("validation", "train"),
     ("validation", "validation_database"),
 )
-# What is searched may have been trained on, where a protocol says so; it makes numbers higher.
+# Some protocols let the database hold training rows, which makes the measured numbers higher.
 _TOGETHER = (("train", "database"), ("validation", "database"))
-_CLASSES = 20  # absent classes that results name
+_CLASSES = 20  # most absent classes that an audit names
 
 
 class Audit(NamedTuple):
-    """What `audit` found, in plain numbers and text: `_asdict()` is JSON and belongs in results.
+    """Holds the findings of `audit` as numbers and text; `_asdict()` is JSON and enters results.
 
     Keys are lists ("train", "validation", "query", "database") or pairs ("query in database").
 
@@ -83,32 +83,32 @@ def audit(
     progress: Callable[[int, int], None] | None = None,
     listing: str | Path | None = None,
 ) -> Audit:
-    """Counts overlaps, duplicates and missing labels, and refuses a split that leaks its queries.
+    """Counts overlaps, duplicates and missing labels; raises ValueError if a split leaks queries.
 
-    Images are equal when shape and all decoded pixels are; photos that were scaled or compressed
-    anew are not found. Of a source without images, features are compared byte for byte. Every image
-    is read once, whatever number of lists it is in; several processes, all of which must call this,
-    read a part each.
+    Images are equal if their shapes and all decoded pixels are equal; photos that were scaled or
+    compressed again are not found. Without images, features are compared byte for byte. Every image
+    is read once, even if it is in several lists. With several processes, all must call this
+    function, and each reads a part of the images.
 
     Args:
-      splits: What will be trained and measured on.
-      allow_query_overlap: Records query rows that are in another list instead of refusing them, to
-        reproduce papers that have such; a query then finds itself.
+      splits: Splits for training and evaluation.
+      allow_query_overlap: Whether to record query rows that are in another list instead of raising
+        an error, to reproduce papers that have them; a query then finds itself.
       max_equal_images: Share of the queries that may have an equal image of another row number in
         train, in validation or in database; 1 refuses none. CIFAR-10 (JPEG) and Fashion-MNIST have
         no equal images at all, the lists of thulab/DeepHash#49 had 888 for 1,000 queries.
       batch_size: Images held in memory at once.
       progress: Called with the number of images hashed and of all to hash by this process, after
         each batch.
-      listing: File that gets the names of all equal images, those that are allowed too; it is
-        written, or removed if there are none, before a split is refused for them.
+      listing: File for the names of all equal images, including allowed ones. It is written, or
+        removed if no images are equal, before an error for equal images is raised.
 
     Returns:
-      Everything that was counted.
+      All counts.
 
     Raises:
-      ValueError: if validation rows train, query rows are in another list and that is not allowed,
-        or more queries have equal images than is.
+      ValueError: if validation rows are in train, query rows are in another list without
+        permission, or more queries have equal images than `max_equal_images` allows.
       OSError: if the listing cannot be written.
 
     Reference:
@@ -120,16 +120,20 @@ def audit(
         raise InputError(f"max_equal_images must be a share from 0 to 1, got {max_equal_images}")
     apart = [*_APART]
     if splits.validation_searches is None:
-        apart.remove(("query", "validation_database"))  # a part of the database
+        # Already covered: the validation database is then a part of the database.
+        apart.remove(("query", "validation_database"))
     pairs = (*apart, *_TOGETHER)
     shared_rows = {(a, b): np.intersect1d(lists[a], lists[b]) for a, b in pairs}
     _check_rows(splits.source, shared_rows, lists, allow_query_overlap)
+    # Lists overlap; every image is read and hashed only once.
     rows = np.unique(np.concatenate(list(lists.values())))
     hashes = _hashes(splits.source, rows, batch_size=batch_size, progress=progress)
+    # Equal images get equal ids, so that comparing lists needs no hashes.
     image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
     shared = {(a, b): in_another_row(lists[a], lists[b], images[a], images[b]) for a, b in apart}
     if listing is not None:
+        # Written before the check below, so that the user can look up the images it names.
         processes.from_first(
             lambda: write_listing(Path(listing), splits.source, lists, rows, image_ids)
         )
@@ -150,13 +154,13 @@ def audit(
 
 
 def _hashes(source, rows, **options):
-    """Hashes a part of the images in each process, and puts the parts together."""
+    """Hashes a part of the images in each process, and joins the parts in every process."""
     if not processes.several():
         return image_hashes(source, rows, **options)
     hashes, error = np.empty((0, 2), np.uint64), None
     try:
         hashes = image_hashes(source, rows[processes.share(len(rows))], **options)
-    except Exception as caught:  # the others wait, and are told first
+    except Exception as caught:  # raised below, after the waiting processes know of it
         error = caught
     failed = processes.all_agree(0 if error is None else processes.number() + 1)
     if error is not None:
@@ -191,27 +195,27 @@ def _check_rows(
 
 
 def check_training_labels(splits: Splits) -> None:
-    """Refuses training rows that a loss of pairs or triplets can learn nothing from.
+    """Raises ValueError if a split's training labels give no positive or no negative pairs.
 
-    A jitted step cannot look into its labels, so an experiment calls this before it trains.
+    A jitted step cannot read its labels, so an experiment calls this before it trains.
 
     Args:
-      splits: Their training rows are looked at; they are named by their files where the source
-        knows these.
+      splits: Splits whose training rows are checked. Messages name rows by their files if the
+        source has names.
 
     Raises:
-      ValueError: naming the first training rows without a class; or if all rows share one class, so
-        that there are no negatives, or no two rows share one, so that there are no positives.
+      ValueError: if rows have no class (the first are named); if all rows share one class, so that
+        there are no negatives; or if no two rows share a class, so that there are no positives.
     """
     source, rows = splits.source, splits.train
     check_labels(source.labels[rows], name_of=lambda row: row_name(source, rows[row]))
 
 
 def label_notes(splits: Splits) -> list[str]:
-    """Returns a line for each list that has rows without a label, with the names of the first.
+    """Returns a line for each list with unlabelled rows, with their number and the first names.
 
     Args:
-      splits: Their train, validation, query and database are looked at.
+      splits: Splits whose train, validation, query and database are checked.
     """
     lines = []
     for name in LISTS:
@@ -238,7 +242,7 @@ def _refusal(
 
 
 def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the fields of `Audit` that come from labels alone."""
+    """Returns the fields of `Audit` that need only labels."""
     labels = source.labels
     per_row = num_labels(labels)
     found = {

@@ -1,17 +1,16 @@
-"""Random transforms of images on the device: (key, images [B, H, W, C]) -> same shape and dtype.
+"""Augments images at random on the device: (key, images [B, H, W, C]) -> same shape and dtype.
 
-A constructor takes the hyper-parameters and returns the transform, a pure function. Every image
-draws for itself: what happens to one depends on the key and on its position, not on its
-neighbours. uint8 images come out as uint8, rounded; the units of pixels are never changed, but
-by `normalize`, which is the last thing before the network: `train.fit` runs an experiment's
-`preprocess` after its `augment`.
+A constructor takes the hyper-parameters and returns the transform, a pure function. Each image is
+transformed independently: its change depends on the key and on its position in the batch only.
+uint8 images stay uint8, rounded. Only `normalize` changes the units of pixels. It comes last
+before the network: `train.fit` runs an experiment's `preprocess` after its `augment`.
 
     distort = compose(random_crop(padding=4), random_flip())
     augment = on_images(distort)                   # (key, batch) -> batch
     preprocess = normalize(mean=..., std=...)      # batch -> batch
 
-`flips` and `ten_crop` are no random transforms: they make views of each image for `preprocess`,
-over which embeddings are averaged.
+`flips` and `ten_crop` are not random: they make several views of each image for `preprocess`, and
+the embeddings of the views are averaged.
 """
 
 import math
@@ -26,7 +25,7 @@ from quantjax.errors import InputError, InputTypeError
 
 
 class Transform(Protocol):
-    """Changes images at random."""
+    """Transforms images at random."""
 
     def __call__(self, key: jax.Array, images: jax.Array, /) -> jax.Array:
         """Returns the changed images, of the same shape and dtype.
@@ -39,13 +38,13 @@ class Transform(Protocol):
 
 
 def compose(*transforms: Transform) -> Transform:
-    """Returns the transform that applies the given ones from left to right.
+    """Chains transforms, which run from left to right.
 
     Args:
-      *transforms: Each `(key, images) -> images`; none at all leaves images untouched.
+      *transforms: Each `(key, images) -> images`; without transforms images stay unchanged.
 
     Returns:
-      `(key, images) -> images`; each transform gets a key of its own.
+      `(key, images) -> images`; each transform gets a separate key.
     """
 
     def transform(key, images):
@@ -57,20 +56,20 @@ def compose(*transforms: Transform) -> Transform:
 
 
 def on_images(transform: Transform) -> Augment:
-    """Lifts a transform of images to one of batches.
+    """Turns a transform of images into a transform of batches.
 
     Args:
       transform: `(key, images) -> images`.
 
     Returns:
-      `(key, batch) -> batch`, with "image" replaced and every other column as it came. It raises
-      ValueError where a batch has no images.
+      `(key, batch) -> batch`, with "image" replaced and every other column unchanged. It raises
+      ValueError if a batch has no images.
     """
     return lambda key, batch: {**batch, "image": transform(key, column(batch, "image"))}
 
 
 def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float, ...]) -> jax.Array:
-    """Returns images of zero mean and unit deviation: (x - mean) / std, with white x = 1.
+    """Scales each channel of images to zero mean and unit deviation: (x - mean) / std.
 
     Args:
       images: Images [..., H, W, C]; uint8 is divided by 255, floats are in [0, 1] already.
@@ -97,7 +96,7 @@ def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float,
 
 
 def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
-    """Lifts `standardize` to batches: the `preprocess` of an experiment.
+    """Returns a `preprocess` function that applies `standardize` to the images of a batch.
 
     Args:
       mean: Mean of each of the C channels, black = 0 and white = 1.
@@ -117,7 +116,9 @@ def normalize(*, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
 
 
 def flips() -> Preprocess:
-    """Returns what makes two views of each image, itself and its mirror image, left to right.
+    """Returns a `preprocess` function that makes two views of each image: itself and its mirror.
+
+    The mirror image is flipped left to right.
 
     Returns:
       `batch -> batch`, with "image" [B, H, W, C] replaced by views [B, 2, H, W, C] and every other
@@ -133,7 +134,7 @@ def flips() -> Preprocess:
 
 
 def ten_crop(size: tuple[int, int]) -> Preprocess:
-    """Returns what makes ten views of each image: four corners, the centre, and their mirrors.
+    """Returns a `preprocess` function that makes ten crops: corners, centre and their mirrors.
 
     Views 0 to 4 are cut out top left, top right, bottom left, bottom right and in the centre, where
     an odd margin is smaller above and on the left; view i + 5 is view i mirrored left to right.
@@ -146,7 +147,7 @@ def ten_crop(size: tuple[int, int]) -> Preprocess:
       column as it came.
 
     Raises:
-      ValueError: if a side is not positive; when run, if it is longer than the image's.
+      ValueError: if a side is not positive; when run, if a side is longer than the image's.
 
     Reference:
       Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural
@@ -167,13 +168,14 @@ def ten_crop(size: tuple[int, int]) -> Preprocess:
             )
         corners = [(0, 0), (0, right), (down, 0), (down, right), (down // 2, right // 2)]
         crops = jnp.stack([images[:, y : y + height, x : x + width] for y, x in corners], axis=1)
+        # Crops are [B, 5, h, w, C], so that the width is the last axis but one.
         return {**batch, "image": jnp.concatenate([crops, crops[..., ::-1, :]], axis=1)}
 
     return views
 
 
 def random_flip() -> Transform:
-    """Returns the transform that mirrors each image left to right, or not, evenly."""
+    """Returns a transform that mirrors each image left to right with probability 1/2."""
 
     def transform(key, images):
         _check_images(images)
@@ -184,19 +186,20 @@ def random_flip() -> Transform:
 
 
 def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
-    """Returns the transform that pads each image and cuts its old size out at a random place.
+    """Returns a transform that pads each image and crops it to its old size at a random place.
 
-    With `mode="constant"` that is a shift by whole pixels over a black ground.
+    With `mode="constant"` it shifts an image by whole pixels over a black background.
 
     Args:
-      padding: Pixels added on every side; the shift is up to that, in both axes.
-      mode: What they hold, as `jnp.pad` calls it: "reflect", "edge", "constant" (0), "wrap".
+      padding: Pixels added on every side, which is also the largest shift along both axes.
+      mode: Content of the added pixels, a mode of `jnp.pad`: "reflect", "edge", "constant" (0),
+        "wrap".
 
     Returns:
       `(key, images) -> images`.
 
     Raises:
-      ValueError: if padding is negative; when run, if it does not fit a reflection.
+      ValueError: if padding is negative; when run, if it is too large to reflect the image.
     """
     _check_range("padding", padding)
 
@@ -209,6 +212,7 @@ def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
         padded = jnp.pad(images, around, mode=mode)
         corners = jax.random.randint(key, (batch, 2), 0, 2 * padding + 1, jnp.int32)
 
+        # A slice per image under vmap, since each image has another corner.
         def cut(image, corner):
             return jax.lax.dynamic_slice(image, (*corner, jnp.int32(0)), size)
 
@@ -218,12 +222,12 @@ def random_crop(*, padding: int, mode: str = "reflect") -> Transform:
 
 
 def random_erase(*, size: int, fill: float = 0.0) -> Transform:
-    """Returns the transform that blots a square out of each image.
+    """Returns a transform that fills a random square of each image with one value (Cutout).
 
     Args:
-      size: Side of the square in pixels. Its centre is any pixel, evenly; what sticks out of the
-        image is lost.
-      fill: Value it is filled with, in the units of the images.
+      size: Side of the square in pixels. Its centre is a uniformly drawn pixel; the part outside of
+        the image is lost.
+      fill: Value of the filled pixels, in the units of the images.
 
     Returns:
       `(key, images) -> images`.
@@ -246,6 +250,7 @@ def random_erase(*, size: int, fill: float = 0.0) -> Transform:
             first = jax.random.randint(key, (batch, 1), 0, length, jnp.int32) - size // 2
             return (jnp.arange(length) >= first) & (jnp.arange(length) < first + size)
 
+        # A square is an interval of rows times an interval of columns.
         square = inside(row_key, height)[:, :, None] & inside(column_key, width)[:, None]
         return jnp.where(square[..., None], jnp.asarray(fill, images.dtype), images)
 
@@ -253,14 +258,14 @@ def random_erase(*, size: int, fill: float = 0.0) -> Transform:
 
 
 def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -> Transform:
-    """Returns the transform that turns, scales, slants and shifts each image about its centre.
+    """Returns a transform that rotates, scales, shears and shifts each image about its centre.
 
     The pixel at p = (y, x) off the centre is read, by `resample`, from
 
       y' = ( cos a y + sin a x) / s_y + t_y
       x' = (-sin a y + cos a x + tan b y) / s_x + t_x
 
-    with a, b, t uniform, s log-uniform; what lies outside the image is 0.
+    with a, b, t uniform and s log-uniform; pixels outside the image are 0.
 
     Args:
       degrees: Angle a is in [-degrees, degrees]; a positive one turns counterclockwise.
@@ -284,7 +289,7 @@ def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -
         keys = jax.random.split(key, 4)
 
         def uniform(key, shape, largest):
-            # One image's draw stands before its rows and columns: [B, 1, 1].
+            # A draw per image, [B, 1, 1], so that it broadcasts over rows and columns.
             of_images = (*shape, batch, 1, 1)
             return jax.random.uniform(key, of_images, jnp.float32, minval=-largest, maxval=largest)
 
@@ -295,6 +300,7 @@ def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -
         centre_y, centre_x = (height - 1) / 2, (width - 1) / 2
         y, x = jnp.arange(height)[:, None] - centre_y, jnp.arange(width) - centre_x
         cos, sin = jnp.cos(angle), jnp.sin(angle)
+        # The inverse map: for each pixel of the result, the place in the image to read it from.
         rows = (cos * y + sin * x) / scale_y + shift_y + centre_y
         columns = ((slant - sin) * y + cos * x) / scale_x + shift_x + centre_x
         return resample(images, rows, columns)
@@ -303,12 +309,12 @@ def random_affine(*, degrees: float, scale: float, shear: float, shift: float) -
 
 
 def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Returns images read between their pixels, bilinearly; 0 lies around an image.
+    """Samples images at fractional positions, bilinearly; pixels outside an image are 0.
 
     Args:
       images: Images [B, H, W, C], uint8 or floating.
-      rows: Where each pixel of the result is read, [B, h, w]; 0 is the first row's centre.
-      columns: The same across.
+      rows: Row position to sample for each result pixel, [B, h, w]; 0 is the first row's centre.
+      columns: Column position, [B, h, w], likewise.
 
     Returns:
       Images [B, h, w, C] of the same dtype; uint8 is rounded to the nearest.
@@ -320,7 +326,7 @@ def resample(images: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Arra
     _check_images(images)
     _check_dtype(images)
     batch, height, width, channels = images.shape
-    # One black pixel all around: beyond it everything is black as well.
+    # A black frame of one pixel: positions further out are clipped onto it and read 0.
     framed = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0))).reshape(-1, channels)
     rows, columns = jnp.clip(rows + 1, 0, height + 1), jnp.clip(columns + 1, 0, width + 1)
     top = jnp.minimum(rows.astype(jnp.int32), height)

@@ -1,4 +1,4 @@
-"""Which rows make which batch: pure functions of seed and epoch, on any number of devices."""
+"""Samples the rows of every batch, as pure functions of seed and epoch."""
 
 from typing import Protocol
 
@@ -15,8 +15,8 @@ class Sampler(Protocol):
         """Returns positions among the training rows, int64 [steps, B] or [steps, B, V].
 
         Args:
-          seed: Of the experiment; with the epoch it decides the positions.
-          epoch: Counted from 0; every epoch has as many steps.
+          seed: Seed of the experiment; seed and epoch alone decide the positions.
+          epoch: Number of the epoch, from 0; every epoch has the same number of steps.
         """
         ...
 
@@ -29,12 +29,13 @@ def _check_sizes(num_rows: int, batch_size: int) -> None:
 
 
 def shuffled(num_rows: int, batch_size: int) -> Sampler:
-    """Returns a sampler that visits rows in random order, each at most once an epoch.
+    """Returns a sampler that visits the rows in random order, each row at most once per epoch.
 
-    The rows left over when batch_size does not divide num_rows are dropped, other ones each epoch.
+    If batch_size does not divide num_rows, the left-over rows are dropped. They differ from epoch
+    to epoch.
 
     Raises:
-      ValueError: if one batch does not fit in num_rows.
+      ValueError: if batch_size is larger than num_rows.
     """
     _check_sizes(num_rows, batch_size)
     if batch_size > num_rows:
@@ -51,23 +52,23 @@ def shuffled(num_rows: int, batch_size: int) -> Sampler:
 
 
 def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_class: int) -> Sampler:
-    """Returns a sampler whose batches hold P classes and K images of each, as triplets need.
+    """Returns a sampler whose batches hold P classes with K images each, for triplet losses.
 
-    Every epoch each class's images are shuffled and cut into groups of K. A batch is one group of
-    each of the P classes with most groups left, until fewer than P have any. So an image is visited
-    at most once an epoch, and which ones are left out changes with the epoch.
+    Every epoch each class's images are shuffled and cut into groups of K. A batch takes one group
+    from each of the P classes with the most groups left, until fewer than P classes have any group.
+    So an image is visited at most once per epoch, and the images left out change with the epoch.
 
     Args:
-      labels: Of the training rows: one-hot [N, L], or class ids [N].
+      labels: Labels of the training rows: one-hot [N, L], or class ids [N].
       classes_per_batch: P, 2 or more, or there are no negatives.
       images_per_class: K, 2 or more, or there are no positives; B = P K.
 
     Returns:
-      The sampler; a batch's rows stand class by class.
+      The sampler; a batch's rows are ordered class by class.
 
     Raises:
       ValueError: if P or K is below 2, there are fewer than P classes, a class has fewer than K
-        images, or a row has not one label.
+        images, or a row has no label or several labels.
     """
     sizes = {"classes_per_batch": classes_per_batch, "images_per_class": images_per_class}
     for (name, size), lack in zip(sizes.items(), ("negatives", "positives"), strict=True):
@@ -100,15 +101,17 @@ def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_cla
             chosen = np.lexsort((rng.random(len(left)), -left))[:classes_per_batch]
             left[chosen] -= 1
             batches.append(np.concatenate([groups[place][left[place]] for place in chosen]))
+        # Shuffled: large classes lead the batches built first, and small ones the rest.
         return rng.permutation(np.stack(batches)).astype(np.int64)
 
     return sampler
 
 
 def padded(num_rows: int, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns every row once in order, [steps, B] int64, and which are real, [steps, B] bool.
+    """Returns batches of all rows in order, the last padded with row 0, and their masks.
 
-    The last batch is filled up with row 0, whose mask is False.
+    Returns:
+      Rows [steps, B] int64, and masks [steps, B] bool that are False for padding.
     """
     _check_sizes(num_rows, batch_size)
     positions = np.arange(-(-num_rows // batch_size) * batch_size, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Reads CIFAR-10 from the pickles in which it is published."""
+"""Reads CIFAR-10 from its published pickle files."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ _ORIGIN = "https://www.cs.toronto.edu/~kriz/cifar.html (python version)"
 
 
 def _key(batch: dict, name: str) -> Any:
-    """Returns an entry whose key is text, or bytes where Python 3 kept them as such."""
+    """Returns the entry of a key that is text, or bytes as Python 3 may have kept it."""
     return batch.get(name, batch.get(name.encode()))
 
 
@@ -54,9 +54,10 @@ def _check_batch(batch: Any, path: Path) -> tuple[np.ndarray, list[int]]:
 
 
 def cifar10(data_dir: str | Path | None = None) -> ArraySource:
-    """Returns CIFAR-10, [60000, 32, 32, 3]: data_batch_1 to data_batch_5, then test_batch.
+    """Reads all 60,000 images of CIFAR-10, [60000, 32, 32, 3].
 
-    The official test images are rows 50,000 and above.
+    Rows follow the files data_batch_1 to data_batch_5, then test_batch: the official test images
+    are rows 50,000 and above.
 
     Args:
       data_dir: Folder that holds `cifar-10-batches-py`, or that folder; None searches
@@ -80,6 +81,7 @@ def cifar10(data_dir: str | Path | None = None) -> ArraySource:
         with path.open("rb") as stream:
             batch = restricted_pickle.load(stream, name=str(path))
         data, class_ids = _check_batch(batch, path)
+        # The files hold channels first: all red, then all green, then all blue.
         images[number] = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         labels += class_ids
     return from_arrays(images.reshape(-1, 32, 32, 3), np.array(labels), classes=CLASSES)

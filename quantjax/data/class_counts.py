@@ -1,4 +1,4 @@
-"""Counts over the labels of a source, of either kind: multi-hot [N, L], or class ids [N]."""
+"""Counts labels per row and rows per class, for multi-hot labels [N, L] or class ids [N]."""
 
 import warnings
 from collections.abc import Callable
@@ -31,11 +31,11 @@ def num_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def num_labels_among(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Counts the labels of each row that are of chosen classes.
+    """Counts each row's labels that belong to the chosen classes.
 
     Args:
       labels: Multi-hot labels [N, L], or class ids [N].
-      chosen: Which classes, [L] bool.
+      chosen: Mask of the chosen classes, [L] bool.
 
     Returns:
       Counts [N] int64.
@@ -49,7 +49,7 @@ def num_labels_among(labels: np.ndarray, chosen: np.ndarray) -> np.ndarray:
 
 
 def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the rows that have each class.
+    """Counts the rows of each class.
 
     Args:
       labels: Multi-hot labels [N, L], or class ids [N].
@@ -67,10 +67,10 @@ def rows_per_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
 
 
 def renumbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns class ids without wide gaps, and the names of the classes.
+    """Renumbers class ids that have wide gaps; returns class ids and class names.
 
-    Ids that would leave most of a table of more than 1,024 columns empty, as one id of 999,999
-    does, are numbered anew in their order, with a warning. Others stay as they are.
+    If most columns of a one-hot table of more than 1,024 columns would be empty, as an id of
+    999,999 causes, the ids are renumbered in order, with a warning. Otherwise they stay unchanged.
 
     Args:
       class_ids: [N], 0 or more.
@@ -91,7 +91,7 @@ def renumbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def class_ids(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> np.ndarray:
-    """Returns the class of each row.
+    """Returns the class id of each row, and raises ValueError if a row has not exactly one label.
 
     Args:
       labels: One-hot labels [N, L], or class ids [N].
@@ -112,19 +112,19 @@ def class_ids(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> 
 
 
 def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) -> None:
-    """Refuses training labels that a loss of pairs or triplets can learn nothing from.
+    """Raises ValueError if training labels give no positive or no negative pairs.
 
-    A jitted step cannot look into its labels, so an experiment calls `check_training_labels` before
-    it trains, which calls this.
+    A jitted step cannot read its labels, so an experiment calls `check_training_labels` before it
+    trains, which calls this function.
 
     Args:
       labels: Multi-hot labels of the training rows, [N, L], or class ids [N].
       name_of: Training row -> its name, for the message.
 
     Raises:
-      ValueError: naming the first rows without a class; or if all rows share one class, so that
-        there are no negatives, or no two rows share one, so that there are no positives; or if
-        labels are neither.
+      ValueError: if rows have no class (the first are named); if all rows share one class, so that
+        there are no negatives; if no two rows share a class, so that there are no positives; or if
+        labels are neither class ids nor zeros and ones.
     """
     labels = _of_source(labels)
     empty = np.flatnonzero(num_labels(labels) == 0)
@@ -140,6 +140,7 @@ def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) 
             f"all {len(labels)} training rows share a class, so there are no negatives; train on "
             "two classes or more"
         )
+    # A class with two rows gives a positive pair.
     of_class = np.unique(labels, return_counts=True)[1] if labels.ndim == 1 else labels.sum(axis=0)
     if of_class.max() < 2:
         raise InputError(

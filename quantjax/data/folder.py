@@ -1,4 +1,4 @@
-"""Reads photos from folders, one folder per class."""
+"""Reads photos from a folder that has one folder per class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,29 +16,29 @@ from quantjax.errors import InputError, MissingFileError
 def image_folder(
     path: str | Path, *, size: int | None = None, skip_unreadable: bool = False
 ) -> Photos:
-    """Returns the photos in `path`/CLASS/, classes and photos sorted by name, as RGB.
+    """Reads the photos in `path`/CLASS/ as RGB, with classes and photos sorted by name.
 
-    Sub-folders of a class belong to the class. Photos are turned upright as their Exif tag says;
-    what is transparent becomes white, of 16 bits of grey the upper 8 are taken, of an animation
-    the first picture. Symbolic links to photos and folders are followed. HEIC files are read where
-    pillow-heif is installed. Without a size all headers are read once, to see that sizes agree.
+    Sub-folders of a class belong to the class. Photos are rotated upright by their Exif tag.
+    Transparent pixels become white, 16-bit grey keeps its upper 8 bits, and an animation gives its
+    first picture. Symbolic links to photos and folders are followed. HEIC files are read if
+    pillow-heif is installed. Without a size all headers are read once, to check that sizes agree.
 
     Args:
       path: Folder of class folders; a class folder without a photo is no class.
-      size: Height and width in pixels, made of the shorter side by resizing and of the longer by
-        cropping at the centre; None takes photos as they are, which must then be of one size.
-      skip_unreadable: Reads all headers, and leaves out photos whose header is unreadable instead
-        of refusing them. Damage behind a header is seen by decoding alone, see `to_records`.
+      size: Height and width in pixels: the shorter side is resized to it and the longer side is
+        cropped at the centre. None takes photos as they are, which must then have one size.
+      skip_unreadable: Whether to read all headers and leave out photos with an unreadable header
+        instead of raising an error. Only decoding finds damage after the header, see `to_records`.
 
     Returns:
-      The photos. Its `summary` counts what was left out or ignored, by kind; print it.
+      The photos. Print their `summary`: it counts left-out and ignored files by kind.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      FileNotFoundError: if there is no such folder.
-      ValueError: if there is no photo in a class folder, the folders are parts (train, test), sizes
-        are mixed, or (here, naming all, or when rows are asked for) photos are unreadable, of other
-        depths, or decompression bombs.
+      FileNotFoundError: if the folder does not exist.
+      ValueError: if the class folders hold no photo, the folders are parts (train, test), sizes
+        are mixed, or photos are unreadable, of other depths, or decompression bombs. Unreadable
+        photos raise here, all named, or when their rows are requested.
     """
     folder = Path(path).expanduser()
     found = read_class_folders(folder)
@@ -54,21 +54,22 @@ def image_folders(
     size: int | None = None,
     skip_unreadable: bool = False,
 ) -> tuple[Photos, list[np.ndarray]]:
-    """Returns the photos in `path`/PART/CLASS/ as one source, and the rows of each part.
+    """Reads the photos in `path`/PART/CLASS/ as one source, and returns the rows of each part.
 
-    Classes are those of all parts together; one that a part lacks is noted. A class of queries and
-    database that does not train is an unseen class.
+    The classes are those of all parts together; the notes name classes that a part lacks. A class
+    that only queries and database have is an unseen class.
 
     Args:
       path: Folder of the parts.
-      parts: Their names, such as ("train", "validation", "test"); each as `image_folder` reads it.
+      parts: Names of the parts, such as ("train", "validation", "test"); `image_folder` describes
+        how each is read.
       size: See `image_folder`.
       skip_unreadable: See `image_folder`.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      FileNotFoundError: if a part is not there.
-      ValueError: if parts are named twice, or sizes are mixed, and as `image_folder`.
+      FileNotFoundError: if the folder of a part does not exist.
+      ValueError: if a part is named twice, or sizes are mixed, and as `image_folder`.
     """
     root = Path(path).expanduser()
     if not all(parts) or len(set(parts)) < max(len(parts), 1):
@@ -81,6 +82,7 @@ def image_folders(
                 f"{', '.join(others) or 'no folder'}"
             )
     found = [read_class_folders(root / part) for part in parts]
+    # A part may be a path such as "images/train"; only its first folder lies in the root.
     tops = {Path(part).parts[0] for part in parts}
     beside = [p for p in sorted(root.iterdir()) if p.name[0] != "." and p.name not in tops]
     if beside:
@@ -94,10 +96,10 @@ def image_folders(
 def absent_classes(
     labels: np.ndarray, classes: Sequence[str], parts: Mapping[str, np.ndarray]
 ) -> list[str]:
-    """Returns a note on each part that lacks classes.
+    """Returns a note on each part that has no photo of some class.
 
     Args:
-      labels: Of all rows, multi-hot [N, L] or class ids [N].
+      labels: Labels of all rows, multi-hot [N, L] or class ids [N].
       classes: Names of the L classes.
       parts: Rows of each part.
     """
@@ -133,6 +135,7 @@ def _source(
     classes = tuple(sorted({name for part in kept for _, name in part}))
     numbers = {name: number for number, name in enumerate(classes)}
     labels = np.eye(len(classes), dtype=np.uint8)[[numbers[n] for part in kept for _, n in part]]
+    # Parts are stored one after another, so each part is a range of rows.
     ends = np.cumsum([len(part) for part in kept])
     rows = np.split(np.arange(ends[-1]), ends[:-1])
     return Photos(paths, labels, classes, size, tuple(notes)), rows
@@ -141,7 +144,10 @@ def _source(
 def _unreadable(
     paths: Sequence[Path], size: int | None, skip_unreadable: bool
 ) -> Mapping[Path, UnreadablePhotoError]:
-    """Returns the errors of photos to be skipped, by path; refuses others, and mixed sizes."""
+    """Returns the errors of photos to skip, by path.
+
+    Raises ValueError for unreadable photos that may not be skipped, and for mixed sizes.
+    """
     pillow()
     check_side(size)
     if size is not None and not skip_unreadable:

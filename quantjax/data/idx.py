@@ -47,7 +47,7 @@ def _read_header(stream: io.BufferedIOBase) -> tuple[np.dtype, tuple[int, ...]]:
 
 
 def _read_content(stream: io.BufferedIOBase, due: int) -> bytearray:
-    """Returns `due` bytes, read in chunks: a false header must not claim memory."""
+    """Reads `due` bytes in chunks, so that a false header cannot allocate much memory."""
     content = bytearray()
     while len(content) <= due and (chunk := stream.read(min(_CHUNK, due + 1 - len(content)))):
         content += chunk
@@ -58,16 +58,17 @@ def _read_content(stream: io.BufferedIOBase, due: int) -> bytearray:
 
 
 def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
-    """Returns the array of an idx file, plain or gzipped, in the machine's byte order.
+    """Reads the array of an idx file, plain or gzipped, in the machine's byte order.
 
     Args:
       path: The file.
-      max_bytes: How much a gzipped file may hold: a thousand times as much as it takes on disk.
+      max_bytes: Largest unzipped content of a gzipped file, which may be a thousand times larger
+        than the file.
 
     Raises:
-      FileNotFoundError: if there is no such file.
-      ValueError: if the header is not one of an idx file, the content is not as long as it says, or
-        a gzipped file holds more than `max_bytes`.
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the header is not that of an idx file, the content does not have the length
+        that the header gives, or a gzipped file holds more than `max_bytes`.
     """
     path = Path(path)
     with path.open("rb") as file:
@@ -76,6 +77,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
         with gzip.open(path) if is_gzip else path.open("rb") as stream:
             dtype, shape = _read_header(stream)
             due = math.prod(shape) * dtype.itemsize
+            # A plain file cannot claim more than its size on disk, a gzipped file can.
             if is_gzip and due > max_bytes:
                 raise InputError(
                     f"its header promises {due:,} bytes of gzipped content, which may be no more "
@@ -92,7 +94,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
 
 
 def _read_part(folder: Path, part: str, num_rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns images [N, 28, 28] and class ids [N] of "train" or "t10k"."""
+    """Reads the images [N, 28, 28] and class ids [N] of the part "train" or "t10k"."""
     arrays = []
     due = {"images-idx3": (num_rows, 28, 28), "labels-idx1": (num_rows,)}
     for kind, shape in due.items():
@@ -110,13 +112,13 @@ def _read_part(folder: Path, part: str, num_rows: int) -> tuple[np.ndarray, np.n
 
 
 def fashion_mnist(data_dir: str | Path | None = None) -> ArraySource:
-    """Returns the 70,000 images of Fashion-MNIST, [70000, 28, 28, 1]: train, then test.
+    """Reads the 70,000 images of Fashion-MNIST, [70000, 28, 28, 1].
 
-    The official test images are rows 60,000 and above.
+    Training images come first; the official test images are rows 60,000 and above.
 
     Args:
       data_dir: Folder that holds `fashion-mnist`, or that folder; None searches $QUANTJAX_DATA and
-        where Debian's package dataset-fashion-mnist puts it.
+        the folder of Debian's package dataset-fashion-mnist.
 
     Raises:
       FileNotFoundError: if the folder, or some of its four files, is missing.

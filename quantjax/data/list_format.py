@@ -1,4 +1,4 @@
-"""Reads the field's list files: a line for each photo, its path and then its labels.
+"""Reads the list files of HashNet and DeepHash: each line has a photo's path and its labels.
 
 images/27863.jpg 0 0 1 0 1        multi-hot, a column for each class
 img/7/a.jpg 7                     or the class id
@@ -20,7 +20,7 @@ _LINE = re.compile(rf"(.*\.(?:{_SUFFIX}))((?:\s+[0-9]{{1,6}})+)", re.IGNORECASE)
 
 
 class Listing(NamedTuple):
-    """Photos that lists name, each once.
+    """Lists photos and labels from list files, each photo once.
 
     Attributes:
       paths: Row i is the photo `paths[i]`, below a root.
@@ -34,7 +34,7 @@ class Listing(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """A photo in a list file; its labels are text yet."""
+    """Describes one line of a list file: a photo and its labels, still as text."""
 
     file: Path
     number: int
@@ -46,11 +46,11 @@ class _Line(NamedTuple):
 
 
 def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] = str) -> Listing:
-    """Returns what list files name, photos sorted by path; no photo is looked at.
+    """Reads photos and labels from list files, sorted by path, without opening a photo.
 
-    A path may hold spaces: it reaches to the last photo suffix, and whole numbers follow. Blank
-    lines are passed over. Text is UTF-8, with or without a byte order mark; other bytes are kept as
-    the file system has them.
+    A path may hold spaces: it ends at the last photo suffix, and whole numbers follow. Blank lines
+    are skipped. Text is UTF-8, with or without a byte order mark; other bytes are kept as the file
+    system has them.
 
     Args:
       files: List files by name.
@@ -58,17 +58,18 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
 
     Raises:
       FileNotFoundError: if a list file is missing.
-      ValueError: naming file and line, if a line is no photo with labels, a path is absolute or
-        leaves the root, labels are not zeros and ones or a class id, their number changes, a photo
-        stands twice in a list, or has other labels in another list; or if a list is empty.
+      ValueError: with file and line, if a line is not a photo with labels, a path is absolute or
+        leaves the root, labels are not zeros and ones or a class id, the number of labels changes,
+        a photo is twice in a list or has other labels in another list; or if a list is empty.
     """
-    first: dict[str, _Line] = {}  # where a photo stands first
+    first: dict[str, _Line] = {}  # first line of each photo
     listed: dict[str, dict[str, _Line]] = {}
     labels: dict[str, tuple[int, ...]] = {}
     first_line: _Line | None = None
     for name, file in files.items():
         in_list = listed[name] = {}
         for line in _lines(Path(file).expanduser(), place):
+            # Most lines repeat the labels of another line, whose text then need not be parsed.
             if line.labels not in labels:
                 first_line = first_line or line
                 labels[line.labels] = _label(line, first_line)
@@ -93,6 +94,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
 def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
     if not file.is_file():
         raise MissingFileError(f"no list file {file}")
+    # surrogateescape, as in Python's file names, so that bytes outside of UTF-8 find their photo.
     with file.open(encoding="utf-8-sig", errors="surrogateescape") as stream:
         for number, line in enumerate(stream, 1):
             if not (text := line.strip()):
@@ -122,7 +124,7 @@ def _label(line: _Line, first: _Line) -> tuple[int, ...]:
 
 
 def _table(labels: dict[str, tuple[int, ...]], texts: list[str]) -> np.ndarray:
-    """Returns the labels of all rows; equal texts are turned into numbers once."""
+    """Returns the labels of all rows; each distinct text was parsed only once."""
     row_of = {text: row for row, text in enumerate(labels)}
     table = np.array(list(labels.values()))
     table = table[:, 0].astype(np.int64) if table.shape[1] == 1 else table.astype(np.uint8)

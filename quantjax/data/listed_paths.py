@@ -1,4 +1,4 @@
-"""Where listed photos lie: as paths below a root, and whether they are there."""
+"""Finds listed photos below a root folder and checks that they exist."""
 
 import errno
 import os
@@ -18,11 +18,11 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def below_root(path: str) -> str:
-    r"""Returns a listed path as one below the root, in the one form that names its photo.
+    r"""Normalizes a listed path to a path relative to the root, so that equal photos compare equal.
 
-    "\" counts as "/", as lists made on Windows have it; "." and ".." are worked out in the text.
-    The file system is not looked at: a symbolic link below the root may lead out of it, and two
-    links to one file are two photos.
+    "\" counts as "/", since lists made on Windows use it; "." and ".." are resolved as text. The
+    file system is not read: a symbolic link below the root may lead out of it, and two links to one
+    file are two photos.
 
     Raises:
       ValueError: if the path is absolute or leaves the root.
@@ -50,17 +50,18 @@ def _holds(is_kind: Callable[[], bool]) -> bool:
 
 
 def walk(root: Path) -> Iterator[tuple[str, bool]]:
-    """Yields everything below root that is no folder to look into, however deep.
+    """Yields all files below a root folder, at any depth.
 
-    Links are followed, but in no circle: a folder is looked into once, and yielded when it is met
-    again. Hidden folders are yielded, not looked into.
+    Links are followed without cycles: a folder is entered once, and yielded as a path when it is
+    met again. Hidden folders are yielded but not entered.
 
     Args:
-      root: Where to begin.
+      root: Folder to start from.
 
     Yields:
-      (path below root, whether it is a file that is there): False for folders and dangling links.
+      (path below root, whether it is an existing file): False for folders and dangling links.
     """
+    # Device and inode identify a folder, whatever links lead to it.
     status = os.stat(root)
     folders, seen = [""], {(status.st_dev, status.st_ino)}
     while folders:
@@ -81,20 +82,20 @@ def walk(root: Path) -> Iterator[tuple[str, bool]]:
 
 
 def by_name(root: str | Path) -> Callable[[str], str]:
-    """Returns a map from listed paths to photos of the same file name, anywhere below a root.
+    """Returns a function that finds a listed photo by its file name, anywhere below a root.
 
-    For lists made on another machine, or for another arrangement of the same photos: the `place`
-    of `file_lists`. A path that is right as it stands is kept.
+    Use it as `place` of `file_lists`, for lists made on another machine or for photos in other
+    folders. A path that exists below the root is kept.
 
     Args:
-      root: Folder that is searched, once, with all its folders; hidden folders are not.
+      root: Folder that is searched once, with all its folders except hidden folders.
 
     Returns:
-      Listed path -> path below root; the bare file name where no photo has it. Raises ValueError
-      if two photos have the name.
+      Listed path -> path below root, or the bare file name if no photo has that name. The function
+      raises ValueError if several photos have the name.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
+      FileNotFoundError: if the root does not exist.
     """
     root = existing_folder(root)
     found: dict[str, list[str]] = {}
@@ -119,10 +120,10 @@ def by_name(root: str | Path) -> Callable[[str], str]:
 
 
 def existing_folder(folder: str | Path) -> Path:
-    """Returns a folder's path.
+    """Returns the path of a folder, "~" expanded, and checks that it exists.
 
     Raises:
-      FileNotFoundError: if there is no such folder.
+      FileNotFoundError: if the folder does not exist.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
@@ -141,7 +142,7 @@ def _file_names(folder: Path) -> frozenset[str]:
 
 
 def are_there(root: Path, paths: Sequence[str]) -> np.ndarray:
-    """Returns which paths below root are files, [N] bool, reading every folder once."""
+    """Returns whether each path below root is an existing file, [N] bool; lists a folder once."""
     names: dict[str, frozenset[str]] = {}
     mask = np.zeros(len(paths), bool)
     for row, path in enumerate(paths):

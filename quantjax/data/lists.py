@@ -1,4 +1,4 @@
-"""Splits whose rows list files name, once the photos have proved to be there."""
+"""Makes splits from list files of photos, and checks that the photos exist."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,11 +31,11 @@ def file_lists(
     allow_incomplete: bool = False,
     name: str = "file_lists",
 ) -> Splits:
-    """Returns splits of photos that list files name, in the format of HashNet and DeepHash.
+    """Makes splits of photos from list files in the format of HashNet and DeepHash.
 
-    A photo is one row, whatever number of lists it stands in, so overlaps are seen by row. Rows are
-    sorted by path; neither the order of lines nor that of lists enters the digest. See `read_lists`
-    for the format.
+    A photo is one row, even if it is in several lists, so overlaps show as equal rows. Rows are
+    sorted by path; the digest depends neither on the order of lines nor on that of lists. See
+    `read_lists` for the format.
 
     Args:
       root: Folder that paths are relative to.
@@ -43,23 +43,25 @@ def file_lists(
       query: List of the photos that search; the field calls it test.
       database: List of the photos that are searched.
       validation: List of the photos on which choices are made. None draws `num_validation` photos
-        of train, whatever their labels, which then validate instead of training.
+        of train at random, which then validate instead of training.
       num_validation: Size of that draw; 0 leaves validation empty.
-      seed: Of that draw, the first of a permutation of train by `numpy.random.default_rng(seed)`.
+      seed: Seed of that draw: the first rows of a permutation of train by
+        `numpy.random.default_rng(seed)`.
       size: Height and width in pixels, see `image_folder`; None takes photos of one size as they
         are.
       classes: Names of the L classes; "0", "1", ... where absent. With class ids L is the largest
-        id + 1, or the number of names; ids with wide gaps are numbered anew, see `from_arrays`.
+        id + 1, or the number of names; ids with wide gaps are renumbered, see `from_arrays`.
       place: Listed path -> path relative to root, such as `by_name(root)`, for lists of
         another machine.
-      allow_query_overlap: Leaves queries that are in another list alone, to reproduce papers that
-        have such; a query then finds itself.
-      allow_incomplete: Leaves missing photos out of the lists instead of refusing them. The name
-        gets "incomplete", and the digest is another one.
-      name: Protocol, for results.
+      allow_query_overlap: Whether queries may be in another list, to reproduce papers that have
+        such queries; a query then finds itself.
+      allow_incomplete: Whether to leave missing photos out of the lists instead of raising an
+        error. The name gets "incomplete" and the digest changes.
+      name: Name of the protocol, for results.
 
     Returns:
-      Splits of a `Photos` source, whose labels are [N, L], or class ids [N] if the lists hold such.
+      Splits of a `Photos` source, whose labels are [N, L], or class ids [N] if the lists hold
+      class ids.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
@@ -89,10 +91,10 @@ def file_lists(
 
 
 def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
-    """Returns the listing with validation rows, of its own or drawn from those of train.
+    """Draws validation rows from a listing's training rows, unless it has a validation list.
 
     Raises:
-      ValueError: if train has no more rows than are drawn.
+      ValueError: if num_validation is not smaller than the number of training rows.
     """
     if "validation" in listing.rows:
         return listing
@@ -117,7 +119,7 @@ def splits_of(
     allow_query_overlap: bool = False,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns splits of a listing once its photos have proved to be there; see `file_lists`."""
+    """Makes splits of a listing after checking that its photos exist; see `file_lists`."""
     labels, names = _with_classes(listing.labels, classes)
     if not allow_query_overlap:
         _check_overlap(listing)
@@ -128,6 +130,7 @@ def splits_of(
             raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
         name = incomplete(name)
+    # Missing photos stay in the source, so that row numbers do not depend on them.
     paths = tuple(root / path for path in listing.paths)
     check_size([paths[row] for row in np.flatnonzero(there)], size)
     return make_splits(
@@ -143,14 +146,14 @@ def splits_of(
 
 
 def incomplete(name: str) -> str:
-    """Returns the name of a protocol of which some photos are missing."""
+    """Marks a protocol's name as incomplete, for splits with missing photos."""
     return f"{name.removesuffix(' incomplete')} incomplete"
 
 
 def _with_classes(
     labels: np.ndarray, classes: Sequence[str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Returns labels and the names of their classes, which must be as many."""
+    """Returns labels and class names; raises ValueError if their numbers differ."""
     several = labels.ndim == 2
     if classes is None:
         return (labels, tuple(map(str, range(labels.shape[1])))) if several else renumbered(labels)

@@ -1,4 +1,4 @@
-"""Finds the folder of a data set."""
+"""Finds the folder of a data set on this machine."""
 
 import os
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from quantjax.errors import MissingFileError
 
 
 def _inside(parent: Path, folder: str, files: Iterable[str]) -> Path | None:
-    """Returns parent/folder, or parent where that itself holds one of the files, or None."""
+    """Returns parent/folder, or parent if it holds one of the files itself, or None."""
     if (parent / folder).is_dir():
         return parent / folder
     return parent if any((parent / name).is_file() for name in files) else None
@@ -22,19 +22,19 @@ def locate(
     files: Iterable[str] = (),
     extra: Iterable[str] = (),
 ) -> Path:
-    """Returns the first place that has a data set: in `data_dir` alone, if that is given.
+    """Returns the folder of a data set, searched for in `data_dir` or in the default places.
 
-    Else in $QUANTJAX_DATA, then in each of `extra`.
+    If `data_dir` is given, only it is searched; else $QUANTJAX_DATA, then each of `extra`.
 
     Args:
       data_dir: The parent of `folder`, or `folder` itself under any name; None searches.
       folder: Name of the data set's folder.
-      origin: Where a user gets the data set, for the error.
-      files: Names of its files; a parent that has one of them is the folder itself.
-      extra: More parents, where systems install the data set.
+      origin: Address from which a user gets the data set, for the error.
+      files: Names of its files; a parent that has one of these files is the folder itself.
+      extra: More parents, in which systems install the data set.
 
     Raises:
-      FileNotFoundError: if no place has it, naming all that were tried.
+      FileNotFoundError: if no place has the data set; the message names all places.
     """
     environment = os.environ.get("QUANTJAX_DATA")
     if data_dir is not None:

@@ -1,4 +1,4 @@
-"""Nearest neighbours in input space: what unsupervised methods have in place of labels."""
+"""Finds nearest neighbours in input space, which unsupervised methods use in place of labels."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,11 @@ from quantjax.finite import check_finite
 
 
 class Neighbours(NamedTuple):
-    """The nearest rows of every row, nearest first.
+    """Holds the k nearest rows of every row, nearest first.
 
     Attributes:
-      rows: [N, k] int32; a row is not its own neighbour, of equal distances the lower row is first.
+      rows: [N, k] int32; a row is not its own neighbour. Of equal distances the lower row comes
+        first.
       distances: Euclidean, [N, k] float64.
     """
 
@@ -21,7 +22,7 @@ class Neighbours(NamedTuple):
 
 
 def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
-    """Finds the k nearest rows of every row by Euclidean distance, exactly.
+    """Finds the exact k nearest rows of every row by Euclidean distance.
 
     Args:
       x: Rows [N, F], such as features or flattened images of the training set.
@@ -31,7 +32,7 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
       The neighbours.
 
     Raises:
-      ValueError: if x is not [N, F], or k not between 1 and N - 1.
+      ValueError: if x is not finite or not [N, F], or k is not between 1 and N - 1.
     """
     x = np.asarray(x)
     if x.ndim != 2:
@@ -43,6 +44,7 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
     squares = np.sum(x * x, axis=1)
     rows = np.zeros((len(x), num_neighbours), np.int32)
     distances = np.zeros(rows.shape)
+    # In blocks of rows, so that memory grows with N and not with N^2.
     for start in range(0, len(x), 1024):
         some = np.arange(start, min(start + 1024, len(x)))
         squared = squares[some, None] + squares - 2 * x[some] @ x.T
@@ -55,9 +57,9 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
 
 
 def _near_the_origin(x):
-    """Returns the rows less their mean, if they lie far from the origin for their spread.
+    """Subtracts the mean from rows that lie far from the origin compared with their spread.
 
-    There the squares of ||x||^2 - 2 <x, y> + ||y||^2 cancel, and take the digits with them.
+    Far from the origin the terms of ||x||^2 - 2 <x, y> + ||y||^2 cancel and lose their digits.
     """
     mean = x.mean(axis=0)
     spread = np.mean(np.sum(np.square(x - mean), axis=1))

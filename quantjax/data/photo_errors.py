@@ -1,4 +1,4 @@
-"""Errors for photos that cannot be used: which, why, and what to do, in one line."""
+"""Makes one-line errors for unusable photos: the photo, the reason and advice."""
 
 import os
 import re
@@ -10,16 +10,16 @@ from quantjax.errors import InputError
 _SIZE_ADVICE = "resize and crop by --size=PX (in Python size=PX)"
 _SKIP_ADVICE = "go on without by --skip_unreadable (in Python skip_unreadable=True)"
 _SHOWN = 200  # photos that an error names
-_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")  # bytes in memory, as Python shows them
+_OBJECT = re.compile(r" ?<[\w.]+ object at 0x[0-9a-f]+>")  # how Python prints a file in memory
 
 
 class UnreadablePhotoError(InputError):
-    """A photo that cannot be used; made by `unreadable`.
+    """Reports a photo that cannot be used; made by `unreadable`.
 
     Attributes:
-      photo: What the message calls the photo.
-      reason: Why it cannot be used.
-      advice: What else may be done than to replace it or take it away; empty where there is none.
+      photo: Name of the photo in the message.
+      reason: Reason why the photo cannot be used.
+      advice: A remedy other than replacing or removing the photo; may be empty.
     """
 
     photo: str
@@ -28,17 +28,17 @@ class UnreadablePhotoError(InputError):
 
 
 class TooManyPixelsError(InputError):
-    """A photo, or a piece of one, of more pixels than Pillow's limit."""
+    """Reports a photo, or a tile of a photo, with more pixels than Pillow's limit."""
 
 
 def check_file(path: Path) -> None:
-    """Raises ValueError if a path is there, but no file that can be read without waiting."""
+    """Raises ValueError if a path is a dangling link, a pipe or another thing that is no file."""
     if not path.is_file() and os.path.lexists(path):
         raise unreadable(path, "it is a dangling link or no regular file")
 
 
 def unreadable(name: object, reason: object, advice: str = "") -> UnreadablePhotoError:
-    """Returns the error for a photo that cannot be used, why, and what else may be done."""
+    """Returns the error for a photo that cannot be used, with a reason and further advice."""
     text = _OBJECT.sub("", str(reason)[:400])
     shown = " ".join(text.split()) or type(reason).__name__
     line = "; ".join(filter(None, (shown, advice, "replace it or take it away")))
@@ -53,9 +53,9 @@ def all_unreadable(
     """Returns the error that names all unreadable photos.
 
     Args:
-      errors: One for each unreadable photo, at least one.
-      total: Number of photos, readable ones among them.
-      may_skip: Whether the caller can go on without such photos; the error then says how.
+      errors: One error for each unreadable photo, at least one.
+      total: Number of all photos, readable and unreadable.
+      may_skip: Whether the caller can continue without the photos; the error then says how.
     """
     text = str(errors[0])
     if len(errors) > 1:
@@ -71,7 +71,7 @@ def all_unreadable(
 
 
 def named(errors: Sequence[UnreadablePhotoError]) -> str:
-    """Returns unreadable photos with their reasons, as a part of one line."""
+    """Lists unreadable photos and their reasons as text, for a one-line message."""
     shown = ", ".join(f"{error.photo} ({error.reason})" for error in errors[:_SHOWN])
     return shown + (f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else "")
 

@@ -1,4 +1,4 @@
-"""A source of photo files that one lists oneself, with labels or without."""
+"""Makes a data source from a list of photo files, with or without labels."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,7 +17,9 @@ def from_photos(
     classes: Sequence[str] | None = None,
     size: int | None = None,
 ) -> Photos:
-    """Returns photos in the order of their paths, as RGB; they need no class folders and no labels.
+    """Makes a data source from a list of photo files, read as RGB in the order given.
+
+    The photos need neither class folders nor labels.
 
     Args:
       paths: N files, such as `sorted(Path("photos").rglob("*.jpg"))`.
@@ -30,7 +32,7 @@ def from_photos(
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       ValueError: if there is no path, labels do not fit, sizes are mixed, or (here or when rows are
-        asked for) a photo is unreadable.
+        requested) a photo is unreadable.
     """
     files = tuple(Path(path).expanduser() for path in paths)
     if not files:

@@ -1,4 +1,4 @@
-"""Which photos can be read: suffixes, formats and the limit of pixels, as Pillow has them."""
+"""Lists the photo formats that can be read, and sets Pillow's limit of pixels."""
 
 import contextlib
 import functools
@@ -23,7 +23,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"heif", b"mif1", b
 
 
 def pillow() -> tuple[ModuleType, ModuleType]:
-    """Returns PIL's Image and ImageOps; raises ModuleNotFoundError with what to install."""
+    """Returns PIL's modules Image and ImageOps; raises ModuleNotFoundError without Pillow."""
     try:
         from PIL import Image, ImageOps
     except ModuleNotFoundError as error:
@@ -35,7 +35,7 @@ def pillow() -> tuple[ModuleType, ModuleType]:
 
 @functools.cache
 def reads_heic() -> bool:
-    """Returns whether pillow-heif is installed, and makes HEIC files known to Pillow if it is."""
+    """Returns whether pillow-heif is installed; if it is, registers HEIC files with Pillow."""
     try:
         # Not an import statement: type checkers run without this optional package.
         importlib.import_module("pillow_heif").register_heif_opener()
@@ -45,31 +45,31 @@ def reads_heic() -> bool:
 
 
 def formats() -> tuple[str, ...]:
-    """Returns Pillow's names of the formats that photos may have."""
+    """Returns Pillow's names of the allowed photo formats."""
     return (*_FORMATS, "HEIF") if reads_heic() else _FORMATS
 
 
 def readable_suffixes() -> tuple[str, ...]:
-    """Returns the suffixes, in lower case, of the photos that can be read here."""
+    """Returns the file suffixes, in lower case, of photos that this machine can read."""
     return SUFFIXES if reads_heic() else tuple(s for s in SUFFIXES if s not in HEIC_SUFFIXES)
 
 
 def is_heic(start: bytes) -> bool:
-    """Returns whether a file is HEIC, whatever its suffix, by its first 12 bytes."""
+    """Returns whether the first 12 bytes of a file are those of a HEIC file."""
     return start[4:8] == b"ftyp" and start[8:12] in _HEIC_BRANDS
 
 
 def max_pixels() -> int | None:
-    """Returns how many pixels a photo may have, Pillow's limit, or None where there is none."""
+    """Returns Pillow's limit of pixels per photo, or None without a limit."""
     return pillow()[0].MAX_IMAGE_PIXELS
 
 
 @contextlib.contextmanager
 def pixel_limit(limit: int | None) -> Generator[None]:
-    """Sets Pillow's limit of pixels, of all threads, until the context ends.
+    """Sets Pillow's limit of pixels per photo, for all threads, until the context ends.
 
     Args:
-      limit: Pixels that a photo may have; None keeps the limit as it is.
+      limit: Largest number of pixels of a photo; None keeps the limit as it is.
 
     Raises:
       ValueError: if the limit is below 1.
@@ -81,7 +81,7 @@ def pixel_limit(limit: int | None) -> Generator[None]:
     image_module.MAX_IMAGE_PIXELS = before if limit is None else limit
     try:
         with warnings.catch_warnings():
-            # Such a photo is refused by name, one line above which Pillow would print its own.
+            # We raise an error that names the photo, so Pillow's own warning would say it twice.
             warnings.simplefilter("ignore", image_module.DecompressionBombWarning)
             yield
     finally:

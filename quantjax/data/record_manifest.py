@@ -1,4 +1,4 @@
-"""What a folder of records holds beside its images: labels, classes, parts, shards, checksums."""
+"""Reads and writes the manifest of a record folder: labels, classes, parts, files, checksums."""
 
 import hashlib
 import json
@@ -21,12 +21,12 @@ _PART = "part."
 
 
 class Shard(NamedTuple):
-    """One file of records, as it was when it was finished.
+    """Describes a finished file of records.
 
     Attributes:
-      name: Of the file, in its folder.
-      num_records: Rows that it holds.
-      num_bytes: Its size.
+      name: Name of the file in its folder.
+      num_records: Number of rows in the file.
+      num_bytes: Size of the file.
     """
 
     name: str
@@ -35,16 +35,16 @@ class Shard(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """All that is known of N records without reading one.
+    """Describes N records without their images.
 
     Attributes:
       labels: Multi-hot [N, L] uint8, or class ids [N] int64.
       classes: Names of the L classes.
       parts: Rows of each part, such as "train", int64 [n].
-      shards: In the order of rows.
-      checksums: CRC-32 of each record, [N] uint32; a shard of another conversion has other ones.
-      size: Height and width of stored pixels, or None where files are stored as they were.
-      shape: Height and width of all photos as stored, or None where they differ.
+      shards: Files of the records, in the order of rows.
+      checksums: CRC-32 of each record, [N] uint32; they detect a file of another conversion.
+      size: Height and width of stored pixels, or None if photo files are stored unchanged.
+      shape: Height and width of all photos as stored, or None if they differ.
     """
 
     labels: np.ndarray
@@ -57,11 +57,11 @@ class Manifest(NamedTuple):
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Writes a manifest into a folder.
+    """Writes a manifest into the folder of its record files.
 
     Args:
-      folder: Of the shards.
-      manifest: What they hold.
+      folder: Folder of the shards.
+      manifest: Description of the shards' content.
     """
     parts = {_PART + name: rows for name, rows in manifest.parts.items()}
     arrays = {"labels": manifest.labels, "checksums": manifest.checksums, **parts}
@@ -74,20 +74,20 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "shape": manifest.shape,
     }
     about["digest"] = _digest(about, arrays)
-    # One key, as safetensors writes several in no fixed order; and not by its save_file, whose
-    # files only their owner may read.
+    # A single key, since safetensors writes several keys in no fixed order. Not by its save_file,
+    # which makes files that only their owner may read.
     content = safetensors_numpy.save(arrays, {_KEY: json.dumps(about)})
     (folder / NAME).write_bytes(content)
 
 
 def digest_of_content(manifest: Manifest, size: int | None) -> str:
-    """Returns the SHA-256, in hex, of all that training sees of records, wherever they lie.
+    """Returns the SHA-256, in hex, of the records' content: labels, classes, parts, photos, size.
 
-    How records are cut into shards does not enter.
+    The folder and the division into shards do not enter.
 
     Args:
-      manifest: Its labels, classes, parts and checksums.
-      size: To which photos are resized.
+      manifest: Manifest of the records.
+      size: Height and width in pixels to which photos are resized.
     """
     arrays = {_PART + name: rows for name, rows in manifest.parts.items()}
     arrays |= {"labels": manifest.labels, "checksums": manifest.checksums}
@@ -95,11 +95,11 @@ def digest_of_content(manifest: Manifest, size: int | None) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Reads the manifest of a folder.
+    """Reads and checks the manifest of a folder of records.
 
     Raises:
-      FileNotFoundError: if there is none.
-      ValueError: if it is damaged or of another version.
+      FileNotFoundError: if the folder has no manifest.
+      ValueError: if the manifest is damaged or of another version.
     """
     path = folder / NAME
     if not path.is_file():
@@ -112,6 +112,7 @@ def read_manifest(folder: Path) -> Manifest:
         said, found = about.pop("digest", None), _digest(about, arrays)
     except Exception as error:  # of a damaged file, whose numbers and types may be any
         raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
+    # Before the digest: another version may compute it differently.
     if (version := about.get("version")) != _VERSION:
         raise InputError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
     if said != found:
@@ -134,7 +135,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raises ValueError where a manifest, whoever wrote it, is not what its fields say."""
+    """Raises ValueError if fields of a manifest, which may be malicious, do not fit together."""
     for shard in manifest.shards:
         # A name alone: a path would read files from elsewhere.
         if type(shard.name) is not str or not re.fullmatch(r"\w[\w.-]{,99}", shard.name):

@@ -1,4 +1,4 @@
-"""Records by row from the ArrayRecord files of a folder, each held to its checksum."""
+"""Reads records by row from the ArrayRecord files of a folder, and checks their checksums."""
 
 import importlib
 import zlib
@@ -14,13 +14,13 @@ from quantjax.errors import InputError, MissingFileError, MissingPackageError
 
 
 class Shards(NamedTuple):
-    """Records of files that follow each other; made by `open_shards`.
+    """Numbers the records of several files in a row; made by `open_shards`.
 
     Attributes:
-      names: Of the files, with their folder.
+      names: Paths of the files.
       starts: First row of each file.
       checksums: CRC-32 of each record, [N] uint32.
-      records: What grain gives for all files.
+      records: Grain's data source of all files.
     """
 
     names: tuple[str, ...]
@@ -29,15 +29,15 @@ class Shards(NamedTuple):
     records: Any
 
     def name_of(self, row: int) -> str:
-        """Returns what to call a row in an error."""
+        """Returns the name of a row for messages: its file and its position in the file."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.names[part]}[{row - self.starts[part]}]"
 
     def read(self, rows: np.ndarray) -> Sequence[bytes]:
-        """Returns the records of rows [n]; `check` each.
+        """Reads the records of rows [n]; call `check` on each record.
 
         Raises:
-          ValueError: if a file is damaged or gone.
+          ValueError: if a file is damaged or missing.
         """
         try:
             return self.records.__getitems__(rows.tolist())
@@ -50,27 +50,27 @@ class Shards(NamedTuple):
             raise _damaged(self.names[0], error) from error
 
     def check(self, row: int, record: bytes) -> None:
-        """Raises ValueError if a record is not the one that was written at a row."""
+        """Raises ValueError if a record's checksum is not the checksum of its row."""
         if zlib.crc32(record) != self.checksums[row]:
             raise _damaged(self.name_of(row), "its checksum is not the one in the manifest")
 
 
 def import_grain() -> ModuleType:
-    """Returns grain; raises ModuleNotFoundError with what to install."""
+    """Imports grain, or raises ModuleNotFoundError with the command that installs it."""
     return _import("grain")
 
 
 def import_array_record() -> ModuleType:
-    """Returns the module of array_record's writer; raises ModuleNotFoundError as `import_grain`."""
+    """Imports array_record's writer, or raises ModuleNotFoundError as `import_grain` does."""
     return _import("array_record.python.array_record_module")
 
 
 def open_shards(folder: Path, manifest: Manifest) -> Shards:
-    """Returns the records that a manifest lists; no record is read.
+    """Opens the record files that a manifest lists, without reading a record.
 
     Args:
-      folder: Of the files.
-      manifest: From it.
+      folder: Folder of the files.
+      manifest: Manifest of the folder.
 
     Raises:
       ModuleNotFoundError: if grain is not installed.
@@ -82,6 +82,7 @@ def open_shards(folder: Path, manifest: Manifest) -> Shards:
         path = folder / shard.name
         if not path.is_file():
             raise MissingFileError(f"{path} is missing; copy it again, or {AGAIN}")
+        # Cheap check for a cut copy, before grain opens all files.
         if (size := path.stat().st_size) != shard.num_bytes:
             raise InputError(
                 f"{path} has {size:,} bytes, due {shard.num_bytes:,}; copy it again, or {AGAIN}"
@@ -98,7 +99,7 @@ def open_shards(folder: Path, manifest: Manifest) -> Shards:
 
 
 def _first_damaged(names: Sequence[str], shards: Sequence[Shard], reason: object) -> ValueError:
-    """Returns the error for the first file that cannot be opened or has another number of rows."""
+    """Returns the error for the first file that cannot be opened or has a wrong number of rows."""
     sources = import_grain().sources
     for name, shard in zip(names, shards, strict=True):
         try:

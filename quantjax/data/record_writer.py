@@ -1,4 +1,4 @@
-"""Converts photos into ArrayRecord files, which appear whole or not at all."""
+"""Converts photos into a folder of ArrayRecord files, which appears only when complete."""
 
 import contextlib
 import io
@@ -32,9 +32,9 @@ from quantjax.errors import FileError, InputError
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
 _OPTIONS = "group_size:1,uncompressed"
-_PER_SHARD = 4096  # photos, while that makes no more than so many shards:
-_MOST_SHARDS = 256  # all are open at once
-_BATCH = 256  # photos in memory
+_PER_SHARD = 4096  # photos per file, if this makes at most `_MOST_SHARDS` files
+_MOST_SHARDS = 256  # a reader has all files open at once
+_BATCH = 256  # photos in memory at once
 _TABLE = 1 << 30  # bytes of one-hot labels above which class ids are written
 
 
@@ -49,33 +49,34 @@ def to_records(
     skip_unreadable: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[str, ...]:
-    """Converts photos for `from_records`, in their order.
+    """Converts photos into ArrayRecord files, which `from_records` reads in the same order.
 
-    Every photo is decoded once, so all that cannot be are named now. The folder appears when all is
-    written; until then everything is in a hidden one beside it, which the next call clears away.
+    Every photo is decoded once, so unreadable photos are named now. The folder appears when all
+    files are written. Until then they are in a hidden folder beside it, which the next call deletes
+    if this call is killed.
 
     Args:
       source: The photos, as `image_folder` or `file_lists` return them; its size is not used.
-      folder: Made here; must not exist, or be empty.
-      size: Stores pixels, of this height and width as `image_folder` makes them, which are faster
-        to read; None stores the files as they are.
+      folder: Created here; must be empty if it exists.
+      size: Height and width in pixels. Pixels are stored as `image_folder` makes them, which is
+        faster to read. None stores the photo files unchanged.
       num_shards: Number of files, at most one for each photo; None makes one for every 4,096
         photos, at most 256.
-      num_threads: That decode; None takes one for each core.
-      parts: Rows of parts, such as `image_folders` returns them, to find them again.
-      skip_unreadable: Leaves photos that cannot be decoded out, of rows and parts too, instead of
-        refusing them; a shard of nothing else is left out with them.
-      progress: Called with how many photos are done, of how many.
+      num_threads: Number of threads that decode; None takes one for each core.
+      parts: Rows of each part, as `image_folders` returns them, to be stored in the manifest.
+      skip_unreadable: Whether to leave out photos that cannot be decoded, from rows and parts too,
+        instead of raising an error. A file without a readable photo is left out.
+      progress: Called with the number of finished photos and the number of all photos.
 
     Returns:
-      A note on each change that photos needed, such as transparency composed on white, with the
-      number of photos and the first; and on those that were skipped.
+      Notes: each change that photos needed, such as white behind transparency, with the number of
+      photos and the first photo; and the skipped photos.
 
     Raises:
       ModuleNotFoundError: if grain, array-record or Pillow is not installed.
-      ValueError: if the folder cannot be made or is not empty, photos are unreadable, or a number
-        is out of range.
-      IndexError: if a part has a row that the source has not.
+      ValueError: if the folder cannot be created or is not empty, photos are unreadable, or a
+        number is out of range.
+      IndexError: if a part has a row that the source does not have.
       OSError: if a file cannot be written.
     """
     import_grain()
@@ -103,7 +104,7 @@ def to_records(
         if not written.rows.size or (written.errors and not skip_unreadable):
             raise all_unreadable(written.errors, total, may_skip=bool(written.rows.size))
         write_manifest(scratch, _manifest(source, written, size, parts))
-        from_records(scratch, size=size or 1)  # counts what the library has really written
+        from_records(scratch, size=size or 1)  # checks the numbers of records really written
         os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -111,7 +112,7 @@ def to_records(
 
 
 class _Photo(NamedTuple):
-    """What is written of a photo, and what was done to it."""
+    """Holds a photo's record, its shape and the changes that it needed."""
 
     record: bytes
     shape: tuple[int, ...]
@@ -119,10 +120,10 @@ class _Photo(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """What is known of a conversion when all photos are done."""
+    """Holds the results of a conversion, for the manifest and the notes."""
 
     shards: list[Shard]
-    rows: np.ndarray  # of the source, that were written
+    rows: np.ndarray  # rows of the source that were written
     checksums: np.ndarray
     shapes: set[tuple[int, ...]]
     errors: list[UnreadablePhotoError]
@@ -130,7 +131,11 @@ class _Written(NamedTuple):
 
 
 def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadable):
-    """Writes photos into shards of nearly equal numbers; without skipping, none after a bad one."""
+    """Writes photos into files of nearly equal length.
+
+    Without `skip_unreadable` no photo is written after an unreadable photo, but all are decoded, so
+    that one error names all unreadable photos.
+    """
     total = len(source)
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
     checksums, is_written = np.zeros(total, np.uint32), np.zeros(total, bool)
@@ -160,7 +165,8 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
 
 
 def _manifest(source, written, size, parts):
-    """Returns the manifest of what was written, whose rows are numbered without those skipped."""
+    """Returns the manifest of the written photos; row numbers leave out skipped photos."""
+    # Old row -> new row; -1 for skipped photos, which then leave the parts.
     positions = np.full(len(source), -1, np.int64)
     positions[written.rows] = np.arange(len(written.rows))
     parts = {name: positions[rows] for name, rows in parts.items()}
@@ -194,7 +200,7 @@ def _notes(source, written):
 def _prepared(
     paths: Sequence[Path], size: int | None, pool: futures.Executor
 ) -> Iterator[_Photo | UnreadablePhotoError]:
-    """Yields each photo, or the error of one that is unreadable, holding one batch at a time."""
+    """Yields each photo, or its error if it is unreadable, with one batch in memory at a time."""
     for first in range(0, len(paths), _BATCH):
         batch = paths[first : first + _BATCH]
         yield from pool.map(_prepare, batch, [size] * len(batch))
@@ -210,16 +216,17 @@ def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
         return unreadable(path, error)
     except UnreadablePhotoError as error:
         return error
+    # Decoded in any case, so that damage is found at the conversion and not while training.
     record = content if size is None else image.tobytes()
     return _Photo(record, image.shape[:2], changes)
 
 
 @contextlib.contextmanager
 def _writing(path: Path) -> Generator[Callable[[bytes], None]]:
-    """Yields what writes a record into a new file; it is whole when the context ends.
+    """Yields a function that appends records to a new file; leaving the context completes it.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if the file cannot be written.
     """
     module = import_array_record()
     try:
@@ -231,7 +238,7 @@ def _writing(path: Path) -> Generator[Callable[[bytes], None]]:
 
 
 def _labels(labels: np.ndarray) -> np.ndarray:
-    """Returns the labels, as class ids where a table of one class each would be too large."""
+    """Returns the labels, as class ids if they are one-hot and larger than 1 GiB."""
     if labels.nbytes > _TABLE and (num_labels(labels) == 1).all():
         return class_ids(labels).astype(np.int64)
     return labels

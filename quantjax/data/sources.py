@@ -1,4 +1,4 @@
-"""Where images, features and labels come from: one protocol, and what messages call a row."""
+"""Defines the protocol of data sources, which give images, features and labels by row."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -11,11 +11,11 @@ _SHOWN = 5  # names that a message shows
 
 
 class Source(Protocol):
-    """Images or features, and labels, by row. Whatever has these four can be trained on.
+    """Gives images or features, and labels, by row. Any object with these four members trains.
 
-    Two more attributes are optional. `digest`, a str of what the source holds, tells it apart from
-    others: runs on the same rows of two folders of records are two runs. `name_of(row)` returns
-    the name of a row, such as the path of its file, which messages then use.
+    Two more attributes are optional. `digest`, a str that identifies the content, tells sources
+    apart: runs on the same rows of two folders of records are different runs. `name_of(row)`
+    returns the name of a row, such as the path of its file, for messages.
 
     Rows need no labels: a row without a label is a row of zeros, and a source without any label
     has labels [N, 0] and classes ().
@@ -23,50 +23,51 @@ class Source(Protocol):
 
     @property
     def labels(self) -> np.ndarray:
-        """Labels of all rows, without touching an image.
+        """Returns the labels of all rows without reading an image.
 
-        Multi-hot [N, L] uint8, or class ids [N] int64 where every row has one class of so many
-        that a table would not fit (In-shop has 7,982 items).
+        They are multi-hot [N, L] uint8, or class ids [N] int64 if every row has one class and the
+        classes are too many for a table (In-shop has 7,982 items).
         """
         ...
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the L classes; none where no row has a label."""
+        """Returns the names of the L classes; empty if no row has a label."""
         ...
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns "label" [B, L] uint8, and "image" or "feature" or both, and maybe more columns.
+        """Returns the batch of some rows, as a dict of columns.
 
-        "image" is [B, H, W, C] uint8, "feature" [B, F] float32; any other column is [B, ...].
+        "label" is [B, L] uint8. "image", [B, H, W, C] uint8, or "feature", [B, F] float32, or both
+        are present; any other column is [B, ...].
         """
         ...
 
 
 def row_name(source: Source, row: int) -> str:
-    """Returns the name of a row: the path of its file, say, or its number where it has no name."""
+    """Returns the name of a row, such as the path of its file, or its number without a name."""
     name_of = getattr(source, "name_of", None)
     return str(row) if name_of is None else str(name_of(int(row)))
 
 
 def row_names(source: Source, rows: np.ndarray) -> str:
-    """Returns the names of the first 5 rows, and the number of further ones, for a message."""
+    """Returns the names of the first 5 rows and the number of further rows, for a message."""
     return ", ".join(cut([row_name(source, row) for row in rows]))
 
 
 def cut(names: Sequence[str], most: int = _SHOWN) -> list[str]:
-    """Returns the first names, and "and N more" in place of the N others, for a message."""
+    """Shortens a list of names to the first few and "and N more", for a message."""
     rest = len(names) - most
     return [*names[:most], f"and {rest:,} more"] if rest > 0 else list(names)
 
 
 def column(batch: Mapping[str, Any], name: str) -> Any:
-    """Returns a column of a batch.
+    """Returns a column of a batch, or raises an error that lists the columns.
 
     Raises:
-      ValueError: if the batch has no such column, as one of features has no image.
+      ValueError: if the batch has no such column, as a batch of features has no "image".
     """
     if name not in batch:
         raise InputError(f"the batch has no {name}, its columns are {', '.join(batch)}")
@@ -74,10 +75,10 @@ def column(batch: Mapping[str, Any], name: str) -> Any:
 
 
 def check_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
-    """Returns rows as an integer array of one axis or more.
+    """Checks row numbers and returns them as an integer array of one axis or more.
 
     Raises:
-      IndexError: if they are not integers, or not all in [0, num_rows).
+      IndexError: if rows are not integers, or not all in [0, num_rows).
     """
     rows = np.asarray(rows)
     if rows.ndim == 0 or not np.issubdtype(rows.dtype, np.integer):
@@ -91,7 +92,7 @@ def check_rows(rows: np.ndarray, num_rows: int) -> np.ndarray:
 
 
 def batch_label(labels: np.ndarray, rows: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns the labels of rows, multi-hot whichever kind a source's labels are.
+    """Returns the multi-hot labels of rows, from multi-hot labels or class ids.
 
     Args:
       labels: Multi-hot [N, L] uint8, or class ids [N].

@@ -1,4 +1,4 @@
-"""Cuts rows into parts, class by class."""
+"""Splits rows into parts with equal shares of every class."""
 
 from collections.abc import Mapping
 
@@ -11,24 +11,25 @@ from quantjax.errors import InputError
 def stratified(
     labels: np.ndarray, shares: Mapping[str, float], *, seed: int
 ) -> dict[str, np.ndarray]:
-    """Returns the rows of parts that have the same share of each class, drawn by a seed.
+    """Splits rows at random into parts, such as train and test, with equal shares of every class.
 
-    Of n rows of a class, part p gets floor(n * c_p + u) - floor(n * c_(p-1) + u) of a permutation,
-    c being the sums of shares up to it and u uniform in [0, 1) for each class, so that the expected
-    number is n times its share however small n is. The first part gets one row of each class at
-    least, as a class that no one trains on has nothing to teach and nothing to be found by.
+    From n rows of a class, part p gets floor(n * c_p + u) - floor(n * c_(p-1) + u) rows of a
+    permutation. c_p is the sum of the shares up to part p, and u is uniform in [0, 1) for each
+    class, so that the expected number is n times the share even for small n. The first part gets at
+    least one row of each class, since a class without training rows cannot be learned.
 
     Args:
       labels: One-hot [N, L], or class ids [N].
       shares: Part -> its share of rows, such as {"train": 80, "validation": 10, "test": 10}; only
         ratios count.
-      seed: Of the draw.
+      seed: Seed of the draw.
 
     Returns:
       Part -> its rows, sorted int64; each row is in one part.
 
     Raises:
-      ValueError: if a row has no label or several, a share is negative, or the first is 0.
+      ValueError: if a row has no label or several labels, a share is negative, or the first share
+        is 0.
     """
     sums = np.cumsum(list(shares.values()), dtype=np.float64)
     if not np.isfinite(sums).all() or min(shares.values()) < 0 or sums[0] <= 0:

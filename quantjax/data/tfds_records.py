@@ -1,4 +1,4 @@
-"""Finds sets that TensorFlow Datasets has prepared, and their records by row; downloads nothing."""
+"""Opens prepared data sets of TensorFlow Datasets and reads their records; never downloads."""
 
 import contextlib
 import difflib
@@ -23,12 +23,12 @@ _SEARCHING = threading.Lock()
 
 
 class Records(NamedTuple):
-    """Records of splits that follow each other; made by `open_records`.
+    """Numbers the records of several splits in a row; made by `open_records`.
 
     Attributes:
-      name: The set, with config and version.
+      name: Name of the data set, with config and version.
       splits: Names of the splits.
-      parts: What TFDS gives for each.
+      parts: TFDS's data source of each split.
       starts: First row of each split, then the number of all rows.
     """
 
@@ -38,15 +38,15 @@ class Records(NamedTuple):
     starts: np.ndarray
 
     def name_of(self, row: int) -> str:
-        """Returns what to call a row in an error."""
+        """Returns the name of a row for messages: data set, split and position in the split."""
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return f"{self.name} {self.splits[part]}[{row - self.starts[part]}]"
 
     def read(self, rows: np.ndarray) -> list[Mapping[str, Any]]:
-        """Returns the records of rows [n], asking each split once.
+        """Reads the records of rows [n], with one request to each split.
 
         Raises:
-          ValueError: if a file of the set is missing or damaged.
+          ValueError: if a file of the data set is missing or damaged.
         """
         parts = np.searchsorted(self.starts, rows, side="right") - 1
         records: dict[int, Mapping[str, Any]] = {}
@@ -62,7 +62,7 @@ class Records(NamedTuple):
 
 
 def import_tfds() -> ModuleType:
-    """Returns tensorflow_datasets; raises ModuleNotFoundError with what to install."""
+    """Imports tensorflow_datasets; raises ModuleNotFoundError with the command to install it."""
     try:
         return importlib.import_module("tensorflow_datasets")
     except ModuleNotFoundError as error:
@@ -73,13 +73,13 @@ def import_tfds() -> ModuleType:
 
 
 def find_builder(name: str, folder: Path) -> Any:
-    """Returns the builder of a set, from its code or from what is prepared in a folder.
+    """Returns the TFDS builder of a data set, from its code or from its prepared files.
 
-    Files of the folder name classes of features, and TFDS would import any module for them. Here
-    they may name TFDS's own, and those of modules that were imported before.
+    The files name feature classes, and TFDS would import any module that they name. Here they may
+    only name TFDS's own classes and those of modules that were imported before.
 
     Raises:
-      ValueError: if there is neither, the name is none, or the files of the set are damaged.
+      ValueError: if neither code nor files exist, the name is invalid, or the files are damaged.
     """
     tfds = import_tfds()
     try:
@@ -110,7 +110,7 @@ class _UnknownFeatureError(ValueError):
 
 @contextlib.contextmanager
 def _importing_nothing(connector):
-    """Keeps TFDS's search for a class of features from importing what a file names."""
+    """Prevents TFDS from importing modules that a data set's files name, while in the context."""
     with _SEARCHING:
         search = connector.cls_from_name.__func__
         connector.cls_from_name = classmethod(functools.partial(_known, search))
@@ -127,11 +127,11 @@ def _known(search, cls, name):
 
 
 def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
-    """Returns the records of a builder's splits, images still encoded.
+    """Opens the records of some splits of a data set; images stay encoded.
 
     Raises:
       FileNotFoundError: if the set is not prepared, or not for random access.
-      ValueError: if it has no such split, the splits have no row, or a file is damaged.
+      ValueError: if a split does not exist, the splits have no row, or a file is damaged.
     """
     name, decoders = builder.info.full_name, _skips(builder.info.features)
     parts, lengths = [], []
@@ -139,6 +139,7 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
         try:
             parts.append(builder.as_data_source(split=split, decoders=decoders))
             lengths.append(len(parts[-1]))
+        # The first group means a missing preparation or split, the second damaged files.
         except (NotImplementedError, KeyError, ValueError) as error:
             raise _why_not(builder, split, folder) from error
         except (RuntimeError, TypeError) as error:
@@ -149,7 +150,7 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
 
 
 def _skips(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns decoders that leave encoded what images a record has, but for those in sequences."""
+    """Returns TFDS decoders that leave images encoded, except images in sequences."""
     tfds = import_tfds()
     decoders: dict[str, Any] = {}
     for key, feature in features.items():
@@ -194,7 +195,7 @@ def _damaged(name: str, split: str, error: Exception) -> ValueError:
 
 
 def _command(builder: Any, folder: Path) -> str:
-    """Returns a command that prepares a set; the program `tfds` would need Apache Beam too."""
+    """Returns a Python command that prepares a set: the program `tfds` also needs Apache Beam."""
     config = builder.builder_config and builder.builder_config.name
     name = json.dumps(f"{builder.name}/{config}" if config else builder.name)
     place = json.dumps(str(folder))
@@ -205,8 +206,9 @@ def _command(builder: Any, folder: Path) -> str:
 
 
 def _holds(folder: Path) -> str:
-    """Returns which sets are prepared in a folder, as the end of a sentence."""
+    """Returns the end of a sentence that lists the data sets prepared in a folder."""
     found = []
+    # Folders are NAME/VERSION or NAME/CONFIG/VERSION.
     for depth in ("*/*", "*/*/*"):
         for path in folder.glob(f"{depth}/dataset_info.json"):
             *name, version = path.parent.relative_to(folder).parts

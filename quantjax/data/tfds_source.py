@@ -1,4 +1,4 @@
-"""Images of sets that TensorFlow Datasets has prepared, read without TensorFlow."""
+"""Reads images of prepared TensorFlow Datasets, without TensorFlow."""
 
 import dataclasses
 import io
@@ -15,22 +15,22 @@ from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_
 from quantjax.errors import InputError
 
 _BATCH = 256  # records in memory while labels are read
-_TABLE = 1 << 30  # bytes of multi-hot labels above which class ids stay such
+_TABLE = 1 << 30  # bytes of multi-hot labels above which class ids are kept
 _MODES = {1: "L", 3: "RGB"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TfdsSource:
-    """A source of images decoded when they are asked for; made by `from_tfds`.
+    """Decodes images of a TFDS data set on demand; made by `from_tfds`.
 
     Attributes:
-      records: Of all splits, one after another.
-      labels: Multi-hot labels [N, L] uint8, or class ids [N] int64 where an image has one class and
-        the former would take more than 1 GiB; a batch's "label" is multi-hot either way.
+      records: Records of all splits, in the order of the splits.
+      labels: Multi-hot labels [N, L] uint8, or class ids [N] int64 if an image has one class and
+        multi-hot labels would take more than 1 GiB; a batch's "label" is multi-hot either way.
       classes: Names of the L classes.
       size: Height and width in pixels, or None for images as they are.
-      image: Key of the images.
-      num_channels: 3, or 1 for grey.
+      image: Key of the images in a record.
+      num_channels: Number of channels: 3, or 1 for grey.
     """
 
     records: Records
@@ -44,7 +44,7 @@ class TfdsSource:
         return len(self.labels)
 
     def name_of(self, row: int) -> str:
-        """Returns the set, split and place of a row."""
+        """Returns the data set, split and position of a row, for messages."""
         return self.records.name_of(row)
 
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -72,33 +72,35 @@ def from_tfds(
     image: str = "image",
     label: str | None = "label",
 ) -> TfdsSource:
-    """Returns a set that TFDS has prepared, its splits one after another; downloads nothing.
+    """Opens splits of a data set that TensorFlow Datasets has prepared; never downloads.
 
-    Every record is read once for its label; an image is decoded when its row is asked for, as by
-    `image_folder`: upright, as RGB, or as grey where the set says that it has one channel.
-    TensorFlow is not needed, except that many sets are prepared with it.
+    Every record is read once for its label. An image is decoded when its row is requested, as by
+    `image_folder`: upright, as RGB, or as grey if the data set declares a single channel.
+    TensorFlow is not needed here, but preparing many sets needs it.
 
-    Rows are in TFDS's own order: a protocol drawn from them has the digest that it has on another
-    reader's rows, and other images in its lists.
+    Rows are in TFDS's order. A protocol drawn from them therefore has the same digest as on another
+    reader's rows, but other images in its lists.
 
     Args:
-      name: NAME or NAME/CONFIG, either with :VERSION or not, as TFDS writes them.
-      split: "train", or several, whose rows follow each other; "train[:80%]" is a part of one.
-      data_dir: Where the set is prepared; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
+      name: NAME or NAME/CONFIG, each with or without :VERSION, as TFDS writes them.
+      split: "train", or several splits, whose rows follow each other; "train[:80%]" is a part of a
+        split.
+      data_dir: Folder of the prepared set; None is $TFDS_DATA_DIR, or ~/tensorflow_datasets.
       size: Height and width in pixels, see `image_folder`; None takes images of one size as they
         are.
       image: Key of the images, an `Image` or a `Tensor` [H, W, C] of 8 bits, C 1 or 3; "a/b" is
-        the key b of what is under a.
-      label: Key of a `ClassLabel` or of a sequence of them, such as "objects/label"; what a
-        sequence repeats counts once, and -1, TFDS's id of no label, gives a row without one. None
-        reads no labels.
+        the key b inside the key a.
+      label: Key of a `ClassLabel` or of a sequence of them, such as "objects/label". A label that a
+        sequence repeats counts once. The id -1, which in TFDS means no label, gives a row without a
+        label. None reads no labels.
 
     Raises:
       ModuleNotFoundError: if tensorflow-datasets, or Pillow, is not installed.
-      FileNotFoundError: if the set is not prepared, or not for random access; it shows a command.
-      ValueError: if there is no such set, split or key, a key has another kind of feature, a label
-        is none of the classes, or (here or when rows are asked for) sizes are mixed, or an image or
-        a file of the set is unreadable.
+      FileNotFoundError: if the set is not prepared, or not for random access; the message shows a
+        command that prepares it.
+      ValueError: if the set, split or key does not exist, a key has another kind of feature, a
+        label is none of the classes, or (here or when rows are requested) sizes are mixed, or an
+        image or a file of the set is unreadable.
     """
     photos.check_side(size)
     import_tfds()
@@ -109,6 +111,7 @@ def from_tfds(
     classes, several = ((), True) if label is None else _classes(builder.info, label)
     splits = (split,) if isinstance(split, str) else tuple(split)
     records = open_records(builder, splits, folder)
+    # Headers are read only if photos are not resized and the data set declares no fixed size.
     look_at_sizes = size is None and None in shape
     ids = _read_labels(records, label, image=image if look_at_sizes else None)
     labels = _table(records, ids, len(classes), several=several)
@@ -116,7 +119,7 @@ def from_tfds(
 
 
 def _inside(record: Mapping[str, Any], key: str) -> Any:
-    """Returns what a record has under a key, "a/b" being b of what is under a."""
+    """Returns the value of a key in a record; "a/b" is the key b inside the key a."""
     value: Any = record
     for part in key.split("/"):
         value = value[part]
@@ -124,7 +127,7 @@ def _inside(record: Mapping[str, Any], key: str) -> Any:
 
 
 def _feature(info: Any, argument: str, key: str) -> tuple[Any, int]:
-    """Returns the feature under a key, and the number of sequences around it."""
+    """Returns the TFDS feature of a key, and the number of sequences around it."""
     tfds = import_tfds()
     feature, sequences = info.features, 0
     for part in (*key.split("/"), None):
@@ -172,7 +175,7 @@ def _classes(info: Any, key: str) -> tuple[tuple[str, ...], bool]:
 
 
 def _read_labels(records: Records, label: str | None, *, image: str | None) -> list[np.ndarray]:
-    """Returns the class ids of each record; where images are named, checks that sizes agree."""
+    """Reads the class ids of each record; if `image` is given, checks that image sizes agree."""
     num_rows, ids = int(records.starts[-1]), []
     none = np.zeros(0, np.int64)
     if label is None and image is None:
@@ -201,13 +204,14 @@ def _shape(stored: bytes | np.ndarray, name: str) -> tuple[int, ...]:
 def _table(
     records: Records, ids: Sequence[np.ndarray], num_classes: int, *, several: bool
 ) -> np.ndarray:
-    """Returns multi-hot labels [N, L] uint8, or class ids [N] of a table that would be too large.
+    """Returns multi-hot labels [N, L] uint8, or class ids [N] if the table would be too large.
 
     Raises:
-      ValueError: if an id is none of a class and not -1, TFDS's id of no label; or if there is a -1
-        where the table would be too large.
+      ValueError: if an id is neither a class nor -1, TFDS's id for no label; or if an id is -1 and
+        the table would be too large.
     """
     class_ids = np.concatenate(ids)
+    # Row of each id: a record may have no, one or several ids.
     rows = np.repeat(np.arange(len(ids)), [len(each) for each in ids])
     as_ids = not several and len(ids) * num_classes > _TABLE
     least = 0 if as_ids else -1

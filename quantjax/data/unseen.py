@@ -1,4 +1,4 @@
-"""Splits by class: what is searched for is of classes that were never trained on."""
+"""Splits a data set by class, so that queries and database show classes unseen in training."""
 
 import math
 
@@ -18,30 +18,31 @@ def unseen_classes(
     query_per_class: int = 100,
     seed: int = 0,
 ) -> Splits:
-    """Returns splits that train on some classes and retrieve among the rest.
+    """Makes splits that train on some classes and retrieve images of the other classes.
 
-    Classes are drawn, not images. A row belongs to a part if all its labels do; multi-label rows
-    whose labels are of several parts, and rows without any, are left out. With images of all
-    classes in the database, a classifier's answer written as a code beats hashing; here it cannot.
+    Classes are drawn, not images. A row belongs to a part if all its labels do; rows without labels
+    and rows whose labels belong to several parts are left out. If the database held images of the
+    training classes, a classifier's answer written as a code would beat hashing; here it cannot.
 
-    Validation repeats the task inside the seen classes: some of them are held out of training, a
-    few of their rows search all the others (`Splits.validation_searches`), so that choices are made
-    for classes never trained on, and none on the unseen ones. `final` then trains on all seen
-    classes. Rows of held-out images of training classes would measure another task, and choose for
-    it.
+    Validation repeats the task inside the seen classes: some seen classes are held out of training,
+    and a few of their rows search all their other rows (`Splits.validation_searches`). So
+    hyper-parameters are chosen on classes without training rows, yet not on the unseen classes.
+    `final` then trains on all seen classes. Held-out images of training classes would measure a
+    different task.
 
     Args:
       source: Images of any number of labels.
       seen_share: Share of the classes that are seen, rounded down to whole classes.
-      validation_share: Share of the seen classes that validate, rounded down, but two at least; 0
-        for no validation.
-      query_per_class: Rows drawn of every unseen class to query, and of every validation class; the
-        others are searched.
-      seed: Of the draw. The unseen classes and their queries do not depend on validation_share.
+      validation_share: Share of the seen classes that validate, rounded down, but at least two
+        classes; 0 for no validation.
+      query_per_class: Number of rows of every unseen and every validation class that are queries;
+        the other rows are searched.
+      seed: Seed of the draw. The unseen classes and their queries do not depend on
+        validation_share.
 
     Raises:
-      ValueError: if train, validation or the unseen classes are not two classes at least, or a
-        class has no image left to be searched.
+      ValueError: if train, validation or the unseen part has fewer than two classes, or a class has
+        no image left to be searched.
 
     Reference:
       Sablayrolles et al., How Should We Evaluate Supervised Hashing?, ICASSP 2017, arXiv
@@ -55,6 +56,7 @@ def unseen_classes(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(source.classes))
     train, validation, unseen = np.split(order, [num_seen - num_validation, num_seen])
+    # The unseen part draws first, so that it does not depend on the validation share.
     query, database = _draw(source, unseen, query_per_class, rng)
     held, searched = _draw(source, validation, query_per_class, rng)
     return make_splits(
@@ -69,10 +71,11 @@ def unseen_classes(
 
 
 def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
-    """Returns 3,000 queries and 15,000 database of 3 classes of CIFAR-10, trained on the others.
+    """Splits CIFAR-10 by class: trains on 5 classes and retrieves images of 3 unseen classes.
 
-    30,000 train of 5 classes; of 2 classes 2,000 validate and search 10,000. Official training and
-    test images are not told apart.
+    The 5 classes have 30,000 training rows, the 3 unseen classes 3,000 query and 15,000 database
+    rows. Of the 2 other classes 2,000 rows are validation queries and search 10,000. Official
+    training and test images are treated alike.
 
     Raises:
       ValueError: if the source is not 6,000 images of each of 10 classes.
@@ -87,7 +90,7 @@ def cifar10_unseen(source: Source, *, seed: int = 0) -> Splits:
 
 
 def _num_classes(num_classes: int, seen_share: float, validation_share: float) -> tuple[int, int]:
-    """Returns how many classes are seen, and how many of these validate."""
+    """Returns the number of seen classes, and the number of seen classes that validate."""
     if not 0 < seen_share < 1 or not 0 <= validation_share < 1:
         raise InputError(
             "seen_share must be between 0 and 1, and validation_share 0 or more and below 1, got "
@@ -111,7 +114,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
 
 
 def _rows_of(source: Source, class_ids: np.ndarray) -> np.ndarray:
-    """Returns rows that have a label, and none but of these classes."""
+    """Returns the rows that have labels and whose labels all belong to the given classes."""
     inside = num_labels_among(source.labels, _chosen(source, class_ids))
     return np.flatnonzero((inside > 0) & (inside == num_labels(source.labels)))
 
@@ -123,7 +126,7 @@ def _chosen(source: Source, class_ids: np.ndarray) -> np.ndarray:
 def _draw(
     source: Source, class_ids: np.ndarray, per_class: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns sorted rows of these classes: so many of every class, and all the others."""
+    """Draws `per_class` rows of every given class; returns them and all other rows, sorted."""
     rows = _rows_of(source, class_ids)
     labels, drawn = source.labels[rows], np.zeros(len(rows), bool)
     for class_id in class_ids:
@@ -134,5 +137,6 @@ def _draw(
                 f"class {source.classes[class_id]} must have more than {per_class} images to draw "
                 f"from, got {len(free)}; lower query_per_class"
             )
+        # A multi-label row that another class drew already is not drawn a second time.
         drawn[rng.permutation(free)[:per_class]] = True
     return rows[drawn], rows[~drawn]

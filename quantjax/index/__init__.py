@@ -1,4 +1,4 @@
-"""Codes on disk and the search over them."""
+"""Saves codes with their codec and ids to disk, and loads them for search."""
 
 from quantjax.index.artefact import Artefact, load, save
 

@@ -1,4 +1,4 @@
-"""Codes on disk: one safetensors file and a JSON manifest that says what is in it."""
+"""Saves and loads codes as a safetensors file with a JSON manifest."""
 
 import dataclasses
 import hashlib
@@ -34,7 +34,7 @@ _KINDS: dict[str, Any] = {
 }
 
 
-# What damaged files raise in the two libraries that read them.
+# Errors that json and safetensors raise on damaged files.
 _UNREADABLE = (
     ValueError,
     TypeError,
@@ -47,10 +47,10 @@ _UNREADABLE = (
 
 
 class Artefact(NamedTuple):
-    """What a search needs.
+    """Holds saved codes and the codec and ids that a search needs.
 
     Attributes:
-      codec: Measures distances to the codes.
+      codec: Codec that measures distances to the codes.
       codes: [N, num_bytes] uint8.
       ids: The items' numbers in their source, [N] int64, or names, [N] str objects.
       manifest: Format, version, metric, bits, count and digests, as on disk.
@@ -65,11 +65,11 @@ class Artefact(NamedTuple):
 def save(
     folder: str | pathlib.Path, codec: Codec, codes: np.ndarray, *, ids: Ids | None = None
 ) -> pathlib.Path:
-    """Writes codes.safetensors and codes.json.
+    """Writes codes, codec and ids to codes.safetensors, and their description to codes.json.
 
     Args:
-      folder: Made if it is not there.
-      codec: What made the codes.
+      folder: Created if it does not exist.
+      codec: Codec that made the codes.
       codes: [N, num_bytes] uint8.
       ids: The items' numbers, [N] integers that fit in int64, or their names, [N] strings; 0 to
         N - 1 when None.
@@ -78,8 +78,8 @@ def save(
       Path of the manifest.
 
     Raises:
-      ValueError: if codes, codec and ids do not fit, if `load` would refuse them, or if the codec
-        is of no kind with a format. Nothing is written then.
+      ValueError: if codes, codec and ids do not fit, if `load` would not read them, or if the codec
+        is of an unknown kind. Nothing is written then.
     """
     folder = pathlib.Path(folder)
     kind = next((name for name, cls in _KINDS.items() if type(codec) is cls), None)
@@ -108,24 +108,24 @@ def save(
             f"codec, codes and ids do not fit: {_shown(error)}; nothing was saved"
         ) from error
     folder.mkdir(parents=True, exist_ok=True)
-    # The manifest goes last and names the digests: a pair from two saves is refused on loading.
+    # The manifest goes last and holds the digests, so `load` notices files of two different saves.
     _replace(folder / "codes.safetensors", lambda path: safetensors_numpy.save_file(tensors, path))
     text = json.dumps(manifest, indent=2) + "\n"
     return _replace(folder / "codes.json", lambda path: path.write_text(text))
 
 
 def load(folder: str | pathlib.Path) -> Artefact:
-    """Reads what `save` wrote, and checks every digest.
+    """Loads the codes, codec and ids that `save` wrote, and checks every digest.
 
     Args:
-      folder: Where codes.json and codes.safetensors are.
+      folder: Folder of codes.json and codes.safetensors.
 
     Returns:
       Codec, codes, ids and manifest.
 
     Raises:
       FileNotFoundError: if either file is missing.
-      ValueError: if the format is another, or a tensor is not what the manifest says.
+      ValueError: if the format is unknown, or a tensor's digest differs from the manifest's.
     """
     folder = pathlib.Path(folder)
     for name in ("codes.json", "codes.safetensors"):
@@ -181,15 +181,16 @@ def _check_manifest(manifest, folder):
 
 
 def _contents(manifest, tensors):
-    """Returns codec and ids, or raises one of several errors where they are not of these codes.
+    """Builds codec and ids from tensors, and raises an error if they do not fit the codes.
 
-    `save` goes through it as `load` does, so that what is written can be read.
+    `save` calls it too, so that `load` can read every saved folder.
     """
     codec, codes, ids = _codec(manifest, tensors), tensors["codes"], read_ids(tensors)
     if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
         raise InputError(
             f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
         )
+    # Distances count bits of whole bytes, so unused bits must not differ.
     if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
         raise InputError(f"codes must have zeros behind their {codec.bits} bits")
     _check_values(codec, codes)
@@ -203,7 +204,7 @@ def _contents(manifest, tensors):
 
 
 def _check_values(codec, codes):
-    """Refuses codes of the right length that stand for nothing, with their first row."""
+    """Raises ValueError, with the first bad row, if codes decode to NaN or to unknown classes."""
     if isinstance(codec, FloatCodec):
         due = "finite numbers"
         x = np.ascontiguousarray(codes).view("<f4")
@@ -223,6 +224,7 @@ def _check_values(codec, codes):
 
 def _codec(manifest, tensors):
     kind = _KINDS[manifest["codec"]]
+    # Static fields are stored in the manifest, arrays as tensors; a damaged file may mix them up.
     is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
     arrays = {
         name.removeprefix("codec."): _real(name, x)
@@ -237,6 +239,7 @@ def _codec(manifest, tensors):
     for name, x in arrays.items():
         if not np.isfinite(x).all():
             raise InputError(f"{name} must be of finite numbers")
+
     codec = kind(**arrays, **manifest["settings"])
     codec.check()
     with np.errstate(over="raise"):
@@ -252,7 +255,7 @@ def _parts(codec):
             settings[field.name] = int(value) if isinstance(value, np.integer) else value
         elif value is not None:
             value = np.asarray(value)
-            # Files are little-endian, and the digest is of what will be read.
+            # safetensors stores little-endian, and the digest must be that of the stored bytes.
             arrays[field.name] = value.astype(value.dtype.newbyteorder("<"), copy=False)
     return arrays, settings
 
@@ -267,7 +270,7 @@ def _real(name, x):
 
 
 def _shown(value):
-    """Returns one short line, whatever a file says."""
+    """Shortens a value from a file to one short line, for a message."""
     if isinstance(value, list | dict):
         value = type(value).__name__
     return " ".join(str(value)[:200].split())
@@ -279,6 +282,7 @@ def _digest(x):
 
 
 def _replace(path, write):
+    # Renamed when complete, so that a killed process leaves no half-written file under the name.
     scratch = path.with_name(f".{path.name}.tmp")
     write(scratch)
     return scratch.replace(path)

@@ -1,7 +1,7 @@
-"""The items' ids as tensors of a file: whole numbers, or strings as UTF-8 text and where each ends.
+"""Converts the ids of items, whole numbers or strings, to tensors of a file and back.
 
-Numbers are one tensor `ids`, [N] int64. Strings are `ids.text`, all of them one behind the other,
-[bytes] uint8, and `ids.ends`, the place behind the last byte of each, [N] int64.
+Numbers are one tensor `ids`, [N] int64. Strings are two tensors: `ids.text`, [bytes] uint8, holds
+all strings in a row as UTF-8, and `ids.ends`, [N] int64, the position after the last byte of each.
 """
 
 import itertools
@@ -14,12 +14,12 @@ from quantjax.errors import InputError
 
 Ids = np.ndarray | Sequence[int] | Sequence[str]
 
-# File names that are no UTF-8 come from Python as lone surrogates, and must come back as those.
+# Python gives file names that are not UTF-8 as lone surrogates; they must survive save and load.
 _CODING = ("utf-8", "surrogatepass")
 
 
 def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
-    """Returns ids as the tensors that hold them.
+    """Converts ids to the tensors of a file.
 
     Args:
       ids: [N] integers that fit in int64, or [N] strings; 0 to N - 1 when None.
@@ -29,7 +29,8 @@ def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
       The tensors by name.
 
     Raises:
-      ValueError: if ids are others, naming the first, or of another number.
+      ValueError: if an id is neither such an integer nor a string (the first is named), or the
+        number of ids is not N.
     """
     if ids is None:
         return {"ids": np.arange(num_items, dtype=np.int64)}
@@ -41,7 +42,7 @@ def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
         else:
             items = ids.tolist()
     else:
-        # By item, for NumPy makes one type of several: of the list [1, "a"] two strings.
+        # Item by item: NumPy would convert mixed items to one type, [1, "a"] to two strings.
         items = list(ids)
         shape = (len(items),)
     if shape != (num_items,):
@@ -59,7 +60,7 @@ def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
 
 
 def read_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns the ids that `id_tensors` made tensors of.
+    """Converts the tensors of `id_tensors` back to ids.
 
     Args:
       tensors: All tensors of a file, by name.
@@ -69,7 +70,7 @@ def read_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
 
     Raises:
       KeyError: if a tensor is missing.
-      ValueError: if the tensors are none of `id_tensors`.
+      ValueError: if `id_tensors` cannot have made the tensors.
     """
     if "ids.text" not in tensors:
         if tensors["ids"].dtype != np.int64:
@@ -83,7 +84,7 @@ def read_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         raise InputError(f"ids.ends must rise to {len(text)}, the length of ids.text")
     raw = text.tobytes()
     pairs = itertools.pairwise(places.tolist())
-    # As Python's strings, for NumPy's own give each the bytes of the longest.
+    # As Python strings: NumPy's fixed-width strings would all be as long as the longest.
     return np.array([raw[start:end].decode(*_CODING) for start, end in pairs], object)
 
 

@@ -1,4 +1,4 @@
-"""Networks behind two pure functions."""
+"""Defines networks as two pure functions, and adapts modules of other libraries."""
 
 from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
 from quantjax.models.base import Network, from_nnx

@@ -1,4 +1,4 @@
-"""AlexNet, the backbone of the field's first decade: Caffe's, and the one of torchvision."""
+"""Builds AlexNet in Caffe's and in torchvision's form."""
 
 import functools
 from collections.abc import Callable
@@ -19,7 +19,7 @@ _LEAVES = {"kernel": "weight", "bias": "bias"}
 
 
 class Convolution(NamedTuple):
-    """One row of the table; `after` maps the rectified maps [B, H, W, C]."""
+    """Describes a convolution layer; `after` is applied to its maps [B, H, W, C] after ReLU."""
 
     channels: int
     size: int
@@ -30,7 +30,7 @@ class Convolution(NamedTuple):
 
 
 def local_response_norm(x: jax.Array) -> jax.Array:
-    """Divides each value by those of the five channels around it, at the same pixel.
+    """Normalizes each value by the squares of the five channels around it, at the same pixel.
 
     y_c = x_c / (1 + 1e-4 / 5 sum_{|j - c| <= 2} x_j^2)^0.75
     """
@@ -41,7 +41,7 @@ def local_response_norm(x: jax.Array) -> jax.Array:
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Returns maxima of 3x3 pixels at every second pixel; none reaches over the border."""
+    """Max-pools 3x3 pixels with stride 2, without padding."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2))
 
 
@@ -70,7 +70,7 @@ TORCHVISION = (
 
 
 class AlexNet(nnx.Module):
-    """Convolutions, two dense layers with dropout behind them, maybe a linear `bottleneck`."""
+    """Stacks convolutions, two dense layers with dropout, and an optional linear `bottleneck`."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class AlexNet(nnx.Module):
         self.bottleneck = None if dim is None else nnx.Linear(hidden, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, H, W, C] to [B, dim], or to the last dense layer without a bottleneck."""
+        """Maps images [B, H, W, C] to [B, dim], or to [B, hidden] without a bottleneck."""
         check_inputs(x, self.input_shape)
         for layer, after in zip(self.convolutions, self.after, strict=True):
             x = after(nnx.relu(layer(x)))
@@ -121,10 +121,10 @@ class AlexNet(nnx.Module):
 
 
 def map_shape(input_shape: tuple[int, int, int], table: tuple[Convolution, ...]) -> tuple[int, int]:
-    """Returns (height, width) of the maps that are flattened.
+    """Returns the (height, width) of the last convolution maps, which are flattened.
 
     Raises:
-      ValueError: if the images are so small that nothing is left of them.
+      ValueError: if the images are so small that a convolution's maps have no pixel.
     """
     height, width, _ = input_shape
     for row in table:
@@ -142,13 +142,13 @@ def map_shape(input_shape: tuple[int, int, int], table: tuple[Convolution, ...])
 def alexnet_caffe(
     input_shape: tuple[int, int, int] = (227, 227, 3), *, dim: int | None = None
 ) -> Network:
-    """Builds Caffe's bvlc_alexnet: grouped convolutions, local response normalisation.
+    """Builds Caffe's bvlc_alexnet, with grouped convolutions and local response normalisation.
 
-    Its maxima do not reach over the border; Caffe's do at sizes other than 227x227.
+    Max pooling has no padding here; Caffe's reaches over the border at sizes other than 227x227.
 
     Args:
-      input_shape: (H, W, C) of the images, which come through `caffe_images` for Caffe's weights.
-      dim: D, the width of a linear `bottleneck` behind the second dense layer; None for that
+      input_shape: (H, W, C) of the images; Caffe's weights need images made by `caffe_images`.
+      dim: D, the width of a linear `bottleneck` after the second dense layer; None for that
         layer's 4096 features.
 
     Returns:
@@ -168,14 +168,14 @@ def alexnet_caffe(
 def alexnet_torchvision(
     input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
 ) -> Network:
-    """Builds torchvision's AlexNet: one tower, fewer channels, no normalisation.
+    """Builds torchvision's AlexNet, with a single tower, fewer channels and no normalisation.
 
-    torchvision pools other sizes of maps to 6x6, which we do not; and its dropout stands before
-    the dense layers, ours, as the paper's, behind them.
+    torchvision pools maps of other sizes to 6x6; this function does not. torchvision's dropout
+    comes before the dense layers; ours, like the paper's, comes after them.
 
     Args:
-      input_shape: (H, W, C) of the images, which come through `torchvision_images` for
-        torchvision's weights.
+      input_shape: (H, W, C) of the images; torchvision's weights need images made by
+        `torchvision_images`.
       dim: As `alexnet_caffe`'s.
 
     Returns:
@@ -199,19 +199,21 @@ def _network(input_shape, table, dim):
 
 
 def caffe_images(images: jax.Array) -> jax.Array:
-    """Returns RGB images [..., 3] of 0 to 255 as BGR without ImageNet's mean, as Caffe has them."""
+    """Converts RGB images [..., 3] of 0 to 255 to Caffe's inputs: BGR minus ImageNet's mean."""
     return jnp.asarray(images, jnp.float32)[..., ::-1] - jnp.asarray([104, 117, 123], jnp.float32)
 
 
 def torchvision_images(images: jax.Array) -> jax.Array:
-    """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
+    """Scales images [..., 3] of 0 to 255 to mean 0 and deviation 1 of ImageNet, by channel."""
     mean = jnp.asarray([0.485, 0.456, 0.406], jnp.float32)
     deviation = jnp.asarray([0.229, 0.224, 0.225], jnp.float32)
     return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
 
 
 def caffe_names(height: int, width: int) -> Callable[[str], str | Source | None]:
-    """Returns names for `weights.load` of Caffe's layers, conv1 to fc7; fc8 is left over.
+    """Returns the `names` function with which `weights.load` reads Caffe's conv1 to fc7.
+
+    The classifier fc8 is left over.
 
     Args:
       height: Height of the maps that are flattened, 6 for images of 227x227; see `map_shape`.
@@ -223,7 +225,9 @@ def caffe_names(height: int, width: int) -> Callable[[str], str | Source | None]
 
 
 def torchvision_names(height: int, width: int) -> Callable[[str], str | Source | None]:
-    """Returns names for `weights.load` of torchvision's layers; classifier.6 is left over.
+    """Returns the `names` function with which `weights.load` reads torchvision's layers.
+
+    The classifier classifier.6 is left over.
 
     Args:
       height: Height of the maps that are flattened, 6 for images of 224x224; see `map_shape`.
@@ -240,4 +244,5 @@ def _name(convolutions, dense, flattened, path):
         return None
     name = (convolutions if kind == "convolutions" else dense)[int(number[0])]
     name = f"{name}.{_LEAVES[leaf]}"
+    # The first dense layer reads flattened maps: PyTorch and Caffe flatten channels first.
     return Source(name, flattened) if path == "dense/0/kernel" else name

@@ -1,4 +1,4 @@
-"""A network is two pure functions, whatever library it is written in."""
+"""Defines a network as two pure functions, and adapts flax NNX modules to it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +10,10 @@ from quantjax.models.call_options import takes, training_options
 
 
 class Network(NamedTuple):
-    """A network as pure functions over nested dicts of arrays.
+    """Represents a network by two pure functions over nested dicts of arrays.
 
     Attributes:
-      init: `(key, example) -> (params, net_state)`; `example` [B, ...] only checks shapes.
+      init: `(key, example) -> (params, net_state)`; `example` [B, ...] serves to check shapes.
       apply: `(params, net_state, x, *, train, key=None) -> (y, net_state)`; `key` feeds dropout
         and may be None when `train` is False.
     """
@@ -23,24 +23,24 @@ class Network(NamedTuple):
 
 
 def from_nnx(constructor: Callable[..., Any]) -> Network:
-    """Puts a flax NNX module behind `Network`.
+    """Converts a flax NNX module into a `Network`.
 
     Params and state become plain nested dicts with string keys, so that checkpoints and loops do
     not depend on flax.
 
     A module whose `__call__` has no argument `train` (nor `training`, `is_training` or
-    `deterministic`) is taken as it was built for training, and after `module.eval()` for
-    evaluation: then BatchNorm takes its running statistics and dropout is off.
+    `deterministic`) runs unchanged in training, and after `module.eval()` in evaluation: BatchNorm
+    then uses its running statistics and dropout is off.
 
     Args:
       constructor: `(*, rngs) -> module`; the module is called `(x)`, with `train` and `rngs` if its
-        `__call__` has such arguments, and keeps no random state of its own.
+        `__call__` has such arguments. It must not keep random state.
 
     Returns:
       The network. Its `init` raises ValueError when the module does not take the example.
 
     Raises:
-      ValueError: if the module keeps random state; the message names where.
+      ValueError: if the module keeps random state; the message names the attribute.
     """
     from flax import nnx
 
@@ -75,16 +75,17 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
 
 
 def checked_init(name: str, network: Network) -> Network:
-    """Lets a network's `init` raise ValueError when the module does not take the example.
+    """Makes a network's `init` raise ValueError if the module does not take the example.
 
     Args:
-      name: Of the module, for the message.
-      network: Any; its `apply` is traced on the example, and computes nothing.
+      name: Name of the module, for the message.
+      network: Any network; its `apply` is only traced on the example, without computing.
     """
 
     def init(key, example):
         try:
             params, state = network.init(key, example)
+            # Some libraries build no layer before the first call, so a wrong shape shows only here.
             jax.eval_shape(lambda x: network.apply(params, state, x, train=False)[0], example)
         except (TypeError, ValueError) as error:
             reason = " ".join(str(error).split())
@@ -97,21 +98,21 @@ def checked_init(name: str, network: Network) -> Network:
 
 
 def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
-    """Refuses what is no batch of inputs of one shape, before a layer says so in its own terms.
+    """Raises ValueError if inputs are not [B, *input_shape], clearer than a layer's error.
 
     Args:
-      x: Inputs, due is [B, *input_shape].
-      input_shape: Shape of one.
+      x: Inputs, which must be [B, *input_shape].
+      input_shape: Shape of a single input.
 
     Raises:
-      ValueError: if they are of another shape.
+      ValueError: if the inputs have another shape.
     """
     if x.shape[1:] != input_shape:
         raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
 
 
 def check_positive(**sizes: int | Sequence[int] | None) -> None:
-    """Refuses sizes below 1 with a ValueError that names them; None is none."""
+    """Raises ValueError, with the name, if a size is below 1; None passes."""
     for name, given in sizes.items():
         numbers = given if isinstance(given, Sequence) else [given]
         if any(number is not None and number < 1 for number in numbers):
@@ -119,10 +120,11 @@ def check_positive(**sizes: int | Sequence[int] | None) -> None:
 
 
 def _check_no_random_state(nnx, module):
-    """Refuses a module that draws from its own streams: their state would change at every step."""
+    """Raises ValueError if a module keeps random streams, whose state changes at every step."""
     for path, _ in nnx.to_flat_state(nnx.state(module, nnx.RngState)):
         # Such as ("layers", 1, "rngs", "count"): the owner's path, its attribute, and the rest.
         owner, place, attribute = module, "", ""
+        # Walks down to the submodule that owns the state, so that the advice can name it.
         for name in path:
             child = owner[name] if isinstance(name, int) else getattr(owner, name)
             attribute = name

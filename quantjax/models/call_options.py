@@ -1,19 +1,19 @@
-"""How a module of another library is told whether it trains."""
+"""Finds the argument by which a module of another library learns whether it trains."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
 _TRAINS = {"train": True, "training": True, "is_training": True, "deterministic": False}
-"""Names of arguments, and the value that each has in training."""
+"""Value in training of each known argument."""
 
 
 def training_options(call: Callable[..., Any], *, train: bool) -> dict[str, bool]:
-    """Returns the arguments by which a function is told whether it trains.
+    """Returns the keyword arguments that tell a function whether it runs in training.
 
     Args:
       call: A module's `__call__`, or a function.
-      train: Whether it trains.
+      train: Whether the function runs in training.
 
     Returns:
       Such as {"train": True} or {"deterministic": False}: the arguments of these names that the
@@ -26,7 +26,7 @@ def training_options(call: Callable[..., Any], *, train: bool) -> dict[str, bool
 
 
 def takes(call: Callable[..., Any], name: str) -> bool:
-    """Returns whether a function has an argument of a name, or takes any (`**options`)."""
+    """Returns whether a function takes an argument of a given name, or any (`**options`)."""
     there = inspect.signature(call).parameters
     return name in there or _takes_any(there)
 

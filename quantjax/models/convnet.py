@@ -1,4 +1,4 @@
-"""A small convolutional network for small images: stride-2 convolutions and dense layers."""
+"""Builds a small network for small images: stride-2 convolutions and dense layers."""
 
 import functools
 
@@ -12,7 +12,7 @@ _HE = nnx.initializers.he_normal()
 
 
 class ConvNet(nnx.Module):
-    """Convolutions of stride 2 with ReLU, one dense layer, and a linear `bottleneck`."""
+    """Stacks stride-2 convolutions with ReLU, a dense layer and a linear `bottleneck`."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class ConvNet(nnx.Module):
         self.bottleneck = nnx.Linear(hidden, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, H, W, C] to [B, dim]."""
+        """Maps images [B, H, W, C] to embeddings [B, dim]."""
         del train, rngs
         check_inputs(x, self.input_shape)
         for convolution in self.convolutions:
@@ -53,13 +53,13 @@ def convnet(
     hidden: int,
     dim: int,
 ) -> Network:
-    """Builds the network.
+    """Builds a small network of stride-2 convolutions, a dense layer and a linear bottleneck.
 
     Args:
       input_shape: (H, W, C) of the images.
       channels: Widths of the convolutions, each of which halves height and width.
-      kernel_sizes: Side of each one's square kernel.
-      hidden: Width of the dense layer behind them.
+      kernel_sizes: Side of each convolution's square kernel.
+      hidden: Width of the dense layer after the convolutions.
       dim: D, the width of the embedding.
 
     Returns:
@@ -67,7 +67,7 @@ def convnet(
       Its `apply` raises ValueError for images of another shape.
 
     Raises:
-      ValueError: if there is not one kernel size for every convolution, or a size is below 1.
+      ValueError: if channels and kernel_sizes differ in length, or a size is below 1.
     """
     check_positive(
         input_shape=input_shape,

@@ -1,4 +1,4 @@
-"""Which convolution a layer has: the compiler's own, or on CPUs one of ours that is quicker."""
+"""Chooses a convolution's implementation: the compiler's, or on CPUs a faster one of ours."""
 
 import functools
 from typing import Any
@@ -9,7 +9,7 @@ from jax import lax
 
 from quantjax.models import strided, winograd
 
-_CHANNELS = 32  # with fewer, ours take longer
+_CHANNELS = 32  # with fewer channels our convolutions are slower
 
 
 def conv_general_dilated(
@@ -19,18 +19,19 @@ def conv_general_dilated(
     padding: Any,
     **options: Any,
 ) -> jax.Array:
-    """Convolves as `lax.conv_general_dilated` does; for `nnx.Conv(conv_general_dilated=...)`.
+    """Convolves as `lax.conv_general_dilated` does, but faster on CPUs for common kernels.
 
-    On a CPU `winograd` does 3x3 kernels of stride 1, and `strided` 1x1 and 3x3 kernels of larger
-    strides, where the border is half the kernel's side, nothing is grouped or dilated, numbers are
-    float32 and channels not few. All else, and other platforms, have the compiler's own.
+    Pass it to `nnx.Conv(conv_general_dilated=...)`. On a CPU `winograd` computes 3x3 kernels of
+    stride 1, and `strided` computes 1x1 and 3x3 kernels of larger strides. Both need padding of
+    half the kernel's side, no groups or dilation, float32 and at least 32 channels. Other
+    convolutions and other platforms use the compiler's convolution.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C / groups, C'].
-      window_strides: As there.
-      padding: As there.
-      **options: As there.
+      window_strides: As in `lax.conv_general_dilated`.
+      padding: As in `lax.conv_general_dilated`.
+      **options: As in `lax.conv_general_dilated`.
     """
     compilers = functools.partial(
         lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options

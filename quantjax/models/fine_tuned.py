@@ -1,4 +1,4 @@
-"""A new head behind a pretrained backbone, all weights trained."""
+"""Adds a new head to a pretrained backbone and trains all weights."""
 
 import functools
 
@@ -10,25 +10,25 @@ from quantjax.models.norm import BatchNorm
 
 
 class Head(nnx.Module):
-    """Batch normalisation, then a linear `bottleneck`."""
+    """Applies batch normalisation, then a linear `bottleneck`."""
 
     def __init__(self, num_features: int, dim: int, *, rngs: nnx.Rngs):
         self.norm = BatchNorm(num_features, momentum=0.9, rngs=rngs)
         self.bottleneck = nnx.Linear(num_features, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, F] to [B, dim]."""
+        """Maps features [B, F] to embeddings [B, dim]."""
         del rngs
-        # Means of rectified values are all alike; centred, embeddings start at cosine 0, not 1.
+        # Averages of ReLU outputs all point the same way: uncentred, cosines would start near 1.
         return self.bottleneck(self.norm(x, use_running_average=not train))
 
 
 def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
-    """Puts a centred linear head behind a backbone, whose statistics stay as they were published.
+    """Adds a batch-normalized linear head to a backbone whose batch statistics stay frozen.
 
     All weights of the backbone have gradients, but it always runs with train=False: without
-    dropout, and normalised by the statistics it came with. Those of small batches of other images
-    upset it, see `experiments/dqn_cifar10_finetuned.py`.
+    dropout, and normalized by its published statistics. Statistics of small batches of other images
+    make it worse, see `experiments/dqn_cifar10_finetuned.py`.
 
     Args:
       backbone: Images -> [B, F]; its `init` puts the pretrained weights into place.
@@ -47,6 +47,7 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
     def init(key, example):
         keys = jax.random.split(key)
         parts = {"backbone": backbone.init(keys[0], example)}
+        # The head's `init` checks shapes, so it needs features of the example.
         features, _ = backbone.apply(*parts["backbone"], example, train=False)
         parts["head"] = head.init(keys[1], features)
         return tuple({name: part[i] for name, part in parts.items()} for i in range(2))

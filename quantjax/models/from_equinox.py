@@ -1,4 +1,4 @@
-"""Networks of Equinox."""
+"""Converts Equinox modules into networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from quantjax.models.call_options import takes, training_options
 
 
 def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "batch") -> Network:
-    """Puts an Equinox module behind `Network`.
+    """Converts an Equinox module into a `Network`.
 
     Equinox modules take one row: `jax.vmap` maps them over the batch. In evaluation
     `equinox.nn.inference_mode` is on and the net state stays as it is. All floating arrays of the
@@ -31,7 +31,7 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
       The network. Its `init` raises ValueError when the module does not take the example.
 
     Raises:
-      ValueError: if it is no Equinox module.
+      ValueError: if the constructor does not give an Equinox module.
       ModuleNotFoundError: if Equinox is not installed.
     """
     try:
@@ -81,6 +81,7 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
         keys, axis = (None, None) if key is None else (jax.random.split(key, len(x)), 0)
         mapped = jax.vmap(one_row, in_axes=(0, axis), out_axes=(0, None), axis_name=axis_name)
         y, state = mapped(x, keys)
+        # In evaluation the state is returned as given, even if the module wrote to it.
         if not train:
             return y, net_state
         return y, _nested({**_by_path(net_state), **_by_path({"state": state})})
@@ -93,12 +94,12 @@ def _names(path):
 
 
 def _by_path(tree):
-    """Returns the leaves of a pytree by the names on the way to them."""
+    """Flattens a pytree into a dict from paths, tuples of names, to leaves."""
     return {_names(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def _nested(leaves):
-    """Returns nested dicts of leaves that stand by path."""
+    """Converts a dict from paths to leaves into nested dicts; undoes `_by_path`."""
     tree: dict[str, Any] = {}
     for (*way, last), leaf in leaves.items():
         part = tree

@@ -1,4 +1,4 @@
-"""Networks of Haiku."""
+"""Converts Haiku functions into networks."""
 
 import inspect
 from typing import Any
@@ -9,20 +9,21 @@ from quantjax.models.call_options import training_options
 
 
 def from_haiku(transformed: Any) -> Network:
-    """Puts a transformed Haiku function behind `Network`.
+    """Converts a transformed Haiku function into a `Network`.
 
     The net state changes in training and stays as it is in evaluation.
 
     Args:
       transformed: From `haiku.transform` or `haiku.transform_with_state`, of a function of x. If
-        that function has an argument `is_training`, `train`, `training` or `deterministic`, it is
-        told whether it trains. `haiku.next_rng_key` draws from the step's key.
+        that function has an argument `is_training`, `train`, `training` or `deterministic`, the
+        argument tells it whether it runs in training. `haiku.next_rng_key` draws from the step's
+        key.
 
     Returns:
       The network. Its `init` raises ValueError when the function does not take the example.
 
     Raises:
-      ValueError: if it is no transformed function.
+      ValueError: if `transformed` is not a transformed function.
       ModuleNotFoundError: if Haiku is not installed.
     """
     try:

@@ -1,4 +1,4 @@
-"""Networks of flax Linen."""
+"""Converts flax Linen modules into networks."""
 
 from typing import Any
 
@@ -10,21 +10,21 @@ from quantjax.models.call_options import training_options
 
 
 def from_linen(module: Any) -> Network:
-    """Puts a flax Linen module behind `Network`.
+    """Converts a flax Linen module into a `Network`.
 
     The collection "params" is trained. All other collections, such as "batch_stats", are the net
     state: they change in training and stay as they are in evaluation.
 
     Args:
       module: A `flax.linen.Module`, called `(x)`. If its `__call__` has an argument `train`,
-        `training`, `is_training` or `deterministic`, it is told whether it trains. In training
-        its random numbers, such as "dropout", come from the step's key.
+        `training`, `is_training` or `deterministic`, the argument tells it whether it runs in
+        training. In training its random numbers, such as "dropout", come from the step's key.
 
     Returns:
       The network. Its `init` raises ValueError when the module does not take the example.
 
     Raises:
-      ValueError: if it is no Linen module.
+      ValueError: if `module` is not a Linen module.
     """
     from flax import linen
 

@@ -1,4 +1,4 @@
-"""Batches that do not fit, in turns: the loss still sees all pairs, memory only one turn."""
+"""Applies networks to large batches in microbatches, so that the loss still sees all pairs."""
 
 import jax
 
@@ -7,20 +7,22 @@ from quantjax.models.base import Network
 
 
 def microbatched(network: Network, size: int) -> Network:
-    """Applies a network to a few rows at a time, forward and backward.
+    """Makes a network process a batch in microbatches of a few rows, forward and backward.
 
-    Nothing but its inputs and outputs is kept of a turn, which the gradient computes again: less
-    memory for about a third more work. A turn takes rows from all over the batch, so that every
-    device of a mesh has its part of each; size must be a multiple of the devices then.
+    Only the inputs and outputs of a microbatch are kept, and the gradient recomputes the rest: less
+    memory for about a third more work. A microbatch takes rows from all over the batch, so that
+    every device of a mesh holds a part of each microbatch. Size must then be a multiple of the
+    number of devices.
 
-    Dropout draws a mask for each turn, and so other masks than the plain network.
+    Dropout draws a mask for each microbatch, so its masks differ from the plain network's.
 
     Args:
-      network: Without batch statistics that training changes, as they would be of a turn.
-      size: Rows of a turn.
+      network: Network without batch statistics that training changes: they would be those of a
+        microbatch.
+      size: Rows of a microbatch.
 
     Returns:
-      The network; a batch of size or fewer rows is applied at once. In training `apply` raises
+      The network; it processes a batch of `size` or fewer rows at once. In training `apply` raises
       ValueError if size does not divide a larger batch, or the network's state would change.
 
     Raises:
@@ -48,7 +50,7 @@ def microbatched(network: Network, size: int) -> Network:
             turn_key = None if key is None else jax.random.fold_in(key, number)
             return network.apply(params, net_state, x, train=train, key=turn_key)[0]
 
-        # Row i of each run of num_turns rows goes to turn i.
+        # Microbatch i takes row i of each run of num_turns rows, hence rows from every device.
         x = jax.numpy.pad(x, ((0, num_turns * size - rows), *[(0, 0)] * (x.ndim - 1)))
         parts = x.reshape(size, num_turns, *x.shape[1:]).swapaxes(0, 1)
         y = jax.lax.map(turn, (jax.numpy.arange(num_turns), parts))
@@ -58,11 +60,12 @@ def microbatched(network: Network, size: int) -> Network:
 
 
 def _check_state(network, params, net_state, x, key):
-    """Refuses a network whose training changes its state."""
+    """Raises ValueError if training changes the network's state."""
 
     def state_of(net_state):
         return network.apply(params, net_state, x, train=True, key=key)[1]
 
+    # An unchanged state leaves the traced function as the very variable that went in.
     traced = jax.make_jaxpr(state_of)(net_state).jaxpr
     changed = [
         jax.tree_util.keystr(path, simple=True, separator="/")

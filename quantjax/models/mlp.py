@@ -1,4 +1,4 @@
-"""A multi-layer perceptron for features and small images."""
+"""Builds a multi-layer perceptron for features and small images."""
 
 import functools
 import itertools
@@ -10,7 +10,7 @@ from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 
 
 class Mlp(nnx.Module):
-    """Dense layers with ReLU between them; the last one is called `bottleneck`."""
+    """Stacks dense layers with ReLU between them; the last layer is called `bottleneck`."""
 
     def __init__(
         self, input_shape: tuple[int, ...], hidden: tuple[int, ...], dim: int, *, rngs: nnx.Rngs
@@ -21,7 +21,7 @@ class Mlp(nnx.Module):
         self.bottleneck = nnx.Linear(widths[-1], dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, *input_shape] to [B, dim]."""
+        """Maps inputs [B, *input_shape] to embeddings [B, dim]."""
         del train, rngs
         check_inputs(x, self.input_shape)
         x = x.reshape(x.shape[0], -1)
@@ -31,11 +31,11 @@ class Mlp(nnx.Module):
 
 
 def mlp(input_shape: tuple[int, ...], *, hidden: tuple[int, ...], dim: int) -> Network:
-    """Builds a perceptron for inputs [B, *input_shape], flattened.
+    """Builds a multi-layer perceptron that flattens its inputs [B, *input_shape].
 
     Args:
       input_shape: Shape of one input, such as (28, 28, 1) or (1280,).
-      hidden: Widths of the hidden layers, ReLU behind each.
+      hidden: Widths of the hidden layers, each followed by ReLU.
       dim: D, the width of the embedding.
 
     Returns:

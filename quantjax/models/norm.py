@@ -1,14 +1,14 @@
-"""Batch normalisation that keeps the precision of what it is given."""
+"""Normalizes batches in float32 and returns the precision of the inputs."""
 
 import jax
 from flax import nnx
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation in float32 whose output has its input's type.
+    """Applies batch normalisation in float32 and returns the type of its input.
 
-    Flax's own returns float32 for bfloat16 inputs, the statistics being float32, and all layers
-    after the first one would compute in float32.
+    Flax's BatchNorm returns float32 for bfloat16 inputs, because its statistics are float32, and
+    all later layers would then compute in float32.
     """
 
     def __call__(
@@ -18,5 +18,5 @@ class BatchNorm(nnx.BatchNorm):
         *,
         mask: jax.Array | None = None,
     ) -> jax.Array:
-        """Normalises [..., C] by the batch's statistics, or by those that were gathered."""
+        """Normalizes [..., C] by the statistics of the batch, or by the running statistics."""
         return super().__call__(x, use_running_average, mask=mask).astype(x.dtype)

@@ -1,6 +1,6 @@
-"""A small residual network with batch normalisation for small images, quick on CPUs.
+"""Builds a small residual network with batch normalisation for small images, fast on CPUs.
 
-It cuts the image into patches first: few pixels with many channels are what CPUs multiply fast.
+It cuts the image into patches first: CPUs multiply few pixels with many channels fast.
 """
 
 import functools
@@ -16,7 +16,7 @@ _HE = nnx.initializers.he_normal()
 
 
 class _Convolution(nnx.Module):
-    """A 3x3 convolution, batch normalisation, ReLU."""
+    """Applies a 3x3 convolution, batch normalisation and ReLU."""
 
     def __init__(self, depth: int, channels: int, *, strides: int = 1, rngs: nnx.Rngs):
         self.convolution = nnx.Conv(
@@ -29,7 +29,7 @@ class _Convolution(nnx.Module):
 
 
 class _Residual(nnx.Module):
-    """Two convolutions, added to what they were given."""
+    """Adds the output of two convolutions to their input."""
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.first = _Convolution(channels, channels, rngs=rngs)
@@ -40,7 +40,7 @@ class _Residual(nnx.Module):
 
 
 class PatchResNet(nnx.Module):
-    """Patches, stages of convolutions, the mean over all pixels, and a linear `bottleneck`."""
+    """Stacks patches, stages of convolutions, average pooling and a linear `bottleneck`."""
 
     def __init__(
         self,
@@ -65,19 +65,19 @@ class PatchResNet(nnx.Module):
         self.bottleneck = nnx.Linear(depth, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, H, W, C] to [B, dim]."""
+        """Maps images [B, H, W, C] to embeddings [B, dim]."""
         del rngs
         check_inputs(x, self.input_shape)
         x = space_to_depth(x, self.patch)
         for layer in self.layers:
             x = layer(x, train=train)
-        # Means of rectified values are all alike; centred, embeddings start at cosine 0, not 1.
+        # Averages of ReLU outputs all point the same way: uncentred, cosines would start near 1.
         x = self.norm(jnp.mean(x, axis=(1, 2)), use_running_average=not train)
         return self.bottleneck(x)
 
 
 def space_to_depth(x, patch: int):
-    """Returns images [B, H, W, C] cut into patches, [B, H / patch, W / patch, C patch^2]."""
+    """Cuts images [B, H, W, C] into patches, [B, H / patch, W / patch, C patch^2]."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(
@@ -93,16 +93,16 @@ def patch_resnet(
     num_blocks: tuple[int, ...],
     dim: int,
 ) -> Network:
-    """Builds the network.
+    """Builds a small residual network that first cuts images into patches.
 
-    A stage is a convolution, of stride 2 in all but the first, and residual blocks of two more;
-    batch normalisation follows each, and the mean over all pixels.
+    A stage is a convolution, of stride 2 except in the first stage, and residual blocks of two
+    convolutions. Batch normalisation follows each convolution and the mean over all pixels.
 
     Args:
       input_shape: (H, W, C) of the images; patch divides H and W.
-      patch: Side of the square patches whose pixels become the channels of one.
+      patch: Side of the square patches; the pixels of a patch become channels of one pixel.
       channels: Width of each stage.
-      num_blocks: Residual blocks of each stage, may be 0.
+      num_blocks: Number of residual blocks of each stage, may be 0.
       dim: D, the width of the embedding.
 
     Returns:
@@ -110,8 +110,8 @@ def patch_resnet(
       Its `apply` raises ValueError for images of another shape.
 
     Raises:
-      ValueError: if patch does not divide height and width, or there is not one number of blocks
-        for every stage, or a size is below 1.
+      ValueError: if patch does not divide height and width, num_blocks and channels differ in
+        length, or a size is below 1.
     """
     if len(num_blocks) != len(channels):
         raise InputError(

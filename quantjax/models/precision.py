@@ -1,4 +1,4 @@
-"""Networks that compute in half precision, whatever library they are written in."""
+"""Makes networks of any library compute in half precision."""
 
 import jax
 import jax.numpy as jnp
@@ -7,24 +7,24 @@ from quantjax.errors import InputError
 from quantjax.models.base import Network
 
 PRECISIONS = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-"""Names of what a network computes in."""
+"""Number types that a network may compute in, by name."""
 
 
 def in_precision(network: Network, name: str) -> Network:
-    """Lets a network compute in a precision, its params, statistics and outputs being float32.
+    """Makes a network compute in a given precision; params, statistics and outputs stay float32.
 
-    Params and inputs are rounded on their way in, so gradients arrive in float32, and so does the
-    embedding at the loss. Batch statistics are of float32 sums of rounded activations.
+    Params and inputs are rounded before the network, so gradients and embeddings are float32. Batch
+    statistics are float32 sums of rounded activations.
 
     Args:
-      network: Any.
+      network: Any network.
       name: "float32", which changes nothing, or "bfloat16".
 
     Returns:
-      The network, its params and state as before.
+      The network, with the same params and state.
 
     Raises:
-      ValueError: if the name is another one.
+      ValueError: if the name is neither.
     """
     if name not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, got {name!r}")
@@ -35,6 +35,7 @@ def in_precision(network: Network, name: str) -> Network:
     def apply(params, net_state, x, *, train, key=None):
         low_params, low_x = _cast((params, x), dtype)
         y, state = network.apply(low_params, net_state, low_x, train=train, key=key)
+        # The state must keep its types, or the next step would compile again.
         state = jax.tree.map(lambda new, old: new.astype(old.dtype), state, net_state)
         return y.astype(jnp.float32), state
 

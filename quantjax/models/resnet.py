@@ -1,4 +1,4 @@
-"""ResNet-18 and ResNet-50 in torchvision's form, whose published weights fit them."""
+"""Builds ResNet-18 and ResNet-50 in torchvision's form, which fits torchvision's weights."""
 
 import functools
 from collections.abc import Callable
@@ -24,12 +24,12 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
-# What torchvision's files hold besides: the classifier, and counts of batches.
+# Unused tensors of torchvision's files: the classifier and batch counters.
 UNUSED = ("fc.*", "*.num_batches_tracked")
 
 
 class Kernel(NamedTuple):
-    """A convolution's side, stride and channels; it is padded by half its side, rounded down."""
+    """Describes a convolution: side, stride and channels; its padding is side // 2."""
 
     size: int
     strides: int
@@ -37,7 +37,7 @@ class Kernel(NamedTuple):
 
 
 class Stem(NamedTuple):
-    """The first convolution; `after` maps its rectified maps [B, H, W, C]."""
+    """Describes the first convolution; `after` is applied to its maps [B, H, W, C] after ReLU."""
 
     kernel: Kernel
     after: Callable[[jax.Array], jax.Array]
@@ -52,17 +52,17 @@ def basic_block(width: int, strides: int) -> tuple[Kernel, ...]:
 
 
 def bottleneck_block(width: int, strides: int) -> tuple[Kernel, ...]:
-    """Returns the three convolutions of a block of ResNet-50; v1.5 strides in the 3x3."""
+    """Returns the three convolutions of a block of ResNet-50; the 3x3 has the stride (v1.5)."""
     return Kernel(1, 1, width), Kernel(3, strides, width), Kernel(1, 1, 4 * width)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """Returns maxima of 3x3 pixels around every second pixel; beyond the border is nothing."""
+    """Max-pools 3x3 pixels with stride 2 and padding 1; padded pixels never win."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 class _Convolution(nnx.Module):
-    """A convolution without bias, and batch normalisation."""
+    """Applies a convolution without bias and batch normalisation."""
 
     def __init__(self, depth: int, kernel: Kernel, *, rngs: nnx.Rngs):
         self.convolution = nnx.Conv(
@@ -83,14 +83,15 @@ class _Convolution(nnx.Module):
         kept = self.norm.momentum * self.norm.var[...]
         y = self.norm(x, use_running_average=not train)
         if train:
-            # PyTorch averages the unbiased variance, flax the biased; of one value only the latter.
+            # PyTorch averages the unbiased variance, flax the biased; a single value has no
+            # unbiased variance, so it keeps the biased.
             count = x.size // x.shape[-1]
             self.norm.var[...] = kept + (self.norm.var[...] - kept) * count / max(count - 1, 1)
         return y
 
 
 class _Residual(nnx.Module):
-    """Convolutions, added to what they were given, or to a 1x1 convolution of it: `shortcut`."""
+    """Adds convolutions' output to their input, or to its 1x1 convolution `shortcut`."""
 
     def __init__(self, depth: int, kernels: tuple[Kernel, ...], *, rngs: nnx.Rngs):
         depths = (depth, *(kernel.channels for kernel in kernels))
@@ -98,6 +99,7 @@ class _Residual(nnx.Module):
             _Convolution(depth, kernel, rngs=rngs)
             for depth, kernel in zip(depths, kernels, strict=False)
         )
+        # The shortcut must reach the block's stride and width; if neither changes, none is needed.
         whole = Kernel(1, max(kernel.strides for kernel in kernels), depths[-1])
         self.shortcut = None if whole == (1, 1, depth) else _Convolution(depth, whole, rngs=rngs)
 
@@ -110,7 +112,7 @@ class _Residual(nnx.Module):
 
 
 class ResNet(nnx.Module):
-    """A stem, four stages of residuals, the mean over all pixels, maybe a linear `bottleneck`."""
+    """Stacks a stem, four stages of residuals, average pooling and an optional `bottleneck`."""
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class ResNet(nnx.Module):
         self.bottleneck = None if dim is None else nnx.Linear(depth, dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
-        """Maps [B, H, W, C] to [B, dim], or to the mean over all pixels without a bottleneck."""
+        """Maps images [B, H, W, C] to [B, dim], or to the features without a bottleneck."""
         del rngs
         check_inputs(x, self.input_shape)
         x = self.after_stem(nnx.relu(self.stem(x, train=train)))
@@ -154,12 +156,12 @@ STEM = Stem(Kernel(7, 2, 64), max_pool)
 def resnet18(
     input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
 ) -> Network:
-    """Builds ResNet-18, as torchvision has it.
+    """Builds torchvision's ResNet-18 without its classifier.
 
     Args:
-      input_shape: (H, W, C) of the images, which come through `normalize` for torchvision's
-        weights; these are of 224x224x3, and fit any size.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      input_shape: (H, W, C) of the images. torchvision's weights need images made by `normalize`;
+        they were trained at 224x224x3 and fit any size.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Returns:
       The network: [B, H, W, C] float32 -> [B, dim], or [B, 512]. Its net_state holds batch
@@ -177,10 +179,10 @@ def resnet18(
 def resnet50(
     input_shape: tuple[int, int, int] = (224, 224, 3), *, dim: int | None = None
 ) -> Network:
-    """Builds ResNet-50, as torchvision has it: "v1.5".
+    """Builds torchvision's ResNet-50 ("v1.5") without its classifier.
 
-    A block that halves the maps does so in its 3x3 convolution; the paper's does in its first 1x1,
-    which then leaves three of four pixels unread.
+    A block that halves the maps does so in its 3x3 convolution. The paper's block does so in its
+    first 1x1 convolution, which ignores three of four pixels.
 
     Args:
       input_shape: As `resnet18`'s.
@@ -205,15 +207,15 @@ def build(
     num_blocks: tuple[int, ...],
     dim: int | None,
 ) -> Network:
-    """Builds a network of this family.
+    """Builds a residual network from a stem, a kind of block and the number of blocks.
 
     Args:
       input_shape: (H, W, C) of the images.
-      stem: What stands before the four stages.
+      stem: Layers before the four stages.
       block: (width, strides) -> convolutions of a block; 64 is the first stage's width, and each
         later one doubles it.
       num_blocks: Blocks of each of the four stages.
-      dim: D, the width of a linear `bottleneck` behind the features; None for the features.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
 
     Raises:
       ValueError: if input_shape is not three positive sizes, or dim not positive.
@@ -225,17 +227,17 @@ def build(
 
 
 def normalize(images: jax.Array) -> jax.Array:
-    """Returns images [..., 3] of 0 to 255 with ImageNet's mean 0 and deviation 1, by channel."""
+    """Scales images [..., 3] of 0 to 255 to mean 0 and deviation 1 of ImageNet, by channel."""
     mean = jnp.asarray([0.485, 0.456, 0.406], jnp.float32)
     deviation = jnp.asarray([0.229, 0.224, 0.225], jnp.float32)
     return (jnp.asarray(images, jnp.float32) / 255 - mean) / deviation
 
 
 def names(path: str) -> str | None:
-    """Returns torchvision's name of a target of `weights.load`; None for the bottleneck's.
+    """Returns torchvision's name of a parameter for `weights.load`; None for the bottleneck's.
 
     Raises:
-      ValueError: if the target is none of this family of networks.
+      ValueError: if the path is not that of a ResNet's parameter.
     """
     match path.split("/"):
         case ["bottleneck", _]:

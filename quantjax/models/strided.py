@@ -1,7 +1,7 @@
-"""Convolutions that step over pixels, their kernel's gradient quick on CPUs.
+"""Convolves with strides above 1, with a fast gradient of the kernel on CPUs.
 
-The compiler's own turns the images round first, so that the batch is the channels; a product of the
-shifted images for every tap of the kernel takes them as they are.
+For that gradient the compiler's convolution first transposes the images, so that the batch becomes
+the channels. Here each tap of the kernel takes one product of the shifted images, untransposed.
 """
 
 import functools
@@ -12,17 +12,17 @@ from jax import lax
 
 from quantjax.models.winograd import in_parts
 
-PIXELS = 2048  # of results, worked on at once
+PIXELS = 2048  # pixels of results that are processed at once
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def convolve(x: jax.Array, kernel: jax.Array, strides: int) -> jax.Array:
-    """Convolves with a border of half the kernel's side, rounded down.
+    """Convolves with a stride and zero padding of half the kernel's side, rounded down.
 
     Args:
       x: [B, H, W, C].
       kernel: [k, k, C, C'].
-      strides: In both directions.
+      strides: Stride in both directions.
 
     Returns:
       [B, (H + 2 (k // 2) - k) // strides + 1, ..., C'].
@@ -47,6 +47,7 @@ def _forward(x, kernel, strides):
 
 def _backward(strides, kept, gradient):
     x, kernel = kept
+    # Only the kernel's gradient is slow in the compiler; the images' gradient is left to it.
     (of_images,) = jax.linear_transpose(lambda x: _compilers(x, kernel, strides), x)(gradient)
     return of_images, _gradient_of_kernel(x, len(kernel), gradient, strides)
 
@@ -58,6 +59,7 @@ def _gradient_of_kernel(x, size, gradient, strides):
     around = (size // 2,) * 2
     x = jnp.pad(x, ((0, 0), around, around, (0, 0)))
     height, width, channels = gradient.shape[1:]
+    # In parts, so that the images of a part stay in the CPU's cache for all taps.
     most = PIXELS // (height * width)
     parts, of_parts = in_parts(x, most), in_parts(gradient, most)
 

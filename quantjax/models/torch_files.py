@@ -1,7 +1,7 @@
-"""Reads what `torch.save` wrote, without torch; nothing in a file can run, whoever wrote it.
+"""Reads files that `torch.save` wrote, without torch and without running code from the file.
 
-The pickle goes through `quantjax.pickles`; tensors and their storages are all that it may name. A
-tensor is built once its storage is there, as a view of the file's bytes.
+The pickle goes through `quantjax.pickles`; it may name only tensors and their storages. A tensor
+becomes a view of the file's bytes when its storage has been read.
 """
 
 import io
@@ -49,7 +49,7 @@ _DAMAGED_ZIP = (
 
 
 class Storage(NamedTuple):
-    """A flat run of values that tensors view; `size` of them from `start`, out of `total`."""
+    """Describes the flat array behind tensors: `size` values from `start`, out of `total`."""
 
     key: str
     dtype: np.dtype
@@ -59,7 +59,7 @@ class Storage(NamedTuple):
 
 
 class Tensor(NamedTuple):
-    """A view of a storage, in values: not bytes."""
+    """Describes a tensor as a view of a storage; offset and strides count values, not bytes."""
 
     storage: Storage
     offset: int
@@ -68,7 +68,7 @@ class Tensor(NamedTuple):
 
 
 def _storage(identity: Any) -> Storage:
-    """Takes ("storage", its class, key, device, number of values[, view]) for a storage."""
+    """Parses a persistent id: ("storage", class, key, device, number of values[, view])."""
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise InputError("refused a persistent id that is no storage")
     _, kind, key, _, total, *view = identity
@@ -82,7 +82,7 @@ def _storage(identity: Any) -> Storage:
 
 
 def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
-    """Stands in for torch._utils._rebuild_tensor_v2: checks a view before anything is read."""
+    """Replaces torch._utils._rebuild_tensor_v2: checks that a view fits into its storage."""
     if type(storage) is not Storage or type(shape) is not tuple or type(strides) is not tuple:
         raise InputError("a tensor must have a storage, a shape and strides")
     if not len(shape) == len(strides) <= 8 or not are_counts(offset, *shape, *strides):
@@ -96,15 +96,15 @@ def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any
 
 
 def _parameter(tensor: Tensor, *_: Any) -> Tensor:
-    """Stands in for torch._utils._rebuild_parameter."""
+    """Replaces torch._utils._rebuild_parameter: returns the parameter's tensor."""
     if type(tensor) is not Tensor:
         raise InputError("a parameter must have a tensor")
     return tensor
 
 
 def _ordered_dict(*pairs: Any) -> dict:
-    """Stands in for collections.OrderedDict, empty or, of Python 2, of [key, value] pairs."""
-    # Nothing but a list: `restricted_pickle` counts how many items of lists are copied.
+    """Replaces collections.OrderedDict, empty or, from Python 2, with [key, value] pairs."""
+    # Only a list is allowed: `restricted_pickle` limits the copied items of lists.
     items = pairs[0] if pairs else []
     if type(items) is not list or not all(
         type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in items
@@ -132,6 +132,7 @@ def view(tensor: Tensor, content: Mapping[str, bytes]) -> np.ndarray:
         raise InputError(
             f"storage {storage.key[:40]!r} takes {storage.total * width} bytes, got {len(data)}"
         )
+    # An empty tensor may start behind the end of its storage, which np.ndarray does not allow.
     if not math.prod(tensor.shape):
         return np.zeros(tensor.shape, storage.dtype)
     return np.ndarray(
@@ -144,15 +145,16 @@ def view(tensor: Tensor, content: Mapping[str, bytes]) -> np.ndarray:
 
 
 def read_zip(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
-    """Returns the object in a zip file of torch 1.6 or later, and its storages by key.
+    """Reads the object in a zip file of torch 1.6 or later, and its storages by key.
 
     Raises:
-      ValueError: if the archive is truncated, damaged or not torch's, or its pickle refused.
+      ValueError: if the archive is truncated, damaged or not torch's, or its pickle not allowed.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-            # Members may overlap, or be compressed, and then outgrow the file: torch's do neither.
+            # A malicious archive may overlap or compress its members so that they fill the memory.
+            # Torch's archives do neither.
             if any(info.compress_type != zipfile.ZIP_STORED for info in members.values()):
                 raise InputError("torch does not compress, this archive is compressed")
             if sum(info.file_size for info in members.values()) > len(data):
@@ -174,13 +176,13 @@ def read_zip(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
 
 
 def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
-    """Returns the object in a file of torch before 1.6, and its storages by key.
+    """Reads the object in a file of torch before 1.6, and its storages by key.
 
-    Five pickles (a magic number, the protocol, the machine, the object, the storages' keys), then
-    each storage: its number of values in eight bytes, its values.
+    The file holds five pickles (a magic number, the protocol, the machine, the object, the
+    storages' keys), then each storage: its number of values in eight bytes, and its values.
 
     Raises:
-      ValueError: if the file is truncated, damaged or not torch's, or its pickle refused.
+      ValueError: if the file is truncated, damaged or not torch's, or its pickle not allowed.
     """
     stream, storages = io.BytesIO(data), {}
     _load(stream, name)
@@ -196,6 +198,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
         total = int.from_bytes(stream.read(8), "little")
         storage = storages[key]
         size = storage.total * storage.dtype.itemsize
+        # Bounded: a false size must not allocate more memory than the file has bytes.
         content[key] = stream.read(min(size, len(data)))
         if total != storage.total or len(content[key]) != size:
             raise InputError(
@@ -210,6 +213,7 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
         storage = _storage(identity)
         if storages is not None:
             first = storages.setdefault(storage.key, storage)
+            # Several tensors may share a storage, but they must agree on its size.
             if (first.dtype, first.total) != (storage.dtype, storage.total):
                 raise InputError(f"storage {storage.key[:40]!r} has two sizes")
         return storage

@@ -1,4 +1,4 @@
-"""Weights from files of other libraries, put into a network's params and net_state."""
+"""Loads weights from files of other libraries into a network's params and net_state."""
 
 import fnmatch
 import os
@@ -33,7 +33,7 @@ _SHOWN = 3
 
 
 class Source(NamedTuple):
-    """Where a target's values come from, and what makes their layout the target's."""
+    """Names the tensor to load a parameter from, and the function that converts its layout."""
 
     name: str
     layout: Callable[[np.ndarray], np.ndarray]
@@ -43,19 +43,20 @@ Names = Mapping[str, str | Source | None] | Callable[[str], str | Source | None]
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
-    """Returns the tensors of a safetensors or PyTorch file by name; torch is not needed.
+    """Reads the tensors of a safetensors or PyTorch file by name; torch is not needed.
 
-    What is in the file decides how it is read, not its suffix. A PyTorch file (of any version)
-    holds a state dict, itself or under "state_dict" or "model". Its pickle cannot run anything:
-    tensors and plain containers are all it may name. Tensors of a PyTorch file are read-only views,
-    and share memory where the file's do.
+    The file's content decides how it is read, not its suffix. A PyTorch file (of any version) holds
+    a state dict, itself or under "state_dict" or "model". Its pickle cannot run code: it may name
+    only tensors and plain containers. Tensors of a PyTorch file are read-only views, and share
+    memory if the file's tensors do.
 
     Args:
       path: The file.
 
     Raises:
       OSError: if the file cannot be opened.
-      ValueError: if it is truncated, damaged, of another kind, or holds anything but tensors.
+      ValueError: if the file is truncated, damaged, of another kind, or holds other objects than
+        tensors.
     """
     path = Path(path)
     data = path.read_bytes()
@@ -63,6 +64,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _state_dict(*torch_files.read_zip(data, str(path)), str(path))
     if data.startswith(torch_files.LEGACY_MAGIC):
         return _state_dict(*torch_files.read_legacy(data, str(path)), str(path))
+    # A safetensors file begins with a length of 8 bytes, then a JSON object.
     if data[8:9] == b"{":
         return _safetensors(data, str(path))
     raise InputError(
@@ -79,27 +81,28 @@ def load(
     *,
     unused: tuple[str, ...] = (),
 ) -> tuple[Any, Any]:
-    """Returns params and net_state with their values taken from tensors.
+    """Copies tensors of a file into a network's params and net_state.
 
-    Targets are named by their path, such as "layers/0/convolution/kernel". A source given by name
-    alone is in PyTorch's layout: kernels [out, in, ...] become [..., in, out], all else stays.
+    Targets are named by their path, such as "layers/0/convolution/kernel". A source given only by
+    name has PyTorch's layout: kernels [out, in, ...] become [..., in, out], other arrays stay.
 
     Args:
       params: Params of a `Network`, for their structure, shapes and types.
-      net_state: Its state, likewise.
+      net_state: Net state of the `Network`, likewise.
       tensors: Values by name, as `read` returns them.
       names: Target path -> name of the tensor, `Source(name, layout)`, or None to keep the value
-        that is there; a function or a dict. A path that a dict lacks is an error.
+        that the target has; a function or a dict. A path that a dict lacks is an error.
       unused: Patterns (of `fnmatch`) of tensors that may be left over.
 
     Raises:
-      ValueError: if a target has no tensor, or one of another shape or kind, or a tensor is left
+      ValueError: if a target has no tensor, a tensor has another shape or kind, or a tensor is left
         over; the first few of each are listed.
     """
     targets = {path: leaf for tree in (params, net_state) for path, leaf in _by_path(tree).items()}
     sources = {path: _source(path, names) for path in targets}
     if isinstance(names, Mapping) and (strangers := sorted(set(names) - set(targets))):
         raise InputError(f"names has {strangers[0]!r}, which is no target")
+    # All misfits are collected before an error, which then shows the kind of the mistake.
     missing, misfit = [], []
     values = dict(targets)
     for path, source in sources.items():
@@ -126,7 +129,7 @@ def load(
 
 
 def after_flattening(height: int, width: int) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns the layout of a dense layer behind flattened maps.
+    """Returns the function that converts PyTorch's weights of a dense layer after flattened maps.
 
     PyTorch flattens [C, H, W] and holds [out, C H W]; we flatten [H, W, C] and hold [H W C, out].
 
@@ -182,6 +185,7 @@ def _refuse_misfits(groups: Mapping[str, list[str]]) -> None:
 
 
 def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str, np.ndarray]:
+    # Training checkpoints nest the state dict, sometimes twice.
     for key in ("state_dict", "model"):
         if isinstance(value, dict) and isinstance(value.get(key), dict):
             value = value[key]

@@ -1,1 +1,1 @@
-"""Pickles read without running anything in them: data files of arrays, files of weights."""
+"""Reads pickle files of arrays and weights without running code from the file."""

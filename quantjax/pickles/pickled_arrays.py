@@ -1,4 +1,4 @@
-"""Stand-ins for what a pickle of numpy arrays calls: they check, then view bytes as an array."""
+"""Replaces the functions that a pickle of numpy arrays calls by checked, harmless versions."""
 
 import math
 import re
@@ -13,47 +13,47 @@ _MAX_BITS = 128
 
 
 class Global(NamedTuple):
-    """A name that a pickle mentions, "module name"; nothing is imported for it."""
+    """Represents a name that a pickle mentions, "module name", without importing it."""
 
     name: str
 
 
 class Pending(NamedTuple):
-    """An object whose content follows in a BUILD; `built` is empty until then."""
+    """Represents an object whose content follows in a BUILD operation, which fills `built`."""
 
     build: Callable[[Any], Any]
     built: list
 
 
 def are_counts(*numbers: Any) -> bool:
-    """Tells whether all are whole numbers from 0, of no more digits than sizes can have.
+    """Returns whether all values are whole numbers from 0 to 2^128 - 1.
 
-    A file may have a number of a million digits; to multiply it takes hours.
+    A malicious file may have a number of a million digits, which takes hours to multiply.
     """
     return all(type(x) is int and x >= 0 and x.bit_length() <= _MAX_BITS for x in numbers)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stands in for _codecs.encode, by which Python 3 writes bytes in old protocols."""
+    """Replaces _codecs.encode, by which Python 3 writes bytes in old pickle protocols."""
     if encoding != "latin1":
         raise InputError("text may only be encoded as 'latin1'")
     return text.encode("latin1")
 
 
 def _empty_bytes() -> bytes:
-    """Stands in for bytes(), by which Python 3 writes no bytes at all in old protocols."""
+    """Replaces bytes(), by which Python 3 writes empty bytes in old pickle protocols."""
     return b""
 
 
 def _dtype(code: str, *_: Any) -> Pending:
-    """Stands in for numpy.dtype: booleans and numbers alone; the state carries the byte order."""
+    """Replaces numpy.dtype, for booleans and numbers only; BUILD then sets the byte order."""
     if not re.fullmatch(r"[biufc][0-9]{1,2}", code):
         raise InputError(f"refused dtype {code[:40]!r}, only booleans and numbers are allowed")
 
     def build(state: tuple) -> np.dtype:
         if type(state) is not tuple or state[2:5] != (None, None, None):
             raise InputError("refused a structured dtype, only booleans and numbers are allowed")
-        # Any other text makes another type: "O," one of object pointers, taken from the file.
+        # Any other text would give another type: "O," means object pointers, read from the file.
         if state[1] not in ("<", ">", "=", "|"):
             raise InputError("the byte order of a dtype must be '<', '>', '=' or '|'")
         return np.dtype(state[1] + code)
@@ -62,7 +62,7 @@ def _dtype(code: str, *_: Any) -> Pending:
 
 
 def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> np.ndarray:
-    """Views bytes as an array, once sizes agree; stands in for numpy's _frombuffer."""
+    """Replaces numpy's _frombuffer: checks that sizes agree, then views bytes as an array."""
     if not isinstance(dtype, np.dtype) or type(shape) is not tuple or len(shape) > 8:
         raise InputError("an array must have a dtype and a shape of at most 8 axes")
     if not are_counts(*shape):
@@ -76,7 +76,7 @@ def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> 
 
 
 def _reconstruct(subtype: Global, *_: Any) -> Pending:
-    """Stands in for numpy's _reconstruct: an array whose shape and content follow."""
+    """Replaces numpy's _reconstruct: returns an array whose shape and content follow in BUILD."""
     if subtype != Global("numpy ndarray"):
         raise InputError("refused a subclass of numpy.ndarray, only plain arrays are allowed")
 

@@ -1,10 +1,10 @@
-"""Reads pickles of numpy arrays and plain containers; nothing in a file can run, whoever wrote it.
+"""Reads pickles of numpy arrays and plain containers without running code from the file.
 
-`pickletools.genops` splits the file into operations without carrying any out. The few that arrays,
-lists, tuples, dicts, text and numbers need are carried out here, on a list as the stack; a global
-is only ever a name, looked up in a table of stand-ins. Array content is not copied, and what is
-decoded may not outgrow the file, so that a small file cannot fill the memory; its objects may take
-some seventy bytes for each of its own.
+`pickletools.genops` splits the file into operations without executing them. This module executes
+the few operations that arrays, lists, tuples, dicts, text and numbers need, with a list as the
+stack. A global is only a name, looked up in a table of harmless replacements. Array content is not
+copied, and decoded content may not be much larger than the file, so that a small file cannot fill
+the memory; its objects may take about seventy bytes for each byte of the file.
 """
 
 import io
@@ -17,11 +17,11 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.pickles.pickled_arrays import NUMPY, Global, Pending
 
-# Decoded bytes per byte of file. An honest array costs at most 2: its decoded text, then itself.
+# Decoded bytes per byte of file. A normal array costs at most 2: its decoded text, then itself.
 _MAX_GROWTH = 4
-# What a list handed to a call costs an item: it may be handed to many, and each copies it.
+# Bytes charged per item of a list argument: a file may pass one list to many calls that copy it.
 _ITEM_COST = 32
-# Honest calls have 7 at most; any number of them may be handed to many calls.
+# Normal calls have 7 arguments at most; a malicious file may pass very many, very often.
 _MAX_ARGUMENTS = 16
 # Python hashes larger whole numbers alike, or slowly: a dict of such would take hours.
 _MAX_KEY = 1 << 60
@@ -64,14 +64,14 @@ _DAMAGE = (
 
 
 class _Reader(NamedTuple):
-    """A stream without `tell`, which genops would call for every operation."""
+    """Wraps a stream without `tell`, which genops would call for every operation."""
 
     read: Callable[[int], bytes]
     readline: Callable[[], bytes]
 
 
 class _Machine(NamedTuple):
-    """What the operations work on; `room` holds one number, the bytes that may still be decoded."""
+    """Holds the state of the pickle machine; `room[0]` is the bytes that may still be decoded."""
 
     allowed: Mapping[str, Callable[..., Any] | None]
     persistent_load: Callable[[Any], Any] | None
@@ -139,6 +139,7 @@ def _reduce(machine: _Machine, target: Any, arguments: Any) -> Any:
         raise InputError("refused a call of something that makes no array")
     if len(arguments) > _MAX_ARGUMENTS:
         raise InputError(f"refused a call with {len(arguments)} arguments")
+    # Replacement functions copy list arguments, so each call is charged for them.
     for each in arguments:
         if type(each) is list:
             _spend(machine, each)
@@ -165,7 +166,7 @@ def _recall(machine: _Machine, key: int) -> Any:
 
 
 def _carry_out(machine: _Machine, operation: str, argument: Any) -> None:
-    """Carries out one operation of the pickle machine, commonest first."""
+    """Executes one operation of the pickle machine; the most common operations come first."""
     stack, memo = machine.stack, machine.memo
     match operation:
         case "PUT" if not 0 <= argument < _MAX_KEY:
@@ -223,21 +224,22 @@ def load(
     allowed: Mapping[str, Callable[..., Any] | None] = NUMPY,
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Returns the next pickle of a stream, and leaves the stream just behind it.
+    """Reads the next pickle of a stream, and leaves the stream at the pickle's end.
 
-    Text of Python 2 comes as `str`, each byte one character. Arrays are read-only views of the
-    bytes in the file, in its byte order. A container may hold itself, as in any pickle.
+    Text from Python 2 is returned as `str`, with one character for each byte. Arrays are read-only
+    views of the bytes in the file, in its byte order. A container may hold itself, as in any
+    pickle.
 
     Args:
       stream: A seekable binary file.
-      name: What to call the file in errors.
-      allowed: Global, "module name" -> what a call of it returns; None where the global may be
-        mentioned but not called. A mentioned global arrives as `Global`.
-      persistent_load: Turns a persistent id (PyTorch's storages) into an object; none are allowed
-        without it.
+      name: Name of the file in errors.
+      allowed: Maps a global, "module name", to its replacement function; None allows the global to
+        be mentioned but not called. A mentioned global is returned as `Global`.
+      persistent_load: Converts a persistent id (PyTorch's storages) into an object; without it no
+        persistent id is allowed.
 
     Raises:
-      ValueError: if the pickle is truncated or damaged, or asks for anything else than arrays,
+      ValueError: if the pickle is truncated or damaged, or contains anything other than arrays,
         lists, tuples, dicts, text, bytes and numbers.
     """
     start = stream.tell()
@@ -245,7 +247,7 @@ def load(
     stream.seek(start)
 
     def read(count: int) -> bytes:
-        # A file makes room for as many bytes as are asked for before it reads any.
+        # A read allocates its full size first, so a false length could fill the memory.
         return stream.read(count if count < size else size)
 
     machine = _Machine(allowed, persistent_load, [_MAX_GROWTH * size], [], [], {}, [])

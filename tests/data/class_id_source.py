@@ -1,4 +1,4 @@
-"""A source whose labels are class ids, as those of In-shop are."""
+"""Provides a data source whose labels are class ids, as those of In-shop are."""
 
 import dataclasses
 

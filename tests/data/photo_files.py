@@ -9,7 +9,7 @@ import numpy as np
 
 
 def write_photo(path: Path, value: int = 0, side: int = 8) -> None:
-    """Writes a JPEG of one grey, so that a decoded photo tells which one it is."""
+    """Writes a JPEG of a single grey value, which identifies the decoded photo."""
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Records that are damaged, or are not what their manifest says, are refused by name."""
+"""Damaged records, and records that differ from their manifest, raise an error with their name."""
 
 import json
 import os

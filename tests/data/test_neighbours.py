@@ -1,4 +1,4 @@
-"""Nearest neighbours against a loop, their order in ties, and what is refused."""
+"""Nearest neighbours equal a loop's, ties have a fixed order, and wrong inputs raise errors."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which photos are read, and what is said of others."""
+"""Photos of all supported formats are read; other photos raise an error."""
 
 import importlib.util
 import io

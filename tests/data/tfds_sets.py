@@ -13,7 +13,7 @@ NUM_ROWS = {"train": 24, "test": 9}
 
 
 def picture(number: int, height: int = 6, width: int = 6) -> np.ndarray:
-    """Returns an image that tells which one it is, [H, W, 3]."""
+    """Returns an image [H, W, 3] whose pixels identify it."""
     image = np.full((height, width, 3), number, np.uint8)
     image[0, 0] = (255, 0, 7 * number)
     return image

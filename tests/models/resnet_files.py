@@ -1,4 +1,4 @@
-"""Residual networks by torchvision's names: what their files hold, and what they compute."""
+"""Makes residual networks' weight files with torchvision's names, and computes their outputs."""
 
 import math
 from collections.abc import Callable

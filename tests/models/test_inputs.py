@@ -1,4 +1,4 @@
-"""Every network says in one line what came and what was due."""
+"""Every network names the given and the expected shape in a one-line error for wrong inputs."""
 
 import functools
 import re

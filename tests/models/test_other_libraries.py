@@ -1,4 +1,4 @@
-"""Modules of Linen, Equinox and Haiku as networks: what they compute, train and refuse."""
+"""Modules of Linen, Equinox and Haiku work as networks, and raise errors for wrong inputs."""
 
 import functools
 import signal

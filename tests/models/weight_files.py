@@ -84,7 +84,7 @@ def safetensors(tensors: dict[str, tuple[str, tuple[int, ...], bytes]]) -> bytes
 
 
 def example() -> tuple[bytes, dict[str, bytes], dict[str, np.ndarray]]:
-    """A pickled state dict, its storages, and what it holds: views, a scalar, an empty tensor."""
+    """Returns a pickled state dict, its storages and its tensors, one of them empty."""
     first = np.arange(24, dtype=np.float32)
     second = np.asarray([7.5, -2], np.float32)
     parts = {

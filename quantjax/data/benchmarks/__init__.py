@@ -1,7 +1,8 @@
-"""The field's data sets that nobody may hand on: splits of a copy that the user has.
+"""Makes the standard splits of benchmark data sets from a copy that the user has.
 
-Every reader takes the folder of a copy, as it is published or with the field's list files, checks
-counts and ids, and says what is missing. `counts` is what a whole copy has.
+The data sets may not be redistributed. Every reader takes the folder of a copy, as published or
+with HashNet's list files, checks counts and ids, and names missing files. `counts` holds the
+numbers of a complete copy.
 """
 
 from quantjax.data.benchmarks.coco import coco

@@ -1,4 +1,4 @@
-"""Microsoft COCO, photos with the categories of their objects."""
+"""Makes splits of Microsoft COCO, photos labelled with the categories of their objects."""
 
 import json
 from pathlib import Path
@@ -34,34 +34,36 @@ def coco(
     counts: Counts = COUNTS,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns COCO's training and validation photos that have an annotated object.
+    """Splits COCO's training and validation photos that have an annotated object.
 
-    5,000 queries, 9,000 train, 1,000 validation, 117,218 database: all but the queries.
+    5,000 queries, 9,000 training photos, 1,000 validation photos and 117,218 database photos, which
+    are all photos except the queries.
 
-    The folder holds either HashNet's train.txt, test.txt and database.txt, whose split is then
-    taken and of which only queries, training photos and categories are counted (the published
-    database list is shorter than the paper's); or annotations of one year, from which `at_random`
-    draws over the photos in the order of their ids:
+    The folder holds either HashNet's train.txt, test.txt and database.txt, or annotations of one
+    year. HashNet's lists give the split; of these only queries, training photos and categories are
+    counted, since the published database list is shorter than the paper's. With annotations,
+    `at_random` draws over the photos in the order of their ids:
 
         annotations/instances_train2014.json and instances_val2014.json, or the same of 2017
 
-    2017 parts the photos of 2014 anew, under other file names. Photos lie under any folders.
+    2017 divides the photos of 2014 differently, under other file names. Photos may lie in any
+    folders below.
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Training photos, drawn whatever their labels, that validate instead; they stay
-        in the database, but validation searches without them.
-      seed: Of both draws.
-      counts: What is checked, and how many are drawn; other numbers make another protocol.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest. The draw is made before photos are looked for, so those that are there keep
-        their list.
+      num_validation: Number of training photos, drawn at random, that validate instead; they stay
+        in the database, but validation queries do not search them.
+      seed: Seed of both draws.
+      counts: Expected numbers, and numbers to draw; other numbers make another protocol.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest. The draw comes before the search for photos, so existing photos keep their
+        list.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, a file in it or a photo is missing.
-      ValueError: if a file is damaged, or counts are others.
+      ValueError: if a file is damaged, or counts differ.
 
     Reference:
       Lin et al., Microsoft COCO: Common Objects in Context, ECCV 2014; Cao et al., HashNet: Deep
@@ -87,7 +89,7 @@ def coco(
 
 
 def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[str]]:
-    """Returns the photos with an object, by image id, their drawn rows, and names of classes."""
+    """Reads the photos with an object, sorted by image id, draws rows, and returns class names."""
     parts = [_read(file) for file in _files(folder)]
     names = {key: name for part in parts for key, name in part.names.items()}
     categories = {key: name for part in parts for key, name in part.categories.items()}
@@ -101,6 +103,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     category_ids = np.array(sorted(categories), np.int64)
     labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
+    # By file name, since photos of 2014 and 2017 are unpacked into folders of several names.
     place = by_name(folder)
     try:
         paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())
@@ -117,7 +120,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
 
 
 def _files(folder: Path) -> list[Path]:
-    """Returns the annotations of the first year that is there."""
+    """Returns the annotation files of the first year that is complete."""
     missing = []
     for year in _YEARS:
         files = [folder / "annotations" / f"instances_{part}{year}.json" for part in _PARTS]
@@ -140,6 +143,7 @@ def _read(file: Path) -> _Annotations:
             [(int(box["image_id"]), int(box["category_id"])) for box in content["annotations"]],
             {int(each["id"]): str(each["name"]) for each in content["categories"]},
         )
+        # Objects may name images or categories that a damaged file does not describe.
         strangers = [pair for pair in found.pairs if pair[0] not in found.names]
         strangers += [pair for pair in found.pairs if pair[1] not in found.categories]
         if not all(-(2**63) <= key < 2**63 for key in (*found.names, *found.categories)):

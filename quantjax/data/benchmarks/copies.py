@@ -1,4 +1,4 @@
-"""What a user's copy of a data set holds, beside what a whole one does."""
+"""Checks that a user's copy of a benchmark data set is complete, and makes its splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ from quantjax.errors import InputError, MissingFileError
 
 
 class Counts(NamedTuple):
-    """How much a whole copy holds; None is not checked, as no source says it.
+    """Holds the numbers of photos and classes of a complete copy; None is not checked.
 
     Attributes:
-      photos: Photos in any list.
-      classes: Columns of the labels, or class ids.
-      query: Photos that search.
-      train: Photos that train, with those that validate.
-      database: Photos that are searched.
+      photos: Number of photos in any list.
+      classes: Number of label columns, or of class ids.
+      query: Number of queries.
+      train: Number of training photos, including validation photos.
+      database: Number of database photos.
     """
 
     photos: int | None
@@ -32,10 +32,10 @@ class Counts(NamedTuple):
 
 
 def first_of(folder: Path, names: Sequence[str], what: str) -> Path:
-    """Returns the first of some files or folders that is there.
+    """Returns the first existing path among some names of files or folders.
 
     Raises:
-      FileNotFoundError: if none is, naming what it is and where it was looked for.
+      FileNotFoundError: if no path exists; the message names the searched places.
     """
     for name in names:
         if (folder / name).exists():
@@ -44,15 +44,16 @@ def first_of(folder: Path, names: Sequence[str], what: str) -> Path:
 
 
 def from_lists(folder: Path) -> Listing | None:
-    """Returns what train.txt, test.txt (or query.txt) and database.txt name, or None without them.
+    """Reads train.txt, test.txt (or query.txt) and database.txt, or returns None without them.
 
-    Photos are found by file name, anywhere below the folder: published lists hold paths of the
-    machine they were made on.
+    Photos are found by file name, anywhere below the folder, since published lists hold paths of
+    another machine.
 
     Raises:
       FileNotFoundError: if one or two of the three are missing.
       ValueError: if a list is wrong, see `read_lists`.
     """
+    # Published lists call the queries test.txt; query.txt wins if both exist.
     query = folder / "query.txt"
     files = {
         "train": folder / "train.txt",
@@ -71,10 +72,10 @@ def from_lists(folder: Path) -> Listing | None:
 
 
 def needs_lists(folder: Path, name: str) -> Listing:
-    """Returns what lists name that nothing else defines.
+    """Reads the list files of a split that only they define; raises an error without them.
 
     Raises:
-      FileNotFoundError: if they are missing.
+      FileNotFoundError: if the list files are missing.
       ValueError: if a list is wrong, see `read_lists`.
     """
     listing = from_lists(folder)
@@ -98,11 +99,11 @@ def copy_of(
     seed: int,
     allow_incomplete: bool,
 ) -> Splits:
-    """Returns the splits of a named protocol, once counts and photos have proved to be whole.
+    """Makes the splits of a named protocol after checking counts and photos.
 
     Raises:
-      FileNotFoundError: if photos are missing and that is not allowed.
-      ValueError: if counts are not those due and that is not allowed; see `splits_of`.
+      FileNotFoundError: if photos are missing and `allow_incomplete` is False.
+      ValueError: if counts differ and `allow_incomplete` is False; see also `splits_of`.
     """
     came = _counts(listing)
     wrong = [

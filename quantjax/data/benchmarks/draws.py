@@ -1,6 +1,6 @@
-"""Draws of queries and training photos where no split is published.
+"""Draws queries and training photos for data sets without a published split.
 
-Training photos stay in the database, as the field has it for these data sets; queries do not.
+Training photos stay in the database, as in the papers on these data sets; queries do not.
 """
 
 from collections.abc import Sequence
@@ -18,19 +18,19 @@ def classwise(
     train_per_class: int,
     seed: int,
 ) -> dict[str, np.ndarray]:
-    """Returns as many queries and training rows of every class, where a row may have several.
+    """Draws the same number of queries and of training rows for every class of multi-label rows.
 
-    Classes take turns, the one with the fewest rows first, of equals the one in the earlier column.
-    Each permutes, by `numpy.random.default_rng(seed)`, its rows that no class took before: the
-    first are its queries, the next train. A row is thus taken for one class, and counts may be
-    larger by its other labels.
+    Classes take turns, the class with the fewest rows first; of equal classes the earlier column
+    goes first. Each class permutes, by `numpy.random.default_rng(seed)`, its rows that no class
+    took before: the first rows become its queries, the next rows train. So a row is taken for a
+    single class, and a class may have more rows by their other labels.
 
     Args:
       labels: Multi-hot labels [N, L].
       classes: Names of the L classes, for errors.
-      query_per_class: Queries that every class takes.
-      train_per_class: Training rows that every class takes.
-      seed: Of the draw.
+      query_per_class: Number of queries that every class takes.
+      train_per_class: Number of training rows that every class takes.
+      seed: Seed of the draw.
 
     Returns:
       Sorted rows: "query", "train", and "database", which is all but the queries.
@@ -41,6 +41,7 @@ def classwise(
     rng = np.random.default_rng(seed)
     is_query, is_train = np.zeros((2, len(labels)), bool)
     due = query_per_class + train_per_class
+    # Rare classes first: frequent classes still find rows later, rare classes would not.
     for column in np.argsort(labels.sum(axis=0, dtype=np.int64), kind="stable"):
         free = np.flatnonzero((labels[:, column] > 0) & ~is_query & ~is_train)
         if len(free) < due:
@@ -55,16 +56,16 @@ def classwise(
 
 
 def at_random(num_rows: int, *, num_query: int, num_train: int, seed: int) -> dict[str, np.ndarray]:
-    """Returns queries and training rows drawn whatever their labels.
+    """Draws queries and training rows at random, without regard to labels.
 
-    The first of a permutation of all rows, by `numpy.random.default_rng(seed)`, are the queries,
-    the next train.
+    The rows are permuted by `numpy.random.default_rng(seed)`: the first are the queries, the next
+    train.
 
     Args:
       num_rows: N.
       num_query: Number of queries.
       num_train: Number of training rows.
-      seed: Of the draw.
+      seed: Seed of the draw.
 
     Returns:
       Sorted rows: "query", "train", and "database", which is all but the queries.

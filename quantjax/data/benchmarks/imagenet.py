@@ -1,4 +1,4 @@
-"""ImageNet-100: the 100 classes of HashNet's lists."""
+"""Makes the split of ImageNet-100, the 100 ImageNet classes of HashNet's lists."""
 
 from pathlib import Path
 
@@ -18,29 +18,29 @@ def imagenet_100(
     counts: Counts = COUNTS,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns HashNet's ImageNet-100.
+    """Makes HashNet's split of ImageNet-100.
 
-    5,000 queries of ImageNet's validation photos search 128,503 of its training photos; 11,700 of
-    these train and 1,300 validate.
+    5,000 queries from ImageNet's validation photos search 128,503 of its training photos. 11,700 of
+    the searched photos train and 1,300 validate.
 
-    The folder holds HashNet's train.txt, test.txt and database.txt, and the photos under any
-    folders, HashNet's or ImageNet's own: they are found by file name. The classes are part of
-    ImageNet's 1,000, so a backbone that was trained on these has seen the answers.
+    The folder holds HashNet's train.txt, test.txt and database.txt, and the photos in any folders,
+    since they are found by file name. The classes are among ImageNet's 1,000 classes, so a backbone
+    trained on ImageNet has seen the answers.
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Training photos, drawn whatever their labels, that validate instead; they stay
-        in the database, but validation searches without them.
-      seed: Of that draw.
-      counts: What is checked.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest.
+      num_validation: Number of training photos, drawn at random, that validate instead; they stay
+        in the database, but validation queries do not search them.
+      seed: Seed of that draw.
+      counts: Expected numbers of photos and classes.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, a list or a photo is missing.
-      ValueError: if a list is wrong, or counts are others.
+      ValueError: if a list is wrong, or counts differ.
 
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.

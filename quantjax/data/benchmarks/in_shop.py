@@ -1,4 +1,4 @@
-"""In-shop Clothes Retrieval: the label of a photo is the item that it shows."""
+"""Makes the split of In-shop Clothes Retrieval, whose classes are the items of clothing."""
 
 from pathlib import Path
 
@@ -23,30 +23,31 @@ def in_shop(
     counts: Counts = COUNTS,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns the official split: 14,218 queries search a gallery of 12,612 for the same item.
+    """Makes the official split: 14,218 queries search 12,612 photos for the same item.
 
-    25,882 photos of 3,997 items train; queries and gallery show 3,985 others. Labels are class ids
-    [N]. Validation repeats the task: some training items stop training, half the photos of each,
-    rounded down, search the other half (`Splits.validation_searches`).
+    25,882 photos of 3,997 items train; queries and database show 3,985 other items. Labels are
+    class ids [N]. Validation repeats the task: some training items leave training, and half of
+    each item's photos, rounded down, search the other half (`Splits.validation_searches`).
 
-    The folder holds the benchmark as it is unpacked:
+    The folder holds the unpacked benchmark:
 
         Eval/list_eval_partition.txt, Img/img/WOMEN/... or img/WOMEN/...
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation_items: How many items of two photos or more validate; 0 for no validation.
-      seed: Of that draw, of items in the order of their names, then of each item's photos, by
-        `numpy.random.default_rng(seed)`.
-      counts: What is checked.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest.
+      num_validation_items: Number of items with two photos or more that validate; 0 for no
+        validation.
+      seed: Seed of `numpy.random.default_rng`, which draws items, sorted by name, then each item's
+        photos.
+      counts: Expected numbers of photos and classes.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, the partition or a photo is missing.
-      ValueError: if the partition is damaged, or counts are others.
+      ValueError: if the partition is damaged, or counts differ.
 
     Reference:
       Liu et al., DeepFashion: Powering Robust Clothes Recognition and Retrieval with Rich
@@ -74,7 +75,7 @@ def in_shop(
 
 
 def _listing(partition: Path) -> tuple[Listing, list[str]]:
-    """Returns photos in the order of the partition, and names of the items."""
+    """Reads the photos of the partition file, in its order, and the names of the items."""
     count, _, *lines = (
         partition.read_text(encoding="utf-8", errors="replace").splitlines() + [""] * 2
     )
@@ -99,7 +100,7 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
             f"{partition} says in line 1 that it lists {count.strip()[:40]!r} photos, got "
             f"{len(photos)}; fetch it anew"
         )
-    # Not np.unique of the names: one that is long would make all as long.
+    # Not np.unique of the names: its fixed-width strings would all be as long as the longest.
     items = sorted({item for item, _ in photos.values()})
     class_of = {item: class_id for class_id, item in enumerate(items)}
     class_ids = np.array([class_of[item] for item, _ in photos.values()], np.int64)
@@ -113,12 +114,13 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
 
 
 def _with_validation(listing: Listing, num_items: int, seed: int) -> Listing:
-    """Returns the listing with some items of train as a retrieval task of their own."""
+    """Moves some training items of a listing into a separate retrieval task for validation."""
     train, class_ids = listing.rows["train"], listing.labels
     none = np.array([], np.int64)
     if not num_items:
         return listing._replace(rows={**listing.rows, "validation": none})
     items, photos = np.unique(class_ids[train], return_counts=True)
+    # An item with a single photo has nothing left to search for.
     items = items[photos > 1]
     if not 0 < num_items < len(items):
         raise InputError(

@@ -1,4 +1,4 @@
-"""MIRFLICKR-25000 with its 24 topics."""
+"""Makes splits of MIRFLICKR-25000, photos labelled with 24 topics."""
 
 from pathlib import Path
 
@@ -50,31 +50,31 @@ def mirflickr_25k(
     counts: Counts = COUNTS,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns the photos of MIRFLICKR-25000 that have a topic.
+    """Splits the photos of MIRFLICKR-25000 that have a topic.
 
-    2,000 queries, 4,500 train, 500 validation, 22,581 database: all but the queries. `at_random`
-    draws them, as no split is published. The 14 further label files (`_r1`, a stricter judgement of
-    some topics) are left aside.
+    2,000 queries, 4,500 training photos, 500 validation photos and 22,581 database photos, which
+    are all photos except the queries. `at_random` draws them, since no split is published. The 14
+    further label files (`_r1`, a stricter judgement of some topics) are not used.
 
     The folder holds the two official archives, unpacked:
 
         mirflickr/im1.jpg to im25000.jpg, mirflickr25k_annotations_v080/animals.txt and so on
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Training photos, drawn whatever their labels, that validate instead; they stay
-        in the database, but validation searches without them.
-      seed: Of both draws.
-      counts: What is checked, and how many are drawn; other numbers make another protocol.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest. The draw is made before photos are looked for, so those that are there keep
-        their list.
+      num_validation: Number of training photos, drawn at random, that validate instead; they stay
+        in the database, but validation queries do not search them.
+      seed: Seed of both draws.
+      counts: Expected numbers, and numbers to draw; other numbers make another protocol.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest. The draw comes before the search for photos, so existing photos keep their
+        list.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, a file in it or a photo is missing.
-      ValueError: if a file is damaged, or counts are others.
+      ValueError: if a file is damaged, or counts differ.
 
     Reference:
       Huiskes and Lew, The MIR Flickr Retrieval Evaluation, MIR 2008. Papers draw 2,000 queries and
@@ -89,6 +89,7 @@ def mirflickr_25k(
     if annotations.is_file():
         annotations = folder
     labels = np.stack([_column(annotations / f"{topic}.txt") for topic in TOPICS], axis=1)
+    # A photo without a topic is relevant to no query, so the papers leave it out.
     kept = np.flatnonzero(labels.any(axis=1))
     rows = at_random(len(kept), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed)
     return copy_of(
@@ -105,7 +106,7 @@ def mirflickr_25k(
 
 
 def _column(file: Path) -> np.ndarray:
-    """Returns zeros and ones, [25000] uint8, of a file with the numbers of a topic's photos."""
+    """Reads a file with the numbers of a topic's photos into zeros and ones, [25000] uint8."""
     if not file.is_file():
         raise MissingFileError(f"no file {file} of a topic's photos")
     column = np.zeros(_NUM_PHOTOS, np.uint8)
@@ -114,5 +115,6 @@ def _column(file: Path) -> np.ndarray:
             raise InputError(
                 f"{file} must hold numbers of photos from 1 to {_NUM_PHOTOS:,}, got {line[:40]!r}"
             )
+        # Photos are numbered from 1.
         column[int(line[:9]) - 1] = 1
     return column

@@ -1,4 +1,4 @@
-"""NUS-WIDE: the field's two protocols, of 21 and of 81 concepts."""
+"""Makes the two common splits of NUS-WIDE, with 21 and with 81 concepts."""
 
 from pathlib import Path
 
@@ -47,32 +47,33 @@ def nus_wide_21(
     counts: Counts = COUNTS_21,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns NUS-WIDE's photos that have one of its 21 most frequent concepts.
+    """Splits NUS-WIDE's photos that have one of its 21 most frequent concepts.
 
-    2,100 queries, 9,450 train, 1,050 validation, 193,734 database: all but the queries.
+    2,100 queries, 9,450 training photos, 1,050 validation photos and 193,734 database photos, which
+    are all photos except the queries.
 
-    The folder holds either the field's train.txt, test.txt and database.txt, whose split is then
-    taken (everybody drew an own one), and the photos under any folders; or the official files,
-    from which `classwise` draws 100 queries and 500 training photos of each concept:
+    The folder holds either train.txt, test.txt and database.txt of a paper, which give the split
+    (papers drew different splits), and the photos in any folders; or the official files, from which
+    `classwise` draws 100 queries and 500 training photos of each concept:
 
         ImageList/Imagelist.txt, Groundtruth/AllLabels/Labels_sky.txt and so on for 21 concepts,
         Flickr/actor/0001_2124494179.jpg and so on
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Training photos, drawn whatever their labels, that validate instead; they stay
-        in the database, but validation searches without them.
-      seed: Of both draws.
-      counts: What is checked, and how many are drawn; other numbers make another protocol.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest. The draw is made before photos are looked for, so those that are there keep
-        their list.
+      num_validation: Number of training photos, drawn at random, that validate instead; they stay
+        in the database, but validation queries do not search them.
+      seed: Seed of both draws.
+      counts: Expected numbers, and numbers to draw; other numbers make another protocol.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest. The draw comes before the search for photos, so existing photos keep their
+        list.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, a file in it or a photo is missing.
-      ValueError: if a file is damaged, or counts are others.
+      ValueError: if a file is damaged, or counts differ.
 
     Reference:
       Chua et al., NUS-WIDE: A Real-World Web Image Database from National University of Singapore,
@@ -105,24 +106,24 @@ def nus_wide_81(
     counts: Counts = COUNTS_81,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Returns HashNet's split of NUS-WIDE, with labels of 81 concepts: 5,000 queries.
+    """Makes HashNet's split of NUS-WIDE, with labels of 81 concepts and 5,000 queries.
 
-    The folder holds HashNet's train.txt, test.txt and database.txt, and its photos under any
-    folders. Which 223,496 of the 269,648 photos belong to it follows from nothing but the lists.
+    The folder holds HashNet's train.txt, test.txt and database.txt, and its photos in any folders.
+    Only the lists define which 223,496 of the 269,648 photos belong to the split.
 
     Args:
-      folder: Where that is.
+      folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Training photos, drawn whatever their labels, that validate instead.
-      seed: Of that draw.
-      counts: What is checked.
-      allow_incomplete: Goes on without missing photos and with other counts, under another name
-        and digest.
+      num_validation: Number of training photos, drawn at random, that validate instead.
+      seed: Seed of that draw.
+      counts: Expected numbers of photos and classes.
+      allow_incomplete: Whether to continue with missing photos and other counts, under another
+        name and digest.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
       FileNotFoundError: if the folder, a list or a photo is missing.
-      ValueError: if a list is wrong, or counts are others.
+      ValueError: if a list is wrong, or counts differ.
 
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017. The number of photos
@@ -142,7 +143,7 @@ def nus_wide_81(
 
 
 def _official(folder: Path, counts: Counts, seed: int) -> Listing:
-    """Returns the photos with a concept, in the order of the image list, and their drawn rows."""
+    """Reads the photos with a concept, in the order of the image list, and draws rows."""
     image_list = first_of(
         folder, ("ImageList/Imagelist.txt", "Imagelist.txt"), "list of NUS-WIDE's images"
     )
@@ -155,6 +156,7 @@ def _official(folder: Path, counts: Counts, seed: int) -> Listing:
         for name in CONCEPTS_21
     ]
     labels = np.stack(columns, axis=1)
+    # The protocol is of photos with one of the 21 concepts; 195,834 of 269,648 have one.
     kept = np.flatnonzero(labels.any(axis=1))
     rows = classwise(
         labels[kept],
@@ -181,10 +183,11 @@ def _paths(image_list: Path) -> list[str]:
 
 
 def _column(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
-    """Returns a concept's zeros and ones, [N] uint8, of a file that has one in a line."""
+    """Reads a concept's label file, a 0 or 1 per line, into [N] uint8."""
     if not file.is_file():
         raise MissingFileError(f"no file {file} of a concept's labels")
     text = np.frombuffer(file.read_bytes(), np.uint8)
+    # Drops spaces and line ends; any other character than 0 and 1 then fails the check below.
     values = text[text > ord(" ")] - ord("0")
     if len(values) != num_photos or values.max(initial=0) > 1:
         raise InputError(
