@@ -20,7 +20,7 @@ from quantjax.quantizers.lengths import power_of_two, root
 _NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
 
 
-def short_repr(codec: Any) -> str:
+def _short_repr(codec: Any) -> str:
     """Returns a one-line description of a codec: its name, bits and fields, with arrays as shapes.
 
     Args:
@@ -77,7 +77,7 @@ class ProductCodec:
     rotation: jax.Array | None = None
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
 
-    __repr__ = short_repr
+    __repr__ = _short_repr
 
     @property
     def bits(self) -> int:
@@ -145,7 +145,7 @@ class BinaryCodec:
     offset: jax.Array | None = None
     projection: jax.Array | None = None
 
-    __repr__ = short_repr
+    __repr__ = _short_repr
 
     @property
     def metric(self) -> str:
@@ -235,7 +235,7 @@ class ResidualCodec:
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
     beam_width: int = dataclasses.field(default=1, metadata={"static": True})
 
-    __repr__ = short_repr
+    __repr__ = _short_repr
 
     @property
     def bits(self) -> int:
@@ -287,7 +287,7 @@ class FloatCodec:
     dim: int = dataclasses.field(metadata={"static": True})
     metric: str = dataclasses.field(default="l2", metadata={"static": True})
 
-    __repr__ = short_repr
+    __repr__ = _short_repr
 
     @property
     def bits(self) -> int:
