@@ -38,7 +38,7 @@ def test_help_names_every_parameter_and_the_result(type_, names):
     arguments = shown.split("Args:")[1]
     for name in names:
         assert f"  {name}: " in arguments
-    assert "Returns " in shown or "Takes " in shown
+    assert "Returns " in shown or "Receives " in shown
 
 
 @every_type
@@ -56,7 +56,7 @@ def test_help_tells_the_columns_of_a_batch():
     shown = pydoc.plain(pydoc.render_doc(methods.Batch))
     for line in ("image: Images [B, H, W, C]", "label: Multi-hot labels [B, L]", "mask: Whether"):
         assert line in shown
-    assert "Further columns of the user's are allowed" in " ".join(shown.replace("|", "").split())
+    assert "Users may add columns" in " ".join(shown.replace("|", "").split())
 
 
 @pytest.mark.parametrize("module", [data, launch, methods, parallel, train])
