@@ -240,8 +240,6 @@ def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
     try:
         report.keep(workdir, experiment, trained, retrieval, about=facts)
         console.say(f"report: {report.write(workdir)}")
-    except interruption.Stopped:
-        raise
     except Exception as error:
         if debug:
             traceback.print_exc()

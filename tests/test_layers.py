@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "plots": {"metrics", "quantizers"},
     "report": {
         "evaluate", "train", "plots", "embedding", "parallel", "processes", "records", "folders",
-        "data", "metrics", "quantizers", "interruption",
+        "data", "metrics", "quantizers",
     },
     "cli": {"console", "data", "report"},
 }  # fmt: skip

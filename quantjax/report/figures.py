@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quantjax import metrics, optional
-from quantjax.interruption import Stopped
 from quantjax.report.kept import Kept
 
 KINDS = ("best", "median", "worst")
@@ -220,8 +219,6 @@ def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
     if missing is None:
         try:
             return Figure(name, title, words, svg=_svg(draw(_plots()), f"{title}. {words}", name))
-        except Stopped:
-            raise
         except Exception as error:  # a figure may fail, the page may not
             missing = " ".join(str(error).split())[:300] or type(error).__name__
     return Figure(name, title, words, missing=missing)

@@ -16,7 +16,6 @@ from safetensors.numpy import save
 from quantjax import evaluate, parallel, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
-from quantjax.interruption import Stopped
 from quantjax.metrics import measures
 from quantjax.quantizers import BinaryCodec, FloatCodec
 
@@ -88,8 +87,6 @@ def keep(
     for name, measure in _MEASURED.items():
         try:
             arrays.update({f"{name}/{key}": value for key, value in measure(run).items()})
-        except Stopped:
-            raise
         except Exception as error:  # a figure may fail, the run may not
             missing[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     facts = {
