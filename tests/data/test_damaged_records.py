@@ -18,7 +18,7 @@ MANIFEST = record_manifest.NAME
 
 
 def test_a_missing_folder_and_one_without_records_are_named(folder, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder, .*quantjax\.cli records"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere is no folder, .*quantjax records"):
         from_records(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=rf"holds no finished records, {MANIFEST} is not"):
         from_records(folder)
