@@ -8,8 +8,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from experiments import feature_codes
-from quantjax import console, evaluate, processes, train
+from quantjax import evaluate, train
 from quantjax.data import class_counts
+from quantjax.run import console, processes
 
 _MOST_BYTES = 2 * 2**30  # of pixels as float32: three and a half times as much is held for a while
 _MOST_CODEWORDS = 256
@@ -27,7 +28,7 @@ def baselines(
 
     Args:
       experiment: Gives split, method, preprocessing and seed.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
       trained: Final state of `train.fit`.
 
     Returns:
@@ -97,7 +98,7 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
 
     Args:
       experiment: Its network is initialised from its seed.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
 
     Returns:
       One result: the method's own metric, asymmetric, or the Hamming distance of its codes.
@@ -122,7 +123,7 @@ def class_id_code(
 
     Args:
       experiment: Gives split, method and preprocessing; training images have one label each.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
       trained: Final state of `train.fit`.
 
     Returns:

@@ -28,9 +28,10 @@ import numpy as np
 
 from experiments import hypotheses, results_tables, tuning
 from experiments.entries import configure, entry
-from quantjax import console, evaluate, folders, launch, records
+from quantjax import evaluate, launch
 from quantjax.errors import InputError, QuantjaxError, is_one_line
 from quantjax.report.revision import commit
+from quantjax.run import console, metric_log, workdirs
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"
@@ -90,7 +91,7 @@ def run(
             about = {"name": name, "overrides": found.overrides, "chosen": chosen}
             summary = summarize(done)
             text = json.dumps({**about, "summary": summary, "runs": done}, indent=1)
-            records.write_whole(path, text + "\n")
+            metric_log.write_whole(path, text + "\n")
 
 
 def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -128,7 +129,7 @@ def _one(found, config, workdir):
         "config": {
             key: value
             for key, value in json.loads(config.to_json()).items()
-            if key not in folders.PLACES
+            if key not in workdirs.PLACES
         },
         "commit": commit(),
     }

@@ -10,10 +10,11 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from experiments import task
-from quantjax import console, data, features, methods, models, parallel
+from quantjax import data, methods, models
 from quantjax.data import augment
 from quantjax.errors import InputError
-from quantjax.models import efficientnet_lite
+from quantjax.models import efficientnet_lite, features
+from quantjax.run import console, parallel
 
 _PARTS = "--parts=train,validation,test, or --split=80,10,10 where FOLDER has no parts"
 

@@ -9,10 +9,11 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from quantjax import data, features, methods, models, train
+from quantjax import data, methods, models, train
 from quantjax.batch import Augment, Preprocess
 from quantjax.data import augment, protocols
 from quantjax.errors import InputError
+from quantjax.models import features
 
 
 class Task(NamedTuple):

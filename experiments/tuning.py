@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments import hypotheses
 from experiments.entries import Entry, configure, entry
-from quantjax import console, data, evaluate, parallel, records, train
+from quantjax import data, evaluate, train
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.report.revision import commit
+from quantjax.run import console, metric_log, parallel
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
@@ -43,7 +44,7 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
     folder.mkdir(parents=True, exist_ok=True)
     about = {"name": name, "bits": bits, "seed": 0, "commit": commit()}
     text = json.dumps({**about, "chosen": best["settings"], "trials": trials}, indent=1)
-    records.write_whole(folder / f"{name}.json", text + "\n")
+    metric_log.write_whole(folder / f"{name}.json", text + "\n")
 
 
 def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:

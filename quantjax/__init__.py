@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         plots,
         quantizers,
         report,
+        run,
         train,
     )
 
@@ -40,6 +41,7 @@ __all__ = [
     "plots",
     "quantizers",
     "report",
+    "run",
     "train",
 ]
 

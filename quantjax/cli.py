@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from quantjax import console, data, report
+from quantjax import data, report
 from quantjax.data.folder import absent_classes
 from quantjax.data.photo_formats import pixel_limit
 from quantjax.errors import InputError, is_one_line
+from quantjax.run import console
 
 _SPLIT = ("train", "validation", "test")
 

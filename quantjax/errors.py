@@ -7,6 +7,8 @@ exception keeps its traceback.
 """
 
 import errno
+import importlib
+from types import ModuleType
 
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -54,3 +56,25 @@ def is_one_line(error: BaseException) -> bool:
     user. Any other error may be a fault of the program and is shown whole.
     """
     return isinstance(error, QuantjaxError) or (isinstance(error, OSError) and error.errno in _DISK)
+
+
+def load_package(package: str, *, extra: str, purpose: str) -> ModuleType:
+    """Imports an optional package, or raises an error with the command that installs it.
+
+    Args:
+      package: Name that `import` takes.
+      extra: Extra of quantjax that installs it.
+      purpose: Feature that needs the package; the message's first clause starts with it.
+
+    Raises:
+      ModuleNotFoundError: if the package is not installed, with the command that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        # An error about another name means that the package is installed but broken.
+        if (error.name or "").partition(".")[0] != package.partition(".")[0]:
+            raise
+        raise MissingPackageError(
+            f"{purpose} needs {package}, which is not installed: pip install 'quantjax[{extra}]'"
+        ) from None

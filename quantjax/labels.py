@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import on_explicit_mesh
 from quantjax.errors import InputError
 
 CLASS_IDS = "integer class ids [N]"

@@ -18,22 +18,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from quantjax import (
-    console,
-    data,
-    evaluate,
-    folders,
-    index,
-    interruption,
-    parallel,
-    prefetch,
-    processes,
-    report,
-    train,
-    writers,
-)
+from quantjax import data, evaluate, index, report, train
 from quantjax.errors import InputError, QuantjaxError, is_one_line
 from quantjax.report import revision
+from quantjax.run import console, parallel, prefetch, processes, signals, workdirs, writers
 
 TRY_AGAIN = 75
 """Exit code of a run that saved its state after SIGTERM: EX_TEMPFAIL of sysexits.h."""
@@ -52,7 +40,7 @@ class Baselines(Protocol):
 
         Args:
           experiment: The experiment that was run.
-          mesh: From `parallel.data_mesh`.
+          mesh: From `run.parallel.data_mesh`.
           trained: The train state at the end of the run.
         """
         ...
@@ -103,9 +91,9 @@ def main(
         if not processes.is_first():
             console.silence()
         train.keep_programs()
-        with interruption.ending():
+        with signals.ending():
             status = run(config, build, baselines, title=title, debug=debug, **options)
-    except interruption.Stopped as error:
+    except signals.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
         processes.leave(_code(error.number), at_once=prefetch.abandoned())
     except Exception as error:
@@ -176,10 +164,10 @@ def run(
     experiment = build(config)._replace(config=json.loads(config.to_json()))
     left_out = train.left_out(experiment)
     about = train.about_workdir(experiment)
-    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{folders.digest(about)[:8]}")
+    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
     processes.check_same(
         {
-            **folders.without_places(about["config"]),
+            **workdirs.without_places(about["config"]),
             "split": experiment.splits.digest,
             "validate_every": validate_every,
             "allow_query_overlap": allow_query_overlap,
@@ -187,9 +175,9 @@ def run(
             **options,
         }
     )
-    processes.from_first(functools.partial(folders.check_free, workdir))
-    with folders.held_by_all(workdir):
-        processes.from_first(functools.partial(folders.claim, workdir, about))
+    processes.from_first(functools.partial(workdirs.check_free, workdir))
+    with workdirs.held_by_all(workdir):
+        processes.from_first(functools.partial(workdirs.claim, workdir, about))
         console.announce(experiment, workdir)
         # After the lock, so that a run that cannot start prints only its error.
         for line in [*left_out, *data.label_notes(experiment.splits)]:
@@ -320,7 +308,7 @@ def _print_sweep(argv, config, sweep):
         sys.exit(_complain("runs of a sweep need a workdir each; drop --workdir", 2))
     commands = []
     for overrides in sweep():
-        unknown = sorted(overrides.keys() - folders.flat(json.loads(config.to_json())).keys())
+        unknown = sorted(overrides.keys() - workdirs.flat(json.loads(config.to_json())).keys())
         if unknown:
             sys.exit(_complain(f"sweep() sets an unknown key {unknown[0]}", 2))
         settings = [f"--config.{key}={value}" for key, value in overrides.items()]
@@ -387,7 +375,7 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
 
 def _parse(argv, defaults):
     """Parses the command line into the config, the options of `run` and the start options."""
-    keys = folders.flat(json.loads(defaults.to_json()))
+    keys = workdirs.flat(json.loads(defaults.to_json()))
     if {"--help", "-h"} & set(argv):
         known = {name: line for name, (_, _, line) in {**_OPTIONS, **_START}.items()}
         known["sweep"] = "Print the commands of the experiment's sweep, and run none."

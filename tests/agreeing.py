@@ -12,7 +12,8 @@ import warnings
 import jax
 import numpy as np
 
-from quantjax import checkpoint, data, errors, folders, parallel, processes, train
+from quantjax import data, errors, train
+from quantjax.run import checkpoint, parallel, processes, workdirs
 from tests import programs, toy
 
 
@@ -41,8 +42,8 @@ def other_settings():
 
 
 def other_workdir(folder):
-    folders._PATIENCE = 0.5
-    with folders.held_by_all(folder / str(processes.number())):
+    workdirs._PATIENCE = 0.5
+    with workdirs.held_by_all(folder / str(processes.number())):
         pass
 
 

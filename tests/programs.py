@@ -15,7 +15,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from quantjax import parallel, train
+from quantjax import train
+from quantjax.run import parallel
 from tests import toy
 
 ROOT = pathlib.Path(__file__).parents[1]

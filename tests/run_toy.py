@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from experiments.baselines import baselines
-from quantjax import launch, processes, train
+from quantjax import launch, train
+from quantjax.run import processes
 from tests import toy
 
 

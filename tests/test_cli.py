@@ -12,8 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import cli, data, methods, models, parallel, train
+from quantjax import cli, data, methods, models, train
 from quantjax.data import record_writer
+from quantjax.run import parallel
 from tests import toy
 from tests.data.photo_files import plant
 

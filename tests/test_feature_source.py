@@ -10,21 +10,12 @@ from ml_collections import config_dict
 
 from experiments import dqn, feature_codes, task
 from experiments.baselines import baselines
-from quantjax import (
-    data,
-    embedding,
-    evaluate,
-    features,
-    index,
-    launch,
-    methods,
-    models,
-    parallel,
-    train,
-)
-from quantjax.data import augment
-from quantjax.methods.base import first_view, over_views
+from quantjax import data, evaluate, index, launch, methods, models, train
+from quantjax.batch import first_view, over_views
+from quantjax.data import augment, embedding
 from quantjax.methods.deepquan import flat_images
+from quantjax.models import features
+from quantjax.run import parallel
 from tests import toy
 
 CONFIG = {"bits": 8, "num_codewords": 16, "seed": 0}

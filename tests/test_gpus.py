@@ -12,8 +12,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from experiments.benchmarks import absent_gpus, training
-from quantjax import embedding, models, parallel, train
-from quantjax.methods.base import Collectives
+from quantjax import models, train
+from quantjax.batch import Collectives
+from quantjax.data import embedding
+from quantjax.run import parallel
 from tests import programs, toy
 
 with_compiler = pytest.mark.skipif(
@@ -138,7 +140,7 @@ SCATTER = """
 import jax, jax.numpy as jnp
 jax.config.update("jax_platforms", "cpu")
 from experiments.benchmarks import absent_gpus
-from quantjax import parallel, processes
+from quantjax.run import parallel, processes
 if {deterministic}:
     processes.repeat_bits()
 whole = parallel.replicated(absent_gpus.mesh(1))

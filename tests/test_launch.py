@@ -365,7 +365,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path, finished,
 
 @pytest.mark.parametrize("stage", ["announce", "table"])
 def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, stage):
-    from quantjax import console
+    from quantjax.run import console
 
     told = getattr(console, stage)
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, methods, parallel, train
+from quantjax import evaluate, methods, train
+from quantjax.run import parallel
 from quantjax.train import loop
 from tests import toy
 

@@ -10,8 +10,8 @@ import jax
 from jax.experimental import topologies
 from jax.sharding import Mesh
 
-from quantjax import parallel
 from quantjax.errors import MissingPackageError
+from quantjax.run import parallel
 
 _PLUGINS = "jax_plugins.xla_cuda12", "jax_plugins.xla_cuda13"
 

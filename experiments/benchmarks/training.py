@@ -25,7 +25,8 @@ import numpy as np
 import optax
 
 from experiments.benchmarks import timing, torch_networks, turns
-from quantjax import data, methods, models, parallel, train
+from quantjax import data, methods, models, train
+from quantjax.run import parallel
 from quantjax.train import loop as training_loop
 
 DIM = 48

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax import parallel, train
+from quantjax import train
+from quantjax.run import parallel
 
 LEAD = 4  # steps of a loop after a turn by itself, in which input was read ahead
 

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax import processes
 from quantjax.data.class_counts import (
     check_labels,
     num_labels,
@@ -23,6 +22,7 @@ from quantjax.data.equal_images import (
 from quantjax.data.protocols import Splits
 from quantjax.data.sources import Source, cut, row_name, row_names
 from quantjax.errors import InputError
+from quantjax.run import processes
 
 _APART = (
     ("query", "train"),

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 
 
 class Neighbours(NamedTuple):

@@ -5,11 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import metrics, parallel
+from quantjax import metrics
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
-from quantjax.finite import check_finite
 from quantjax.quantizers import Codec, FloatCodec
+from quantjax.run import parallel
 
 _MOST_SHARED = 63  # labels that graded metrics tell apart
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import metrics, parallel, processes
+from quantjax import metrics
 from quantjax.evaluate import checks
 from quantjax.evaluate.bootstrap import mean_interval
 from quantjax.evaluate.hamming import hamming_counts
@@ -19,6 +19,7 @@ from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Number, Results
 from quantjax.evaluate.stored import distinct_codes
 from quantjax.quantizers import Codec
+from quantjax.run import parallel, processes
 
 _ITEMS = 65_536  # rows that are encoded at once
 _CONTROLS = 256  # queries that see shuffled labels
@@ -79,9 +80,9 @@ def evaluate(
       distance: Distance that ranks: "aqd" real query against code, "sqd" quantizes queries as well,
         "float" for `FloatCodec`, "hamming" for binary codes.
       measures: Measures from `metrics.measures`.
-      mesh: From `parallel.data_mesh`, to share the work out; the default device when None. Where
-        it spans several processes, all call this with the same arguments, each ranks for its share
-        of the queries, and all get the results of all.
+      mesh: From `run.parallel.data_mesh`, to share the work out; the default device when None.
+        Where it spans several processes, all call this with the same arguments, each ranks for its
+        share of the queries, and all get the results of all.
       tile: Items of a device's tile; chosen when None.
       task: Text that identifies queries and items beyond their labels, such as a split's digest;
         results of different tasks are not compared.

@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import metrics, processes
+from quantjax import metrics
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
 from quantjax.evaluate import checks
 from quantjax.evaluate.evaluation import encode, evaluate, summarize
 from quantjax.evaluate.ranked import counts_of_distances
 from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
-from quantjax.finite import check_finite
 from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, binary
+from quantjax.run import processes
 
 
 def evaluate_codes(
@@ -49,7 +50,7 @@ def evaluate_codes(
       name: Name of the results.
       measures: Measures from `metrics.measures`.
       leave_self_out: For a set that searches itself, see `evaluate`.
-      mesh: Devices from `parallel.data_mesh`; the default device when None.
+      mesh: Devices from `run.parallel.data_mesh`; the default device when None.
       task: Text that identifies queries and items beyond their labels, see `evaluate`.
 
     Returns:
@@ -105,7 +106,7 @@ def evaluate_embeddings(
       name: Name of the results.
       measures: Measures from `metrics.measures`.
       leave_self_out: For a set that searches itself, see `evaluate`.
-      mesh: Devices from `parallel.data_mesh`; the default device when None.
+      mesh: Devices from `run.parallel.data_mesh`; the default device when None.
       task: Text that identifies queries and items beyond their labels, see `evaluate`.
 
     Returns:

@@ -11,9 +11,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from quantjax import records
 from quantjax.errors import InputError, MissingFileError
 from quantjax.evaluate.results import Number, Results
+from quantjax.run import metric_log
 
 _SCALARS = {str: (str,), int: (int,), float: (float, int)}
 _ROWS, _QUERIES = "results.json", "per_query.safetensors"
@@ -43,7 +43,7 @@ def write_results(
     save_file({str(i): np.ascontiguousarray(each) for i, each in enumerate(values)}, scratch)
     # Values first: a new results.json must not appear before the values of its rows.
     os.replace(scratch, folder / _QUERIES)
-    records.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
+    metric_log.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
 
 
 def read_results(folder: str | pathlib.Path) -> list[Results]:

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from quantjax import metrics, parallel
+from quantjax import metrics
 from quantjax.errors import InputError
 from quantjax.evaluate.checks import check_work
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
+from quantjax.run import parallel
 
 _QUERIES = 64  # whose counts are one call
 _ITEMS = 1 << 15  # of a device's tile, the most: their distances to a query stay in cache
@@ -50,7 +51,7 @@ def hamming_average_precision(
       top_k: Cut of the ranking; None ranks the whole database.
       denominator: "hits", "capped" or "all", see `metrics.average_precision`.
       ties: "expected", "best" or "worst".
-      mesh: From `parallel.data_mesh`, to share the database out; the default device when None.
+      mesh: From `run.parallel.data_mesh`, to share the database out; the default device when None.
 
     Returns:
       Average precision of every query, [Q] float64; 0 without a relevant item.

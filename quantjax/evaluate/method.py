@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import metrics, parallel, processes, train
+from quantjax import metrics, train
 from quantjax.data.audit import Audit, audit
 from quantjax.data.class_counts import num_labels
 from quantjax.data.protocols import Splits
@@ -15,6 +15,7 @@ from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
 from quantjax.quantizers import Codec, FloatCodec, product
+from quantjax.run import parallel, processes
 
 
 def task_of(splits: Splits, asked: str = "query") -> str:
@@ -84,7 +85,7 @@ def evaluate_method(
     Args:
       experiment: The experiment: its method, splits and preprocessing.
       trained: A train state of the experiment, with codebooks.
-      mesh: From `parallel.data_mesh`; all devices when None.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
       name: Name of the results, the experiment's name when None; "NAME float" is the unquantized
         embedding, "NAME validation" the validation queries against the database without them.
       measures: Measures from `metrics.measures`.
@@ -154,7 +155,7 @@ def measure_validation(
     Args:
       experiment: The experiment, trained or in training.
       trained: A train state of the experiment, with codebooks.
-      mesh: From `parallel.data_mesh`; all devices when None.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
       name: Name of the result.
       measures: Measures from `metrics.measures`.
       codes: Codes of `splits.validation_database`, if already computed.

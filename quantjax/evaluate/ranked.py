@@ -13,11 +13,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import parallel
 from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
 from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
+from quantjax.run import parallel
 
 # Distances are computed in a fixed shape for any number of devices and queries: compiled products
 # of another shape add up in another order, and equal distances would come out unequal.

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax import optional
+from quantjax import errors
 from quantjax.errors import InputError
 from quantjax.evaluate.bootstrap import mean_interval, randomization_p_value
 
@@ -136,7 +136,7 @@ class Results(NamedTuple):
 
     def to_frame(self) -> Any:
         """Returns a pandas DataFrame of `rows`, a row for each number; needs quantjax[notebook]."""
-        pandas = optional.load("pandas", extra="notebook", purpose="a frame")
+        pandas = errors.load_package("pandas", extra="notebook", purpose="a frame")
         return pandas.DataFrame(self.rows())
 
     def to_latex(self, columns: Sequence[str] = _COLUMNS) -> str:

@@ -4,12 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import processes, train
+from quantjax import train
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
 from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
 from quantjax.quantizers.usage import perplexity
+from quantjax.run import processes
 
 _ROWS = 2048  # training rows whose codes are looked at
 
@@ -54,7 +55,7 @@ def watch(
     Args:
       experiment: The experiment in training.
       train_state: The current train state.
-      mesh: From `parallel.data_mesh`; all devices when None.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
       validate: Whether to measure validation queries, if the split has labelled ones.
 
     Returns:

@@ -7,9 +7,8 @@ Rows name their columns by number, so that on many devices local rows meet gathe
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import check_positive, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.finite import check_positive
 from quantjax.losses.shapes import check_same
 from quantjax.losses.vectors import cosines, widen
 from quantjax.quantizers import binary

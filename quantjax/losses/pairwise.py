@@ -8,7 +8,7 @@ of labels, as weights.
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_binary, check_pairs
 from quantjax.losses.vectors import cosines, squared_distances, widen

@@ -6,7 +6,7 @@ These losses need no pairs. `quantjax.losses.centres` makes the class codes.
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import on_explicit_mesh
 from quantjax.errors import InputError
 from quantjax.losses.shapes import check_multi_hot, check_same
 from quantjax.losses.vectors import cosines, widen

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import on_explicit_mesh
 from quantjax.losses.shapes import check_rows, check_same, check_soft
 from quantjax.losses.vectors import widen
 from quantjax.quantizers import binary

@@ -4,9 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import check_positive, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.finite import check_positive
 from quantjax.losses.shapes import check_pairs
 from quantjax.losses.vectors import cosines, widen
 

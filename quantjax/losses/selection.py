@@ -26,9 +26,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import check_finite, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 from quantjax.losses.shapes import check_binary, check_multi_hot
 from quantjax.losses.vectors import squared_distances, widen
 

@@ -1,18 +1,8 @@
 """Methods: the training method of each paper, as a `Method` of pure functions."""
 
-from quantjax.batch import Batch
+from quantjax.batch import Batch, Collectives
 from quantjax.methods.adsq import adsq
-from quantjax.methods.base import (
-    Collectives,
-    Context,
-    Inputs,
-    Loss,
-    Method,
-    Phase,
-    Refresh,
-    features,
-    images,
-)
+from quantjax.methods.base import Context, Inputs, Loss, Method, Phase, Refresh, features, images
 from quantjax.methods.contract import check
 from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste

@@ -8,16 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.batch import Collectives, first_view, over_views
 from quantjax.errors import InputError
-from quantjax.methods.base import (
-    Collectives,
-    Context,
-    Method,
-    Phase,
-    Refresh,
-    first_view,
-    over_views,
-)
+from quantjax.methods.base import Context, Method, Phase, Refresh
 
 TAKEN = ("step", "epoch", "phase", "loss", "grad_norm", "skipped", "leaf")
 """Names that the loop gives to metrics and records of its own."""

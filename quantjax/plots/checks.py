@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 
 
 def numbers(name: str, x: ArrayLike, shape: str, *, finite: bool = True) -> np.ndarray:

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from quantjax.arrays import check_positive
 from quantjax.errors import InputError
-from quantjax.finite import check_positive
 from quantjax.plots import checks, style
 from quantjax.quantizers import product
 

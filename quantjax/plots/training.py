@@ -37,7 +37,7 @@ def history(
     is None, NaN or infinite leaves a gap, with a cross on the panel's lower edge.
 
     Args:
-      records: `FitResult.history`, or `quantjax.records.read` of metrics.jsonl.
+      records: `FitResult.history`, or `quantjax.run.metric_log.read` of metrics.jsonl.
       metrics: Names of the values for the small panels; None for all but rates and memory.
       window: Records in the moving mean; None for a 25th of all.
       yscale: Scale of the loss, "linear" or "log".
@@ -96,7 +96,7 @@ def _split(records):
     if not len(records):
         raise InputError(
             "records are empty: hand in the `history` of what train.fit returned, or "
-            'quantjax.records.read(workdir / "metrics.jsonl")'
+            'quantjax.run.metric_log.read(workdir / "metrics.jsonl")'
         )
     for number, record in enumerate(records):
         if not isinstance(record, Mapping) or not isinstance(record.get("step"), int):

@@ -13,9 +13,8 @@ References:
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh, vary_alike
+from quantjax.arrays import check_finite, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 from quantjax.quantizers import kmeans, product
 from quantjax.quantizers.lengths import root
 

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 from jax.core import Tracer
 
-from quantjax.axes import on_explicit_mesh
+from quantjax.arrays import check_finite, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 from quantjax.quantizers import rows
 from quantjax.quantizers.packing import unpack_bits
 from quantjax.quantizers.straight_through import straight_through

@@ -14,8 +14,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 from quantjax.quantizers import packing
 
 _CERTAIN = 128.0  # float32 holds no exp(-128): a softmax of this score beside zeros is 1, and 0s

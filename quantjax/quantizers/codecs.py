@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from quantjax.arrays import can_be_seen, check_finite
 from quantjax.errors import InputError
-from quantjax.finite import can_be_seen, check_finite
 from quantjax.quantizers import additive, binary, kmeans, packing, product, residual
 from quantjax.quantizers.lengths import power_of_two, root
 

@@ -12,7 +12,7 @@ Reference:
 import jax
 import jax.numpy as jnp
 
-from quantjax.finite import check_positive
+from quantjax.arrays import check_positive
 from quantjax.quantizers import product, rows
 from quantjax.quantizers.straight_through import straight_through
 

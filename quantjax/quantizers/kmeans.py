@@ -10,9 +10,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh, vary_alike
+from quantjax.arrays import check_finite, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 from quantjax.quantizers import rows
 from quantjax.quantizers.lengths import power_of_two
 

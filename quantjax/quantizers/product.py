@@ -12,9 +12,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh, vary_alike
+from quantjax.arrays import check_finite, check_positive, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.finite import check_finite, check_positive
 from quantjax.quantizers import kmeans, rows
 from quantjax.quantizers.lengths import power_of_two, root
 

@@ -10,7 +10,7 @@ Reference:
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh, vary_alike
+from quantjax.arrays import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.quantizers import additive, kmeans, product, rows
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh, vary_alike
+from quantjax.arrays import on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
 from quantjax.quantizers import product, rows
 

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 
 
 def floating(dtype: jnp.dtype) -> jnp.dtype:

@@ -2,8 +2,8 @@
 
 import jax
 
+from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.finite import check_finite
 
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:

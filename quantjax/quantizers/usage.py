@@ -5,8 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.axes import on_explicit_mesh
-from quantjax.finite import check_finite
+from quantjax.arrays import check_finite, on_explicit_mesh
 from quantjax.quantizers import product, rows
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax import metrics, optional
+from quantjax import errors, metrics
 from quantjax.report.kept import Kept
 
 KINDS = ("best", "median", "worst")
@@ -225,13 +225,13 @@ def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
 
 
 def _plots():
-    optional.load("matplotlib", extra="plots", purpose="this figure")
-    return optional.load("quantjax.plots", extra="plots", purpose="this figure")
+    errors.load_package("matplotlib", extra="plots", purpose="this figure")
+    return errors.load_package("quantjax.plots", extra="plots", purpose="this figure")
 
 
 def _svg(figure, alt, name):
     """Converts a figure to inline SVG that scales with the page and uses its text colour."""
-    matplotlib = optional.load("matplotlib", extra="plots", purpose="this figure")
+    matplotlib = errors.load_package("matplotlib", extra="plots", purpose="this figure")
     ink = _plots().style.INK
     text = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
@@ -299,7 +299,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
 
 def _data_uri(image):
     """Returns an image [H, W, C] uint8 as a PNG in a data URI."""
-    pillow = optional.load("PIL.Image", extra="plots", purpose="a picture")
+    pillow = errors.load_package("PIL.Image", extra="plots", purpose="a picture")
     image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
     buffer = io.BytesIO()
     pillow.fromarray(image).save(buffer, format="PNG", optimize=True)

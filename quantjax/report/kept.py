@@ -13,11 +13,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from quantjax import evaluate, parallel, train
+from quantjax import evaluate, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
 from quantjax.quantizers import BinaryCodec, FloatCodec
+from quantjax.run import parallel
 
 KEPT = "report.safetensors"
 """File of a workdir that keeps the arrays of its report."""

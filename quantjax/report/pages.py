@@ -7,10 +7,11 @@ from typing import Any
 
 import jinja2
 
-from quantjax import evaluate, folders, records
+from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
+from quantjax.run import metric_log, workdirs
 
 PAGE = "report.html"
 """File of a workdir that holds its report."""
@@ -31,7 +32,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     """
     workdir = pathlib.Path(workdir)
     results, kept = _results(workdir), read(workdir)
-    history = records.read(workdir / "metrics.jsonl")
+    history = metric_log.read(workdir / "metrics.jsonl")
     examples, examples_note = figures.examples(kept)
     classes, classes_note = figures.classes(kept)
     page = _template("run.html").render(
@@ -49,7 +50,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
         audit=_audit(workdir),
         config=_config(workdir),
     )
-    records.write_whole(workdir / PAGE, page)
+    metric_log.write_whole(workdir / PAGE, page)
     return workdir / PAGE
 
 
@@ -91,13 +92,13 @@ def compare(
         figures=figures.of_runs(
             names,
             [read(path) for path in paths],
-            [records.read(p / "metrics.jsonl") for p in paths],
+            [metric_log.read(p / "metrics.jsonl") for p in paths],
         ),
         settings=_settings(names, paths),
         names=names,
     )
     out = pathlib.Path(out)
-    records.write_whole(out, page)
+    metric_log.write_whole(out, page)
     return out
 
 
@@ -140,7 +141,7 @@ def _results(workdir):
 
 def _experiment(workdir):
     try:
-        return folders.read_config(workdir)["experiment"]
+        return workdirs.read_config(workdir)["experiment"]
     except (InputError, MissingFileError, KeyError):
         return workdir.name
 
@@ -202,7 +203,7 @@ def _audit(workdir):
 
 def _config(workdir):
     try:
-        return folders.flat(folders.read_config(workdir)["config"])
+        return workdirs.flat(workdirs.read_config(workdir)["config"])
     except (InputError, MissingFileError):
         return {}
 

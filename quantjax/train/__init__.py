@@ -5,7 +5,7 @@ state must be saved: a run that is killed and started again ends with the same b
 """
 
 from quantjax.batch import Augment, Preprocess
-from quantjax.train.compile_cache import keep_programs
+from quantjax.run.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
     TrainState,

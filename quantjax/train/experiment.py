@@ -8,12 +8,14 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from quantjax import embedding, methods, parallel
-from quantjax.batch import Augment, Batch, Preprocess
+from quantjax import methods
+from quantjax.batch import Augment, Batch, Preprocess, columns_with_views, first_view
+from quantjax.data import embedding
 from quantjax.data.batches import Sampler
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
-from quantjax.methods.base import Method, columns_with_views, first_view
+from quantjax.methods.base import Method
+from quantjax.run import parallel
 
 
 def _no_augment(key, batch):
@@ -95,7 +97,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
 
     Args:
       experiment: The experiment to run.
-      mesh: From `parallel.data_mesh`; all devices when None.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
 
     Returns:
       The state of step 0.
@@ -137,7 +139,7 @@ def make_prepare(experiment: Experiment) -> parallel.Prepare:
       experiment: Gives both functions and the seed.
 
     Returns:
-      `(train_state, batch) -> batch`, for `parallel.sharded_step` or `pmapped_step`. The same
+      `(train_state, batch) -> batch`, for `run.parallel.sharded_step` or `pmapped_step`. The same
       function for the same parts.
     """
     return _prepare(experiment.augment, experiment.preprocess, experiment.seed)
@@ -169,7 +171,7 @@ def embed(
       train_state: Parameters, from `fit`, `restore` or `initialize`.
       rows: Rows of `experiment.splits.source`, [N] int64.
       queries: Whether the query side of the method embeds, and not the database side.
-      mesh: From `parallel.data_mesh`; all devices when None.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
 
     Returns:
       Embeddings [N, D] on the host, in every process.

@@ -9,8 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, parallel
 from quantjax.errors import InputError, NonFiniteError
+from quantjax.run import checkpoint, parallel
 from quantjax.train.experiment import TrainState
 
 
@@ -80,7 +80,7 @@ def goes_on_from(state: TrainState, like: TrainState, mesh: Mesh) -> TrainState:
     Args:
       state: From an earlier `fit` or an error of it; it stays as it is.
       like: A state of the experiment that goes on.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
 
     Returns:
       The copy, on all devices.

@@ -13,19 +13,19 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax import (
+from quantjax.data import embedding
+from quantjax.errors import InputError, NonFiniteError
+from quantjax.run import (
     checkpoint,
     console,
-    embedding,
-    folders,
-    interruption,
+    metric_log,
     parallel,
     prefetch,
     processes,
-    records,
+    signals,
+    workdirs,
 )
-from quantjax.errors import InputError, NonFiniteError
-from quantjax.train.compile_cache import keep_programs
+from quantjax.run.compile_cache import keep_programs
 from quantjax.train.experiment import (
     Experiment,
     TrainState,
@@ -83,7 +83,7 @@ class FitResult(NamedTuple):
     """
 
     state: TrainState
-    history: records.History
+    history: metric_log.History
     signal: int | None
 
     def __repr__(self) -> str:
@@ -130,8 +130,8 @@ def fit(
       state: Train state to resume from, such as `FitResult.state` or an error's `state`; it is not
         changed. More epochs than before continue after the last epoch, and the refresh that ended
         the run stays. None starts at step 0, or from the workdir.
-      parallelize: `parallel.sharded_step`, `parallel.pmapped_step`, or another function of the same
-        arguments; the third argument augments and preprocesses a batch.
+      parallelize: `run.parallel.sharded_step`, `run.parallel.pmapped_step`, or another
+        function of the same arguments; the third argument augments and preprocesses a batch.
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values; see `Callback`.
       log_every: Steps between two records; the last step of an epoch is always logged.
@@ -144,7 +144,7 @@ def fit(
         in the records, where it would stop the run.
       profile: First step and the one after the last of a trace in the workdir's folder "profile".
       raise_on_signal: Whether a signal that stopped the run is raised once all is saved, so that
-        the cells behind do not run: KeyboardInterrupt for SIGINT, `interruption.Stopped` for
+        the cells behind do not run: KeyboardInterrupt for SIGINT, `run.signals.Stopped` for
         SIGTERM, whose `state` is then that of the last step.
       progress: Whether a notebook or a terminal shows a bar with the latest loss and what
         `after_epoch` measured.
@@ -184,7 +184,7 @@ def fit(
     writes = workdir is not None and processes.is_first()
     kept = Kept(in_memory=workdir is None)
     with (
-        interruption.watch() as caught,
+        signals.watch() as caught,
         _held(experiment, workdir),
         checkpoint.opened(folder, about, max_to_keep=keep) as store,
         carried(kept, store),
@@ -239,7 +239,7 @@ class _Run(NamedTuple):
     per_epoch: int
     steps: list[Callable[..., Any]]
     store: checkpoint.Store
-    journal: records.Journal
+    journal: metric_log.Journal
     kept: Kept
     caught: Callable[..., int | None]
     after_epoch: AfterEpoch | None
@@ -287,7 +287,7 @@ def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, ski
             f"{log_file} is gone: which checkpoint was the best is not known any more",
             stacklevel=3,
         )
-    return records.open_journal(
+    return metric_log.open_journal(
         log_file,
         callbacks if first else (),
         step,
@@ -322,14 +322,14 @@ def _train(run, train_state, trace):
                 batch, waited = next_batch(unless)
             except prefetch.GivenUpError:
                 break
-            records.awaited(journal, waited)
+            metric_log.awaited(journal, waited)
             phase = experiment.method.phase_at(epoch)
             train_state, metrics = run.steps[phase](train_state, batch)
             step += 1
             record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
             last = step == (epoch + 1) * per_epoch
             due = last or step % run.log_every == 0
-            records.note(journal, record, metrics, log=due)
+            metric_log.note(journal, record, metrics, log=due)
             if last:
                 _keep(run, step, train_state)
             # The last epoch is saved below, after the refresh that ends the run; a signal before
@@ -361,7 +361,7 @@ def _train(run, train_state, trace):
 def _keep(run, step, train_state):
     """Copies an epoch's last state to host memory, after checking that it is finite."""
     if run.kept.in_memory:
-        records.settle(run.journal)
+        metric_log.settle(run.journal)
         _check_finite(train_state, step)
         run.kept.take(train_state)
 
@@ -376,7 +376,7 @@ def _end_by_signal(result, num_steps, workdir, *, raises):
     if processes.is_first():
         print(f"stopped by {name} at step {step}; {again}", flush=True)
     if raises:
-        error = KeyboardInterrupt() if name == "SIGINT" else interruption.Stopped(result.signal)
+        error = KeyboardInterrupt() if name == "SIGINT" else signals.Stopped(result.signal)
         raise carrying(error, Kept(in_memory=True, history=result.history, state=result.state))
 
 
@@ -389,7 +389,7 @@ def _silence():
 @contextlib.contextmanager
 def _held(experiment, workdir):
     """Locks the workdir against other runs and claims it for this experiment."""
-    with folders.held_by_all(workdir):
+    with workdirs.held_by_all(workdir):
         claim(experiment, workdir)
         yield
 
@@ -415,7 +415,7 @@ def _batches(experiment, mesh, step, per_epoch):
 def _look(run, train_state, step, epoch):
     """Logs the values of `after_epoch` once per epoch, and saves states with a "validation"."""
     journal, store = run.journal, run.store
-    records.settle(journal)
+    metric_log.settle(journal)
     if run.after_epoch is None:
         return
     there = processes.from_first(
@@ -429,7 +429,7 @@ def _look(run, train_state, step, epoch):
         record = {**about, **{name: _plain(value) for name, value in found.items()}}
         # All processes take the first one's values, because what they do next depends on them.
         there = processes.from_first(lambda: [record])
-        records.log_record(journal, there[0])
+        metric_log.log_record(journal, there[0])
         journal.clock.since += seconds
     store.values.update(validations(there))
     if step in store.values:
@@ -477,9 +477,9 @@ def _begin_epoch(experiment, train_state, epoch, mesh):
 
 
 def _save(store, journal, step, train_state):
-    records.settle(journal)
+    metric_log.settle(journal)
     _check_finite(train_state, step)
-    records.sync(journal)
+    metric_log.sync(journal)
     store.save(step, train_state)
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from quantjax import checkpoint, folders, parallel, processes, records
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -44,14 +44,14 @@ def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
       workdir: The run's folder, or None.
 
     Raises:
-      ValueError: as `folders.claim`.
+      ValueError: as `run.workdirs.claim`.
     """
     if workdir is None or experiment.config is None:
         return
 
     def write_or_compare():
-        if (workdir / folders.CONFIG).exists() or not (workdir / "checkpoints").exists():
-            folders.claim(workdir, about_workdir(experiment))
+        if (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists():
+            workdirs.claim(workdir, about_workdir(experiment))
 
     processes.from_first(write_or_compare)
 
@@ -74,11 +74,11 @@ def open_run(
       FileNotFoundError: if the workdir keeps no config.
       ValueError: if the config is damaged, the experiment file is unknown, or its keys differ.
     """
-    about = folders.read_config(pathlib.Path(workdir))
+    about = workdirs.read_config(pathlib.Path(workdir))
     module = _module_of(about["experiment"]) if module is None else module
     config, kept = module.get_config(), {**about["config"], **(places or {})}
-    known = {*folders.flat(json.loads(config.to_json()))}
-    unknown = sorted({*folders.flat(kept)} - known | {*(places or {})} - {*folders.PLACES})
+    known = {*workdirs.flat(json.loads(config.to_json()))}
+    unknown = sorted({*workdirs.flat(kept)} - known | {*(places or {})} - {*workdirs.PLACES})
     if unknown:
         raise InputError(
             f"{workdir} has a setting {unknown[0]} that {module.__name__} has not; pass the module "
@@ -143,13 +143,13 @@ def restore(
     if not folder.is_dir():
         raise MissingFileError(f"{workdir} has no checkpoints")
     if experiment.config is not None:
-        folders.check_config(workdir, about_workdir(experiment))
+        workdirs.check_config(workdir, about_workdir(experiment))
     # Restored onto a fresh state, which gives shapes and shardings for any number of devices.
     like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
     with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
         path = workdir / "metrics.jsonl"
         store.values.update(
-            processes.from_first(lambda: [*validations(records.read(path)).items()])
+            processes.from_first(lambda: [*validations(metric_log.read(path)).items()])
         )
         step = store.best() if best else store.latest()
         if step is None:
@@ -159,7 +159,7 @@ def restore(
         return store.restore(like, step)
 
 
-def validations(history: list[records.Record]) -> dict[int, float]:
+def validations(history: list[metric_log.Record]) -> dict[int, float]:
     """Returns the "validation" values of a history, by step."""
     found = {each["step"]: each.get("validation") for each in history if "after_epoch" in each}
     return {step: value for step, value in found.items() if isinstance(value, int | float)}

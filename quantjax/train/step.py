@@ -8,15 +8,17 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
-from quantjax import embedding, parallel
-from quantjax.methods.base import Batch, Collectives, Context, Phase
+from quantjax.batch import Batch, Collectives
+from quantjax.data import embedding
+from quantjax.methods.base import Context, Phase
+from quantjax.run import parallel
 from quantjax.train.experiment import Experiment, TrainState, key
 
 
 def make_step(
     experiment: Experiment, phase: Phase, *, skip_non_finite: bool = False
 ) -> parallel.Step:
-    """Builds the optimization step of a phase, for `parallel.sharded_step` or `pmapped_step`.
+    """Builds the optimization step of a phase, for `run.parallel.sharded_step` or `pmapped_step`.
 
     Args:
       experiment: Gives optimizers and seed.
@@ -130,7 +132,7 @@ def refresh(
       experiment: Its method must have a `refresh`.
       train_state: The current state.
       epoch: Number that chooses the random key.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
 
     Returns:
       The state with params and state updated; rewritten entries have a new optimizer state.

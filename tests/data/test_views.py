@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import embedding, parallel
-from quantjax.data import augment
+from quantjax.data import augment, embedding
+from quantjax.run import parallel
 from tests import toy
 
 VIEWS = {"flips": augment.flips(), "ten_crop": augment.ten_crop((2, 3))}

@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import data, evaluate, parallel, train
+from quantjax import data, evaluate, train
+from quantjax.run import parallel
 from tests import toy
 from tests.data.class_id_source import ClassIdSource
 

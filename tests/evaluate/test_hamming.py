@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import metrics, parallel
+from quantjax import metrics
 from quantjax.evaluate import hamming_average_precision, hamming_counts, relevance
+from quantjax.run import parallel
 
 
 def draw(rng, *, num_bits, queries=67, items=205, classes=4):

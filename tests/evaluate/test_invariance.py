@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import evaluate, parallel
+from quantjax import evaluate
 from quantjax.metrics import measures
 from quantjax.quantizers import FloatCodec
+from quantjax.run import parallel
 from tests.evaluate import cases
 from tests.evaluate.cases import N, codecs, embeddings, labels, measured
 

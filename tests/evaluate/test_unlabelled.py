@@ -9,8 +9,9 @@ import pytest
 from ml_collections import config_dict
 
 from experiments.baselines import baselines
-from quantjax import data, evaluate, index, launch, parallel, train
+from quantjax import data, evaluate, index, launch, train
 from quantjax.evaluate.method import measure_validation, unmeasured
+from quantjax.run import parallel
 from tests import toy
 
 

@@ -7,7 +7,8 @@ import pytest
 import experiments.baselines
 from experiments.baselines import baselines, class_id_code
 from experiments.classifier import fit_classifier
-from quantjax import data, parallel, train
+from quantjax import data, train
+from quantjax.run import parallel
 from tests import toy
 from tests.data.class_id_source import ClassIdSource
 

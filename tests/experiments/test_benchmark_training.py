@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import convolutions, torch_networks, training, turns
-from quantjax import parallel
 from quantjax.models import alexnet, resnet, weights
+from quantjax.run import parallel
 
 torch = pytest.importorskip("torch")
 

@@ -19,10 +19,11 @@ import numpy as np
 import pytest
 
 import experiments
-from quantjax import data, embedding, features, index, launch, models, parallel, train
-from quantjax.data import protocols
+from quantjax import data, index, launch, models, train
+from quantjax.data import embedding, protocols
 from quantjax.errors import InputError
-from quantjax.models import efficientnet_lite
+from quantjax.models import efficientnet_lite, features
+from quantjax.run import parallel
 
 MODULES = {
     each.name: importlib.import_module(f"experiments.{each.name}")

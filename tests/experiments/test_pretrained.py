@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from experiments import dqn_cifar10_finetuned, pretrained
-from quantjax import data, features, parallel
+from quantjax import data
+from quantjax.models import features
+from quantjax.run import parallel
 
 SIZE = 32
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from experiments import adsq, deepquan, dqn, task, triplet_quantization
-from quantjax import data, models, parallel, train
+from quantjax import data, models, train
+from quantjax.batch import Collectives
 from quantjax.data import augment
-from quantjax.methods.base import Collectives
+from quantjax.run import parallel
 
 
 def splits(label):

@@ -15,9 +15,9 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors import numpy as safetensors_numpy
 
-from quantjax import data, features, index
+from quantjax import data, index
 from quantjax.data import record_manifest
-from quantjax.models import weights
+from quantjax.models import features, weights
 from quantjax.pickles import restricted_pickle
 from quantjax.quantizers import ProductCodec
 from tests.data.test_idx import idx_bytes

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax import evaluate, folders, records
+from quantjax import evaluate
 from quantjax.quantizers import BinaryCodec
+from quantjax.run import metric_log, workdirs
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 
@@ -40,7 +41,7 @@ def _read_results(path: Path) -> None:
 
 
 def _read_records(path: Path) -> None:
-    steps = [record["step"] for record in records.rewind(path, 25)]
+    steps = [record["step"] for record in metric_log.rewind(path, 25)]
     assert all(step <= 25 for step in steps)
 
 
@@ -52,7 +53,7 @@ def _records() -> list[bytes]:
 READERS = {
     "config": Reader(
         lambda: [json.dumps(_ABOUT, indent=2).encode()],
-        lambda path: folders.claim(path.parent, _ABOUT),
+        lambda path: workdirs.claim(path.parent, _ABOUT),
         "config.json",
         JSON_TOKENS,
         restructured.json_value,

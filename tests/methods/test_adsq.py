@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import embedding, evaluate, losses, parallel, train
+from quantjax import evaluate, losses, train
+from quantjax.data import embedding
 from quantjax.methods.adsq import adsq, both, closed_form_codes, first, second
+from quantjax.run import parallel
 from tests import toy
 
 

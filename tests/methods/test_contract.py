@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import errors, methods, models, parallel, train
+from quantjax import errors, methods, models, train
 from quantjax.methods import Method, Phase, Refresh
 from quantjax.quantizers import BinaryCodec
+from quantjax.run import parallel
 from tests import toy
 
 BATCH = {

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import parallel, train
+from quantjax import train
 from quantjax.methods.deepquan import by_rank, equal, flat_images, heat_kernel, weighted_triplets
+from quantjax.run import parallel
 from tests import toy
 
 

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import parallel, train
+from quantjax import train
 from quantjax.methods.base import Context
 from quantjax.quantizers import product
+from quantjax.run import parallel
 from tests import toy
 
 

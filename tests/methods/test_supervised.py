@@ -6,9 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax import errors, evaluate, labels, losses, methods, models, parallel, quantizers, train
+from quantjax import errors, evaluate, labels, losses, methods, models, quantizers, train
 from quantjax.models.base import Network
 from quantjax.quantizers import product
+from quantjax.run import parallel
 from tests import toy
 
 BATCH = {

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import losses, models, parallel, train
+from quantjax import losses, models, train
 from quantjax.models import microbatched
+from quantjax.run import parallel
 from tests import toy
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(32, 8, 8, 3)), jnp.float32)

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import errors, methods, models, parallel, train
+from quantjax import errors, methods, models, train
+from quantjax.run import parallel
 from tests import toy
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(8, 4)), jnp.float32)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import models, parallel, train
+from quantjax import models, train
+from quantjax.run import parallel
 from tests import toy
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(16, 32, 32, 3)), jnp.float32)

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, index, parallel
+from quantjax import evaluate, index
 from quantjax.quantizers import ClassCodec
+from quantjax.run import parallel
 from tests.quantizers import oracles
 
 SIZES = {2: (1, 1), 3: (2, 1), 5: (3, 1), 16: (4, 1), 17: (5, 1), 256: (8, 1), 257: (9, 2)}

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from quantjax import prefetch
+from quantjax.run import prefetch
 
 
 def test_items_come_in_order_and_ahead():

@@ -12,7 +12,8 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import launch, parallel, processes, train
+from quantjax import launch, train
+from quantjax.run import parallel, processes
 from tests import programs, run_toy, toy
 
 
@@ -248,7 +249,7 @@ def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several():
     for tasks, arguments in (("1(x2)", ""), ("2", ""), ("2", by_hand)):
         port = programs.free_port()
         program = (
-            "import jax; from quantjax import processes; "
+            "import jax; from quantjax.run import processes; "
             f"processes.start({arguments.format(port)}); "
             "print(jax.config.values['jax_cuda_visible_devices'])"
         )

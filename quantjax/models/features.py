@@ -17,12 +17,13 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors import numpy as safetensors_numpy
 
-from quantjax import models, parallel
+from quantjax import models
 from quantjax.data.arrays import ArraySource, with_columns
 from quantjax.data.batches import padded
 from quantjax.data.sources import Source, column
 from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
+from quantjax.run import parallel
 
 ROWS = 16
 """Images per device and batch: activations of more images do not fit a CPU's cache."""
@@ -110,7 +111,7 @@ def extract(
       source: The images.
       extractor: Weights, network and preprocessing.
       path: A safetensors file; its folder is created.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
       progress: Called with the number of finished images and the number of all images.
 
     Returns:

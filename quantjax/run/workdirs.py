@@ -14,8 +14,8 @@ import warnings
 from collections.abc import Generator
 from typing import Any
 
-from quantjax import processes, records
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run import metric_log, processes
 
 PLACES = ("data_dir", "features_dir", "records")
 """Config keys that give the location of data and are not part of the experiment's identity."""
@@ -150,7 +150,7 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
         return
     check_free(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    records.write_whole(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
+    metric_log.write_whole(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
 def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:

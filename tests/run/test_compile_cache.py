@@ -11,7 +11,7 @@ import pytest
 
 from quantjax import train
 
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 SETTINGS = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 

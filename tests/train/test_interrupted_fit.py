@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import errors, interruption, parallel, train
+from quantjax import errors, train
+from quantjax.run import parallel, signals
 from tests import toy
 from tests.run_toy import exploding
 
@@ -62,7 +63,7 @@ def test_a_signal_is_said_in_one_line_and_the_state_goes_on(experiment, mesh, wh
 
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, interruption.Stopped)],
+    [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, signals.Stopped)],
 )
 def test_a_signal_can_be_raised_with_state_and_history(experiment, mesh, whole, number, kind):
     with pytest.raises(kind) as caught:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from quantjax import optional
+from quantjax import errors
 from quantjax.errors import NonFiniteError
 
 Record = dict[str, Any]
@@ -29,7 +29,7 @@ class History(list[Record]):
 
     def to_frame(self) -> Any:
         """Returns a pandas DataFrame, a row for each record; needs quantjax[notebook]."""
-        return optional.load("pandas", extra="notebook", purpose="a frame").DataFrame([*self])
+        return errors.load_package("pandas", extra="notebook", purpose="a frame").DataFrame([*self])
 
     def __repr__(self) -> str:
         if not self:

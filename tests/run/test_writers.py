@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-from quantjax import writers
+from quantjax.run import writers
 
 
 def events(folder):
@@ -242,7 +242,7 @@ def test_a_disk_that_is_full_for_a_moment_keeps_no_process_from_its_end(tmp_path
     program = f"""
 import pathlib
 from tensorboardX import event_file_writer, record_writer
-from quantjax import writers
+from quantjax.run import writers
 
 flush = record_writer.RecordWriter.flush
 def fail(self):

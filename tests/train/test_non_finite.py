@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from quantjax import errors, parallel, train
+from quantjax import errors, train
+from quantjax.run import parallel
 from tests import toy
 
 

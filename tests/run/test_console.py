@@ -6,7 +6,7 @@ import re
 import pytest
 from rich.console import Console
 
-from quantjax import console
+from quantjax.run import console
 from tests import toy
 
 STEPS = [

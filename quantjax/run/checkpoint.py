@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from quantjax import processes, sealing
 from quantjax.errors import DamagedError, FileError, InputError
+from quantjax.run import processes, sealing
 
 
 @dataclasses.dataclass

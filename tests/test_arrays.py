@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from quantjax.arrays import can_be_seen, check_finite
 from quantjax.errors import InputError
-from quantjax.finite import can_be_seen, check_finite
 
 ROWS = [[0, 1], [2, np.nan], [3, np.inf], [np.nan, np.inf]]
 

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from quantjax import parallel
-from quantjax.batch import Batch, Preprocess
+from quantjax.batch import Batch, Preprocess, over_views
 from quantjax.data.sources import Source
 from quantjax.errors import InputError
-from quantjax.methods.base import over_views
+from quantjax.run import parallel
 
 ROWS = 1024
 """Rows per batch. Tables of the training set are padded to a multiple of it, so that a checkpoint
@@ -52,7 +51,7 @@ def apply_to_rows(
       source: Source of the images.
       rows: Row numbers, [N] int64.
       preprocess: `batch -> batch`, on device.
-      mesh: From `parallel.data_mesh`.
+      mesh: From `run.parallel.data_mesh`.
 
     Returns:
       Pytree of [N padded to a multiple of `ROWS`, ...], sharded by rows over the mesh; rows from N

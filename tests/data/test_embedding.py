@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import embedding, methods, parallel, train
+from quantjax import methods, train
+from quantjax.data import embedding
+from quantjax.run import parallel
 from tests import toy
 
 MOVED = re.compile(

@@ -12,7 +12,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from quantjax import checkpoint, data, errors, parallel, sealing, train
+from quantjax import data, errors, train
+from quantjax.run import checkpoint, parallel, sealing
 from tests import toy
 from tests.programs import steps_in
 

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantjax import data, features, parallel
+from quantjax import data
+from quantjax.models import features
+from quantjax.run import parallel
 from tests.models import weight_files
 
 WEIGHTS = {"w": jnp.arange(12.0).reshape(4, 3)}

@@ -7,8 +7,9 @@ import typing
 
 import pytest
 
-from quantjax import data, launch, methods, parallel, train
+from quantjax import data, launch, methods, train
 from quantjax.data import augment
+from quantjax.run import parallel
 
 PARAMETERS = {
     train.AfterEpoch: ("train_state", "epoch"),

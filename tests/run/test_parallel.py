@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
-from quantjax import losses, models, parallel, train
+from quantjax import losses, models, train
 from quantjax.errors import InputError
 from quantjax.quantizers import product
+from quantjax.run import parallel
 from tests import toy
 
 

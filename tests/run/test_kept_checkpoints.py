@@ -7,7 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import checkpoint, parallel, train
+from quantjax import train
+from quantjax.run import checkpoint, parallel
 from tests import toy
 from tests.programs import steps_in
 

@@ -27,9 +27,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from quantjax import divergence
+from quantjax.batch import Collectives
 from quantjax.errors import InputError
-from quantjax.methods.base import Collectives
+from quantjax.run import divergence
 
 AXIS = "data"
 

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import parallel, train
+from quantjax import train
+from quantjax.run import parallel
 from tests import programs, toy
 
 

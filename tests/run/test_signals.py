@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import interruption, parallel, train
+from quantjax import train
+from quantjax.run import parallel, signals
 from tests import toy
 
 
 def test_the_first_signal_is_held_and_the_second_acts():
-    with interruption.watch() as caught:
+    with signals.watch() as caught:
         assert caught() is None
         os.kill(os.getpid(), signal.SIGINT)
         assert caught() == signal.SIGINT
@@ -24,7 +25,7 @@ def test_the_first_signal_is_held_and_the_second_acts():
 
 def test_handlers_are_put_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(RuntimeError), interruption.watch():
+    with pytest.raises(RuntimeError), signals.watch():
         raise RuntimeError
     assert signal.getsignal(signal.SIGTERM) is before
 
@@ -33,7 +34,7 @@ def test_another_thread_watches_nothing():
     out = []
 
     def run():
-        with interruption.watch() as caught:
+        with signals.watch() as caught:
             out.append(caught())
 
     thread = threading.Thread(target=run)
@@ -44,28 +45,28 @@ def test_another_thread_watches_nothing():
 
 def test_a_signal_that_nobody_asked_for_comes_again():
     def run():
-        with interruption.watch() as caught:
+        with signals.watch() as caught:
             assert caught() is None
             os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("went on")
 
-    with interruption.ending(), pytest.raises(interruption.Stopped) as stopped:
+    with signals.ending(), pytest.raises(signals.Stopped) as stopped:
         run()
     assert stopped.value.number == signal.SIGTERM
 
 
 def test_one_that_was_told_of_does_not():
-    with interruption.ending(), interruption.watch() as caught:
+    with signals.ending(), signals.watch() as caught:
         os.kill(os.getpid(), signal.SIGTERM)
         assert caught() == signal.SIGTERM
 
 
 def test_what_another_thread_watches_hides_no_signal():
     def run():
-        with interruption.watch():
+        with signals.watch():
             pass
 
-    with interruption.watch() as caught:
+    with signals.watch() as caught:
         os.kill(os.getpid(), signal.SIGTERM)
         thread = threading.Thread(target=run)
         thread.start()
@@ -74,7 +75,7 @@ def test_what_another_thread_watches_hides_no_signal():
 
 
 def test_nor_does_one_that_comes_to_who_stops_anyway():
-    with interruption.ending(), interruption.watch() as caught:
+    with signals.ending(), signals.watch() as caught:
         caught(stops=True)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -14,8 +14,10 @@ import numpy as np
 import optax
 import pytest
 
-from quantjax import checkpoint, data, errors, interruption, parallel, processes, train
-from quantjax.methods.base import Context, first_view, over_views
+from quantjax import data, errors, train
+from quantjax.batch import first_view, over_views
+from quantjax.methods.base import Context
+from quantjax.run import checkpoint, parallel, processes, signals
 from tests import programs, run_toy, toy
 
 
@@ -144,7 +146,7 @@ def test_a_signal_of_ones_own_behind_that_of_another_process_is_not_sent_again(
     # As if another process had told of its signal, and this one's came late.
     monkeypatch.setattr(checkpoint.Store, "wait", interrupted)
     monkeypatch.setattr(processes.Agreement, "say", lambda *_: signal.SIGTERM)
-    with interruption.ending():
+    with signals.ending():
         assert train.fit(experiment, workdir=tmp_path, mesh=mesh).signal == signal.SIGTERM
     assert len(waited) == 2
 
@@ -157,7 +159,7 @@ def test_a_signal_while_the_others_are_waited_for_is_not_lost(
         return number
 
     monkeypatch.setattr(processes.Agreement, "last", last)
-    with interruption.ending(), pytest.raises(interruption.Stopped) as stopped:
+    with signals.ending(), pytest.raises(signals.Stopped) as stopped:
         train.fit(experiment, workdir=tmp_path, mesh=mesh)
     assert stopped.value.number == signal.SIGTERM
 
@@ -426,8 +428,8 @@ def test_two_runs_of_one_process_are_one_too_many_as_well(experiment, mesh, tmp_
 
 HOLD = """
 import pathlib, time
-from quantjax import folders
-with folders.held(pathlib.Path({workdir!r})):
+from quantjax.run import workdirs
+with workdirs.held(pathlib.Path({workdir!r})):
     print("held", flush=True)
     time.sleep(60)
 """
