@@ -12,8 +12,7 @@ import quantjax
 ROOT = pathlib.Path(__file__).parents[1]
 
 # What each part of the package may import of the package itself; a part may import its own modules.
-# `arrays`, `batch` and `errors` are open to all. `pickles` is a leaf because both data and weights
-# come in pickles, and neither may import the other.
+# `arrays`, `batch` and `errors` are open to all.
 MAY_IMPORT = {
     "arrays": set(),
     "batch": set(),
@@ -22,11 +21,10 @@ MAY_IMPORT = {
     "metrics": set(),
     "quantizers": set(),
     "losses": {"quantizers"},
-    "pickles": set(),
     "run": set(),
     "optimizers": set(),
-    "data": {"pickles", "run", "labels"},
-    "models": {"pickles", "run", "data"},
+    "data": {"run", "labels"},
+    "models": {"run", "data"},
     "methods": {"losses", "quantizers", "labels", "models"},
     "index": {"quantizers", "run"},
     "train": {"methods", "run", "optimizers", "data"},

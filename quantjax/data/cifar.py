@@ -1,5 +1,6 @@
 """Reads CIFAR-10 from its published pickle files."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from quantjax.data.arrays import ArraySource, from_arrays
 from quantjax.data.locate import locate
 from quantjax.errors import InputError, MissingFileError
-from quantjax.pickles import restricted_pickle
+from quantjax.run import pickles
 
 CLASSES = (
     "airplane",
@@ -78,8 +79,7 @@ def cifar10(data_dir: str | Path | None = None) -> ArraySource:
     labels: list[int] = []
     for number, name in enumerate(_FILES):
         path = folder / name
-        with path.open("rb") as stream:
-            batch = restricted_pickle.load(stream, name=str(path))
+        batch = pickles.load(io.BytesIO(path.read_bytes()), name=str(path))
         data, class_ids = _check_batch(batch, path)
         # The files hold channels first: all red, then all green, then all blue.
         images[number] = data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)

@@ -1,26 +1,26 @@
 """Reads files that `torch.save` wrote, without torch and without running code from the file.
 
-The pickle goes through `quantjax.pickles`; it may name only tensors and their storages. A tensor
-becomes a view of the file's bytes when its storage has been read.
+The pickle goes through `run.pickles`; it may name only tensors and their storages. A tensor becomes
+a view of the file's bytes when its storage has been read.
 """
 
 import io
 import math
-import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.pickles import restricted_pickle
-from quantjax.pickles.pickled_arrays import Global, are_counts
+from quantjax.run import files, pickles
+from quantjax.run.pickles import are_counts
 
 LEGACY_MAGIC = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 ZIP_MAGIC = b"PK\x03\x04"
+_AGAIN = "the file is truncated or damaged, fetch it anew"
 
 _STORAGES = {
     "DoubleStorage": np.dtype("<f8"),
@@ -34,18 +34,8 @@ _STORAGES = {
     "ByteStorage": np.dtype("u1"),
     "BoolStorage": np.dtype("?"),
 }
-_DAMAGED_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    EOFError,
-)
+# What the standard library raises over a damaged archive, beside `files.DAMAGE`.
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError, OSError)
 
 
 class Storage(NamedTuple):
@@ -72,13 +62,12 @@ def _storage(identity: Any) -> Storage:
     if type(identity) is not tuple or len(identity) not in (5, 6) or identity[0] != "storage":
         raise InputError("refused a persistent id that is no storage")
     _, kind, key, _, total, *view = identity
-    dtype = _STORAGES.get(kind.name.removeprefix("torch ")) if type(kind) is Global else None
-    if dtype is None or type(key) is not str or not are_counts(total):
+    if not isinstance(kind, np.dtype) or type(key) is not str or not are_counts(total):
         raise InputError("a storage must have a class, a key and a number of values")
     _, start, size = view[0] if view and view[0] is not None else ("", 0, total)
     if not are_counts(start, size) or start + size > total:
         raise InputError(f"a part of storage {key[:40]!r} goes beyond its {total} values")
-    return Storage(key, dtype, total, start, size)
+    return Storage(key, kind, total, start, size)
 
 
 def _tensor(storage: Storage, offset: int, shape: tuple, strides: tuple, *_: Any) -> Tensor:
@@ -104,7 +93,6 @@ def _parameter(tensor: Tensor, *_: Any) -> Tensor:
 
 def _ordered_dict(*pairs: Any) -> dict:
     """Replaces collections.OrderedDict, empty or, from Python 2, with [key, value] pairs."""
-    # Only a list is allowed: `restricted_pickle` limits the copied items of lists.
     items = pairs[0] if pairs else []
     if type(items) is not list or not all(
         type(pair) in (list, tuple) and len(pair) == 2 and type(pair[0]) is str for pair in items
@@ -113,12 +101,12 @@ def _ordered_dict(*pairs: Any) -> dict:
     return dict(items)
 
 
-_ALLOWED: Mapping[str, Callable[..., Any] | None] = {
+_ALLOWED: Mapping[str, Any] = {
     "collections OrderedDict": _ordered_dict,
     "torch._utils _rebuild_tensor": _tensor,
     "torch._utils _rebuild_tensor_v2": _tensor,
     "torch._utils _rebuild_parameter": _parameter,
-    **{f"torch {name}": None for name in _STORAGES},
+    **{f"torch {name}": dtype for name, dtype in _STORAGES.items()},
 }
 
 
@@ -160,11 +148,8 @@ def read_zip(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
             if sum(info.file_size for info in members.values()) > len(data):
                 raise InputError("its members are larger than the archive")
             content = {key: archive.read(info) for key, info in members.items()}
-    except _DAMAGED_ZIP as error:
-        reason = str(error)[:200] or type(error).__name__
-        raise InputError(
-            f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
-        ) from error
+    except (*files.DAMAGE, *_DAMAGED_ZIP) as error:
+        raise InputError(f"cannot read {name}: {files.one_line(error)}; {_AGAIN}") from error
     if "data.pkl" not in content:
         raise InputError(f"{name} is a zip archive, but torch.save did not write it: no data.pkl")
     if content.get("byteorder", b"little") != b"little":
@@ -203,7 +188,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
         if total != storage.total or len(content[key]) != size:
             raise InputError(
                 f"cannot read {name}: storage {key[:40]!r} takes {size} bytes, got "
-                f"{len(content[key])}; the file is truncated or damaged, fetch it anew"
+                f"{len(content[key])}; {_AGAIN}"
             )
     return value, content
 
@@ -219,9 +204,7 @@ def _load(stream: io.BytesIO, name: str, storages: dict[str, Storage] | None = N
         return storage
 
     try:
-        return restricted_pickle.load(
-            stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load
-        )
+        return pickles.load(stream, name=name, allowed=_ALLOWED, persistent_load=persistent_load)
     except ValueError as error:
         raise InputError(
             f"{error}; if it holds a whole module, save the module's state_dict() alone"

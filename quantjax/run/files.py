@@ -6,6 +6,8 @@ Arrays are stored as safetensors files; their metadata (text by text) describes 
 import contextlib
 import os
 import pathlib
+import pickle
+import struct
 from collections.abc import Generator, Mapping
 from typing import Any
 
@@ -23,9 +25,12 @@ DAMAGE = (
     AttributeError,
     ArithmeticError,
     RecursionError,
+    EOFError,
+    struct.error,
+    pickle.UnpicklingError,
     SafetensorError,
 )
-"""Errors that json, safetensors and code that looks at their content raise on damaged files."""
+"""Errors that json, safetensors, pickle and checks of their content raise on damaged files."""
 
 # NumPy has no type for the others, such as F8_E4M3.
 _KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
@@ -139,4 +144,4 @@ def one_line(value: Any) -> str:
     """Shortens a value from a file to one line of at most 200 characters, for a message."""
     if isinstance(value, list | dict):
         value = type(value).__name__
-    return " ".join(str(value)[:_SHOWN].split())
+    return " ".join((str(value) or type(value).__name__)[:_SHOWN].split())

@@ -1,6 +1,7 @@
 """Pickles that would run something, by every operation that can, run nothing in any reader."""
 
 import contextlib
+import io
 import pickle
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 
 from quantjax.data import cifar10
 from quantjax.models import weights
-from quantjax.pickles import restricted_pickle
+from quantjax.run import pickles
 from tests.models import weight_files
 from tests.models.weight_files import text
 
@@ -83,9 +84,7 @@ def _batch(program: bytes, path) -> None:
 
 
 def _pickle(program: bytes, path) -> None:
-    path.write_bytes(program)
-    with path.open("rb") as stream:
-        restricted_pickle.load(stream, name=str(path))
+    pickles.load(io.BytesIO(program), name=str(path))
 
 
 def _weights(write):

@@ -1,1 +1,0 @@
-"""Reads pickle files of arrays and weights without running code from the file."""
