@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from experiments.benchmarks import timing
-from quantjax.models.convolution import conv_general_dilated
+from quantjax.models.layers import conv_general_dilated
 
 _BATCH = 32
 _LAYERS = (

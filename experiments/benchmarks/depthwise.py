@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmarks import timing
-from quantjax.models.depthwise import depthwise, grouped
+from quantjax.models.layers import depthwise, grouped
 
 _BATCH = 32
 _LAYERS = ((48, 32, 3, 1), (48, 96, 3, 2), (24, 144, 5, 2), (12, 240, 5, 1), (6, 672, 5, 1))

@@ -1,19 +1,13 @@
 """Defines networks as two pure functions, and adapts modules of other libraries."""
 
+from quantjax.models.adapters import from_equinox, from_haiku, from_linen
 from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
 from quantjax.models.base import Network, from_nnx
-from quantjax.models.cifar_resnet import cifar_resnet18
-from quantjax.models.convnet import convnet
 from quantjax.models.efficientnet_lite import efficientnet_lite0
-from quantjax.models.fine_tuned import fine_tuned
-from quantjax.models.from_equinox import from_equinox
-from quantjax.models.from_haiku import from_haiku
-from quantjax.models.from_linen import from_linen
-from quantjax.models.microbatch import microbatched
-from quantjax.models.mlp import mlp
 from quantjax.models.patch_resnet import patch_resnet
-from quantjax.models.precision import in_precision
-from quantjax.models.resnet import resnet18, resnet50
+from quantjax.models.resnet import cifar_resnet18, resnet18, resnet50
+from quantjax.models.small_networks import convnet, mlp
+from quantjax.models.wrappers import fine_tuned, in_precision, microbatched
 
 __all__ = [
     "Network",

@@ -1,6 +1,7 @@
 """Builds AlexNet in Caffe's and in torchvision's form."""
 
 import functools
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,12 +11,11 @@ from flax import nnx
 from jax import lax
 
 from quantjax.errors import InputError
-from quantjax.models import convolution
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
-from quantjax.models.weights import Source, after_flattening
+from quantjax.models.layers import conv_general_dilated
+from quantjax.models.weights import TORCH_LEAVES, Source, after_flattening
 
 FEATURES = 4096
-_LEAVES = {"kernel": "weight", "bias": "bias"}
 
 
 class Convolution(NamedTuple):
@@ -94,18 +94,14 @@ class AlexNet(nnx.Module):
                     strides=row.strides,
                     padding=row.padding,
                     feature_group_count=row.groups,
-                    conv_general_dilated=convolution.conv_general_dilated,
+                    conv_general_dilated=conv_general_dilated,
                     rngs=rngs,
                 )
             )
             depth = row.channels
         height, width = map_shape(input_shape, table)
-        self.dense = nnx.List(
-            [
-                nnx.Linear(height * width * depth, hidden, rngs=rngs),
-                nnx.Linear(hidden, hidden, rngs=rngs),
-            ]
-        )
+        widths = (height * width * depth, hidden, hidden)
+        self.dense = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
         self.dropout = nnx.Dropout(0.5)
         self.bottleneck = None if dim is None else nnx.Linear(hidden, dim, rngs=rngs)
 
@@ -243,6 +239,6 @@ def _name(convolutions, dense, flattened, path):
     if kind == "bottleneck":
         return None
     name = (convolutions if kind == "convolutions" else dense)[int(number[0])]
-    name = f"{name}.{_LEAVES[leaf]}"
+    name = f"{name}.{TORCH_LEAVES[leaf]}"
     # The first dense layer reads flattened maps: PyTorch and Caffe flatten channels first.
     return Source(name, flattened) if path == "dense/0/kernel" else name

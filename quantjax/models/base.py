@@ -1,12 +1,16 @@
 """Defines a network as two pure functions, and adapts flax NNX modules to it."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from flax import nnx
 
 from quantjax.errors import InputError
-from quantjax.models.call_options import takes, training_options
+
+_TRAINS = {"train": True, "training": True, "is_training": True, "deterministic": False}
+"""Value in training of each argument by which a module may learn whether it trains."""
 
 
 class Network(NamedTuple):
@@ -42,10 +46,8 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     Raises:
       ValueError: if the module keeps random state; the message names the attribute.
     """
-    from flax import nnx
-
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
-    _check_no_random_state(nnx, abstract)
+    _check_no_random_state(abstract)
     call = type(abstract).__call__
     in_evaluation = not training_options(call, train=False)
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
@@ -57,7 +59,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
 
     def apply(params, net_state, x, *, train, key=None):
         parts = [
-            _filled(nnx, part, values)
+            _filled(part, values)
             for part, values in ((abstract_params, params), (abstract_state, net_state))
         ]
         # Without the copy, state written under a gradient belongs to another trace level.
@@ -72,6 +74,33 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
         return y, _with_string_keys(nnx.to_pure_dict(state))
 
     return checked_init(type(abstract).__name__, Network(init, apply))
+
+
+def training_options(call: Callable[..., Any], *, train: bool) -> dict[str, bool]:
+    """Returns the keyword arguments that tell a function whether it runs in training.
+
+    Args:
+      call: A module's `__call__`, or a function.
+      train: Whether the function runs in training.
+
+    Returns:
+      Such as {"train": True} or {"deterministic": False}: the arguments of these names that the
+      function has, and `train` where it takes any (`**options`). Empty for a function that
+      computes the same in training and evaluation.
+    """
+    there = inspect.signature(call).parameters
+    options = {name: train is trains for name, trains in _TRAINS.items() if name in there}
+    return options or ({"train": train} if _takes_any(there) else {})
+
+
+def takes(call: Callable[..., Any], name: str) -> bool:
+    """Returns whether a function takes an argument of a given name, or any (`**options`)."""
+    there = inspect.signature(call).parameters
+    return name in there or _takes_any(there)
+
+
+def _takes_any(parameters):
+    return any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 def checked_init(name: str, network: Network) -> Network:
@@ -111,6 +140,12 @@ def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
         raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
 
 
+def check_image_shape(input_shape: tuple[int, ...]) -> None:
+    """Raises ValueError if the shape of an image is not three positive sizes."""
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
+
+
 def check_positive(**sizes: int | Sequence[int] | None) -> None:
     """Raises ValueError, with the name, if a size is below 1; None passes."""
     for name, given in sizes.items():
@@ -119,18 +154,16 @@ def check_positive(**sizes: int | Sequence[int] | None) -> None:
             raise InputError(f"{name} must be 1 or more, got {given}")
 
 
-def _check_no_random_state(nnx, module):
+def _check_no_random_state(module):
     """Raises ValueError if a module keeps random streams, whose state changes at every step."""
+    owners = dict(nnx.iter_modules(module))
     for path, _ in nnx.to_flat_state(nnx.state(module, nnx.RngState)):
         # Such as ("layers", 1, "rngs", "count"): the owner's path, its attribute, and the rest.
-        owner, place, attribute = module, "", ""
-        # Walks down to the submodule that owns the state, so that the advice can name it.
-        for name in path:
-            child = owner[name] if isinstance(name, int) else getattr(owner, name)
-            attribute = name
-            if not isinstance(child, nnx.Module):
-                break
-            owner, place = child, place + (f"[{name}]" if isinstance(name, int) else f".{name}")
+        depth = max(depth for depth in range(len(path)) if path[:depth] in owners)
+        owner, attribute = owners[path[:depth]], path[depth]
+        place = "".join(
+            f"[{name}]" if isinstance(name, int) else f".{name}" for name in path[:depth]
+        )
         kind = type(owner).__name__
         advice = (
             f"build {kind} without keeping rngs in self.{attribute}, and pass rngs at the call, as "
@@ -147,9 +180,10 @@ def _check_no_random_state(nnx, module):
         )
 
 
-def _filled(nnx, abstract, values):
+def _filled(abstract, values):
+    # A copy, since flax writes into what it is given. It also turns numbers in strings back.
     part = jax.tree.map(lambda leaf: leaf, abstract)
-    nnx.replace_by_pure_dict(part, _with_keys_of(nnx.to_pure_dict(abstract), values))
+    nnx.replace_by_pure_dict(part, values)
     return part
 
 
@@ -158,9 +192,3 @@ def _with_string_keys(tree):
     if not isinstance(tree, dict):
         return tree
     return {str(key): _with_string_keys(value) for key, value in tree.items()}
-
-
-def _with_keys_of(template, tree):
-    if not isinstance(template, dict):
-        return tree
-    return {key: _with_keys_of(value, tree[str(key)]) for key, value in template.items()}

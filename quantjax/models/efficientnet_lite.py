@@ -9,11 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from quantjax.errors import InputError, MissingPackageError
+from quantjax.errors import MissingPackageError
 from quantjax.models import weights
-from quantjax.models.base import Network, check_positive, from_nnx
-from quantjax.models.depthwise import DepthwiseConv
-from quantjax.models.norm import BatchNorm
+from quantjax.models.base import Network, check_image_shape, check_inputs, check_positive, from_nnx
+from quantjax.models.layers import BatchNorm, DepthwiseConv
 
 FEATURES = 1280
 _STEM = 32
@@ -35,13 +34,6 @@ _CONVOLUTIONS = {
     "project": ("_project_conv", "_bn2"),
     "stem": ("_conv_stem", "_bn0"),
     "head": ("_conv_head", "_bn1"),
-}
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
 }
 # Unused tensors of the published file: the classifier and batch counters.
 UNUSED = ("_fc.*", "*.num_batches_tracked")
@@ -110,8 +102,7 @@ class EfficientNetLite0(nnx.Module):
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
         del rngs
-        if x.shape[1:] != self.input_shape:
-            raise InputError(f"images must have shape [B, *{self.input_shape}], got {x.shape}")
+        check_inputs(x, self.input_shape)
         x = nnx.relu6(self.stem(x, train=train))
         for block in self.blocks:
             x = block(x, train=train)
@@ -142,8 +133,7 @@ def efficientnet_lite0(
       Tan and Le, EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML
       2019; "Lite0" of github.com/tensorflow/tpu.
     """
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
+    check_image_shape(input_shape)
     check_positive(dim=dim)
     return from_nnx(functools.partial(EfficientNetLite0, tuple(input_shape), dim))
 
@@ -163,7 +153,7 @@ def names(path: str) -> str | None:
         return None
     convolution, norm = _CONVOLUTIONS[layer]
     prefix = f"_blocks.{path.split('/')[1]}." if path.startswith("blocks/") else ""
-    return f"{prefix}{convolution if kind == 'convolution' else norm}.{_LEAVES[leaf]}"
+    return f"{prefix}{convolution if kind == 'convolution' else norm}.{weights.TORCH_LEAVES[leaf]}"
 
 
 def published_file() -> Path:

@@ -10,7 +10,7 @@ from flax import nnx
 
 from quantjax.errors import InputError
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
-from quantjax.models.norm import BatchNorm
+from quantjax.models.layers import BatchNorm
 
 _HE = nnx.initializers.he_normal()
 

@@ -1,4 +1,4 @@
-"""Builds ResNet-18 and ResNet-50 in torchvision's form, which fits torchvision's weights."""
+"""Builds ResNets that fit torchvision's weights, and ResNet-18 for images of 32x32 pixels."""
 
 import functools
 from collections.abc import Callable
@@ -9,21 +9,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.errors import InputError
-from quantjax.models import convolution
-from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
-from quantjax.models.norm import BatchNorm
+from quantjax.models.base import Network, check_image_shape, check_inputs, check_positive, from_nnx
+from quantjax.models.layers import BatchNorm, conv_general_dilated
+from quantjax.models.weights import TORCH_LEAVES
 
 _WIDTHS = (64, 128, 256, 512)
 _HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 _PARTS = {"convolution": "conv", "norm": "bn"}
 _IN_SHORTCUT = {"convolution": "0", "norm": "1"}
-_LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
 # Unused tensors of torchvision's files: the classifier and batch counters.
 UNUSED = ("fc.*", "*.num_batches_tracked")
 
@@ -73,7 +66,7 @@ class _Convolution(nnx.Module):
             padding=kernel.size // 2,
             use_bias=False,
             kernel_init=_HE,
-            conv_general_dilated=convolution.conv_general_dilated,
+            conv_general_dilated=conv_general_dilated,
             rngs=rngs,
         )
         self.norm = BatchNorm(kernel.channels, momentum=0.9, epsilon=1e-5, rngs=rngs)
@@ -150,7 +143,12 @@ class ResNet(nnx.Module):
         return x if self.bottleneck is None else self.bottleneck(x)
 
 
+def _keep(x):
+    return x
+
+
 STEM = Stem(Kernel(7, 2, 64), max_pool)
+CIFAR_STEM = Stem(Kernel(3, 1, 64), _keep)
 
 
 def resnet18(
@@ -200,6 +198,32 @@ def resnet50(
     return build(input_shape, STEM, bottleneck_block, (3, 4, 6, 3), dim)
 
 
+def cifar_resnet18(
+    input_shape: tuple[int, int, int] = (32, 32, 3), *, dim: int | None = None
+) -> Network:
+    """Builds the common variant of ResNet-18 for CIFAR.
+
+    It is `resnet18` with a stem of a 3x3 convolution of stride 1 and no pooling. The paper's
+    networks for CIFAR differ: they have three stages of 16 to 64 channels. Weights load by
+    `names`; files of github.com/kuangliu/pytorch-cifar say `shortcut` for its `downsample`.
+
+    Args:
+      input_shape: (H, W, C) of the images.
+      dim: D, the width of a linear `bottleneck` after the features; None for the features.
+
+    Returns:
+      The network: [B, H, W, C] float32 -> [B, dim], or [B, 512]. Its net_state holds batch
+      statistics. Its `apply` raises ValueError for images of another shape.
+
+    Raises:
+      ValueError: if input_shape is not three positive sizes, or dim not positive.
+
+    Reference:
+      He et al., Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385.
+    """
+    return build(input_shape, CIFAR_STEM, basic_block, (2, 2, 2, 2), dim)
+
+
 def build(
     input_shape: tuple[int, int, int],
     stem: Stem,
@@ -220,8 +244,7 @@ def build(
     Raises:
       ValueError: if input_shape is not three positive sizes, or dim not positive.
     """
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
+    check_image_shape(input_shape)
     check_positive(dim=dim)
     return from_nnx(functools.partial(ResNet, tuple(input_shape), stem, block, num_blocks, dim))
 
@@ -243,11 +266,11 @@ def names(path: str) -> str | None:
         case ["bottleneck", _]:
             return None
         case ["stem", part, leaf]:
-            return f"{_PARTS[part]}1.{_LEAVES[leaf]}"
+            return f"{_PARTS[part]}1.{TORCH_LEAVES[leaf]}"
         case ["stages", stage, block, "layers", number, part, leaf]:
             layer = f"{_PARTS[part]}{int(number) + 1}"
         case ["stages", stage, block, "shortcut", part, leaf]:
             layer = f"downsample.{_IN_SHORTCUT[part]}"
         case _:
             raise InputError(f"{path!r} is no target of a ResNet; names are of another network")
-    return f"layer{int(stage) + 1}.{block}.{layer}.{_LEAVES[leaf]}"
+    return f"layer{int(stage) + 1}.{block}.{layer}.{TORCH_LEAVES[leaf]}"

@@ -13,6 +13,16 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.models import torch_files
 from quantjax.run import files
+from quantjax.run.sealing import by_path
+
+TORCH_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+"""PyTorch's name of each array of a layer."""
 
 _SHOWN = 3
 
@@ -85,7 +95,7 @@ def load(
       ValueError: if a target has no tensor, a tensor has another shape or kind, or a tensor is left
         over; the first few of each are listed.
     """
-    targets = {path: leaf for tree in (params, net_state) for path, leaf in _by_path(tree).items()}
+    targets = {path: leaf for tree in (params, net_state) for path, leaf in by_path(tree).items()}
     sources = {path: _source(path, names) for path in targets}
     if isinstance(names, Mapping) and (strangers := sorted(set(names) - set(targets))):
         raise InputError(f"names has {strangers[0]!r}, which is no target")
@@ -110,7 +120,7 @@ def load(
     ]
     _refuse_misfits({"missing": missing, "of another shape or kind": misfit, "unexpected": left})
     return tuple(
-        jax.tree.unflatten(jax.tree.structure(tree), [values[path] for path in _by_path(tree)])
+        jax.tree.unflatten(jax.tree.structure(tree), [values[path] for path in by_path(tree)])
         for tree in (params, net_state)
     )
 
@@ -133,11 +143,6 @@ def after_flattening(height: int, width: int) -> Callable[[np.ndarray], np.ndarr
         return maps.transpose(2, 3, 1, 0).reshape(-1, len(tensor))
 
     return layout
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _source(path: str, names: Names) -> Source | None:

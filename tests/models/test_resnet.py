@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from quantjax import models
-from quantjax.models import cifar_resnet, resnet, weights
+from quantjax.models import resnet, weights
 from tests.models import resnet_files, weight_files
 
 SHORT50 = resnet_files.RESNET50._replace(counts=(1, 2, 1, 1))
@@ -18,7 +18,7 @@ def short50(shape, *, dim=None):
 
 
 def short_cifar(shape, *, dim=None):
-    return resnet.build(shape, cifar_resnet.STEM, resnet.basic_block, SHORT_CIFAR.counts, dim)
+    return resnet.build(shape, resnet.CIFAR_STEM, resnet.basic_block, SHORT_CIFAR.counts, dim)
 
 
 # Of each network: what builds it, its tensors, shape of the images, and dim.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from quantjax.models import convolution
+from quantjax.models import layers
 
 
 def layer(in_features, channels, **options):
@@ -17,7 +17,7 @@ def layer(in_features, channels, **options):
     def build(**how):
         return nnx.Conv(in_features, channels, rngs=nnx.Rngs(0), **options, **how)
 
-    return build(conv_general_dilated=convolution.conv_general_dilated), build()
+    return build(conv_general_dilated=layers.conv_general_dilated), build()
 
 
 # How many of its own the compiler has left to it, forward and backward.
