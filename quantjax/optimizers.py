@@ -37,6 +37,7 @@ def scale_by_path(factors: Sequence[tuple[str, float]]) -> optax.GradientTransfo
         return jax.tree_util.tree_map_with_path(_scale, updates), state
 
     def _scale(keys, update):
+        # All that match, so that a bias of the new layer gets both factors.
         for pattern, factor in factors:
             if re.fullmatch(pattern, _path(keys)):
                 update = update * factor
@@ -69,6 +70,7 @@ def momentum_sgd(
     Returns:
       The transformation.
     """
+    # The decay comes first, so that the velocity carries it; the factors scale the final update.
     return optax.chain(
         optax.add_decayed_weights(weight_decay),
         optax.sgd(schedule, momentum=momentum, nesterov=nesterov),

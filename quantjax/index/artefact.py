@@ -73,6 +73,7 @@ def save(
     kind = next((name for name, cls in _KINDS.items() if type(codec) is cls), None)
     if kind is None:
         raise InputError(f"no format for {type(codec).__name__}; there are {', '.join(_KINDS)}")
+    # A single number gets an axis, so that the error of a wrong shape is ours.
     codes = np.atleast_1d(np.asarray(codes))
     arrays, settings = _parts(codec)
     tensors = {"codes": codes, **id_tensors(ids, len(codes))}
@@ -90,7 +91,7 @@ def save(
             "count": len(codes),
             "digests": {name: _digest(x) for name, x in tensors.items()},
         }
-        _contents(manifest, tensors)
+        _contents(manifest, tensors)  # raises now what `load` would raise later
     folder.mkdir(parents=True, exist_ok=True)
     # The manifest goes last and holds the digests, so `load` notices files of two different saves.
     files.write_arrays(folder / "codes.safetensors", tensors)
@@ -119,6 +120,7 @@ def load(folder: str | pathlib.Path) -> Artefact:
         manifest = dict(json.loads((folder / "codes.json").read_text()))
         tensors, _ = files.read_arrays(folder / "codes.safetensors")
     _check_manifest(manifest, folder)
+    # Before anything else looks at the tensors: a flipped byte is damage, whatever it means.
     found = {name: _digest(x) for name, x in tensors.items()}
     wrong = sorted(
         name
@@ -218,6 +220,7 @@ def _codec(manifest, tensors):
 
     codec = kind(**arrays, **manifest["settings"])
     codec.check()
+    # JAX keeps float32: a value that overflows there would not be the one that was saved.
     with np.errstate(over="raise"):
         return dataclasses.replace(codec, **{name: jnp.asarray(x) for name, x in arrays.items()})
 
@@ -246,5 +249,6 @@ def _real(name, x):
 
 
 def _digest(x):
+    # Type and shape enter too: equal bytes may be other numbers.
     head = f"{x.dtype.str} {x.shape} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(x).tobytes()).hexdigest()

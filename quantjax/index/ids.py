@@ -51,6 +51,7 @@ def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
         return {"ids": np.asarray(items, np.int64)}
     if all(isinstance(item, str) for item in items):
         texts = [str(item).encode(*_CODING) for item in items]
+        # Ends alone: a text starts where the one before it ends.
         ends = np.cumsum([len(text) for text in texts], dtype=np.int64)
         return {"ids.text": np.frombuffer(b"".join(texts), np.uint8), "ids.ends": ends}
     valid = (isinstance(item, str) or _fits_int64(item) for item in items)

@@ -38,6 +38,7 @@ def from_linen(module: Any) -> Network:
     call = type(module).__call__
 
     def init(key, example):
+        # Initialised as in evaluation, which needs no key for dropout.
         variables = module.init(key, example, **training_options(call, train=False))
         variables = dict(linen.meta.unbox(variables))
         return variables.pop("params", {}), variables
@@ -47,6 +48,7 @@ def from_linen(module: Any) -> Network:
         options = training_options(call, train=train)
         # Linen draws from "params" for every other stream that a module asks for.
         rngs = None if key is None else {"dropout": key, "params": jax.random.fold_in(key, 1)}
+        # Without `mutable`, Linen returns no state.
         if not train:
             return module.apply(variables, x, rngs=rngs, **options), net_state
         y, changed = module.apply(variables, x, rngs=rngs, mutable=[*net_state], **options)
@@ -102,6 +104,7 @@ def from_haiku(transformed: Any) -> Network:
         y, changed = found if has_state else (found, {})
         return y, changed if train else net_state
 
+    # Haiku wraps the function several times; its name is only for messages.
     name = getattr(transformed.apply, "_original_fn", transformed.apply)
     return checked_init(getattr(name, "__name__", "the function"), Network(init, apply))
 
@@ -136,6 +139,7 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
             "from_equinox needs Equinox, which is not installed: pip install equinox"
         ) from error
 
+    # A dict, so that paths tell the module's arrays from those of its state.
     def build(key):
         built = isinstance(constructor, eqx.Module | tuple)
         found = constructor if built else constructor(key=key)

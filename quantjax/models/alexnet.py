@@ -34,6 +34,7 @@ def local_response_norm(x: jax.Array) -> jax.Array:
 
     y_c = x_c / (1 + 1e-4 / 5 sum_{|j - c| <= 2} x_j^2)^0.75
     """
+    # A window over channels alone.
     window = (*(1,) * (x.ndim - 1), 5)
     padding = [(0, 0)] * (x.ndim - 1) + [(2, 2)]
     squares = lax.reduce_window(x * x, 0.0, lax.add, window, (1,) * x.ndim, padding)
@@ -53,6 +54,7 @@ def _keep(x):
     return x
 
 
+# Channels, side, strides, padding, groups of each convolution. Two groups are the paper's two GPUs.
 CAFFE = (
     Convolution(96, 11, 4, 0, 1, _normalized_pool),
     Convolution(256, 5, 1, 2, 2, _normalized_pool),
@@ -60,6 +62,7 @@ CAFFE = (
     Convolution(384, 3, 1, 1, 2, _keep),
     Convolution(256, 3, 1, 1, 2, max_pool),
 )
+# The single tower of "One weird trick", which torchvision trained.
 TORCHVISION = (
     Convolution(64, 11, 4, 2, 1, max_pool),
     Convolution(192, 5, 1, 2, 1, max_pool),
@@ -102,6 +105,7 @@ class AlexNet(nnx.Module):
         height, width = map_shape(input_shape, table)
         widths = (height * width * depth, hidden, hidden)
         self.dense = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
+        # Without rngs: the module may keep no random state, see `from_nnx`.
         self.dropout = nnx.Dropout(0.5)
         self.bottleneck = None if dim is None else nnx.Linear(hidden, dim, rngs=rngs)
 
@@ -127,6 +131,7 @@ def map_shape(input_shape: tuple[int, int, int], table: tuple[Convolution, ...])
         height, width = (
             (size + 2 * row.padding - row.size) // row.strides + 1 for size in (height, width)
         )
+        # Maps without a pixel cannot be pooled; the error for them follows.
         if min(height, width) > 0:
             maps = jax.ShapeDtypeStruct((1, height, width, row.channels), jnp.float32)
             _, height, width, _ = jax.eval_shape(row.after, maps).shape
@@ -235,6 +240,7 @@ def torchvision_names(height: int, width: int) -> Callable[[str], str | Source |
 
 
 def _name(convolutions, dense, flattened, path):
+    # Such as "convolutions/0/kernel", "dense/1/bias" and "bottleneck/kernel".
     kind, *number, leaf = path.split("/")
     if kind == "bottleneck":
         return None

@@ -46,9 +46,11 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     Raises:
       ValueError: if the module keeps random state; the message names the attribute.
     """
+    # Shapes alone, without the time and memory of real parameters.
     abstract = nnx.eval_shape(lambda: constructor(rngs=nnx.Rngs(0)))
     _check_no_random_state(abstract)
     call = type(abstract).__call__
+    # A module that is not told whether it trains has to be switched to evaluation.
     in_evaluation = not training_options(call, train=False)
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
 
@@ -66,6 +68,7 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
         module = nnx.merge(graphdef, *parts, copy=True)
         if in_evaluation and not train:
             module.eval()
+        # Only arguments that the module has, since `__call__(x)` alone is allowed too.
         options: dict[str, Any] = training_options(call, train=train)
         if takes(call, "rngs"):
             options["rngs"] = None if key is None else nnx.Rngs(dropout=key)
@@ -165,6 +168,7 @@ def _check_no_random_state(module):
             f"[{name}]" if isinstance(name, int) else f".{name}" for name in path[:depth]
         )
         kind = type(owner).__name__
+        # The advice is the very line to write, since flax's own examples keep rngs.
         advice = (
             f"build {kind} without keeping rngs in self.{attribute}, and pass rngs at the call, as "
             "__call__(self, x, *, train, rngs=None) is given them"

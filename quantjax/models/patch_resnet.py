@@ -55,8 +55,10 @@ class PatchResNet(nnx.Module):
         self.input_shape = input_shape
         self.patch = patch
         self.layers = nnx.List()
+        # All pixels of a patch become channels of one.
         depth = input_shape[2] * patch**2
         for stage, (width, count) in enumerate(zip(channels, num_blocks, strict=True)):
+            # The patches have reduced the image already, so the first stage keeps its size.
             strides = 1 if stage == 0 else 2
             self.layers.append(_Convolution(depth, width, strides=strides, rngs=rngs))
             self.layers.extend(_Residual(width, rngs=rngs) for _ in range(count))
@@ -78,6 +80,7 @@ class PatchResNet(nnx.Module):
 
 def space_to_depth(x, patch: int):
     """Cuts images [B, H, W, C] into patches, [B, H / patch, W / patch, C patch^2]."""
+    # Rows of patches, columns of patches, then the pixels inside a patch.
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // patch, patch, width // patch, patch, channels)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(

@@ -14,7 +14,7 @@ from quantjax.models.layers import BatchNorm, conv_general_dilated
 from quantjax.models.weights import TORCH_LEAVES
 
 _WIDTHS = (64, 128, 256, 512)
-_HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
+_HE = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # as torchvision draws them
 _PARTS = {"convolution": "conv", "norm": "bn"}
 _IN_SHORTCUT = {"convolution": "0", "norm": "1"}
 # Unused tensors of torchvision's files: the classifier and batch counters.
@@ -73,6 +73,7 @@ class _Convolution(nnx.Module):
 
     def __call__(self, x, *, train):
         x = self.convolution(x)
+        # The old variance's share of the new average, before the call changes the variance.
         kept = self.norm.momentum * self.norm.var[...]
         y = self.norm(x, use_running_average=not train)
         if train:
@@ -100,6 +101,7 @@ class _Residual(nnx.Module):
         y = x
         for layer in self.layers[:-1]:
             y = nnx.relu(layer(y, train=train))
+        # No ReLU after the last convolution: it follows the sum.
         y = self.layers[-1](y, train=train)
         return nnx.relu(y + (x if self.shortcut is None else self.shortcut(x, train=train)))
 
@@ -123,6 +125,7 @@ class ResNet(nnx.Module):
         self.stages = nnx.List()
         depth = stem.kernel.channels
         for stage, (width, count) in enumerate(zip(_WIDTHS, num_blocks, strict=True)):
+            # The first block of every later stage halves the maps; the stem did so for stage 0.
             blocks = nnx.List()
             for number in range(count):
                 kernels = block(width, 2 if stage and number == 0 else 1)

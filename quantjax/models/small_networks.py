@@ -10,7 +10,7 @@ from flax import nnx
 from quantjax.errors import InputError
 from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
 
-_HE = nnx.initializers.he_normal()
+_HE = nnx.initializers.he_normal()  # keeps the variance of activations behind ReLU
 
 
 class Mlp(nnx.Module):
@@ -26,7 +26,7 @@ class Mlp(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps inputs [B, *input_shape] to embeddings [B, dim]."""
-        del train, rngs
+        del train, rngs  # there is no dropout and no batch normalisation
         check_inputs(x, self.input_shape)
         x = x.reshape(x.shape[0], -1)
         for layer in self.layers:
@@ -73,6 +73,7 @@ class ConvNet(nnx.Module):
             self.convolutions.append(
                 nnx.Conv(depth, out, (size, size), strides=2, kernel_init=_HE, rngs=rngs)
             )
+            # With padding "SAME" a stride of 2 halves the sides, rounded up.
             height, width, depth = -(-height // 2), -(-width // 2), out
         self.dense = nnx.Linear(height * width * depth, hidden, kernel_init=_HE, rngs=rngs)
         self.bottleneck = nnx.Linear(hidden, dim, rngs=rngs)

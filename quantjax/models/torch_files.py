@@ -170,7 +170,7 @@ def read_legacy(data: bytes, name: str) -> tuple[Any, dict[str, bytes]]:
       ValueError: if the file is truncated, damaged or not torch's, or its pickle not allowed.
     """
     stream, storages = io.BytesIO(data), {}
-    _load(stream, name)
+    _load(stream, name)  # the magic number, which the caller has checked
     protocol, machine = _load(stream, name), _load(stream, name)
     if protocol != 1001 or type(machine) is not dict or machine.get("little_endian") is not True:
         raise InputError(f"{name} is no file of protocol 1001 by a little-endian machine")

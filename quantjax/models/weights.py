@@ -55,6 +55,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """
     path = Path(path)
     data = path.read_bytes()
+    # A name says little: .pth, .pt and .bin hold either of torch's formats, or safetensors.
     if data.startswith(torch_files.ZIP_MAGIC):
         return _state_dict(*torch_files.read_zip(data, str(path)), str(path))
     if data.startswith(torch_files.LEGACY_MAGIC):
@@ -112,6 +113,7 @@ def load(
             values[path] = _converted(source.layout(tensors[source.name]), targets[path])
         except ValueError as error:
             misfit.append(f"{path} (from {source.name!r}) {error}")
+    # A tensor left over is a hint that the file belongs to a larger network.
     used = {source.name for source in sources.values() if source is not None}
     left = [
         repr(name)
@@ -155,12 +157,14 @@ def _source(path: str, names: Names) -> Source | None:
 
 
 def _from_torch(tensor: np.ndarray) -> np.ndarray:
+    # [out, in, ...] becomes [..., in, out]; a tensor of one axis stays.
     return tensor.transpose((*range(2, tensor.ndim), *range(min(tensor.ndim, 2))[::-1]))
 
 
 def _converted(value: np.ndarray, target: jax.Array) -> jax.Array:
     if value.shape != target.shape:
         raise InputError(f"has shape {value.shape}, due is {target.shape}")
+    # Floats of another width are rounded; counts are never taken for weights.
     if jnp.issubdtype(value.dtype, jnp.floating) != jnp.issubdtype(target.dtype, jnp.floating):
         raise InputError(f"has type {value.dtype}, due is {target.dtype}")
     return jnp.array(value, target.dtype)

@@ -37,6 +37,7 @@ def in_precision(network: Network, name: str) -> Network:
     dtype = PRECISIONS[name]
 
     def apply(params, net_state, x, *, train, key=None):
+        # Inside the differentiated function, so that gradients come back in float32.
         low_params, low_x = _cast((params, x), dtype)
         y, state = network.apply(low_params, net_state, low_x, train=train, key=key)
         # The state must keep its types, or the next step would compile again.
@@ -86,11 +87,13 @@ def microbatched(network: Network, size: int) -> Network:
         if rows <= size:
             return network.apply(params, net_state, x, train=train, key=key)
         num_turns = -(-rows // size)
+        # In evaluation the last microbatch may be padded; in training its loss would be wrong.
         if train and rows % size:
             raise InputError(f"microbatches of {size} rows must divide the batch of {rows}")
         if train:
             _check_state(network, params, net_state, x[:size], key)
 
+        # Checkpointed, so that activations are computed again instead of kept.
         @jax.checkpoint
         def turn(part):
             number, x = part

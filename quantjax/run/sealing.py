@@ -41,6 +41,7 @@ def _sums(leaves):
             x = jax.random.key_data(x)
         if x.dtype == jnp.bool:
             x = x.astype(jnp.uint8)
+        # Words of 32 bits at most: without x64, JAX has no larger ones.
         width = min(x.dtype.itemsize, 4)
         bits = jax.lax.bitcast_convert_type(x, np.dtype(f"uint{8 * width}"))
         bits = bits.ravel().astype(jnp.uint32)
