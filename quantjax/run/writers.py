@@ -101,8 +101,8 @@ def _forgiving(function):
 def _tensorboard(folder):
     """Returns functions that write a record to TensorBoard's files and that close the files.
 
-    They write in the calling thread, not in the package's: a disk that is full for a moment ends
-    the package's thread, and the process then never exits.
+    They write in the calling thread. The package's SummaryWriter writes in a thread of its own: a
+    disk that is full for a moment ends that thread, and the run then waits for it forever.
     """
     from tensorboardX.event_file_writer import EventsWriter
 
