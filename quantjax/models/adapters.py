@@ -1,5 +1,6 @@
 """Converts modules of flax Linen, Equinox and Haiku into networks."""
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -75,12 +76,7 @@ def from_haiku(transformed: Any) -> Network:
       ValueError: if `transformed` is not a transformed function.
       ModuleNotFoundError: if Haiku is not installed.
     """
-    try:
-        import haiku
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "from_haiku needs Haiku, which is not installed: pip install dm-haiku"
-        ) from error
+    haiku = _loaded("haiku", "Haiku", install="dm-haiku")
     if not isinstance(transformed, haiku.Transformed | haiku.TransformedWithState):
         raise InputError(
             f"from_haiku takes a transformed function, got {transformed!r:.80}; write "
@@ -132,12 +128,7 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
       ValueError: if the constructor does not give an Equinox module.
       ModuleNotFoundError: if Equinox is not installed.
     """
-    try:
-        import equinox as eqx
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "from_equinox needs Equinox, which is not installed: pip install equinox"
-        ) from error
+    eqx = _loaded("equinox", "Equinox", install="equinox")
 
     # A dict, so that paths tell the module's arrays from those of its state.
     def build(key):
@@ -182,6 +173,16 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
         return y, _nested({**by_path(net_state), **by_path({"state": state})})
 
     return checked_init(kind.__name__, Network(init, apply))
+
+
+def _loaded(package, title, *, install):
+    """Imports a package that no extra of quantjax installs; whoever has modules of it has it."""
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            f"from_{package} needs {title}, which is not installed: pip install {install}"
+        ) from error
 
 
 def _for_one_row(module, state, options):
