@@ -194,52 +194,29 @@ def adsq(
         "quantization_error": quantization_weight,
         "imbalance": balance_weight,
     }
-
-    def image_phase(name, trained, fixed):
-        loss = functools.partial(_image_loss, embed, weights, guide, trained, fixed)
-        return Phase(name=name, loss=loss, trains=(trained,))
-
-    def update(key, params, state, rows, mask):
-        del key
-        found = rows["embeddings"]
-        of_images = (found[name] for name in streams)
-        codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
-        label = rows["label"].astype(state["label"].dtype)
-        tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
-        if semantic_dim:
-            tables["semantic"] = rows["semantic"]
-        return params, {**state, **tables}
-
-    def embed_by(choice):
-        def embed_images(params, state, batch):
-            nets = state["nets"]
-            found = (embed(name, params, nets, batch, train=False) for name in streams)
-            return choice(*(code for _, code, _ in found))
-
-        return embed_images
-
+    collect = functools.partial(_collect, embed)
+    update = functools.partial(_update, streams, label_code_weight)
     return Method(
         init=functools.partial(_init, networks, inputs_of, semantic_dim, bits),
-        phases=(
-            Phase(
-                name="labels",
-                loss=functools.partial(_label_loss, embed, weights),
-                trains=("label_net",),
-            ),
-            image_phase("first", *streams),
-            image_phase("second", *reversed(streams)),
-        ),
+        phases=_phases(embed, weights, guide, streams),
         phase_at=lambda epoch: 0 if epoch < label_epochs else 1 + (epoch - label_epochs) % 2,
-        embed=embed_by(database),
-        embed_query=embed_by(query),
+        embed=functools.partial(_embed_images, embed, streams, database),
+        embed_query=functools.partial(_embed_images, embed, streams, query),
         codec=lambda params, state: BinaryCodec(bits),
-        refresh=Refresh(
-            collect=functools.partial(_collect, embed),
-            update=update,
-            every=1,
-            start=label_epochs,
-            at_end=True,
-        ),
+        refresh=Refresh(collect=collect, update=update, every=1, start=label_epochs, at_end=True),
+    )
+
+
+def _phases(embed, weights, guide, streams):
+    """Returns the phases of LabelNet and of both image networks."""
+    label_loss = functools.partial(_label_loss, embed, weights)
+    image_loss = functools.partial(_image_loss, embed, weights, guide)
+    # Each image network is trained against the other one's table, in epochs by turns.
+    u, v = streams
+    return (
+        Phase(name="labels", loss=label_loss, trains=("label_net",)),
+        Phase(name="first", loss=functools.partial(image_loss, u, v), trains=(u,)),
+        Phase(name="second", loss=functools.partial(image_loss, v, u), trains=(v,)),
     )
 
 
@@ -324,6 +301,25 @@ def _collect(embed, params, state, batch):
     if "semantic" in state:
         rows["semantic"], _, _ = found["label_net"]
     return {**rows, "label": batch["label"]}
+
+
+def _update(streams, label_code_weight, key, params, state, rows, mask):
+    """Sets the codes to their closed form, and the tables to the embeddings of all rows."""
+    del key
+    found = rows["embeddings"]
+    of_images = (found[name] for name in streams)
+    codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
+    label = rows["label"].astype(state["label"].dtype)
+    tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
+    if "semantic" in state:
+        tables["semantic"] = rows["semantic"]
+    return params, {**state, **tables}
+
+
+def _embed_images(embed, streams, choice, params, state, batch):
+    nets = state["nets"]
+    found = (embed(name, params, nets, batch, train=False) for name in streams)
+    return choice(*(code for _, code, _ in found))
 
 
 def _total(weights, terms):

@@ -1,6 +1,5 @@
 """Checks the arguments and results of a method's functions by shape, before compilation."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -93,17 +92,16 @@ def _check_epochs(method, num_epochs):
     count = len(method.phases)
     for epoch in range(num_epochs):
         given = method.phase_at(epoch)
-        try:
-            number = operator.index(given)
-        except TypeError:
-            number = -1
-        if not 0 <= number < count:
+        # A bool is an index too, as in `epoch >= 10`.
+        if not (isinstance(given, int | np.integer) and 0 <= given < count):
             raise InputError(
                 f"phase_at({epoch}) must be the index of a phase, 0 to {count - 1}, got {given!r}"
             )
 
 
 def _check_init(method, batch, num_rows):
+    """Returns the shapes of (params, state), after checking that params are entries by name."""
+
     def start(key, batch):
         return _pair("init", method.init(key, first_view(batch), num_rows))
 
@@ -129,7 +127,7 @@ def _check_trains(phase, params):
             f"phase {phase.name!r}: trains names {_listed(map(repr, unknown))}, which is no entry "
             f"of params; there are {_listed(sorted(params), most=10)}"
         )
-    for path, leaf in _leaves({name: params[name] for name in trains}).items():
+    for path, leaf in leaves({name: params[name] for name in trains}).items():
         if isinstance(leaf, jax.ShapeDtypeStruct) and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
                 f"phase {phase.name!r}: trains {path}, which is {shown(leaf)} and has no "
@@ -199,6 +197,8 @@ def _check_embed(method, parts, batch, size):
 
 
 def _check_codec(method, parts, x):
+    # The codec may look at values: whether codebooks are fitted. Zeros stand for the start of a
+    # run, ones for a run whose flags are all true.
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(parts)):
         return  # random keys are not made from zeros
     for value in (0, 1):
@@ -239,6 +239,7 @@ def _filled(tree, value):
 
 
 def _check_refresh(plan, parts, batch, size, num_rows):
+    """Traces `collect` on a batch, and `update` on all training rows in the shapes of `collect`."""
     unknown = [name for name in plan.rewrites if name not in parts[0]]
     if isinstance(plan.rewrites, str) or unknown:
         raise InputError(
@@ -248,7 +249,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
 
     def collect(params, state, batch):
         rows = over_views(plan.collect)(params, state, batch)
-        for path, leaf in _leaves(rows).items():
+        for path, leaf in leaves(rows).items():
             if not _is_array(leaf) or not leaf.shape or leaf.shape[0] != size:
                 raise InputError(
                     f"refresh.collect must return arrays [{size}, ...], a row for each of the "
@@ -275,7 +276,7 @@ def _keeping(what, function, parts):
 
 def _check_same(what, name, due, got):
     """Raises ValueError if params or a state lost, gained or changed an entry."""
-    there, here = _leaves(due), _leaves(got)
+    there, here = leaves(due), leaves(got)
     lost = [path for path in there if path not in here]
     if lost:
         raise InputError(
@@ -325,7 +326,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def _leaves(tree):
+def leaves(tree):
     """Returns leaves by path; an empty container counts as a leaf, so that its loss is noticed."""
     found = jax.tree.leaves_with_path(
         tree, is_leaf=lambda x: x is None or (isinstance(x, dict | list | tuple) and not x)

@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from quantjax.batch import Batch, Collectives
 from quantjax.data import embedding
+from quantjax.errors import NonFiniteError
 from quantjax.methods.base import Context, Phase
 from quantjax.run import parallel
 from quantjax.train.experiment import Experiment, TrainState, key
@@ -121,6 +122,29 @@ def finite_leaves(tree: Any) -> list[jax.Array]:
 def all_finite(tree: Any) -> jax.Array:
     """Returns whether all numbers of a pytree are finite, [] bool; True for an empty pytree."""
     return jnp.all(jnp.stack([jnp.array(True), *finite_leaves(tree)]))
+
+
+_all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
+
+
+def check_finite(train_state: TrainState, step: int) -> None:
+    """Raises NonFiniteError, naming the first array, if params or state hold NaN or infinity.
+
+    Args:
+      train_state: The state to check.
+      step: Its step, for the message.
+    """
+    parts = {"params": train_state.params, "state": train_state.state}
+    # One number first: fetching one flag for each array would wait for many small transfers.
+    if _all_finite(parts):
+        return
+    wrong = [
+        path.replace("/", " ", 1)  # params net/dense/kernel
+        for path, finite in zip(paths(parts), _finite_leaves(parts), strict=True)
+        if not finite
+    ]
+    others = f" and {len(wrong) - 1} other arrays are" if len(wrong) > 1 else " is"
+    raise NonFiniteError(f"{wrong[0]}{others} not finite at step {step}")
 
 
 def refresh(

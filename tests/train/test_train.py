@@ -1,6 +1,7 @@
 """The loop: resume, signals, records, checks."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -379,11 +380,16 @@ def test_a_stretch_of_steps_is_traced(experiment, mesh, tmp_path, monkeypatch):
         step = parallel.sharded_step(*args)
         return lambda state, batch: taken.append(1) or step(state, batch)
 
-    for name in ("start_trace", "stop_trace"):
-        call = getattr(jax.profiler, name)
-        monkeypatch.setattr(
-            jax.profiler, name, lambda *args, call=call: at.append(len(taken)) or call(*args)
-        )
+    begin = jax.profiler.trace
+
+    @contextlib.contextmanager
+    def noted(folder):
+        at.append(len(taken))
+        with begin(folder):
+            yield
+        at.append(len(taken))
+
+    monkeypatch.setattr(jax.profiler, "trace", noted)
     short = experiment._replace(num_epochs=2)
     options = {"mesh": mesh, "parallelize": counted}
     train.fit(short, workdir=tmp_path, profile=(2, 5), **options)
