@@ -31,7 +31,7 @@ from experiments.entries import configure, entry
 from quantjax import evaluate, launch
 from quantjax.errors import InputError, QuantjaxError, is_one_line
 from quantjax.report.revision import commit
-from quantjax.run import console, metric_log, workdirs
+from quantjax.run import console, files, workdirs
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 _PAGE = pathlib.Path(__file__).parents[1] / "docs" / "results.md"
@@ -91,7 +91,7 @@ def run(
             about = {"name": name, "overrides": found.overrides, "chosen": chosen}
             summary = summarize(done)
             text = json.dumps({**about, "summary": summary, "runs": done}, indent=1)
-            metric_log.write_whole(path, text + "\n")
+            files.write_text(path, text + "\n")
 
 
 def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:

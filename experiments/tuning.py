@@ -13,7 +13,7 @@ from experiments.entries import Entry, configure, entry
 from quantjax import data, evaluate, train
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.report.revision import commit
-from quantjax.run import console, metric_log, parallel
+from quantjax.run import console, files, parallel
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
@@ -44,7 +44,7 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
     folder.mkdir(parents=True, exist_ok=True)
     about = {"name": name, "bits": bits, "seed": 0, "commit": commit()}
     text = json.dumps({**about, "chosen": best["settings"], "trials": trials}, indent=1)
-    metric_log.write_whole(folder / f"{name}.json", text + "\n")
+    files.write_text(folder / f"{name}.json", text + "\n")
 
 
 def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:

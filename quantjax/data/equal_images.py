@@ -8,6 +8,7 @@ import numpy as np
 
 from quantjax.data.sources import Source, row_name
 from quantjax.errors import InputError
+from quantjax.run import files
 
 LISTS = ("train", "validation", "query", "database")
 """Names of the lists of `Splits` that an audit looks at."""
@@ -152,4 +153,4 @@ def write_listing(
         lines.append(
             f"{there or 'validation_searches'}\t{name if name.isprintable() else ascii(name)}"
         )
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    files.write_text(path, "\n".join(lines) + "\n")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import numpy as safetensors_numpy
-from safetensors import safe_open
 
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run import files
 
 NAME = "manifest.safetensors"
 AGAIN = "convert the photos again: quantjax records FOLDER OUT"
@@ -65,7 +64,6 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     """
     parts = {_PART + name: rows for name, rows in manifest.parts.items()}
     arrays = {"labels": manifest.labels, "checksums": manifest.checksums, **parts}
-    arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = {
         "version": _VERSION,
         "classes": manifest.classes,
@@ -74,10 +72,8 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
         "shape": manifest.shape,
     }
     about["digest"] = _digest(about, arrays)
-    # A single key, since safetensors writes several keys in no fixed order. Not by its save_file,
-    # which makes files that only their owner may read.
-    content = safetensors_numpy.save(arrays, {_KEY: json.dumps(about)})
-    (folder / NAME).write_bytes(content)
+    # A single key, since safetensors writes several keys in no fixed order.
+    files.write_arrays(folder / NAME, arrays, {_KEY: json.dumps(about)})
 
 
 def digest_of_content(manifest: Manifest, size: int | None) -> str:
@@ -105,19 +101,16 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         state = "holds no finished records" if folder.is_dir() else "is no folder"
         raise MissingFileError(f"{folder} {state}, {NAME} is not there; {AGAIN}")
-    try:
-        with safe_open(path, "numpy") as file:
-            about = dict(json.loads((file.metadata() or {})[_KEY]))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    with files.reading(f"cannot read {path}", AGAIN):
+        arrays, metadata = files.read_arrays(path)
+        about = dict(json.loads(metadata[_KEY]))
         said, found = about.pop("digest", None), _digest(about, arrays)
-    except Exception as error:  # of a damaged file, whose numbers and types may be any
-        raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
     # Before the digest: another version may compute it differently.
     if (version := about.get("version")) != _VERSION:
-        raise InputError(f"{path} is of version {_shown(version)}, due {_VERSION}; {AGAIN}")
+        raise InputError(f"{path} is of version {files.one_line(version)}, due {_VERSION}; {AGAIN}")
     if said != found:
         raise InputError(f"{path} has another digest than it was written with; {AGAIN}")
-    try:
+    with files.reading(f"cannot read {path}", AGAIN):
         parts = {name: rows for name, rows in arrays.items() if name.startswith(_PART)}
         manifest = Manifest(
             labels=arrays["labels"],
@@ -129,8 +122,6 @@ def read_manifest(folder: Path) -> Manifest:
             shape=about["shape"] and tuple(about["shape"]),
         )
         _check(manifest)
-    except (ValueError, TypeError, LookupError) as error:
-        raise InputError(f"cannot read {path}: {_shown(error)}; {AGAIN}") from error
     return manifest
 
 
@@ -173,13 +164,9 @@ def _are_counts(*numbers: Any) -> bool:
     return all(type(number) is int and number >= 0 for number in numbers)
 
 
-def _shown(value: object) -> str:
-    return " ".join(str(value)[:200].split())
-
-
 def _digest(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256(json.dumps(about).encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].data)
+        digest.update(np.ascontiguousarray(arrays[name]).data)
     return digest.hexdigest()

@@ -1,19 +1,16 @@
 """Writes and reads results: results.json for people, values of single queries in safetensors."""
 
 import json
-import os
 import pathlib
 import typing
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
 
 from quantjax.errors import InputError, MissingFileError
 from quantjax.evaluate.results import Number, Results
-from quantjax.run import metric_log
+from quantjax.run import files
 
 _SCALARS = {str: (str,), int: (int,), float: (float, int)}
 _ROWS, _QUERIES = "results.json", "per_query.safetensors"
@@ -39,11 +36,9 @@ def write_results(
         raise InputError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
     rows = [{**row, **about} for row in rows]
     values = [values for result in results for values in result.per_query.values()]
-    scratch = folder / f".{_QUERIES}.tmp"
-    save_file({str(i): np.ascontiguousarray(each) for i, each in enumerate(values)}, scratch)
     # Values first: a new results.json must not appear before the values of its rows.
-    os.replace(scratch, folder / _QUERIES)
-    metric_log.write_whole(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
+    files.write_arrays(folder / _QUERIES, {str(i): each for i, each in enumerate(values)})
+    files.write_text(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
 
 
 def read_results(folder: str | pathlib.Path) -> list[Results]:
@@ -63,19 +58,15 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
     for name in (_ROWS, _QUERIES):
         if not (folder / name).exists():
             raise MissingFileError(f"{folder} has no {name}; has the run come to its end?")
-    try:
+    claim = f"{folder} holds no results that belong together"
+    with files.reading(claim, "evaluate the run again"):
         rows = json.loads((folder / _ROWS).read_text())
-        arrays = load_file(folder / _QUERIES)
+        arrays, _ = files.read_arrays(folder / _QUERIES)
         values = [arrays[str(i)] for i in range(len(rows))]
         results: dict[int, Results] = {}
         for row, per_query in zip(rows, values, strict=True):
             _check_values(row, per_query)
             results[row["result"]] = _with_row(results.get(row["result"]), row, per_query)
-    except (
-        ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError, SafetensorError
-    ) as error:  # fmt: skip
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{folder} holds no results that belong together: {reason}") from None
     return list(results.values())
 
 

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError
-from safetensors import numpy as safetensors_numpy
 
 from quantjax.errors import InputError, MissingFileError
 from quantjax.index.ids import Ids, id_tensors, read_ids
@@ -21,6 +19,8 @@ from quantjax.quantizers import (
     ProductCodec,
     ResidualCodec,
 )
+from quantjax.run import files
+from quantjax.run.files import one_line
 
 FORMAT = "quantjax-codes"
 VERSION = 1
@@ -32,18 +32,6 @@ _KINDS: dict[str, Any] = {
     "float": FloatCodec,
     "class": ClassCodec,
 }
-
-
-# Errors that json and safetensors raise on damaged files.
-_UNREADABLE = (
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-    SafetensorError,
-)
 
 
 class Artefact(NamedTuple):
@@ -90,7 +78,7 @@ def save(
     tensors = {"codes": codes, **id_tensors(ids, len(codes))}
     tensors |= {f"codec.{name}": x for name, x in arrays.items()}
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
-    try:
+    with files.reading("codec, codes and ids do not fit", "nothing was saved"):
         manifest = {
             "format": FORMAT,
             "version": VERSION,
@@ -103,15 +91,11 @@ def save(
             "digests": {name: _digest(x) for name, x in tensors.items()},
         }
         _contents(manifest, tensors)
-    except _UNREADABLE as error:
-        raise InputError(
-            f"codec, codes and ids do not fit: {_shown(error)}; nothing was saved"
-        ) from error
     folder.mkdir(parents=True, exist_ok=True)
     # The manifest goes last and holds the digests, so `load` notices files of two different saves.
-    _replace(folder / "codes.safetensors", lambda path: safetensors_numpy.save_file(tensors, path))
-    text = json.dumps(manifest, indent=2) + "\n"
-    return _replace(folder / "codes.json", lambda path: path.write_text(text))
+    files.write_arrays(folder / "codes.safetensors", tensors)
+    files.write_text(folder / "codes.json", json.dumps(manifest, indent=2) + "\n")
+    return folder / "codes.json"
 
 
 def load(folder: str | pathlib.Path) -> Artefact:
@@ -131,13 +115,9 @@ def load(folder: str | pathlib.Path) -> Artefact:
     for name in ("codes.json", "codes.safetensors"):
         if not (folder / name).is_file():
             raise MissingFileError(f"{folder} has no {name}; save an index there first")
-    try:
+    with files.reading(f"{folder} holds no readable codes", "save them again"):
         manifest = dict(json.loads((folder / "codes.json").read_text()))
-        tensors = safetensors_numpy.load((folder / "codes.safetensors").read_bytes())
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{folder} holds no readable codes: {_shown(error)}; save them again"
-        ) from None
+        tensors, _ = files.read_arrays(folder / "codes.safetensors")
     _check_manifest(manifest, folder)
     found = {name: _digest(x) for name, x in tensors.items()}
     wrong = sorted(
@@ -147,16 +127,12 @@ def load(folder: str | pathlib.Path) -> Artefact:
     )
     if wrong:
         raise InputError(
-            f"{folder}: {_shown(', '.join(wrong))} not what the manifest says; the files are "
+            f"{folder}: {one_line(', '.join(wrong))} not what the manifest says; the files are "
             "damaged or of two different saves, save them again"
         )
-    try:
+    claim = f"{folder} holds codes, ids and a codec that do not fit"
+    with files.reading(claim, "save them again"):
         codec, ids = _contents(manifest, tensors)
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{folder} holds codes, ids and a codec that do not fit: {_shown(error)}; save them "
-            "again"
-        ) from None
     return Artefact(codec, tensors["codes"], ids, manifest)
 
 
@@ -164,19 +140,19 @@ def _check_manifest(manifest, folder):
     if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
         raise InputError(
             f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
-            f"{_shown(manifest.get('format'))} version {_shown(manifest.get('version'))}"
+            f"{one_line(manifest.get('format'))} version {one_line(manifest.get('version'))}"
         )
     missing = sorted({"codec", "settings", "digests"} - manifest.keys())
     if missing or str(manifest["codec"]) not in _KINDS:
         raise InputError(
             f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
-            f"got codec {_shown(manifest.get('codec'))!r} and "
+            f"got codec {one_line(manifest.get('codec'))!r} and "
             f"{', '.join(missing) or 'nothing'} missing"
         )
     for name in ("settings", "digests"):
         if not isinstance(manifest[name], dict):
             raise InputError(
-                f"{folder}/codes.json must have an object of {name}, got {_shown(manifest[name])}"
+                f"{folder}/codes.json must have an object of {name}, got {one_line(manifest[name])}"
             )
 
 
@@ -269,20 +245,6 @@ def _real(name, x):
     return x
 
 
-def _shown(value):
-    """Shortens a value from a file to one short line, for a message."""
-    if isinstance(value, list | dict):
-        value = type(value).__name__
-    return " ".join(str(value)[:200].split())
-
-
 def _digest(x):
     head = f"{x.dtype.str} {x.shape} ".encode()
     return hashlib.sha256(head + np.ascontiguousarray(x).tobytes()).hexdigest()
-
-
-def _replace(path, write):
-    # Renamed when complete, so that a killed process leaves no half-written file under the name.
-    scratch = path.with_name(f".{path.name}.tmp")
-    write(scratch)
-    return scratch.replace(path)

@@ -14,8 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from safetensors import SafetensorError, safe_open
-from safetensors import numpy as safetensors_numpy
 
 from quantjax import models
 from quantjax.data.arrays import ArraySource, with_columns
@@ -23,7 +21,7 @@ from quantjax.data.batches import padded
 from quantjax.data.sources import Source, column
 from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
-from quantjax.run import parallel
+from quantjax.run import files, parallel
 
 ROWS = 16
 """Images per device and batch: activations of more images do not fit a CPU's cache."""
@@ -126,10 +124,7 @@ def extract(
         return read(path, due)
     features = _computed(source, extractor, mesh, progress)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed when complete, so that a killed process leaves no half-written file under the name.
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    safetensors_numpy.save_file({_NAME: features}, scratch, metadata=due)
-    os.replace(scratch, path)
+    files.write_arrays(path, {_NAME: features}, due)
     return features
 
 
@@ -150,20 +145,13 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
     path = pathlib.Path(path)
     if not path.exists():
         raise MissingFileError(f"no features at {path}; extract them first")
-    try:
-        with safe_open(path, "numpy") as file:
-            there = file.metadata() or {}
-            # Type and shape are checked before the tensor is read into memory.
-            found = file.get_slice(_NAME)
-            if found.get_dtype() != "F32" or len(found.get_shape()) != 2:
-                raise InputError(
-                    f"{_NAME} must be F32 of 2 axes, got {found.get_dtype()} of "
-                    f"{len(found.get_shape())}"
-                )
-            features = file.get_tensor(_NAME)
-    except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error)[:200].split())
-        raise InputError(f"cannot read features {path}: {reason}; delete the file") from error
+    with files.reading(f"cannot read features {path}", "delete the file"):
+        arrays, there = files.read_arrays(path)
+        features = arrays[_NAME]
+        if features.dtype != np.float32 or features.ndim != 2:
+            raise InputError(
+                f"{_NAME} must be float32 of 2 axes, got {features.dtype} of {features.ndim}"
+            )
     differing = [
         f"{key} {_short(there.get(key))}, due {_short(due[key])}"
         for key in due
@@ -208,4 +196,4 @@ def _short(digest):
     if digest is None:
         return "none"
     # A damaged file may hold a long text of several lines; the message must be one line.
-    return " ".join((digest if len(digest) < 64 else digest[:-56])[:80].split())
+    return files.one_line((digest if len(digest) < 64 else digest[:-56])[:80])

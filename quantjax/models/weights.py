@@ -9,26 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, deserialize
 
 from quantjax.errors import InputError
 from quantjax.models import torch_files
+from quantjax.run import files
 
-_SAFETENSORS = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype(jnp.bfloat16),
-    "I64": np.dtype("<i8"),
-    "I32": np.dtype("<i4"),
-    "I16": np.dtype("<i2"),
-    "I8": np.dtype("i1"),
-    "U64": np.dtype("<u8"),
-    "U32": np.dtype("<u4"),
-    "U16": np.dtype("<u2"),
-    "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
-}
 _SHOWN = 3
 
 
@@ -66,7 +51,9 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         return _state_dict(*torch_files.read_legacy(data, str(path)), str(path))
     # A safetensors file begins with a length of 8 bytes, then a JSON object.
     if data[8:9] == b"{":
-        return _safetensors(data, str(path))
+        advice = "the file is truncated or damaged, fetch it anew"
+        with files.reading(f"cannot read {path}", advice):
+            return files.read_arrays(path)[0]
     raise InputError(
         f"{path} is neither a safetensors file nor one that torch.save wrote; save the weights "
         "anew as safetensors"
@@ -203,27 +190,3 @@ def _state_dict(value: Any, content: Mapping[str, bytes], name: str) -> dict[str
         except ValueError as error:
             raise InputError(f"cannot read {name}: {error}; fetch it anew") from error
     return tensors
-
-
-def _safetensors(data: bytes, name: str) -> dict[str, np.ndarray]:
-    try:
-        entries = deserialize(data)
-    except SafetensorError as error:
-        raise _damaged(name, error) from error
-    strange = sorted({entry["dtype"] for _, entry in entries} - set(_SAFETENSORS))
-    if strange:
-        raise InputError(f"{name} holds tensors of {strange[0]}, which is not supported")
-    try:
-        return {
-            key: np.frombuffer(entry["data"], _SAFETENSORS[entry["dtype"]]).reshape(entry["shape"])
-            for key, entry in entries
-        }
-    except (ValueError, OverflowError) as error:  # no values, on axes that numpy does not have
-        raise _damaged(name, error) from error
-
-
-def _damaged(name: str, error: Exception) -> ValueError:
-    reason = " ".join(str(error)[:200].split())
-    return InputError(
-        f"cannot read {name}: {reason}; the file is truncated or damaged, fetch it anew"
-    )

@@ -1,7 +1,6 @@
 """Measures the arrays for a report's figures once, and keeps them in the workdir."""
 
 import json
-import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -10,15 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from quantjax import evaluate, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
 from quantjax.quantizers import BinaryCodec, FloatCodec
-from quantjax.run import parallel
+from quantjax.run import files, parallel
 
 KEPT = "report.safetensors"
 """File of a workdir that keeps the arrays of its report."""
@@ -98,11 +95,7 @@ def keep(
         **(about or {}),
     }
     metadata = {"about": json.dumps(facts), "missing": json.dumps(missing)}
-    path = pathlib.Path(workdir) / KEPT
-    scratch = path.with_name(f".{KEPT}.tmp")
-    # Not `save_file`, which makes files that the owner alone can read.
-    scratch.write_bytes(save({k: np.ascontiguousarray(v) for k, v in arrays.items()}, metadata))
-    os.replace(scratch, path)
+    files.write_arrays(pathlib.Path(workdir) / KEPT, arrays, metadata)
 
 
 def read(workdir: str | pathlib.Path) -> Kept:
@@ -119,12 +112,10 @@ def read(workdir: str | pathlib.Path) -> Kept:
         reason = f"the run left no {KEPT}: it has not ended, or is of an older version"
         return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
     try:
-        with safe_open(path, framework="numpy") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
+        arrays, metadata = files.read_arrays(path)
         about, missing = json.loads(metadata["about"]), json.loads(metadata["missing"])
-    except (SafetensorError, ValueError, KeyError, OSError) as error:
-        reason = f"{KEPT} is damaged: {error}"
+    except (*files.DAMAGE, OSError) as error:
+        reason = f"{KEPT} is damaged: {files.one_line(error)}"
         return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
     return Kept(arrays, about, missing)
 

@@ -11,7 +11,7 @@ from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
-from quantjax.run import metric_log, workdirs
+from quantjax.run import files, metric_log, workdirs
 
 PAGE = "report.html"
 """File of a workdir that holds its report."""
@@ -50,7 +50,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
         audit=_audit(workdir),
         config=_config(workdir),
     )
-    metric_log.write_whole(workdir / PAGE, page)
+    files.write_text(workdir / PAGE, page)
     return workdir / PAGE
 
 
@@ -98,7 +98,7 @@ def compare(
         names=names,
     )
     out = pathlib.Path(out)
-    metric_log.write_whole(out, page)
+    files.write_text(out, page)
     return out
 
 

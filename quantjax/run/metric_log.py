@@ -16,6 +16,7 @@ import numpy as np
 
 from quantjax import errors
 from quantjax.errors import NonFiniteError
+from quantjax.run import files
 
 Record = dict[str, Any]
 
@@ -244,7 +245,7 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     """
     kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
     if path.exists():
-        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 
@@ -267,25 +268,6 @@ def read(path: pathlib.Path) -> list[Record]:
             break
         found.append(record)
     return found
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-    """Writes a file atomically: a reader sees the old content or the whole new content.
-
-    Args:
-      path: File; replaced if it exists.
-      text: New content of the file.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with scratch.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
 
 
 def _rates(journal, step):

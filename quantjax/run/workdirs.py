@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import Any
 
 from quantjax.errors import InputError, MissingFileError
-from quantjax.run import metric_log, processes
+from quantjax.run import files, processes
 
 PLACES = ("data_dir", "features_dir", "records")
 """Config keys that give the location of data and are not part of the experiment's identity."""
@@ -150,7 +150,7 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
         return
     check_free(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
-    metric_log.write_whole(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
+    files.write_text(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
 def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:

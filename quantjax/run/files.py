@@ -1,0 +1,142 @@
+"""Writes files atomically, and turns damage in a file into an error of one line.
+
+Arrays are stored as safetensors files; their metadata (text by text) describes the arrays.
+"""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Generator, Mapping
+from typing import Any
+
+import ml_dtypes  # noqa: F401  NumPy, and so safetensors, knows bfloat16 once this is imported
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from quantjax.errors import FileError, InputError
+
+DAMAGE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+    SafetensorError,
+)
+"""Errors that json, safetensors and code that looks at their content raise on damaged files."""
+
+# NumPy has no type for the others, such as F8_E4M3.
+_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+_SHOWN = 200  # most characters of a value from a file in a message
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
+    """Yields the path of an empty file, which replaces `path` if the context ends without an error.
+
+    A reader, also after a crash, finds the old content or the whole new content.
+
+    Args:
+      path: File in an existing folder; need not exist.
+
+    Raises:
+      OSError: if the folder cannot be written to. `path` and the folder are then as before.
+    """
+    # Beside the target, since a rename is atomic on one file system only. The process id keeps
+    # two processes apart.
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        scratch.touch()
+        mode = scratch.stat().st_mode  # as the umask has it
+        yield scratch
+        # safetensors makes files that only their owner may read.
+        scratch.chmod(mode)
+        # On disk before the rename: a crash could otherwise leave an empty file under the name.
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    except BaseException:
+        scratch.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a text file in UTF-8 atomically.
+
+    Args:
+      path: File; replaced if it exists.
+      text: New content of the file.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    with replacing(path) as scratch:
+        scratch.write_text(text, encoding="utf-8")
+
+
+def write_arrays(
+    path: pathlib.Path, arrays: Mapping[str, np.ndarray], about: Mapping[str, str] | None = None
+) -> None:
+    """Writes arrays into a safetensors file atomically.
+
+    Args:
+      path: File; replaced if it exists.
+      arrays: Numbers or booleans of any shape, by name.
+      about: Description of the arrays. safetensors writes several entries in no fixed order.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    with replacing(path) as scratch:
+        save_file(tensors, scratch, dict(about) if about else None)
+
+
+def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Reads a safetensors file; to be called in the context of `reading`.
+
+    Args:
+      path: Existing file.
+
+    Returns:
+      Arrays by name, and their description, which may be damaged.
+
+    Raises:
+      InputError: if an array's type is unknown to NumPy.
+      SafetensorError, or another of `DAMAGE`: if the file is damaged.
+    """
+    with safe_open(path, "numpy") as file:
+        names = list(file.keys())
+        strange = sorted({file.get_slice(name).get_dtype() for name in names} - _KINDS)
+        if strange:
+            raise InputError(f"it holds tensors of {strange[0]}, which is not supported")
+        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+
+
+@contextlib.contextmanager
+def reading(claim: str, advice: str) -> Generator[None]:
+    """Turns errors over a file's content into one InputError: `claim`, the reason and `advice`.
+
+    Args:
+      claim: Names the file, such as "cannot read a.json".
+      advice: Tells the user how to get a whole file.
+
+    Raises:
+      InputError: if the context raises any of `DAMAGE`.
+      FileError: if the system cannot read the file, for example without permission.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        raise InputError(f"{claim}: {one_line(error)}; {advice}") from error
+    except OSError as error:
+        raise FileError(f"{claim}: {one_line(error)}") from error
+
+
+def one_line(value: Any) -> str:
+    """Shortens a value from a file to one line of at most 200 characters, for a message."""
+    if isinstance(value, list | dict):
+        value = type(value).__name__
+    return " ".join(str(value)[:_SHOWN].split())

@@ -1,0 +1,98 @@
+"""A written file replaces the old file as a whole, and damage in a file is an error of one line."""
+
+import os
+import stat
+
+import numpy as np
+import pytest
+
+from quantjax.errors import FileError, InputError
+from quantjax.run import files
+from tests.models import weight_files
+
+
+def write_arrays(path):
+    files.write_arrays(path, {"a": np.arange(3)}, {"b": "c"})
+
+
+def write_text(path):
+    files.write_text(path, "é\n")
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+@pytest.mark.parametrize("write", [write_arrays, write_text])
+def test_permissions_of_new_files_obey_the_umask(write, umask, tmp_path):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("when", ["before the content", "before the rename"])
+def test_an_error_leaves_the_old_file_and_no_other(when, tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace" if when == "before the rename" else "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        files.write_text(path, "new")
+    with pytest.raises(TypeError):
+        files.write_arrays(path, {"a": np.zeros(3)}, {"b": 1})  # ty: ignore[invalid-argument-type]
+    assert [each.name for each in tmp_path.iterdir()] == ["file"]
+    assert path.read_text() == "old"
+
+
+def test_text_is_utf_8(tmp_path):
+    write_text(tmp_path / "file")
+    assert (tmp_path / "file").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_arrays_and_their_description_come_back(tmp_path):
+    arrays = {"a": np.arange(6).reshape(2, 3).T, "b": np.zeros((0, 2), bool)}
+    files.write_arrays(tmp_path / "file", arrays, {"name": "é\n"})
+    found, about = files.read_arrays(tmp_path / "file")
+    assert found.keys() == arrays.keys()
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(found[name], array)
+        assert found[name].dtype == array.dtype
+    assert about == {"name": "é\n"}
+    files.write_arrays(tmp_path / "file", {})
+    assert files.read_arrays(tmp_path / "file") == ({}, {})
+
+
+def test_bfloat16_is_read_and_an_unknown_type_is_named(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(weight_files.safetensors({"a": ("BF16", (2,), b"\x80\x3f\x00\x40")}))
+    np.testing.assert_array_equal(files.read_arrays(path)[0]["a"].astype(np.float32), [1, 2])
+    path.write_bytes(weight_files.safetensors({"a": ("F8_E4M3", (2,), bytes(2))}))
+    with pytest.raises(InputError, match="tensors of F8_E4M3, which is not supported"):
+        files.read_arrays(path)
+
+
+def test_damage_becomes_an_error_of_one_short_line():
+    for error in (ValueError("a\nb" * 999), KeyError("a"), RecursionError("deep")):
+        with (
+            pytest.raises(InputError, match=r"^cannot read x: .*; fetch it") as caught,
+            files.reading("cannot read x", "fetch it"),
+        ):
+            raise error
+        assert len(str(caught.value)) < 250
+        assert "\n" not in str(caught.value)
+    with (
+        pytest.raises(FileError, match=r"cannot read x: .*denied"),
+        files.reading("cannot read x", ""),
+    ):
+        raise PermissionError(13, "denied")
+    with pytest.raises(MemoryError), files.reading("cannot read x", ""):
+        raise MemoryError
+
+
+def test_a_value_from_a_file_is_shown_in_one_short_line():
+    assert files.one_line("a\n b" * 100) == " ".join(("a\n b" * 50).split())
+    assert files.one_line([1] * 10**5) == "list"
+    assert files.one_line(None) == "None"
