@@ -331,7 +331,10 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
     "debug": (_BOOL, False, "Show the traceback of every error."),
 }  # fmt: skip
-"""Options of `run` and, as `_FIT_FLAGS`, of `train.fit`: how absl defines the flag, its default, and its line of help."""
+"""Options of `run` and, as `_FIT_FLAGS`, of `train.fit`.
+
+Each has the function of absl that defines its flag, its default, and its line of help.
+"""
 
 _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "coordinator": (_TEXT, None, "HOST:PORT of process 0, to start by hand."),

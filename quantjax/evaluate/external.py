@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from quantjax import metrics
 from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.evaluate import checks
-from quantjax.evaluate.evaluation import encode, evaluate, summarize
+from quantjax.evaluate.evaluation import as_embeddings, encode, evaluate
 from quantjax.evaluate.ranked import counts_of_distances
 from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
+from quantjax.evaluate.summary import summarize
 from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, binary
 from quantjax.run import processes
 
@@ -115,7 +115,7 @@ def evaluate_embeddings(
     Raises:
       ValueError: if shapes do not agree, or a number is NaN or infinite.
     """
-    database = checks.as_embeddings("database", database)
+    database = as_embeddings("database", database)
     codec = FloatCodec(database.shape[1], metric=metric)
     return evaluate(
         codec,
@@ -179,28 +179,22 @@ def evaluate_distances(
             f"distances must be of {due[0]} queries and {due[1]} items, as the labels are, "
             f"got {distances.shape}"
         )
-    checks.check_sides(leave_self_out, labels)
 
     def count(labels, rows, own, num_grades):
         return counts_of_distances(distances[rows], labels, num_grades=num_grades, own=own)
 
+    unknown = ("bits", "num_bytes", "distinct_codes", "code_entropy", "metric_of_codec")
     return summarize(
         count,
         labels,
-        checks.as_measures(measures, False, labels),
+        measures,
         order=np.zeros(due[1], np.int64),
         shared=False,
         leave_self_out=leave_self_out,
         task=task,
-        name=name,
         distance=distance,
-        bits=None,
-        num_bytes=None,
-        distinct_codes=None,
-        code_entropy=None,
-        metric_of_codec=None,
-        device="none",
         began=began,
+        about={**dict.fromkeys(unknown), "name": name, "device": "none"},
     )
 
 

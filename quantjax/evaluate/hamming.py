@@ -16,7 +16,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax import metrics
 from quantjax.errors import InputError
-from quantjax.evaluate.checks import check_work
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
 from quantjax.run import parallel
@@ -217,3 +216,14 @@ def _check(query_codes, database_codes, labels, num_bits):
         if len(codes) != len(rows):
             raise InputError(f"{name} must be of {len(codes)} items, got {len(rows)}")
     return num_bits
+
+
+def check_work(mesh: Mesh | None, tile: int | None) -> None:
+    """Raises ValueError if the mesh has other axes, or a tile has no items."""
+    if mesh is not None and mesh.axis_names != (parallel.AXIS,):
+        raise InputError(
+            f"mesh must have the one axis {parallel.AXIS!r} (see parallel.data_mesh), "
+            f"got {mesh.axis_names}"
+        )
+    if tile is not None and not (isinstance(tile, (int, np.integer)) and tile >= 1):
+        raise InputError(f"tile must be a number of items of at least 1, or None, got {tile!r}")

@@ -14,7 +14,6 @@ from quantjax import evaluate, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
-from quantjax.quantizers import BinaryCodec, FloatCodec
 from quantjax.run import files, parallel
 
 KEPT = "report.safetensors"
@@ -254,16 +253,11 @@ def _confusion(run):
 
 def _usage(run):
     """Counts how often each codeword, or each value of a bit, occurs in the database."""
-    codec, codes = run.retrieval.codec, run.retrieval.codes
-    if isinstance(codec, BinaryCodec):
-        bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : codec.bits]
-        ones = bits.sum(axis=0, dtype=np.int64)
-        return {"counts": np.stack([len(codes) - ones, ones], axis=1)}
-    if isinstance(codec, FloatCodec) or not hasattr(codec, "assignments"):
+    codec = run.retrieval.codec
+    counts = evaluate.codeword_counts(codec, run.retrieval.codes)
+    if counts is None:
         raise InputError(f"{type(codec).__name__} has no codewords")
-    assignments = np.asarray(codec.assignments(jnp.asarray(codes)))
-    size = codec.codebooks.shape[1]
-    return {"counts": np.stack([np.bincount(each, minlength=size) for each in assignments.T])}
+    return {"counts": counts}
 
 
 def _projection(run):
