@@ -127,19 +127,10 @@ def voronoi(
     # A number of ticks that follows the panel's size could change it again, after the layout.
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
     panels[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-    edges = cell_edges(codewords, low, high)
+    borders = cell_edges(codewords, low, high)
     for ax, temperature in zip(panels.flat, temperatures, strict=False):
-        ax.add_collection(LineCollection([*edges], colors=style.INK, linewidths=0.8))
-        ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
+        _draw_cells(ax, borders, codewords, x, target)
         longest = _draw_field(ax, codewords, target, temperature, low, high, num_arrows)
-        ax.scatter(
-            *codewords.T,
-            s=np.clip(800 / len(codewords), 6, 22),
-            color=style.RED,
-            linewidths=0,
-            zorder=3,
-        )
-        ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
         ax.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.set_title(f"temperature {temperature:g}\ngradient ≤ {longest:.3g}")
         ax.grid(visible=False)
@@ -150,6 +141,16 @@ def voronoi(
     for ax in panels[:, 0]:
         ax.set_ylabel("dimension 2")
     return figure
+
+
+def _draw_cells(ax, borders, codewords, x, target):
+    """Draws the borders of the cells, the embeddings, the codewords and the target."""
+    ax.add_collection(LineCollection([*borders], colors=style.INK, linewidths=0.8))
+    ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
+    # Above the arrows, which have zorder 2.
+    size = np.clip(800 / len(codewords), 6, 22)
+    ax.scatter(*codewords.T, s=size, color=style.RED, linewidths=0, zorder=3)
+    ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
 
 
 def _window(points):

@@ -11,7 +11,7 @@ from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
-from quantjax.run import files, metric_log, workdirs
+from quantjax.run import console, files, metric_log, workdirs
 
 PAGE = "report.html"
 """File of a workdir that holds its report."""
@@ -186,19 +186,11 @@ def _audit(workdir):
     """Returns the findings of the split's audit, one line each."""
     rows = _json(workdir / "results.json")
     audit = rows[0].get("audit", {}) if rows else {}
-    lines = []
-    for what, words in (
-        ("shared_rows", "rows of"),
-        ("shared_images", "equal images of"),
-        ("repeated_images", "repeated images in"),
-        ("unlabelled", "rows without a label in"),
-        ("zero_queries", "without a relevant item of"),
-    ):
-        counts = audit.get(what) or {}
-        lines += [f"{count:,} {words} {where}" for where, count in counts.items() if count]
     if not audit:
         return ["No audit is kept."]
-    return lines or ["No overlaps, no equal images, every query has a match."]
+    return console.audit_findings(audit) or [
+        "No overlaps, no equal images, every query has a match."
+    ]
 
 
 def _config(workdir):

@@ -52,19 +52,28 @@ def report_audit(audit: Any) -> None:
     Args:
       audit: A `data.Audit`.
     """
-    found = [
-        f"{count} {what} {where}"
-        for what, counts in (
-            ("rows of", audit.shared_rows),
-            ("equal images of", audit.shared_images),
-            ("repeated images in", audit.repeated_images),
-            ("rows without a label in", audit.unlabelled),
-            ("without a relevant item of", audit.zero_queries),
+    found = audit_findings(audit._asdict())
+    say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
+
+
+def audit_findings(audit: dict[str, Any]) -> list[str]:
+    """Returns the findings of an audit in words, such as "5 rows of query in database".
+
+    Args:
+      audit: Fields of a `data.Audit`, as results.json keeps them too.
+    """
+    return [
+        f"{count:,} {what} {where}"
+        for field, what in (
+            ("shared_rows", "rows of"),
+            ("shared_images", "equal images of"),
+            ("repeated_images", "repeated images in"),
+            ("unlabelled", "rows without a label in"),
+            ("zero_queries", "without a relevant item of"),
         )
-        for where, count in counts.items()
+        for where, count in (audit.get(field) or {}).items()
         if count
     ]
-    say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
 
 
 @contextlib.contextmanager
@@ -141,14 +150,7 @@ def _notebook_bar(num_epochs, total):
 
 
 def _terminal_bar(console, total):
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console)
+    bar = _bar(console, "steps")
     task = bar.add_task("training", total=total)
     latest: dict[str, dict[str, Any]] = {}
     with Live(bar, console=console, refresh_per_second=4) as live:
@@ -160,6 +162,17 @@ def _terminal_bar(console, total):
             live.update(Group(bar, _numbers(latest)))
 
         yield report
+
+
+def _bar(console, unit):
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def _numbers(latest):
@@ -196,14 +209,7 @@ def counter(what: str) -> Generator[Callable[[int, int], None]]:
     """
     console = _console()
     if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bar:
+        with _bar(console, "") as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return

@@ -120,7 +120,7 @@ def open_journal(
     )
 
 
-def awaited(journal: Journal, seconds: float) -> None:
+def record_wait(journal: Journal, seconds: float) -> None:
     """Adds the wait for a step's input to the clock, if the devices had no step left to compute.
 
     Args:
@@ -131,7 +131,7 @@ def awaited(journal: Journal, seconds: float) -> None:
         journal.clock.waited += seconds
 
 
-def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
+def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
     """Queues one step's metrics; when a log line is due, waits for earlier steps and writes it.
 
     Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
@@ -153,10 +153,10 @@ def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log
     journal.pending.append((record, metrics, log))
     late = time.perf_counter() - journal.clock.checked > _GLANCE
     if due or late or behind == _AHEAD:
-        settle(journal, keep=1)
+        flush(journal, keep=1)
 
 
-def settle(journal: Journal, *, keep: int = 0) -> None:
+def flush(journal: Journal, *, keep: int = 0) -> None:
     """Flushes the queue: waits for metrics, checks them and writes the log lines that are due.
 
     Args:
@@ -208,7 +208,7 @@ def log_record(journal: Journal, record: Record) -> None:
     """Writes a record to the file, the history and the callbacks.
 
     Args:
-      journal: From `open_journal`; call `settle` first, so that records stay in order.
+      journal: From `open_journal`; call `flush` first, so that records stay in order.
       record: JSON with a "step".
     """
     journal.history.append(record)

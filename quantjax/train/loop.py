@@ -269,7 +269,7 @@ def _remaining_batches(run, epoch):
         except prefetch.GivenUpError:
             run.stopped = run.caught()
             return
-        metric_log.awaited(run.journal, waited)
+        metric_log.record_wait(run.journal, waited)
         yield batch
 
 
@@ -283,7 +283,7 @@ def _take_step(run, train_state, batch, epoch):
     name = run.experiment.method.phases[phase].name
     record = {"step": run.step, "epoch": epoch, "phase": name}
     due = ends_epoch or run.step % run.options.log_every == 0
-    metric_log.note(run.journal, record, metrics, log=due)
+    metric_log.queue(run.journal, record, metrics, log=due)
     # The state of an epoch's last step is saved by `_end_epoch`, or by `_end_run` after a signal.
     if not ends_epoch and _is_checkpoint_step(run):
         _save(run, train_state)
@@ -311,7 +311,7 @@ def _must_stop(run):
     """Returns whether a signal stops the run, as agreed among all processes."""
     # After the run's last step it is too late: the refresh that ends the run must still come.
     if run.step < run.experiment.num_epochs * run.per_epoch:
-        run.stopped = run.agreement.say(run.caught())
+        run.stopped = run.agreement.exchange(run.caught())
     return run.stopped is not None
 
 
@@ -338,7 +338,7 @@ def _save_is_old(store):
 
 def _save(run, train_state):
     """Saves a finite state: into the workdir, or into host memory without one."""
-    metric_log.settle(run.journal)
+    metric_log.flush(run.journal)
     metric_log.sync(run.journal)
     if run.saved == run.step:
         return
@@ -351,7 +351,7 @@ def _save(run, train_state):
 def _evaluate_epoch(run, train_state, epoch):
     """Logs the values of `after_epoch` once per epoch, and saves states with a "validation"."""
     journal = run.journal
-    metric_log.settle(journal)
+    metric_log.flush(journal)
     if run.options.after_epoch is None:
         return
     # A resumed run has the record already, unless it was stopped before the evaluation.
@@ -385,7 +385,7 @@ def _end_run(run, train_state):
     _save(run, train_state)
     # Saves run in the background; a signal during the last one must still be seen below.
     run.store.wait()
-    run.stopped = run.agreement.last(run.stopped or run.caught())
+    run.stopped = run.agreement.at_end(run.stopped or run.caught())
     if run.stopped is not None:
         run.caught(stops=True)
 
@@ -441,12 +441,12 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
             caught=caught,
             agreement=processes.Agreement(mesh),
             trace=stack.enter_context(contextlib.ExitStack()),
-            next_batch=stack.enter_context(prefetch.ahead(batches)),
+            next_batch=stack.enter_context(prefetch.prefetched(batches)),
             # A complete run enters its last epoch again, for an evaluation that may be missing.
             first_epoch=max(min(epoch, experiment.num_epochs - 1), 0),
             step=step,
         )
-        run.stopped = run.agreement.say(caught())
+        run.stopped = run.agreement.exchange(caught())
         yield run, train_state
 
 

@@ -146,7 +146,7 @@ def test_a_signal_of_ones_own_behind_that_of_another_process_is_not_sent_again(
 
     # As if another process had told of its signal, and this one's came late.
     monkeypatch.setattr(checkpoint.Store, "wait", interrupted)
-    monkeypatch.setattr(processes.Agreement, "say", lambda *_: signal.SIGTERM)
+    monkeypatch.setattr(processes.Agreement, "exchange", lambda *_: signal.SIGTERM)
     with signals.ending():
         assert train.fit(experiment, workdir=tmp_path, mesh=mesh).signal == signal.SIGTERM
     assert len(waited) == 2
@@ -159,7 +159,7 @@ def test_a_signal_while_the_others_are_waited_for_is_not_lost(
         os.kill(os.getpid(), signal.SIGTERM)
         return number
 
-    monkeypatch.setattr(processes.Agreement, "last", last)
+    monkeypatch.setattr(processes.Agreement, "at_end", last)
     with signals.ending(), pytest.raises(signals.Stopped) as stopped:
         train.fit(experiment, workdir=tmp_path, mesh=mesh)
     assert stopped.value.number == signal.SIGTERM
