@@ -158,11 +158,13 @@ def run(
     """
     began = time.perf_counter()
     experiment = build(config)._replace(config=json.loads(config.to_json()))
+    # Before anything is written: a run that would end without codes must leave no folder.
     notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
     about = train.about_workdir(experiment)
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
     same = {"split": experiment.splits.digest, "validate_every": validate_every}
     processes.check_same({**workdirs.without_places(about["config"]), **same})
+    # Before the lock, which would put a file into a folder of other things.
     processes.from_first(functools.partial(workdirs.check_free, workdir))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
@@ -181,6 +183,7 @@ def run(
                 after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
                 progress=False,
             )
+        # Nothing is measured after a signal: a job scheduler kills soon after it.
         if result.signal is not None:  # which `fit` has said
             return _code(result.signal)
         measured = _Measured(experiment, result.state, mesh, workdir, title, debug)
@@ -259,6 +262,7 @@ def _draw_report(run, retrieval, seconds):
 
 def _reason(error, *, debug):
     """Returns an error as one line; with debug also prints its traceback."""
+    # The run goes on after this error, so that only a developer wants its traceback.
     if debug:
         traceback.print_exception(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
@@ -288,6 +292,7 @@ def _program(argv):
 def _print_sweep(argv, config, sweep):
     if sweep is None:
         sys.exit(_complain("this experiment has no sweep()", 2))
+    # The commands repeat what was typed, so that the sweep runs with the same options.
     program = _program(argv)
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
@@ -372,6 +377,7 @@ def _parse(argv, defaults):
         console.usage(argv[0], lines, keys)
         sys.exit(0)
     _check_keys(argv, keys)
+    # Own values, not the global ones of absl: a test or a notebook may launch twice.
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
     for name, (define, default, line) in known.items():
@@ -419,6 +425,7 @@ def _vary(argv, config, variants):
         raise InputError(
             f"no variant {values.variant!r}; there are {', '.join(variants) or 'none'}"
         )
+    # Ahead of --config.KEY=VALUE, which then overrides the variant.
     config.update(variants[values.variant])
     return rest, config
 

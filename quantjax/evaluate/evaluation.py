@@ -37,8 +37,10 @@ def encode(codec: Codec, x: np.ndarray, *, mesh: Mesh | None = None) -> np.ndarr
       ValueError: if x are no real embeddings, or hold NaN or infinity (with the row).
     """
     x, codec = as_embeddings("x", x), processes.on_host(codec)
+    # Each process encodes a share: codes are small, and cheaper to send than to compute twice.
     if processes.spans(mesh):
         return processes.join(encode(codec, x[processes.share(len(x))]), len(x))
+    # In tiles, because the intermediate arrays of a codec are many times as large as its codes.
     tiles = [_encoded(codec, x[i : i + _ITEMS]) for i in range(0, len(x), _ITEMS)]
     codes = [np.zeros((0, codec.num_bytes), np.uint8), *(np.asarray(tile) for tile in tiles)]
     return np.concatenate(codes)
@@ -95,14 +97,17 @@ def evaluate(
         itself has labels of its own on each side.
     """
     began = time.perf_counter()
+    # All checks come first: embedding and ranking may take minutes.
     check_distance(codec, distance)
     check_work(mesh, tile)
     codes, queries = np.asarray(codes), as_embeddings("queries", queries)
     codec = processes.on_host(codec)
     labels = relevance(query_labels, database_labels)
     check_codes(codec, codes, queries, labels)
+    # Symmetric distance is that of the real codec to quantized queries.
     if distance == "sqd":
         queries = np.asarray(_quantized(codec, queries))
+    # Each process ranks its own queries, with its own devices, against the whole database.
     local = None if mesh is None else parallel.local(mesh)
 
     def count(labels, rows, own, num_grades):
@@ -137,6 +142,7 @@ def _counts(
     codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile, own
 ) -> Iterator[np.ndarray]:
     """Yields counts [q, levels, G]: Hamming distances are counted, real distances are ranked."""
+    # Hamming distances are few and small, so that counting them needs no sort.
     if codec.metric != "hamming":
         yield from ranked_counts(
             codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile, own=own

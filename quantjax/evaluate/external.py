@@ -66,6 +66,7 @@ def evaluate_codes(
         sides = {side: _packed(side, codes, num_bits) for side, codes in sides.items()}
     elif num_bits not in (None, codec.bits):
         raise InputError(f"num_bits must be {codec.bits}, the codec's, or None, got {num_bits}")
+    # `evaluate` takes real queries, and quantizes them itself.
     queries = np.asarray(_decoded(processes.on_host(codec), sides["query_codes"]))
     return evaluate(
         codec,
@@ -116,6 +117,7 @@ def evaluate_embeddings(
       ValueError: if shapes do not agree, or a number is NaN or infinite.
     """
     database = as_embeddings("database", database)
+    # No quantization is a codec too, so that one function measures both.
     codec = FloatCodec(database.shape[1], metric=metric)
     return evaluate(
         codec,
@@ -165,6 +167,7 @@ def evaluate_distances(
       ValueError: if shapes do not agree, or a distance is NaN or infinite (with its query).
     """
     began = time.perf_counter()
+    # Not as float32: a matrix of float64 may tell items apart that float32 would tie.
     distances = np.asarray(distances)
     if distances.ndim != 2 or distances.dtype.kind not in "fiu" or distances.size == 0:
         raise InputError(
@@ -211,6 +214,7 @@ def _num_bits(sides, num_bits):
         shapes = " and ".join(str(codes.shape) for codes in sides.values())
         raise InputError(f"codes of both sides must have as many columns, got {shapes}")
     (width,) = widths
+    # The caller knows, and is only checked.
     if num_bits is not None:
         if width not in (num_bits, -(-num_bits // 8)):
             raise InputError(

@@ -102,6 +102,7 @@ def hamming_counts(
     Raises:
       ValueError: if shapes, types or lengths do not agree, or a side is empty.
     """
+    # Checked on the host: a wrong length would count wrong distances without an error.
     query_codes, database_codes = np.asarray(query_codes), np.asarray(database_codes)
     num_bits = _check(query_codes, database_codes, labels, num_bits)
     num_grades = labels.num_grades if num_grades is None else num_grades
@@ -124,6 +125,7 @@ def hamming_counts(
         short = ((0, num_queries - len(grades)), (0, 0))
         counts = compiled(np.pad(asked[rows], short), np.pad(grades, short), words, patterns)
         counts = np.asarray(counts)[: len(query_codes[rows])].swapaxes(1, 2).astype(np.int64)
+        # Taken out of the counts, and not of the database: every query searches the same tiles.
         if own is not None:
             items, queries = own[rows], np.arange(len(counts))
             differing = query_codes[rows] ^ database_codes[items]
@@ -191,6 +193,7 @@ def _in_tiles(codes, labels, num_devices, tile):
 
 
 def _as_words(codes):
+    # Words of four bytes: one population count in place of four.
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
     return np.ascontiguousarray(padded).view(np.uint32)
 
@@ -207,6 +210,7 @@ def _check(query_codes, database_codes, labels, num_bits):
         raise InputError(f"num_bits must be an integer of at least 1, got {num_bits!r}")
     for codes in (query_codes, database_codes):
         packing.check_codes(codes, -(-num_bits // 8))
+    # Bits above the code would count as differing.
     if num_bits % 8 and max(query_codes[:, -1].max(), database_codes[:, -1].max()) >> num_bits % 8:
         raise InputError(f"codes of {num_bits} bits must have zeros above them, got ones")
     for name, codes, rows in (

@@ -26,6 +26,7 @@ def resampled_means(values: np.ndarray, *, num_resamples: int = 2000, seed: int 
     """
     # Sorted, so that the interval does not depend on the order of the queries.
     values = np.sort(np.asarray(values, np.float64))
+    # In parts: all draws of a large set at once would not fit into memory.
     rng = np.random.default_rng(seed)
     means = []
     for start in range(0, num_resamples, step := max(1, _AT_ONCE // len(values))):
@@ -74,6 +75,7 @@ def randomization_p_value(
       Smucker et al., A Comparison of Statistical Significance Tests for Information Retrieval
       Evaluation, CIKM 2007.
     """
+    # Sorted, so that the p-value does not depend on the order of the queries.
     magnitudes = np.sort(np.abs(np.asarray(differences, np.float64)))
     observed = abs(float(np.sum(differences)))
     rng = np.random.default_rng(seed)
@@ -154,6 +156,7 @@ def compare(
         raise InputError(
             f"results must be of one database, got {a.num_database} and {b.num_database} items"
         )
+    # The digest covers labels and split: values of other queries cannot be paired.
     if a.task_digest != b.task_digest:
         raise InputError(
             "a paired comparison needs the same queries in the same order and the same database, "
@@ -163,6 +166,7 @@ def compare(
     # Both signs use the same draws, so that exchanging a and b only changes signs.
     sign = -1.0 if differences.sum() < 0 else 1.0
     ends = mean_interval(sign * differences, num_resamples=num_resamples, seed=seed)
+    # With a minus the ends change places.
     low, high = sorted(sign * end for end in ends)
     return Comparison(
         metric=metric,

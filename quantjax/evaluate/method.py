@@ -52,10 +52,13 @@ def unmeasured(splits: Splits, asked: str = "query") -> str | None:
       asked: List of queries: "query" searches the database, "validation" the validation database.
     """
     labels = splits.source.labels
-    for name in (asked, "database" if asked == "query" else "validation_database"):
-        rows = getattr(splits, name)
+    sides = {"query": splits.query, "database": splits.database}
+    if asked == "validation":
+        sides = {"validation": splits.validation, "validation_database": splits.validation_database}
+    for name, rows in sides.items():
         if len(rows) and not num_labels(labels[rows]).any():
             return f"nothing is measured: none of the {len(rows)} {name} rows has a label"
+    # Every ranking would be perfect.
     if labels.ndim == 2 and labels.shape[1] == 1:
         return "nothing is measured: there is one class, so every item is relevant to every query"
     return None
@@ -119,6 +122,7 @@ def evaluate_method(
         raise InputError(
             f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
         )
+    # The codec may raise: before anything is embedded.
     codec = processes.on_host(experiment.method.codec(trained.params, trained.state))
     database = train.embed(experiment, trained, splits.database, mesh=mesh)
     codes = encode(codec, database, mesh=mesh)
@@ -234,6 +238,7 @@ def watcher(
         raise InputError(f"every must be 0 or more epochs, got {every}")
 
     def after_epoch(train_state, epoch):
+        # The last epoch is the one that is kept, whatever `every` says.
         last = epoch + 1 == experiment.num_epochs
         validate = bool(every) and (last or (epoch + 1) % every == 0)
         return watch(experiment, train_state, mesh=mesh, validate=validate)
@@ -266,6 +271,7 @@ def watch(
         codec = processes.on_host(experiment.method.codec(train_state.params, train_state.state))
     except ValueError:  # before the first codebooks
         return {}
+    # Evenly spread: datasets are often sorted by class.
     rows = splits.train[np.unique(np.linspace(0, len(splits.train) - 1, _ROWS).astype(int))]
     x = train.embed(experiment, train_state, rows, mesh=mesh)
     found = usage_of(codec, encode(codec, x))

@@ -204,6 +204,7 @@ def _one_ahead(items):
 
 def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
     num_codes = len(distinct.items)
+    # Pattern and code as one number, because `np.unique` sorts numbers much faster than pairs.
     keys = labels.database.astype(np.int64) * num_codes + distinct.inverse
     keys, items = np.unique(keys, return_counts=True)
     pattern, code = np.divmod(keys, num_codes)
@@ -302,6 +303,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
 
 def _ranges(edges, which):
     """Returns the positions edges[i] to edges[i + 1] - 1 of each i in `which`, concatenated."""
+    # The usual case of one class a query: a slice copies nothing.
     if len(which) == 1:
         return slice(edges[which[0]], edges[which[0] + 1])
     lengths = edges[which + 1] - edges[which]
@@ -315,5 +317,6 @@ def _repeat(values, times):
 
 
 def _stack(rows):
+    # Levels without items change no measure, so that rows are padded with zeros.
     levels = max(map(len, rows))
     return np.stack([np.pad(row, ((0, levels - len(row)), (0, 0))) for row in rows])

@@ -67,6 +67,7 @@ class Number(NamedTuple):
     @property
     def words(self) -> str:
         """Returns the value with its interval as text: "0.974 (0.964 to 0.983)"."""
+        # A single query has no interval.
         if np.isnan(self.low):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -134,6 +135,7 @@ class Results(NamedTuple):
             del about[key]
         rows = []
         for number in self.numbers:
+            # JSON has no NaN: a number that was not measured is left out.
             known = {k: v for k, v in number._asdict().items() if k == "metric" or not np.isnan(v)}
             rows.append({"name": self.name, **known, **about})
         return rows
@@ -236,6 +238,7 @@ def write_results(
       ValueError: if `about` has a key of the rows.
     """
     folder = pathlib.Path(folder)
+    # Several rows may be of one result: its number joins them again when they are read.
     rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
     taken = {key for row in rows for key in row} & about.keys()
     if taken:
@@ -282,6 +285,7 @@ def _check_values(row, per_query):
         raise InputError(
             f"row {row['name']} has values {per_query.dtype} {per_query.shape}, due float64 {due}"
         )
+    # Both files are replaced one after the other: a crash between leaves two runs mixed.
     if not np.isclose(per_query.mean(), row["value"], rtol=1e-9, atol=1e-12):
         raise InputError(f"row {row['name']} has {row['value']}, and values of another mean")
 
@@ -293,6 +297,7 @@ def _check_types(kind, fields):
 
 
 def _with_row(results, row, per_query):
+    # A file that was edited by hand must not give results of wrong types.
     for kind in (Number, Results):
         _check_types(kind, row)
     number = Number(**{field: row.get(field, np.nan) for field in Number._fields})

@@ -68,6 +68,7 @@ def summarize(
     shuffled = _shuffled(labels.database, order)
     control = labels._replace(queries=labels.queries[rows], database=shuffled)
     _, controls = measured(control, rows, ("expected",))
+    # A query that is not in its own ranking searches one item less.
     searched = num_items - 1 if leave_self_out else num_items
     left_out = "|self=out" if leave_self_out else ""
     ids = [f"{each.id(distance=distance, num_items=searched)}{left_out}" for each in measures]
@@ -91,6 +92,7 @@ def summarize(
 def _shared_out(measured, labels, shared):
     """Measures all queries, each process its share; returns totals and values of all."""
     num_queries = len(labels.queries)
+    # A process without a query would have nothing to join.
     shared = shared and num_queries >= jax.process_count()
     mine = processes.share(num_queries) if shared else slice(None)
     of_mine = labels._replace(queries=labels.queries[mine])
@@ -105,6 +107,7 @@ def _measured(measures, tiles, orders):
     totals, values = [], [{ties: [] for ties in orders} for _ in measures]
     for counts in tiles:
         totals.append(counts.sum(axis=1))
+        # Once for all measures without grades: the tiles are large.
         binary = items_and_relevant(counts)
         for measure, found in zip(measures, values, strict=True):
             for ties in orders:
@@ -116,6 +119,7 @@ def _measured(measures, tiles, orders):
 def _number(metric, measure, bounds, control, totals):
     expected = bounds["expected"]
     items, relevant = totals.sum(axis=1), totals[:, 1:].sum(axis=1)
+    # Of each query, because a query with more relevant items has more by chance.
     chance = measure.chance(totals if measure.graded else np.stack([items, relevant], axis=1))
     low, high = mean_interval(expected)
     return Number(
@@ -173,6 +177,7 @@ def _as_measures(
                 f"{measure.name} tells up to {_MOST_SHARED} shared labels apart, "
                 f"these may share {labels.num_grades - 1}"
             )
+    # Compared by id: equal measures may be two objects.
     ids = [measure.id(distance="aqd", num_items=1) for measure in measures]
     if len(set(ids)) < len(ids):
         raise InputError("measures must differ, got one twice")

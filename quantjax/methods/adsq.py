@@ -184,6 +184,7 @@ def adsq(
         )
     if "label_net" in streams:
         raise InputError(f"streams must have names other than label_net, got {streams}")
+    # One name twice in `streams` is one network, and so one entry of these dicts.
     networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
     inputs_of = {"label_net": _label_vectors, **dict.fromkeys(streams, inputs)}
     embed = functools.partial(_embed, networks, inputs_of, semantic_dim, bits)
@@ -199,6 +200,7 @@ def adsq(
     return Method(
         init=functools.partial(_init, networks, inputs_of, semantic_dim, bits),
         phases=_phases(embed, weights, guide, streams),
+        # LabelNet first, then the image networks by turns, the first one first.
         phase_at=lambda epoch: 0 if epoch < label_epochs else 1 + (epoch - label_epochs) % 2,
         embed=functools.partial(_embed_images, embed, streams, database),
         embed_query=functools.partial(_embed_images, embed, streams, query),
@@ -226,6 +228,7 @@ def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
         # Both image networks share an architecture but must start from different weights.
         key_of_one = jax.random.fold_in(key, number)
         params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
+    # Tables begin empty with present = False, and count for nothing before the first refresh.
     state = {
         "nets": nets,
         "embeddings": {name: jnp.zeros((num_rows, bits), jnp.float32) for name in networks},
@@ -246,6 +249,7 @@ def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, *
     """Returns semantic features [B, S], relaxed codes [B, bits], and the network's state."""
     x = inputs_of[name](batch)
     output, net_state = networks[name].apply(params[name], nets[name], x, **options)
+    # A width that is too large would be cut in silence by the split below.
     if output.shape[1:] != (semantic_dim + bits,):
         raise InputError(
             f"network {name} must return [B, {semantic_dim + bits}], semantic_dim + bits, got "
@@ -275,6 +279,7 @@ def _label_loss(embed, weights, params, state, batch, context):
 def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, context):
     nets = state["nets"]
     semantic, u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
+    # A table, and not the other network: what is fixed in this epoch has no gradient.
     v = state["embeddings"][fixed]
     features = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
@@ -309,6 +314,7 @@ def _update(streams, label_code_weight, key, params, state, rows, mask):
     found = rows["embeddings"]
     of_images = (found[name] for name in streams)
     codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
+    # The table keeps the type of `init`: another would be another program.
     label = rows["label"].astype(state["label"].dtype)
     tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
     if "semantic" in state:

@@ -33,6 +33,7 @@ def features(batch: Batch) -> jax.Array:
 
 
 def _column(batch, name):
+    # A KeyError inside a traced network would name neither the batch nor the choice of inputs.
     if name not in batch:
         raise InputError(
             f"the batch has no {name}, its columns are {', '.join(batch)}; a method takes "
@@ -153,6 +154,7 @@ def codebooks_shape(
     Raises:
       ValueError: if M does not divide dim, or K or the metric is not allowed.
     """
+    # Checked when the method is built: the first use of the codebooks is hours later.
     product.check_metric(metric)
     packing.bits_per_codeword(num_codewords)
     if num_codebooks < 1 or dim % num_codebooks:
@@ -169,6 +171,7 @@ def first_phase(epoch: int) -> int:
     return 0
 
 
+# A NamedTuple cannot define `__new__`, so that the fields have a class of their own.
 class _MethodFields(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     phases: tuple[Phase, ...]
@@ -212,6 +215,7 @@ class Method(_MethodFields):
         after_step: Callable[..., tuple[Any, Any]] | None = None,
     ):
         """Builds the method from keywords; `embed_query` defaults to `embed`. See the class."""
+        # The same function, and not an equal one: programs are shared by identity.
         query = embed if embed_query is None else embed_query
         return super().__new__(
             cls, init, phases, phase_at, embed, query, codec, refresh, after_step

@@ -88,6 +88,7 @@ def warm_start(
       Codebooks [M, K, d].
     """
     return jax.lax.cond(
+        # Lloyd iterations cannot tell equal codewords apart, and would leave all but one dead.
         jnp.all(codebooks == codebooks[:, :1]),
         lambda: restart(key, codebooks, x, mask),
         lambda: product.refine_codebooks(codebooks, x, num_iterations, mask),
@@ -147,8 +148,10 @@ def dqn(
             "codebooks": jnp.zeros(shape, jnp.float32),
             "fitted": False,
         }
+        # Only where they are used: of a million images they are many bytes of every checkpoint.
         if reassign == "refit":
             state["assignments"] = jnp.zeros((num_rows, num_codebooks), jnp.uint8)
+        # Arrays from the start: a Python bool would be compiled in as a constant.
         return {"net": params}, jax.tree.map(jnp.asarray, state)
 
     forward = functools.partial(_forward, network, inputs)
@@ -187,6 +190,7 @@ def _dqn_loss(forward, pair_loss, quantization_weight, params, state, batch, con
 def _refit_codebooks(refit, key, params, state, rows, mask):
     codebooks = refit(key, state["codebooks"], rows, mask)
     state = {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
+    # Stored now, because until the next refit they must not follow the embeddings.
     if "assignments" in state:
         state["assignments"] = product.encode(codebooks, rows)
     return params, state
@@ -263,6 +267,7 @@ def _ste_loss(forward, pair_loss, quantization_weight, temperature, params, stat
     pair = jnp.mean(pair_loss(z, context.gather(z), similar))
     asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
     error = jnp.mean(losses.quantization_error(z, quantized))
+    # Not scaled by lambda: the asymmetric loss is what the search ranks by.
     quantized_part = asymmetric + quantization_weight * error
     # Before k-means fills the codebooks they are zeros, and quantized embeddings mean nothing.
     total = pair + jnp.where(state["fitted"], 1.0, 0.0) * quantized_part
@@ -287,6 +292,7 @@ def _forward(network, inputs, params, state, batch, context):
     output, net_state = network.apply(
         params["net"], state["nets"]["net"], inputs(batch), train=True, key=context.key
     )
+    # Rows of this device against the rows of all, so that every pair of the batch counts.
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     return jnp.tanh(output), similar, {"net": net_state}
 

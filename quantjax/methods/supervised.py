@@ -207,9 +207,11 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     fit = codec if callable(codec) else None
     forward = functools.partial(_forward, network, inputs)
     embed = functools.partial(_embed, forward)
+    # Without arrays there is no entry "loss", and so no optimizer to ask of the user.
     trains = ("net",) if init_loss is None else ("net", "loss")
     init = functools.partial(_init, network, inputs, embed, init_loss, fit)
     phases = (Phase(name="joint", loss=functools.partial(_loss, forward, loss), trains=trains),)
+    # A fixed codec needs no refresh, and exists before training.
     if fit is None:
         return Method(init=init, phases=phases, embed=embed, codec=lambda params, state: codec)
     plan = Refresh(
@@ -275,11 +277,13 @@ def _fitted_codec(plan, params, state):
 
 
 def _check(network, codec, refit_every):
+    # The usual mistake is a module of flax or another library as it is.
     if not isinstance(network, Network):
         raise InputError(
             f"network must be a models.Network, got {shown(network)}; models.from_nnx, from_linen, "
             "from_equinox and from_haiku make one"
         )
+    # A codec class in place of a codec is callable too, and would be taken for a function.
     if isinstance(codec, type) or not (callable(codec) or hasattr(codec, "num_bytes")):
         raise InputError(
             "codec must be a codec, such as quantizers.BinaryCodec(32), or a function (key, x, "
@@ -293,6 +297,7 @@ def _empty(fit, num_rows, width):
     """Returns a codec of zeros in the shapes of a fitted codec."""
     x = jax.ShapeDtypeStruct((num_rows, width), jnp.float32)
     mask = jax.ShapeDtypeStruct((num_rows,), bool)
+    # Traced without values, so that nothing is fitted for the sake of shapes.
     found = jax.eval_shape(fit, jax.random.key(0), x, mask)
     if not hasattr(found, "num_bytes"):
         raise InputError(

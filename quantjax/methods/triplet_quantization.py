@@ -145,6 +145,7 @@ def _terms(x, batch, context, margin, select, quantization):
     """Computes L_tri and L_TQ of `triplet_quantization` on a batch, and its metrics."""
     candidates = context.gather(x)
     positive, negative = _marks(batch, context)
+    # Widened to float32 first: bfloat16 squares would tie distances that differ.
     a, others = unit(widen(x)), unit(widen(candidates))
     # The choice of triplets has no gradient; their losses have.
     distances = jax.lax.stop_gradient(squared_distances(a, others))
@@ -163,6 +164,7 @@ def _terms(x, batch, context, margin, select, quantization):
 def _marks(batch, context):
     """Marks the positives and negatives of this device's rows among all rows, [A, N] bool each."""
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
+    # An image is no positive of itself, also where a sampler repeats it in a batch.
     apart = batch["index"][:, None] != context.gather(batch["index"])
     return similar & apart, ~similar
 

@@ -49,6 +49,7 @@ def losses(
         raise InputError(f"line must be at least 2 increasing numbers, got {line!r:.80}")
     if not functions:
         raise InputError("functions are empty: hand in {name: function of a scalar array}")
+    # float32, as losses are trained in.
     at = jnp.asarray(line, jnp.float32)
     for key, function in functions.items():
         shape = getattr(jax.eval_shape(function, at[0]), "shape", None)
@@ -168,10 +169,12 @@ def _draw_field(ax, codewords, target, temperature, low, high, number):
     arrows = field(codewords, points, target, temperature=temperature)
     lengths = np.linalg.norm(arrows, axis=1)
     longest = lengths.max()
+    # Fainter arrows would show rounding errors as directions.
     seen = lengths > _FAINTEST * longest
     if not seen.any():
         return longest
     points, arrows, lengths = points[seen], arrows[seen], lengths[seen]
+    # By logarithm, because gradients fall off exponentially with distance.
     opacity = 1 - 0.85 * np.log(lengths / longest) / np.log(_FAINTEST)
     ax.quiver(
         *points.T, *(0.85 * step * arrows / lengths[:, None]).T, angles="xy", scale_units="xy",
@@ -222,6 +225,7 @@ def cell_edges(codewords: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
     first, second = np.triu_indices(len(codewords), k=1)
     gaps = codewords[second] - codewords[first]
     apart = np.linalg.norm(gaps, axis=1)
+    # Equal codewords share a cell, and have no border.
     first, second, gaps = (each[apart > 0] for each in (first, second, gaps))
     directions = np.stack([-gaps[:, 1], gaps[:, 0]], axis=1) / apart[apart > 0][:, None]
     middles = (codewords[first] + codewords[second]) / 2

@@ -106,6 +106,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
       ValueError: if the optimizers' names are not those of the params.
     """
     source, rows = experiment.splits.source, experiment.splits.train
+    # The arguments are passed one by one: equal parts of two experiments share one program.
     start = _starter(
         experiment.method.init,
         experiment.preprocess,
@@ -113,6 +114,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
         embedding.padded_length(len(rows)),
         parallel.data_mesh() if mesh is None else mesh,
     )
+    # `init` needs shapes, and reading the first rows is cheap for every source.
     return start(key(experiment.seed, "init"), source[rows[:2]])
 
 

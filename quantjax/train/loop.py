@@ -174,12 +174,15 @@ def fit(
     )  # fmt: skip
     mesh = parallel.data_mesh() if mesh is None else mesh
     with _open_run(experiment, mesh, options) as (run, train_state):
+        # Read from here: a resumed run enters the epoch that it was stopped in, and each function
+        # below does nothing that was done before the stop.
         for epoch in range(run.first_epoch, experiment.num_epochs):
             train_state = _begin_epoch(run, train_state, epoch)
             for batch in _remaining_batches(run, epoch):
                 train_state = _take_step(run, train_state, batch, epoch)
                 if _must_stop(run):
                     break
+            # An epoch that a signal cut short has not ended: the resumed run ends it.
             if run.stopped is not None:
                 break
             train_state = _end_epoch(run, train_state, epoch)
@@ -422,6 +425,7 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
             bar = console.progress(experiment, plain=False)
             callbacks.insert(0, stack.enter_context(bar))
         train_state = _start(experiment, mesh, store, options)
+        # An error in the first epoch also leaves a state to go on from.
         last_good.take(train_state)
         step, epoch = int(train_state.step), int(train_state.epoch)
         journal = _open_journal(experiment, train_state, per_epoch, options, callbacks)
@@ -460,6 +464,7 @@ def _check(experiment, mesh, options):
             raise InputError(f"{name} must be 1 or more, got {value}")
     about = about_run(experiment)
     # Processes with other settings would take other steps, and wait for each other for ever.
+    # What only the first process does may differ: it alone calls back, draws the bar and traces.
     settings = {
         name: value if isinstance(value, int) else value is not None
         for name, value in options._asdict().items()

@@ -86,6 +86,7 @@ def open_run(
     """
     about = workdirs.read_config(pathlib.Path(workdir))
     module = _module_of(about["experiment"]) if module is None else module
+    # Every key must be known: a setting of another version could otherwise be lost in silence.
     config, kept = module.get_config(), {**about["config"], **(places or {})}
     known = {*workdirs.flat(json.loads(config.to_json()))}
     unknown = sorted({*workdirs.flat(kept)} - known | {*(places or {})} - {*workdirs.PLACES})
@@ -229,6 +230,7 @@ def _placed(state, like, mesh):
             f"state must be a TrainState, such as the `state` of what fit returned, got a "
             f"{type(state).__name__}"
         )
+    # Compared by name and shape first, so that the message names the first array that differs.
     there, here = ({name: shown(x) for name, x in leaves(each).items()} for each in (state, like))
     differing = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
     if differing or jax.tree.structure(state) != jax.tree.structure(like):

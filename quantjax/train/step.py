@@ -41,6 +41,7 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
     optimizer_of = dict(optimizers)
 
     def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
+        # Keys depend on the step alone, so that a resumed run draws what the first run would have.
         context = Context(
             key=key(seed, "step", train_state.step),
             step=train_state.step,
@@ -53,11 +54,14 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         def loss_of(trained):
             return phase.loss({**params, **trained}, train_state.state, batch, context)
 
+        # Only these entries are differentiated: the others stay bit-equal.
         trained = {name: params[name] for name in phase.trains}
         (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
+        # One number for each array: a norm that is not finite tells which array to blame.
         squares = [optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(gradients)]
         metrics = {"loss": loss, "grad_norm": jnp.sqrt(sum(squares)), **metrics}
+        # Each entry has its own optimizer, because a phase may train one entry and not another.
         for name, gradient in gradients.items():
             updates, opt[name] = optimizer_of[name].update(gradient, opt[name], params[name])
             params[name] = optax.apply_updates(params[name], updates)
@@ -96,8 +100,8 @@ def leaf_names(
     trained = {name: train_state.params[name] for name in phase.trains}
     names = [f"the gradient of {path}" for path in paths(trained)]
     if skip_non_finite:
-        for what in ("params", "state"):
-            names += [f"{what} {path}" for path in paths(getattr(train_state, what))]
+        parts = {"params": train_state.params, "state": train_state.state}
+        names += [path.replace("/", " ", 1) for path in paths(parts)]  # params net/dense/kernel
     return names
 
 
@@ -164,6 +168,7 @@ def refresh(
     plan, splits = experiment.method.refresh, experiment.splits
     assert plan is not None
     params, state = train_state.params, train_state.state
+    # Values come from `collect` anew, not from training: those are of older parameters.
     rows = embedding.apply_to_rows(
         plan.collect,
         params,
@@ -174,11 +179,13 @@ def refresh(
         mesh=mesh,
     )
     num_rows = embedding.padded_length(len(splits.train))
+    # Rows are padded to a fixed number, so that the program is the same on any number of devices.
     mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
     mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
     drawn = key(experiment.seed, "refresh", epoch)
     params, state = _updater(plan.update, mesh)(drawn, params, state, rows, mask)
     opt = dict(train_state.opt)
+    # The momentum of replaced arrays belongs to arrays that are gone.
     for name in plan.rewrites:
         whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
         opt[name] = whole(params[name])
