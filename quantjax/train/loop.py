@@ -493,12 +493,12 @@ def _open_journal(experiment, train_state, per_epoch, options, callbacks):
     # Only warnings: the run is correct, but the user may have lost files by accident.
     if log_file is not None and step == 0 and log_file.exists():
         warnings.warn(
-            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=6
+            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=5
         )
     checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
     if log_file is not None and step >= per_epoch and checkpoints and not log_file.exists():
         warnings.warn(
-            f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=6
+            f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=5
         )
     leaves = {
         phase.name: leaf_names(train_state, phase, skip_non_finite=options.skip_non_finite)
