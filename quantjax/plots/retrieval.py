@@ -155,6 +155,7 @@ def distances(
         raise InputError(f"num_bins must be at least 1, got {num_bins}")
     # Common bins, so that the overlap is that of the drawn bars.
     edges = _bins(np.concatenate([similar, dissimilar]), num_bins)
+    # Shares and not counts: there are many more dissimilar pairs than similar ones.
     shares = [np.histogram(each, edges)[0] / len(each) for each in (similar, dissimilar)]
     drawn, result = style.axes_for(ax, figsize, 3.2)
     handles = []

@@ -52,6 +52,7 @@ def report_audit(audit: Any) -> None:
     Args:
       audit: A `data.Audit`.
     """
+    # One line: what was not found is not printed.
     found = audit_findings(audit._asdict())
     say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
 
@@ -87,6 +88,7 @@ def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict
     Yields:
       A callback for `train.fit`.
     """
+    # The sampler gives as many batches every epoch.
     total = experiment.num_epochs * len(experiment.sampler(experiment.seed, 0))
     console = _console()
     if _silent:
@@ -243,6 +245,7 @@ def table(results: list[Any]) -> None:
                 f"{number.worst:.3f} to {number.best:.3f}",
                 "-" if math.isnan(number.chance) else f"{number.chance:.3f}",
             )
+    # Numbers of several digits are compared from the right.
     for name in ("bits", "chance"):
         next(column for column in grid.columns if column.header == name).justify = "right"
     _console().print(grid)
@@ -272,6 +275,7 @@ def _plain_lines(num_epochs, total):
     def report(record):
         nonlocal last
         if "after_epoch" in record:
+            # An epoch without validation tells nothing new: its loss was printed.
             if "validation" in record:
                 say(f"epoch {record['epoch'] + 1}/{num_epochs}  {_named(record)}")
             return

@@ -151,6 +151,7 @@ def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, lo
     behind = len(journal.pending)
     due = behind > 0 and journal.pending[-1][2]
     journal.pending.append((record, metrics, log))
+    # By time too: of long steps a NaN must be found after one, not after sixteen.
     late = time.perf_counter() - journal.clock.checked > _GLANCE
     if due or late or behind == _AHEAD:
         flush(journal, keep=1)
@@ -243,6 +244,7 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     Returns:
       Records whose step is at most `step`, oldest first.
     """
+    # Up to the first later record and not all earlier ones: the file is in the order of time.
     kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
     if path.exists():
         files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
