@@ -206,12 +206,7 @@ def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Re
         )
     if len(codes) == 0 or len(queries) == 0:
         raise InputError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
-    for what, rows, patterns in (
-        ("query_labels", queries, labels.queries),
-        ("database_labels", codes, labels.database),
-    ):
-        if len(patterns) != len(rows):
-            raise InputError(f"{what} must be of {len(rows)} items, got {len(patterns)}")
+    labels.check_lengths(len(queries), len(codes))
 
 
 def check_distance(codec: Codec, distance: str) -> None:

@@ -213,12 +213,7 @@ def _check(query_codes, database_codes, labels, num_bits):
     # Bits above the code would count as differing.
     if num_bits % 8 and max(query_codes[:, -1].max(), database_codes[:, -1].max()) >> num_bits % 8:
         raise InputError(f"codes of {num_bits} bits must have zeros above them, got ones")
-    for name, codes, rows in (
-        ("query_labels", query_codes, labels.queries),
-        ("database_labels", database_codes, labels.database),
-    ):
-        if len(codes) != len(rows):
-            raise InputError(f"{name} must be of {len(codes)} items, got {len(rows)}")
+    labels.check_lengths(len(query_codes), len(database_codes))
     return num_bits
 
 

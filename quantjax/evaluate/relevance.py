@@ -50,6 +50,15 @@ class Relevance(NamedTuple):
         labels = [side.sum(axis=1).max(initial=0) for side in (self.queries, self.patterns)]
         return 1 + max(1, int(min(labels)))
 
+    def check_lengths(self, num_queries: int, num_items: int) -> None:
+        """Raises ValueError, naming the labels, if there are not as many as queries and items."""
+        for name, labels, due in (
+            ("query_labels", self.queries, num_queries),
+            ("database_labels", self.database, num_items),
+        ):
+            if len(labels) != due:
+                raise InputError(f"{name} must be of {due} items, got {len(labels)}")
+
     def digest(self, task: str) -> str:
         """Returns a hash, 16 hex digits, of the labels: queries in order, items unordered.
 
