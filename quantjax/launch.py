@@ -85,10 +85,10 @@ def main(
     debug = options["debug"] = options["debug"] or nans or leaks
     fit = functools.partial(train.fit, **{name: options.pop(name) for name in _FIT_FLAGS})
     try:
-        # Before any use of JAX, which reads these settings when it starts.
         for name, wanted in (("jax_debug_nans", nans), ("jax_check_tracer_leaks", leaks)):
             if wanted:
                 jax.config.update(name, True)
+        # Both before any use of JAX, which reads flags and looks for processes when it starts.
         if deterministic:
             processes.repeat_bits()
         processes.start(**start)

@@ -131,7 +131,7 @@ def _check_trains(phase, params):
             f"of params; there are {_listed(sorted(params), most=10)}"
         )
     # `jax.grad` would raise too, but without the name of the array.
-    for path, leaf in leaves({name: params[name] for name in trains}).items():
+    for path, leaf in _leaves({name: params[name] for name in trains}).items():
         if isinstance(leaf, jax.ShapeDtypeStruct) and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
                 f"phase {phase.name!r}: trains {path}, which is {shown(leaf)} and has no "
@@ -258,7 +258,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
 
     def collect(params, state, batch):
         rows = over_views(plan.collect)(params, state, batch)
-        for path, leaf in leaves(rows).items():
+        for path, leaf in _leaves(rows).items():
             if not _is_array(leaf) or not leaf.shape or leaf.shape[0] != size:
                 raise InputError(
                     f"refresh.collect must return arrays [{size}, ...], a row for each of the "
@@ -286,7 +286,7 @@ def _keeping(what, function, parts):
 
 def _check_same(what, name, due, got):
     """Raises ValueError if params or a state lost, gained or changed an entry."""
-    there, here = leaves(due), leaves(got)
+    there, here = _leaves(due), _leaves(got)
     # Paths are compared before the structures: a message with a path tells where to look.
     lost = [path for path in there if path not in here]
     if lost:
@@ -338,7 +338,7 @@ def _traced(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise
 
 
-def leaves(tree):
+def _leaves(tree):
     """Returns leaves by path; an empty container counts as a leaf, so that its loss is noticed."""
     found = jax.tree.leaves_with_path(
         tree, is_leaf=lambda x: x is None or (isinstance(x, dict | list | tuple) and not x)

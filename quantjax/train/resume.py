@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax.errors import InputError, MissingFileError, NonFiniteError
-from quantjax.methods.contract import leaves, shown
+from quantjax.methods.contract import shown
 from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -231,7 +231,7 @@ def _placed(state, like, mesh):
             f"{type(state).__name__}"
         )
     # Compared by name and shape first, so that the message names the first array that differs.
-    there, here = ({name: shown(x) for name, x in leaves(each).items()} for each in (state, like))
+    there, here = _shapes(state), _shapes(like)
     differing = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
     if differing or jax.tree.structure(state) != jax.tree.structure(like):
         name = differing[0] if differing else "its structure"
@@ -240,6 +240,13 @@ def _placed(state, like, mesh):
             f"{here.get(name, 'no such array')}"
         )
     return parallel.put(mesh, jax.tree.map(_on_host, state))
+
+
+def _shapes(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): shown(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
 
 
 @dataclasses.dataclass
