@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from absl import flags
@@ -81,9 +81,14 @@ def main(
         config, options, start = _parse(*_vary(argv, get_config(), variants))
     except QuantjaxError as error:
         sys.exit(_complain(error, 2))
-    debug = _debug(start.pop("debug"), start.pop("debug_nans"), start.pop("debug_leaks"))
+    nans, leaks, deterministic = (start.pop(key) for key in _JAX_FLAGS)
+    debug = options["debug"] = options["debug"] or nans or leaks
+    fit = functools.partial(train.fit, **{name: options.pop(name) for name in _FIT_FLAGS})
     try:
-        deterministic = start.pop("deterministic")
+        for name, wanted in (("jax_debug_nans", nans), ("jax_check_tracer_leaks", leaks)):
+            if wanted:
+                jax.config.update(name, True)
+        # Both before any use of JAX, which reads flags and looks for processes when it starts.
         if deterministic:
             processes.repeat_bits()
         processes.start(**start)
@@ -92,7 +97,7 @@ def main(
             console.silence()
         train.keep_programs()
         with signals.ending():
-            status = run(config, build, baselines, title=title, debug=debug, **options)
+            status = run(config, build, baselines, title=title, fit=fit, **options)
     except signals.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
         processes.leave(_code(error.number), at_once=prefetch.abandoned())
@@ -110,15 +115,6 @@ def main(
         sys.exit(status)
 
 
-def _debug(wanted, nans, leaks):
-    """Turns on the requested debug checks of JAX; returns whether to show tracebacks."""
-    if nans:
-        jax.config.update("jax_debug_nans", True)
-    if leaks:
-        jax.config.update("jax_check_tracer_leaks", True)
-    return wanted or nans or leaks
-
-
 def _code(number):
     return TRY_AGAIN if number == signal.SIGTERM else 128 + number
 
@@ -130,12 +126,12 @@ def run(
     *,
     title: str,
     workdir: str | pathlib.Path | None = None,
+    validate_every: int = 0,
     allow_query_overlap: bool = False,
     max_equal_images: float = 0.01,
-    validate_every: int = 0,
-    debug: bool = False,
     draw_report: bool = True,
-    **options: Any,
+    debug: bool = False,
+    fit: Callable[..., train.FitResult] = train.fit,
 ) -> int:
     """Audits the split, trains or resumes, then writes codes and results into the workdir.
 
@@ -145,14 +141,14 @@ def run(
       baselines: Baselines that the method must beat.
       title: Name of the method in the table.
       workdir: Created if it does not exist; `runs/NAME-DIGEST` when None.
+      validate_every: Epochs between two evaluations on the validation set, 0 for none.
       allow_query_overlap: Whether to continue although queries are in another list; the results
         record it.
       max_equal_images: Share of the queries that may have an equal image in another list; the names
         of all equal images are written into the workdir's equal_images.txt.
-      validate_every: Epochs between two evaluations on the validation set, 0 for none.
-      debug: Whether to show the traceback of a baseline that fails.
       draw_report: Whether to write report.html into the workdir at the end.
-      **options: More options of `train.fit`.
+      debug: Whether to show the traceback of a baseline that fails.
+      fit: `train.fit`, or a `functools.partial` of it with further options.
 
     Returns:
       The exit status: 0, that of the signal that stopped the run, or `BASELINE_FAILED`.
@@ -162,117 +158,114 @@ def run(
     """
     began = time.perf_counter()
     experiment = build(config)._replace(config=json.loads(config.to_json()))
-    left_out = train.left_out(experiment)
+    # Before anything is written: a run that would end without codes must leave no folder.
+    notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
     about = train.about_workdir(experiment)
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
-    processes.check_same(
-        {
-            **workdirs.without_places(about["config"]),
-            "split": experiment.splits.digest,
-            "validate_every": validate_every,
-            "allow_query_overlap": allow_query_overlap,
-            "max_equal_images": max_equal_images,
-            **options,
-        }
-    )
+    same = {"split": experiment.splits.digest, "validate_every": validate_every}
+    processes.check_same({**workdirs.without_places(about["config"]), **same})
+    # Before the lock, which would put a file into a folder of other things.
     processes.from_first(functools.partial(workdirs.check_free, workdir))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
-        console.announce(experiment, workdir)
         # After the lock, so that a run that cannot start prints only its error.
-        for line in [*left_out, *data.label_notes(experiment.splits)]:
+        console.announce(experiment, workdir)
+        for line in notes:
             console.say(f"note: {line}")
-        listing = workdir / "equal_images.txt"
-        audited = data.audit(
-            experiment.splits,
-            allow_query_overlap=allow_query_overlap,
-            max_equal_images=max_equal_images,
-            listing=listing,
-        )
-        console.report_audit(audited)
-        if listing.exists():
-            console.say(f"equal images are listed in {listing}")
+        audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
         mesh = parallel.data_mesh()
-        with (
-            console.progress(experiment) as shown,
-            _writers(workdir, about) as written,
-        ):
-            result = train.fit(
+        with console.progress(experiment) as bar, _writers(workdir, about) as curves:
+            result = fit(
                 experiment,
                 workdir=workdir,
                 mesh=mesh,
-                callbacks=[shown, *written],
+                callbacks=[bar, *curves],
                 after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
                 progress=False,
-                **options,
             )
+        # Nothing is measured after a signal: a job scheduler kills soon after it.
         if result.signal is not None:  # which `fit` has said
             return _code(result.signal)
-        failed = _measure(
-            experiment,
-            result.state,
-            workdir,
-            baselines,
-            title=title,
-            audited=audited,
-            mesh=mesh,
-            began=began,
-            draw_report=draw_report,
-            debug=debug,
-        )
+        measured = _Measured(experiment, result.state, mesh, workdir, title, debug)
+        retrieval, failed = _measure(measured, baselines, audited)
+        if draw_report and processes.is_first():
+            _draw_report(measured, retrieval, time.perf_counter() - began)
+    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return BASELINE_FAILED if failed else 0
 
 
-def _draw_report(workdir, experiment, trained, retrieval, facts, *, debug):
-    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
-    try:
-        report.keep(workdir, experiment, trained, retrieval, about=facts)
-        console.say(f"report: {report.write(workdir)}")
-    except Exception as error:
-        if debug:
-            traceback.print_exc()
-        reason = " ".join(str(error).split())[:400]
-        console.say(f"no report: {type(error).__name__}: {reason}")
+def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
+    """Audits the split, with the names of equal images in a file of the workdir."""
+    # Processes that allow different things would not all stop at the same finding.
+    allowed = {"allow_query_overlap": allow_query_overlap, "max_equal_images": max_equal_images}
+    processes.check_same(allowed)
+    listing = workdir / "equal_images.txt"
+    audited = data.audit(experiment.splits, **allowed, listing=listing)
+    console.report_audit(audited)
+    if listing.exists():
+        console.say(f"equal images are listed in {listing}")
+    return audited
 
 
-def _measure(
-    experiment, trained, workdir, baselines, *, title, audited, mesh, began, draw_report, debug
-):
-    """Writes codes, results and the report to the workdir; returns whether a baseline failed."""
+class _Measured(NamedTuple):
+    """A trained experiment that is measured, its workdir, and the name of its results."""
+
+    experiment: train.Experiment
+    trained: train.TrainState
+    mesh: Any
+    workdir: pathlib.Path
+    title: str
+    debug: bool
+
+
+def _measure(run, baselines, audited):
+    """Writes codes and results to the workdir; returns the retrieval and the failed baselines."""
     console.say("evaluating")
+    experiment, splits = run.experiment, run.experiment.splits
     retrieval = evaluate.evaluate_method(
-        experiment, trained, mesh=mesh, name=title, audited=audited
+        experiment, run.trained, mesh=run.mesh, name=run.title, audited=audited
     )
     for line in retrieval.unmeasured:
         console.say(line)
-    if processes.is_first():  # before the baselines, which may run out of memory
-        index.save(workdir, retrieval.codec, retrieval.codes, ids=experiment.splits.database)
-    same = {
+    about = {
         "experiment": experiment.name,
-        "protocol": experiment.splits.name,
-        "split": experiment.splits.digest,
+        "protocol": splits.name,
+        "split": splits.digest,
         "seed": experiment.seed,
         "audit": audited._asdict(),
     }
     results = [*retrieval.results]
-    if processes.is_first():  # for the same reason: a failed baseline must not lose the results
-        evaluate.write_results(workdir, results, same)
-    measured, failed = _baselines(baselines(experiment, mesh, trained), debug=debug)
+    # Written before the baselines, which may run out of memory or fail, and again with them.
+    if processes.is_first():
+        index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
+        evaluate.write_results(run.workdir, results, about)
+    measured, failed = _baselines(baselines(experiment, run.mesh, run.trained), debug=run.debug)
     results += measured
     if processes.is_first():
-        evaluate.write_results(workdir, results, same)
+        evaluate.write_results(run.workdir, results, about)
     # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
     console.table(results)
-    if draw_report and processes.is_first():
-        facts = {
-            "seconds": round(time.perf_counter() - began, 1),
-            "commit": revision.commit(),
-            "command": shlex.join([*_program(sys.argv), *sys.argv[1:]]),
-        }
-        _draw_report(workdir, experiment, trained, retrieval, facts, debug=debug)
-    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
-    return failed
+    return retrieval, failed
+
+
+def _draw_report(run, retrieval, seconds):
+    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
+    command = shlex.join([*_program(sys.argv), *sys.argv[1:]])
+    facts = {"seconds": round(seconds, 1), "commit": revision.commit(), "command": command}
+    try:
+        report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
+        console.say(f"report: {report.write(run.workdir)}")
+    except Exception as error:
+        console.say(f"no report: {_reason(error, debug=run.debug)}")
+
+
+def _reason(error, *, debug):
+    """Returns an error as one line; with debug also prints its traceback."""
+    # The run goes on after this error, so that only a developer wants its traceback.
+    if debug:
+        traceback.print_exception(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def _baselines(baselines, *, debug):
@@ -285,10 +278,7 @@ def _baselines(baselines, *, debug):
             # An error that not all processes share would leave the others waiting for this one.
             if processes.several() and not isinstance(error, QuantjaxError):
                 raise
-            if debug:
-                traceback.print_exc()
-            reason = " ".join(str(error).split())[:400]
-            _complain(f"baseline {name} failed, {type(error).__name__}: {reason}", 0)
+            _complain(f"baseline {name} failed, {_reason(error, debug=debug)}", 0)
     return found, len(baselines) - len(found)
 
 
@@ -302,6 +292,7 @@ def _program(argv):
 def _print_sweep(argv, config, sweep):
     if sweep is None:
         sys.exit(_complain("this experiment has no sweep()", 2))
+    # The commands repeat what was typed, so that the sweep runs with the same options.
     program = _program(argv)
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
@@ -325,88 +316,77 @@ def _writers(workdir, about):
         yield written
 
 
+_FIT_FLAGS = ("checkpoint_every", "keep", "log_every", "skip_non_finite", "profile")
+_JAX_FLAGS = ("debug_nans", "debug_leaks", "deterministic")
+_BOOL, _INT, _TEXT = flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_string
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
-    "workdir": (flags.DEFINE_string, None, "Folder of the run; runs/NAME-DIGEST if not given."),
-    "checkpoint_every": (
-        flags.DEFINE_integer, None, "Steps between checkpoints beside those at epochs' ends."
-    ),
-    "keep": (flags.DEFINE_integer, 3, "Latest checkpoints to keep beside the best."),
+    "workdir": (_TEXT, None, "Folder of the run; runs/NAME-DIGEST if not given."),
+    "checkpoint_every": (_INT, None, "Steps between checkpoints beside those at epochs' ends."),
+    "keep": (_INT, 3, "Latest checkpoints to keep beside the best."),
     "validate_every": (
-        flags.DEFINE_integer, 0, "Epochs between measurements by validation queries; 0 for none."
+        _INT, 0, "Epochs between measurements by validation queries; 0 for none."
     ),
-    "log_every": (flags.DEFINE_integer, 10, "Steps between two records of metrics.jsonl."),
-    "skip_non_finite": (
-        flags.DEFINE_bool, False, "Skip steps whose loss or gradient is not finite."
-    ),
-    "profile": (flags.DEFINE_string, None, "START:STOP, steps to trace into WORKDIR/profile."),
-    "allow_query_overlap": (flags.DEFINE_bool, False, "Measure although queries leak."),
-    "draw_report": (flags.DEFINE_bool, True, "Write report.html into the workdir at the end."),
+    "log_every": (_INT, 10, "Steps between two records of metrics.jsonl."),
+    "skip_non_finite": (_BOOL, False, "Skip steps whose loss or gradient is not finite."),
+    "profile": (_TEXT, None, "START:STOP, steps to trace into WORKDIR/profile."),
+    "allow_query_overlap": (_BOOL, False, "Measure although queries leak."),
+    "draw_report": (_BOOL, True, "Write report.html into the workdir at the end."),
     "max_equal_images": (
         flags.DEFINE_float, 0.01, "Share of queries that may have an equal image in another list."
     ),
+    "debug": (_BOOL, False, "Show the traceback of every error."),
 }  # fmt: skip
+"""Options of `run` and, as `_FIT_FLAGS`, of `train.fit`.
+
+Each has the function of absl that defines its flag, its default, and its line of help.
+"""
+
 _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
-    "coordinator": (flags.DEFINE_string, None, "HOST:PORT of process 0, to start by hand."),
-    "num_processes": (flags.DEFINE_integer, None, "How many processes there are, by hand."),
-    "process_id": (flags.DEFINE_integer, None, "Which one this is, by hand."),
+    "coordinator": (_TEXT, None, "HOST:PORT of process 0, to start by hand."),
+    "num_processes": (_INT, None, "How many processes there are, by hand."),
+    "process_id": (_INT, None, "Which one this is, by hand."),
     "detect": (
-        flags.DEFINE_bool,
-        None,
+        _BOOL, None,
         "Let JAX look for a cluster although none was seen; --nodetect runs alone in one.",
     ),
     "deterministic": (
-        flags.DEFINE_bool,
-        False,
-        "The same bits in every run on GPUs too, which may take longer.",
+        _BOOL, False, "The same bits in every run on GPUs too, which may take longer."
     ),
-    "debug": (flags.DEFINE_bool, False, "Show the traceback of every error."),
     "debug_nans": (
-        flags.DEFINE_bool,
-        False,
+        _BOOL, False,
         "Stop where a NaN is computed first (jax_debug_nans, slow), with its traceback.",
     ),
     "debug_leaks": (
-        flags.DEFINE_bool,
-        False,
+        _BOOL, False,
         "Find traced values that outlive their function (jax_check_tracer_leaks, slow).",
     ),
-}
+}  # fmt: skip
+"""Options of the start: those of `processes.start`, and `_JAX_FLAGS`."""
+
+_LEAST = {"checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1}
 
 
 def _parse(argv, defaults):
     """Parses the command line into the config, the options of `run` and the start options."""
     keys = workdirs.flat(json.loads(defaults.to_json()))
+    known = {**_OPTIONS, **_START}
     if {"--help", "-h"} & set(argv):
-        known = {name: line for name, (_, _, line) in {**_OPTIONS, **_START}.items()}
-        known["sweep"] = "Print the commands of the experiment's sweep, and run none."
-        known["variant"] = "Start from a variant of the config, such as an ablation."
-        console.usage(argv[0], known, keys)
+        lines = {name: line for name, (_, _, line) in known.items()}
+        lines["sweep"] = "Print the commands of the experiment's sweep, and run none."
+        lines["variant"] = "Start from a variant of the config, such as an ablation."
+        console.usage(argv[0], lines, keys)
         sys.exit(0)
-    # Checked here, so that an unknown key gives one line with the most similar key.
-    for argument in argv[1:]:
-        name = argument.split("=")[0].removeprefix("--")
-        key = name.removeprefix("config.")
-        if name != key and key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1)
-            hint = f"did you mean --config.{near[0]}?" if near else "--help lists all"
-            raise InputError(f"unknown key --config.{key}; {hint}")
+    _check_keys(argv, keys)
+    # Own values, not the global ones of absl: a test or a notebook may launch twice.
     values = flags.FlagValues()
     config_flags.DEFINE_config_dict("config", defaults, flag_values=values, sys_argv=argv)
-    for name, (define, default, line) in {**_OPTIONS, **_START}.items():
+    for name, (define, default, line) in known.items():
         define(name, default, line, flag_values=values)
-    try:
-        rest = values(argv)[1:]
-    except flags.Error as error:
-        raise InputError(f"{error}; --help lists all") from None
+    rest = _parsed(values, argv)[1:]
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; --help lists all")
     options = {name: values[name].value for name in _OPTIONS}
-    for name, least in (
-        ("checkpoint_every", 1),
-        ("keep", 1),
-        ("validate_every", 0),
-        ("log_every", 1),
-    ):
+    for name, least in _LEAST.items():
         value = values[name].value
         if value is not None and value < least:
             raise InputError(f"--{name} must be {least} or more, got {value}")
@@ -414,21 +394,38 @@ def _parse(argv, defaults):
     return values.config, options, {name: values[name].value for name in _START}
 
 
+def _check_keys(argv, keys):
+    """Raises an error of one line, with the most similar key, for a key that the config has not."""
+    for argument in argv[1:]:
+        name = argument.split("=")[0].removeprefix("--")
+        key = name.removeprefix("config.")
+        if name != key and key not in keys:
+            near = difflib.get_close_matches(key, keys, n=1)
+            hint = f"did you mean --config.{near[0]}?" if near else "--help lists all"
+            raise InputError(f"unknown key --config.{key}; {hint}")
+
+
+def _parsed(values, argv, **options):
+    """Parses flags, and returns the arguments that are no flags."""
+    try:
+        return values(argv, **options)
+    except flags.Error as error:
+        raise InputError(f"{error}; --help lists all") from None
+
+
 def _vary(argv, config, variants):
     """Removes --variant=NAME from the command line; returns the rest and the variant's config."""
     values = flags.FlagValues()
     flags.DEFINE_string("variant", None, "", flag_values=values)
     values.set_gnu_getopt()  # --workdir FOLDER ahead of it would end the search
-    try:
-        rest = values(argv, known_only=True)
-    except flags.Error as error:
-        raise InputError(f"{error}; --help lists all") from None
+    rest = _parsed(values, argv, known_only=True)
     if values.variant is None:
         return rest, config
     if values.variant not in variants:
         raise InputError(
             f"no variant {values.variant!r}; there are {', '.join(variants) or 'none'}"
         )
+    # Ahead of --config.KEY=VALUE, which then overrides the variant.
     config.update(variants[values.variant])
     return rest, config
 

@@ -1,26 +1,29 @@
 """Measures retrieval from embeddings, codes or distances, exact in ties, with intervals."""
 
-from quantjax.evaluate.bootstrap import (
+from quantjax.evaluate.evaluation import encode, evaluate
+from quantjax.evaluate.external import evaluate_codes, evaluate_distances, evaluate_embeddings
+from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
+from quantjax.evaluate.intervals import (
+    Comparison,
+    compare,
     mean_interval,
     randomization_p_value,
     resampled_means,
 )
-from quantjax.evaluate.evaluation import encode, evaluate
-from quantjax.evaluate.external import evaluate_codes, evaluate_distances, evaluate_embeddings
-from quantjax.evaluate.files import read_results, write_results
-from quantjax.evaluate.hamming import hamming_average_precision, hamming_counts
 from quantjax.evaluate.method import (
     Retrieval,
+    codeword_counts,
     evaluate_method,
     measure_validation,
     task_of,
     unmeasured,
+    usage_of,
+    watch,
+    watcher,
 )
-from quantjax.evaluate.ranked import ranked_counts
+from quantjax.evaluate.ranked import DistinctCodes, distinct_codes, ranked_counts
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
-from quantjax.evaluate.results import Comparison, Number, Results, compare
-from quantjax.evaluate.stored import DistinctCodes, distinct_codes
-from quantjax.evaluate.watch import usage_of, watch, watcher
+from quantjax.evaluate.results import Number, Results, read_results, write_results
 
 __all__ = [
     "Comparison",
@@ -29,6 +32,7 @@ __all__ = [
     "Relevance",
     "Results",
     "Retrieval",
+    "codeword_counts",
     "compare",
     "distinct_codes",
     "encode",

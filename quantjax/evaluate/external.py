@@ -11,11 +11,11 @@ from jax.sharding import Mesh
 from quantjax import metrics
 from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.evaluate import checks
-from quantjax.evaluate.evaluation import encode, evaluate, summarize
+from quantjax.evaluate.evaluation import as_embeddings, encode, evaluate
 from quantjax.evaluate.ranked import counts_of_distances
 from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
+from quantjax.evaluate.summary import summarize
 from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, binary
 from quantjax.run import processes
 
@@ -66,6 +66,7 @@ def evaluate_codes(
         sides = {side: _packed(side, codes, num_bits) for side, codes in sides.items()}
     elif num_bits not in (None, codec.bits):
         raise InputError(f"num_bits must be {codec.bits}, the codec's, or None, got {num_bits}")
+    # `evaluate` takes real queries, and quantizes them itself.
     queries = np.asarray(_decoded(processes.on_host(codec), sides["query_codes"]))
     return evaluate(
         codec,
@@ -115,7 +116,8 @@ def evaluate_embeddings(
     Raises:
       ValueError: if shapes do not agree, or a number is NaN or infinite.
     """
-    database = checks.as_embeddings("database", database)
+    database = as_embeddings("database", database)
+    # No quantization is a codec too, so that one function measures both.
     codec = FloatCodec(database.shape[1], metric=metric)
     return evaluate(
         codec,
@@ -165,6 +167,7 @@ def evaluate_distances(
       ValueError: if shapes do not agree, or a distance is NaN or infinite (with its query).
     """
     began = time.perf_counter()
+    # Not as float32: a matrix of float64 may tell items apart that float32 would tie.
     distances = np.asarray(distances)
     if distances.ndim != 2 or distances.dtype.kind not in "fiu" or distances.size == 0:
         raise InputError(
@@ -179,28 +182,22 @@ def evaluate_distances(
             f"distances must be of {due[0]} queries and {due[1]} items, as the labels are, "
             f"got {distances.shape}"
         )
-    checks.check_sides(leave_self_out, labels)
 
     def count(labels, rows, own, num_grades):
         return counts_of_distances(distances[rows], labels, num_grades=num_grades, own=own)
 
+    unknown = ("bits", "num_bytes", "distinct_codes", "code_entropy", "metric_of_codec")
     return summarize(
         count,
         labels,
-        checks.as_measures(measures, False, labels),
+        measures,
         order=np.zeros(due[1], np.int64),
         shared=False,
         leave_self_out=leave_self_out,
         task=task,
-        name=name,
         distance=distance,
-        bits=None,
-        num_bytes=None,
-        distinct_codes=None,
-        code_entropy=None,
-        metric_of_codec=None,
-        device="none",
         began=began,
+        about={**dict.fromkeys(unknown), "name": name, "device": "none"},
     )
 
 
@@ -217,6 +214,7 @@ def _num_bits(sides, num_bits):
         shapes = " and ".join(str(codes.shape) for codes in sides.values())
         raise InputError(f"codes of both sides must have as many columns, got {shapes}")
     (width,) = widths
+    # The caller knows, and is only checked.
     if num_bits is not None:
         if width not in (num_bits, -(-num_bits // 8)):
             raise InputError(

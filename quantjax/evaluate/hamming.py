@@ -16,7 +16,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax import metrics
 from quantjax.errors import InputError
-from quantjax.evaluate.checks import check_work
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.quantizers import packing
 from quantjax.run import parallel
@@ -103,6 +102,7 @@ def hamming_counts(
     Raises:
       ValueError: if shapes, types or lengths do not agree, or a side is empty.
     """
+    # Checked on the host: a wrong length would count wrong distances without an error.
     query_codes, database_codes = np.asarray(query_codes), np.asarray(database_codes)
     num_bits = _check(query_codes, database_codes, labels, num_bits)
     num_grades = labels.num_grades if num_grades is None else num_grades
@@ -125,6 +125,7 @@ def hamming_counts(
         short = ((0, num_queries - len(grades)), (0, 0))
         counts = compiled(np.pad(asked[rows], short), np.pad(grades, short), words, patterns)
         counts = np.asarray(counts)[: len(query_codes[rows])].swapaxes(1, 2).astype(np.int64)
+        # Taken out of the counts, and not of the database: every query searches the same tiles.
         if own is not None:
             items, queries = own[rows], np.arange(len(counts))
             differing = query_codes[rows] ^ database_codes[items]
@@ -192,6 +193,7 @@ def _in_tiles(codes, labels, num_devices, tile):
 
 
 def _as_words(codes):
+    # Words of four bytes: one population count in place of four.
     padded = np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
     return np.ascontiguousarray(padded).view(np.uint32)
 
@@ -208,12 +210,19 @@ def _check(query_codes, database_codes, labels, num_bits):
         raise InputError(f"num_bits must be an integer of at least 1, got {num_bits!r}")
     for codes in (query_codes, database_codes):
         packing.check_codes(codes, -(-num_bits // 8))
+    # Bits above the code would count as differing.
     if num_bits % 8 and max(query_codes[:, -1].max(), database_codes[:, -1].max()) >> num_bits % 8:
         raise InputError(f"codes of {num_bits} bits must have zeros above them, got ones")
-    for name, codes, rows in (
-        ("query_labels", query_codes, labels.queries),
-        ("database_labels", database_codes, labels.database),
-    ):
-        if len(codes) != len(rows):
-            raise InputError(f"{name} must be of {len(codes)} items, got {len(rows)}")
+    labels.check_lengths(len(query_codes), len(database_codes))
     return num_bits
+
+
+def check_work(mesh: Mesh | None, tile: int | None) -> None:
+    """Raises ValueError if the mesh has other axes, or a tile has no items."""
+    if mesh is not None and mesh.axis_names != (parallel.AXIS,):
+        raise InputError(
+            f"mesh must have the one axis {parallel.AXIS!r} (see parallel.data_mesh), "
+            f"got {mesh.axis_names}"
+        )
+    if tile is not None and not (isinstance(tile, (int, np.integer)) and tile >= 1):
+        raise InputError(f"tile must be a number of items of at least 1, or None, got {tile!r}")

@@ -1,9 +1,14 @@
-"""Measures a trained method on a split: by real queries, by codes on both sides, without codes."""
+"""Measures a method on a split, at the end of training and after its epochs.
+
+At the end by real queries, by codes on both sides, and without codes; after an epoch by validation
+queries and by the use of codewords.
+"""
 
 import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,8 +19,18 @@ from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode, evaluate
 from quantjax.evaluate.results import Results
-from quantjax.quantizers import Codec, FloatCodec, product
+from quantjax.quantizers import (
+    BinaryCodec,
+    Codec,
+    FloatCodec,
+    ProductCodec,
+    ResidualCodec,
+    product,
+)
+from quantjax.quantizers.usage import perplexity
 from quantjax.run import parallel, processes
+
+_ROWS = 2048  # training rows whose use of codewords is measured after an epoch
 
 
 def task_of(splits: Splits, asked: str = "query") -> str:
@@ -37,10 +52,13 @@ def unmeasured(splits: Splits, asked: str = "query") -> str | None:
       asked: List of queries: "query" searches the database, "validation" the validation database.
     """
     labels = splits.source.labels
-    for name in (asked, "database" if asked == "query" else "validation_database"):
-        rows = getattr(splits, name)
+    sides = {"query": splits.query, "database": splits.database}
+    if asked == "validation":
+        sides = {"validation": splits.validation, "validation_database": splits.validation_database}
+    for name, rows in sides.items():
         if len(rows) and not num_labels(labels[rows]).any():
             return f"nothing is measured: none of the {len(rows)} {name} rows has a label"
+    # Every ranking would be perfect.
     if labels.ndim == 2 and labels.shape[1] == 1:
         return "nothing is measured: there is one class, so every item is relevant to every query"
     return None
@@ -104,6 +122,7 @@ def evaluate_method(
         raise InputError(
             f"audited must be of these splits, {splits.digest[:8]}, got {audited.digest[:8]}"
         )
+    # The codec may raise: before anything is embedded.
     codec = processes.on_host(experiment.method.codec(trained.params, trained.state))
     database = train.embed(experiment, trained, splits.database, mesh=mesh)
     codes = encode(codec, database, mesh=mesh)
@@ -111,34 +130,45 @@ def evaluate_method(
     missing = {asked: unmeasured(splits, asked) for asked in asks}
     results: list[Results] = []
     if missing["query"] is None:
-        queries = train.embed(experiment, trained, splits.query, queries=True, mesh=mesh)
-        search = functools.partial(
-            evaluate,
-            queries=queries,
-            query_labels=splits.source.labels[splits.query],
-            database_labels=splits.source.labels[splits.database],
-            measures=measures,
-            mesh=mesh,
-            task=task_of(splits),
+        results = _search(
+            experiment, trained, codec, codes, database, name=name, measures=measures, mesh=mesh
         )
-        kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
-        results = [search(codec, codes=codes, name=name, distance=kind) for kind in kinds]
-        metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: their angle
-        plain = FloatCodec(database.shape[1], metric=metric)
-        stored = encode(plain, database, mesh=mesh)
-        results.append(search(plain, codes=stored, name=f"{name} float", distance="float"))
     if missing.get("validation", "none") is None:
+        # Where validation queries search the database, its codes are here already.
         held = None
         if splits.validation_searches is None:
             held = codes[np.isin(splits.database, splits.validation_database)]
-        validation = f"{name} validation"
-        results.append(
-            measure_validation(
-                experiment, trained, mesh=mesh, name=validation, measures=measures, codes=held
-            )
+        found = measure_validation(
+            experiment,
+            trained,
+            mesh=mesh,
+            name=f"{name} validation",
+            measures=measures,
+            codes=held,
         )
+        results.append(found)
     lines = tuple(line for line in missing.values() if line is not None)
     return Retrieval(results, codec, codes, audited, lines)
+
+
+def _search(experiment, trained, codec, codes, database, *, name, measures, mesh):
+    """Returns the results of the queries by the codec's distances, and by the embeddings alone."""
+    splits = experiment.splits
+    search = functools.partial(
+        evaluate,
+        queries=train.embed(experiment, trained, splits.query, queries=True, mesh=mesh),
+        query_labels=splits.source.labels[splits.query],
+        database_labels=splits.source.labels[splits.database],
+        measures=measures,
+        mesh=mesh,
+        task=task_of(splits),
+    )
+    kinds = ("hamming",) if codec.metric == "hamming" else ("aqd", "sqd")
+    results = [search(codec, codes=codes, name=name, distance=kind) for kind in kinds]
+    metric = codec.metric if codec.metric in product.METRICS else "cosine"  # signs: their angle
+    plain = FloatCodec(database.shape[1], metric=metric)
+    stored = encode(plain, database, mesh=mesh)
+    return [*results, search(plain, codes=stored, name=f"{name} float", distance="float")]
 
 
 def measure_validation(
@@ -185,3 +215,109 @@ def measure_validation(
         mesh=mesh,
         task=task_of(splits, "validation"),
     )
+
+
+def watcher(
+    experiment: train.Experiment, *, every: int = 1, mesh: Mesh | None = None
+) -> train.AfterEpoch:
+    """Returns an `after_epoch` function for `train.fit` that calls `watch`.
+
+    Args:
+      experiment: The experiment to train.
+      every: Epochs between two measurements by validation queries; the last epoch is always
+        measured. With 0 only the use of codewords is measured.
+      mesh: Devices to measure on; all of them when None.
+
+    Returns:
+      `(train_state, epoch) -> values`, see `watch`.
+
+    Raises:
+      ValueError: if `every` is negative.
+    """
+    if every < 0:
+        raise InputError(f"every must be 0 or more epochs, got {every}")
+
+    def after_epoch(train_state, epoch):
+        # The last epoch is the one that is kept, whatever `every` says.
+        last = epoch + 1 == experiment.num_epochs
+        validate = bool(every) and (last or (epoch + 1) % every == 0)
+        return watch(experiment, train_state, mesh=mesh, validate=validate)
+
+    return after_epoch
+
+
+def watch(
+    experiment: train.Experiment,
+    train_state: train.TrainState,
+    *,
+    mesh: Mesh | None = None,
+    validate: bool = True,
+) -> dict[str, float]:
+    """Measures codeword usage and validation mAP of a method during training.
+
+    Args:
+      experiment: The experiment in training.
+      train_state: The current train state.
+      mesh: From `run.parallel.data_mesh`; all devices when None.
+      validate: Whether to measure validation queries, if the split has labelled ones.
+
+    Returns:
+      "codebook_perplexity" (mean over the codebooks, from 1 to K) and "dead_codewords" (of all
+      codebooks) of some 2,048 training images, or "bit_entropy" (mean over the bits, from 0 to 1);
+      "validation", mAP. An empty dict before the codec exists.
+    """
+    splits = experiment.splits
+    try:
+        codec = processes.on_host(experiment.method.codec(train_state.params, train_state.state))
+    except ValueError:  # before the first codebooks
+        return {}
+    # Evenly spread: datasets are often sorted by class.
+    rows = splits.train[np.unique(np.linspace(0, len(splits.train) - 1, _ROWS).astype(int))]
+    x = train.embed(experiment, train_state, rows, mesh=mesh)
+    found = usage_of(codec, encode(codec, x))
+    if validate and len(splits.validation) and unmeasured(splits, "validation") is None:
+        found["validation"] = measure_validation(experiment, train_state, mesh=mesh).value
+    return found
+
+
+def usage_of(codec: Codec, codes: np.ndarray) -> dict[str, float]:
+    """Measures how evenly codes use a codec's codewords or bits.
+
+    Args:
+      codec: Codec with codewords or bits; another codec gives an empty dict.
+      codes: Codes [N, num_bytes] uint8.
+    """
+    counts = codeword_counts(codec, codes)
+    if counts is None:
+        return {}
+    if isinstance(codec, BinaryCodec):
+        shares = counts / len(codes)
+        # 0 log 0 is 0: a bit that never changes carries nothing.
+        entropy = -np.sum(shares * np.log2(np.where(shares > 0, shares, 1)), axis=1)
+        return {"bit_entropy": float(entropy.mean())}
+    return {
+        "codebook_perplexity": float(np.mean(perplexity(jnp.asarray(counts)))),
+        "dead_codewords": int(np.sum(counts == 0)),
+    }
+
+
+def codeword_counts(codec: Codec, codes: np.ndarray) -> np.ndarray | None:
+    """Counts how often each codeword, or each value of a bit, occurs in codes.
+
+    Args:
+      codec: Any codec.
+      codes: Codes [N, num_bytes] uint8.
+
+    Returns:
+      Counts [M, K] of the codewords, or [bits, 2] of zeros and ones; None for a codec without
+      codewords or bits.
+    """
+    if isinstance(codec, BinaryCodec):
+        bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : codec.bits]
+        ones = bits.sum(axis=0, dtype=np.int64)
+        return np.stack([len(codes) - ones, ones], axis=1)
+    if not isinstance(codec, (ProductCodec, ResidualCodec)):
+        return None
+    assignments = np.asarray(codec.assignments(jnp.asarray(codes)))
+    size = codec.codebooks.shape[1]
+    return np.stack([np.bincount(column, minlength=size) for column in assignments.T])

@@ -15,7 +15,6 @@ from jax.sharding import Mesh
 
 from quantjax.errors import InputError
 from quantjax.evaluate.relevance import Relevance
-from quantjax.evaluate.stored import DistinctCodes, distinct_codes
 from quantjax.quantizers import Codec
 from quantjax.run import parallel
 
@@ -26,6 +25,48 @@ _BYTES = 1 << 25  # of those codes, the most
 _QUERIES = 64
 _DISTANCES = 1 << 24  # that are held at once: of larger databases, for fewer queries
 _COUNTS = 1 << 20  # that are held at once, in cache: of larger databases, of fewer queries
+
+
+class DistinctCodes(NamedTuple):
+    """Distinct codes of a database and the items of each; made by `distinct_codes`.
+
+    Attributes:
+      first: First item of each code, [U]; codes are in the order of their bytes.
+      inverse: Number of each item's code, [N].
+      items: Number of items of each code, [U] int64.
+    """
+
+    first: np.ndarray
+    inverse: np.ndarray
+    items: np.ndarray
+
+    @property
+    def entropy(self) -> float:
+        """Returns the codes' entropy in bits, from 0 (all equal) to log2 N (all different)."""
+        share = self.items / self.items.sum()
+        return float(np.sum(share * np.log2(1 / share)))
+
+
+def distinct_codes(codes: np.ndarray) -> DistinctCodes:
+    """Groups the items of a database by equal code.
+
+    Args:
+      codes: Codes [N, bytes] uint8.
+
+    Returns:
+      The distinct codes, sorted by their bytes, so that the order of storage does not matter.
+    """
+    if codes.shape[1] <= 8:
+        # Up to 8 bytes become big-endian integers, which sort like the bytes and much faster.
+        padded = np.pad(codes, ((0, 0), (8 - codes.shape[1], 0)))
+        scalars = padded.view(">u8").ravel().astype(np.uint64)
+    else:
+        codes = np.ascontiguousarray(codes)
+        scalars = codes.view(np.dtype((np.void, codes.shape[1]))).ravel()
+    _, first, inverse, items = np.unique(
+        scalars, return_index=True, return_inverse=True, return_counts=True
+    )
+    return DistinctCodes(first, inverse, items)
 
 
 class _Cells(NamedTuple):
@@ -163,6 +204,7 @@ def _one_ahead(items):
 
 def _cells(distinct: DistinctCodes, labels: Relevance) -> _Cells:
     num_codes = len(distinct.items)
+    # Pattern and code as one number, because `np.unique` sorts numbers much faster than pairs.
     keys = labels.database.astype(np.int64) * num_codes + distinct.inverse
     keys, items = np.unique(keys, return_counts=True)
     pattern, code = np.divmod(keys, num_codes)
@@ -261,6 +303,7 @@ def _count_levels(cells, items, distances, grades, *, num_grades):
 
 def _ranges(edges, which):
     """Returns the positions edges[i] to edges[i + 1] - 1 of each i in `which`, concatenated."""
+    # The usual case of one class a query: a slice copies nothing.
     if len(which) == 1:
         return slice(edges[which[0]], edges[which[0] + 1])
     lengths = edges[which + 1] - edges[which]
@@ -274,5 +317,6 @@ def _repeat(values, times):
 
 
 def _stack(rows):
+    # Levels without items change no measure, so that rows are padded with zeros.
     levels = max(map(len, rows))
     return np.stack([np.pad(row, ((0, levels - len(row)), (0, 0))) for row in rows])

@@ -46,8 +46,18 @@ class Relevance(NamedTuple):
         """Returns one more than the largest possible grade."""
         if self.queries.ndim == 1:
             return 2
+        # No pair can share more labels than the side with fewer has.
         labels = [side.sum(axis=1).max(initial=0) for side in (self.queries, self.patterns)]
         return 1 + max(1, int(min(labels)))
+
+    def check_lengths(self, num_queries: int, num_items: int) -> None:
+        """Raises ValueError, naming the labels, if there are not as many as queries and items."""
+        for name, labels, due in (
+            ("query_labels", self.queries, num_queries),
+            ("database_labels", self.database, num_items),
+        ):
+            if len(labels) != due:
+                raise InputError(f"{name} must be of {due} items, got {len(labels)}")
 
     def digest(self, task: str) -> str:
         """Returns a hash, 16 hex digits, of the labels: queries in order, items unordered.
@@ -57,6 +67,7 @@ class Relevance(NamedTuple):
         """
         items = np.bincount(self.database, minlength=len(self.patterns))
         digest = hashlib.sha256(task.encode())
+        # Type and shape go in too: equal bytes of another shape are other labels.
         for part in (self.queries, self.patterns, items):
             digest.update(f"{part.dtype} {part.shape} ".encode())
             digest.update(np.ascontiguousarray(part).tobytes())
@@ -92,6 +103,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
     _check_labelled(query_labels, database_labels)
     queries = _checked("query_labels", query_labels)
     database = _checked("database_labels", database_labels)
+    # Ids on one side are columns of the other side, as datasets often store them.
     if queries.ndim != database.ndim:
         queries = _one_hot("query_labels", queries, database)
         database = _one_hot("database_labels", database, queries)
@@ -100,6 +112,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
             f"query_labels have {queries.shape[1]} classes, database_labels {database.shape[1]}: "
             f"shapes {queries.shape} and {database.shape}"
         )
+    # Ids are compared faster than rows, and have one pattern a class.
     if queries.ndim == 2 and all((side.sum(axis=1) == 1).all() for side in (queries, database)):
         queries, database = queries.argmax(axis=1), database.argmax(axis=1)  # one-hot
     if queries.ndim == 1:

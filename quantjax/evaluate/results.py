@@ -1,15 +1,24 @@
-"""Results of an evaluation: numbers with metric ids, tables, and paired comparisons."""
+"""Results of an evaluation: numbers with metric ids, as tables and as files.
+
+A run keeps its results in results.json, for people, and the values of single queries beside it, in
+safetensors.
+"""
 
 import html
+import json
+import pathlib
+import typing
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from quantjax import errors
-from quantjax.errors import InputError
-from quantjax.evaluate.bootstrap import mean_interval, randomization_p_value
+from quantjax.errors import InputError, MissingFileError
+from quantjax.run import files
 
+_SCALARS = {str: (str,), int: (int,), float: (float, int)}
+_ROWS, _QUERIES = "results.json", "per_query.safetensors"
 _WORDS = {
     "aqd": "real query, codes",
     "sqd": "codes on both sides",
@@ -58,6 +67,7 @@ class Number(NamedTuple):
     @property
     def words(self) -> str:
         """Returns the value with its interval as text: "0.974 (0.964 to 0.983)"."""
+        # A single query has no interval.
         if np.isnan(self.low):
             return f"{self.value:.3f}"
         return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
@@ -125,6 +135,7 @@ class Results(NamedTuple):
             del about[key]
         rows = []
         for number in self.numbers:
+            # JSON has no NaN: a number that was not measured is left out.
             known = {k: v for k, v in number._asdict().items() if k == "metric" or not np.isnan(v)}
             rows.append({"name": self.name, **known, **about})
         return rows
@@ -213,89 +224,87 @@ def _or_dash(value):
     return "-" if np.isnan(value) else f"{value:.4f}"
 
 
-class Comparison(NamedTuple):
-    """Difference of two results on the same queries, a - b, with interval and p-value.
-
-    Attributes:
-      metric: The id that both share.
-      difference: Mean over queries of a's value minus b's.
-      low: Lower end of its 95 % paired bootstrap interval.
-      high: Upper end.
-      p_value: Share of random exchanges of a and b, query by query, that differ by as much or more
-        (a two-sided randomization test).
-      num_queries: Queries.
-    """
-
-    metric: str
-    difference: float
-    low: float
-    high: float
-    p_value: float
-    num_queries: int
-
-    def __repr__(self) -> str:
-        return (
-            f"<Comparison of {self.num_queries:,} queries: difference {self.difference:+.3f} "
-            f"({self.low:+.3f} to {self.high:+.3f}), p {self.p_value:.2g}; {self.metric}>"
-        )
-
-
-def compare(
-    a: Results,
-    b: Results,
-    *,
-    metric: str | None = None,
-    num_resamples: int = 10_000,
-    seed: int = 0,
-) -> Comparison:
-    """Compares two results on the same queries, paired query by query.
+def write_results(
+    folder: str | pathlib.Path, results: Sequence[Results], about: dict[str, Any]
+) -> None:
+    """Writes results.json, a list of rows, and the query values of each row.
 
     Args:
-      a: First result.
-      b: Second result, on the same queries and with the same metric id.
-      metric: Metric id to compare; the first of `a` when None.
-      num_resamples: Number of resamples of the paired bootstrap.
-      seed: Seed of the draws.
-
-    Returns:
-      The difference with its interval.
+      folder: Existing folder.
+      results: In the order of the rows; a row's "result" is the number of its result.
+      about: Further entries of each row (JSON), such as the protocol.
 
     Raises:
-      ValueError: if the ids differ, or the queries or the database do.
-
-    Reference:
-      Smucker et al., A Comparison of Statistical Significance Tests for Information Retrieval
-      Evaluation, CIKM 2007 (the randomization test).
+      ValueError: if `about` has a key of the rows.
     """
-    if num_resamples < 1:
-        raise InputError(f"num_resamples must be 1 or more, got {num_resamples}")
-    metric = a.metric if metric is None else metric
-    for side, results in (("a", a), ("b", b)):
-        if metric not in results.per_query:
-            known = ", ".join(results.per_query)
-            raise InputError(
-                f"numbers of different ids are different quantities: {side} has {known}, "
-                f"not {metric}"
-            )
-    if a.num_database != b.num_database:
+    folder = pathlib.Path(folder)
+    # Several rows may be of one result: its number joins them again when they are read.
+    rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
+    taken = {key for row in rows for key in row} & about.keys()
+    if taken:
+        raise InputError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
+    rows = [{**row, **about} for row in rows]
+    values = [values for result in results for values in result.per_query.values()]
+    # Values first: a new results.json must not appear before the values of its rows.
+    files.write_arrays(folder / _QUERIES, {str(i): each for i, each in enumerate(values)})
+    files.write_text(folder / _ROWS, json.dumps(rows, indent=2) + "\n")
+
+
+def read_results(folder: str | pathlib.Path) -> list[Results]:
+    """Reads the results of a run, to compare them with another run's.
+
+    Args:
+      folder: The run's workdir.
+
+    Returns:
+      The results; their `seconds`, which are not written, are NaN.
+
+    Raises:
+      FileNotFoundError: if the folder has no results.
+      ValueError: if the files are damaged or of different runs.
+    """
+    folder = pathlib.Path(folder)
+    for name in (_ROWS, _QUERIES):
+        if not (folder / name).exists():
+            raise MissingFileError(f"{folder} has no {name}; has the run come to its end?")
+    claim = f"{folder} holds no results that belong together"
+    with files.reading(claim, "evaluate the run again"):
+        rows = json.loads((folder / _ROWS).read_text())
+        arrays, _ = files.read_arrays(folder / _QUERIES)
+        values = [arrays[str(i)] for i in range(len(rows))]
+        results: dict[int, Results] = {}
+        for row, per_query in zip(rows, values, strict=True):
+            _check_values(row, per_query)
+            results[row["result"]] = _with_row(results.get(row["result"]), row, per_query)
+    return list(results.values())
+
+
+def _check_values(row, per_query):
+    due = (row["num_queries"],)
+    if per_query.shape != due or per_query.dtype != np.float64:
         raise InputError(
-            f"results must be of one database, got {a.num_database} and {b.num_database} items"
+            f"row {row['name']} has values {per_query.dtype} {per_query.shape}, due float64 {due}"
         )
-    if a.task_digest != b.task_digest:
-        raise InputError(
-            "a paired comparison needs the same queries in the same order and the same database, "
-            f"got tasks of digest {a.task_digest} and {b.task_digest}"
-        )
-    differences = a.per_query[metric] - b.per_query[metric]
-    # Both signs use the same draws, so that exchanging a and b only changes signs.
-    sign = -1.0 if differences.sum() < 0 else 1.0
-    ends = mean_interval(sign * differences, num_resamples=num_resamples, seed=seed)
-    low, high = sorted(sign * end for end in ends)
-    return Comparison(
-        metric=metric,
-        difference=float(differences.mean()),
-        low=low,
-        high=high,
-        p_value=randomization_p_value(differences, num_resamples=num_resamples, seed=seed),
-        num_queries=len(differences),
+    # Both files are replaced one after the other: a crash between leaves two runs mixed.
+    if not np.isclose(per_query.mean(), row["value"], rtol=1e-9, atol=1e-12):
+        raise InputError(f"row {row['name']} has {row['value']}, and values of another mean")
+
+
+def _check_types(kind, fields):
+    for name, due in typing.get_type_hints(kind).items():
+        if due in _SCALARS and name in fields and type(fields[name]) not in _SCALARS[due]:
+            raise InputError(f"{name} must be of type {due.__name__}, got {fields[name]!r:.40}")
+
+
+def _with_row(results, row, per_query):
+    # A file that was edited by hand must not give results of wrong types.
+    for kind in (Number, Results):
+        _check_types(kind, row)
+    number = Number(**{field: row.get(field, np.nan) for field in Number._fields})
+    if results is None:
+        known = {field: row[field] for field in Results._fields if field in row}
+        results = Results(**known, numbers=(), per_query={}, seconds=np.nan)
+    return results._replace(
+        numbers=(*results.numbers, number),
+        per_query={**results.per_query, number.metric: per_query},
     )

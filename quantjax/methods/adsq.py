@@ -184,6 +184,7 @@ def adsq(
         )
     if "label_net" in streams:
         raise InputError(f"streams must have names other than label_net, got {streams}")
+    # One name twice in `streams` is one network, and so one entry of these dicts.
     networks = {"label_net": label_network, **dict.fromkeys(streams, image_network)}
     inputs_of = {"label_net": _label_vectors, **dict.fromkeys(streams, inputs)}
     embed = functools.partial(_embed, networks, inputs_of, semantic_dim, bits)
@@ -194,52 +195,30 @@ def adsq(
         "quantization_error": quantization_weight,
         "imbalance": balance_weight,
     }
-
-    def image_phase(name, trained, fixed):
-        loss = functools.partial(_image_loss, embed, weights, guide, trained, fixed)
-        return Phase(name=name, loss=loss, trains=(trained,))
-
-    def update(key, params, state, rows, mask):
-        del key
-        found = rows["embeddings"]
-        of_images = (found[name] for name in streams)
-        codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
-        label = rows["label"].astype(state["label"].dtype)
-        tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
-        if semantic_dim:
-            tables["semantic"] = rows["semantic"]
-        return params, {**state, **tables}
-
-    def embed_by(choice):
-        def embed_images(params, state, batch):
-            nets = state["nets"]
-            found = (embed(name, params, nets, batch, train=False) for name in streams)
-            return choice(*(code for _, code, _ in found))
-
-        return embed_images
-
+    collect = functools.partial(_collect, embed)
+    update = functools.partial(_update, streams, label_code_weight)
     return Method(
         init=functools.partial(_init, networks, inputs_of, semantic_dim, bits),
-        phases=(
-            Phase(
-                name="labels",
-                loss=functools.partial(_label_loss, embed, weights),
-                trains=("label_net",),
-            ),
-            image_phase("first", *streams),
-            image_phase("second", *reversed(streams)),
-        ),
+        phases=_phases(embed, weights, guide, streams),
+        # LabelNet first, then the image networks by turns, the first one first.
         phase_at=lambda epoch: 0 if epoch < label_epochs else 1 + (epoch - label_epochs) % 2,
-        embed=embed_by(database),
-        embed_query=embed_by(query),
+        embed=functools.partial(_embed_images, embed, streams, database),
+        embed_query=functools.partial(_embed_images, embed, streams, query),
         codec=lambda params, state: BinaryCodec(bits),
-        refresh=Refresh(
-            collect=functools.partial(_collect, embed),
-            update=update,
-            every=1,
-            start=label_epochs,
-            at_end=True,
-        ),
+        refresh=Refresh(collect=collect, update=update, every=1, start=label_epochs, at_end=True),
+    )
+
+
+def _phases(embed, weights, guide, streams):
+    """Returns the phases of LabelNet and of both image networks."""
+    label_loss = functools.partial(_label_loss, embed, weights)
+    image_loss = functools.partial(_image_loss, embed, weights, guide)
+    # Each image network is trained against the other one's table, in epochs by turns.
+    u, v = streams
+    return (
+        Phase(name="labels", loss=label_loss, trains=("label_net",)),
+        Phase(name="first", loss=functools.partial(image_loss, u, v), trains=(u,)),
+        Phase(name="second", loss=functools.partial(image_loss, v, u), trains=(v,)),
     )
 
 
@@ -249,6 +228,7 @@ def _init(networks, inputs_of, semantic_dim, bits, key, batch, num_rows):
         # Both image networks share an architecture but must start from different weights.
         key_of_one = jax.random.fold_in(key, number)
         params[name], nets[name] = network.init(key_of_one, inputs_of[name](batch))
+    # Tables begin empty with present = False, and count for nothing before the first refresh.
     state = {
         "nets": nets,
         "embeddings": {name: jnp.zeros((num_rows, bits), jnp.float32) for name in networks},
@@ -269,6 +249,7 @@ def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, *
     """Returns semantic features [B, S], relaxed codes [B, bits], and the network's state."""
     x = inputs_of[name](batch)
     output, net_state = networks[name].apply(params[name], nets[name], x, **options)
+    # A width that is too large would be cut in silence by the split below.
     if output.shape[1:] != (semantic_dim + bits,):
         raise InputError(
             f"network {name} must return [B, {semantic_dim + bits}], semantic_dim + bits, got "
@@ -298,6 +279,7 @@ def _label_loss(embed, weights, params, state, batch, context):
 def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, context):
     nets = state["nets"]
     semantic, u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
+    # A table, and not the other network: what is fixed in this epoch has no gradient.
     v = state["embeddings"][fixed]
     features = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
@@ -324,6 +306,26 @@ def _collect(embed, params, state, batch):
     if "semantic" in state:
         rows["semantic"], _, _ = found["label_net"]
     return {**rows, "label": batch["label"]}
+
+
+def _update(streams, label_code_weight, key, params, state, rows, mask):
+    """Sets the codes to their closed form, and the tables to the embeddings of all rows."""
+    del key
+    found = rows["embeddings"]
+    of_images = (found[name] for name in streams)
+    codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
+    # The table keeps the type of `init`: another would be another program.
+    label = rows["label"].astype(state["label"].dtype)
+    tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
+    if "semantic" in state:
+        tables["semantic"] = rows["semantic"]
+    return params, {**state, **tables}
+
+
+def _embed_images(embed, streams, choice, params, state, batch):
+    nets = state["nets"]
+    found = (embed(name, params, nets, batch, train=False) for name in streams)
+    return choice(*(code for _, code, _ in found))
 
 
 def _total(weights, terms):

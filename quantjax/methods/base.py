@@ -7,6 +7,7 @@ import jax
 
 from quantjax.batch import Batch
 from quantjax.errors import InputError
+from quantjax.quantizers import packing, product
 
 
 class Inputs(Protocol):
@@ -32,6 +33,7 @@ def features(batch: Batch) -> jax.Array:
 
 
 def _column(batch, name):
+    # A KeyError inside a traced network would name neither the batch nor the choice of inputs.
     if name not in batch:
         raise InputError(
             f"the batch has no {name}, its columns are {', '.join(batch)}; a method takes "
@@ -122,6 +124,46 @@ class Refresh(NamedTuple):
             return epoch == self.start
         return epoch >= self.start and (epoch - self.start) % self.every == 0
 
+    def check_fitted(self, fitted: jax.Array) -> None:
+        """Raises ValueError if no refresh has made the codebooks yet.
+
+        Codebooks begin as zeros, and a codec of zeros would hide that training was too short.
+
+        Args:
+          fitted: Whether `update` has run, [] bool.
+        """
+        if not fitted:
+            end = " or the end of training" if self.at_end else ""
+            raise InputError(
+                f"codebooks do not exist before epoch {self.start}{end}; train longer or refresh "
+                "first"
+            )
+
+
+def codebooks_shape(
+    dim: int, num_codebooks: int, num_codewords: int, metric: str
+) -> tuple[int, int, int]:
+    """Returns the shape (M, K, d) of a method's codebooks, after checking its sizes.
+
+    Args:
+      dim: D, the embedding's width.
+      num_codebooks: M; it must divide dim.
+      num_codewords: K, a power of two up to 256.
+      metric: "ip", "l2" or "cosine", the codec's distance.
+
+    Raises:
+      ValueError: if M does not divide dim, or K or the metric is not allowed.
+    """
+    # Checked when the method is built: the first use of the codebooks is hours later.
+    product.check_metric(metric)
+    packing.bits_per_codeword(num_codewords)
+    if num_codebooks < 1 or dim % num_codebooks:
+        raise InputError(
+            f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
+            "codebooks"
+        )
+    return num_codebooks, num_codewords, dim // num_codebooks
+
 
 def first_phase(epoch: int) -> int:
     """Returns 0, the index of the first phase, for every epoch."""
@@ -129,6 +171,7 @@ def first_phase(epoch: int) -> int:
     return 0
 
 
+# A NamedTuple cannot define `__new__`, so that the fields have a class of their own.
 class _MethodFields(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     phases: tuple[Phase, ...]
@@ -172,6 +215,7 @@ class Method(_MethodFields):
         after_step: Callable[..., tuple[Any, Any]] | None = None,
     ):
         """Builds the method from keywords; `embed_query` defaults to `embed`. See the class."""
+        # The same function, and not an equal one: programs are shared by identity.
         query = embed if embed_query is None else embed_query
         return super().__new__(
             cls, init, phases, phase_at, embed, query, codec, refresh, after_step

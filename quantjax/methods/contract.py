@@ -1,6 +1,5 @@
 """Checks the arguments and results of a method's functions by shape, before compilation."""
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -65,9 +64,10 @@ def check(
 
 
 def _check_fields(method):
-    for name in ("init", "phase_at", "embed", "embed_query", "codec", "after_step"):
-        value = getattr(method, name)
-        if not callable(value) and not (name == "after_step" and value is None):
+    # Callables first: the later checks call them, and would fail far from the mistake.
+    for name, value in method._asdict().items():
+        optional = name == "after_step" and value is None
+        if name not in ("phases", "refresh") and not callable(value) and not optional:
             raise InputError(f"the method's {name} must be a function, got {value!r}")
     if method.refresh is not None and not isinstance(method.refresh, Refresh):
         raise InputError(f"the method's refresh must be a Refresh or None, got {method.refresh!r}")
@@ -84,26 +84,27 @@ def _check_fields(method):
             raise InputError(f"phases must be a tuple of Phase, got {phase!r:.80} at {number}")
         if not callable(phase.loss):
             raise InputError(f"phase {phase.name!r}: loss must be a function, got {phase.loss!r}")
+    # Records and plots tell phases apart by name.
     names = [phase.name for phase in phases]
     if len({*names}) < len(names):
         raise InputError(f"phases must have names of their own, got {', '.join(map(str, names))}")
 
 
 def _check_epochs(method, num_epochs):
+    # Every epoch is asked now, not when it comes: a long run must not fail in its last epochs.
     count = len(method.phases)
     for epoch in range(num_epochs):
         given = method.phase_at(epoch)
-        try:
-            number = operator.index(given)
-        except TypeError:
-            number = -1
-        if not 0 <= number < count:
+        # A bool is an index too, as in `epoch >= 10`.
+        if not (isinstance(given, int | np.integer) and 0 <= given < count):
             raise InputError(
                 f"phase_at({epoch}) must be the index of a phase, 0 to {count - 1}, got {given!r}"
             )
 
 
 def _check_init(method, batch, num_rows):
+    """Returns the shapes of (params, state), after checking that params are entries by name."""
+
     def start(key, batch):
         return _pair("init", method.init(key, first_view(batch), num_rows))
 
@@ -129,6 +130,7 @@ def _check_trains(phase, params):
             f"phase {phase.name!r}: trains names {_listed(map(repr, unknown))}, which is no entry "
             f"of params; there are {_listed(sorted(params), most=10)}"
         )
+    # `jax.grad` would raise too, but without the name of the array.
     for path, leaf in _leaves({name: params[name] for name in trains}).items():
         if isinstance(leaf, jax.ShapeDtypeStruct) and not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise InputError(
@@ -150,6 +152,8 @@ def _check_loss(phase, parts, batch):
             raise InputError(
                 f"{where}: the loss must be a floating scalar, got {shown(value)}; take the mean"
             )
+        # The compiled step takes its own result: a state of another shape would compile anew each
+        # step.
         _check_same(f"{where}: the loss", "state", parts[1], state)
         _check_metrics(where, metrics)
         return value
@@ -165,6 +169,7 @@ def _check_metrics(where, metrics):
             f"{where}: metrics must be a dict of scalars by name, got {shown(metrics)}"
         )
     for name, value in metrics.items():
+        # A metric of the same name would overwrite what the loop writes into the record.
         if not isinstance(name, str) or name in TAKEN:
             raise InputError(
                 f"{where}: a metric must have a name of its own, a text other than "
@@ -176,13 +181,13 @@ def _check_metrics(where, metrics):
 
 def _check_embed(method, parts, batch, size):
     widths = {}
-    for name in ("embed", "embed_query"):
-        function = getattr(method, name)
+    for name, function in (("embed", method.embed), ("embed_query", method.embed_query)):
         # A symmetric method has one function for both sides: checked once.
         if name == "embed_query" and function is method.embed:
             break
 
         def run(params, state, batch, name=name, function=function):
+            # As the embedding of a split calls it, which folds views and averages them.
             out = over_views(function)(params, state, batch)
             due = _is_array(out) and len(out.shape) == 2 and out.shape[0] == size
             if not due or not jnp.issubdtype(out.dtype, jnp.floating):
@@ -199,6 +204,8 @@ def _check_embed(method, parts, batch, size):
 
 
 def _check_codec(method, parts, x):
+    # The codec may look at values: whether codebooks are fitted. Zeros stand for the start of a
+    # run, ones for a run whose flags are all true.
     if any(jnp.issubdtype(leaf.dtype, jax.dtypes.extended) for leaf in jax.tree.leaves(parts)):
         return  # random keys are not made from zeros
     for value in (0, 1):
@@ -211,6 +218,7 @@ def _check_codec(method, parts, x):
                 f"codec raised {type(error).__name__}: {error}; it must return a codec, or raise "
                 "ValueError before its codebooks exist"
             ) from error
+        # A codec is a protocol, so anything with these attributes is welcome.
         lacks = [
             name
             for name in ("metric", "bits", "num_bytes", "encode", "decode", "distances")
@@ -220,6 +228,7 @@ def _check_codec(method, parts, x):
             raise InputError(
                 f"codec must return a quantizers.Codec, got {shown(codec)} without {_listed(lacks)}"
             )
+        # Shapes alone: a codec of a large network may be large itself.
         try:
             codes = jax.eval_shape(codec.encode, x)
         except ValueError as error:
@@ -239,6 +248,7 @@ def _filled(tree, value):
 
 
 def _check_refresh(plan, parts, batch, size, num_rows):
+    """Traces `collect` on a batch, and `update` on all training rows in the shapes of `collect`."""
     unknown = [name for name in plan.rewrites if name not in parts[0]]
     if isinstance(plan.rewrites, str) or unknown:
         raise InputError(
@@ -257,6 +267,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
         return rows
 
     rows = _traced("refresh.collect", collect, *parts, batch)
+    # `update` sees all training rows at once, padded, and not a batch.
     rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((num_rows, *x.shape[1:]), x.dtype), rows)
     mask, what = jax.ShapeDtypeStruct((num_rows,), bool), "refresh.update"
     _traced(what, _keeping(what, plan.update, parts), jax.random.key(0), *parts, rows, mask)
@@ -276,6 +287,7 @@ def _keeping(what, function, parts):
 def _check_same(what, name, due, got):
     """Raises ValueError if params or a state lost, gained or changed an entry."""
     there, here = _leaves(due), _leaves(got)
+    # Paths are compared before the structures: a message with a path tells where to look.
     lost = [path for path in there if path not in here]
     if lost:
         raise InputError(
@@ -292,6 +304,7 @@ def _check_same(what, name, due, got):
             raise InputError(
                 f"{what} returned {name} {path} as {shown(here[path])}, due is {shown(leaf)}"
             )
+    # Equal leaves in another container, such as a tuple in place of a list, are another pytree.
     if jax.tree.structure(due) != jax.tree.structure(got):
         raise InputError(
             f"{what} returned a {name} of another structure: {jax.tree.structure(got)!s:.120}, "
@@ -358,6 +371,7 @@ def shown(value):
     return f"a {type(value).__name__}" if value is not None else "None"
 
 
+# A message stays one line however many names are wrong.
 def _listed(names, most=_SHOWN):
     names = list(names)
     more = f" and {len(names) - most} more" if len(names) > most else ""

@@ -13,18 +13,19 @@ Reference:
   Chen, Cheung, Wang, Learning Deep Unsupervised Binary Codes for Image Retrieval, IJCAI 2018.
 """
 
+import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from quantjax import losses
 from quantjax.batch import Batch
-from quantjax.errors import InputError
 from quantjax.losses.vectors import squared_distances, widen
-from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
+from quantjax.methods.base import Inputs, Method, Phase, Refresh, codebooks_shape, images
 from quantjax.models.base import Network
-from quantjax.quantizers import ProductCodec, packing, product
+from quantjax.quantizers import ProductCodec, product
 
 Weigh = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """`(squared distances of inputs [B, N], ranks [B, N]) -> weights of (a, p) and of (a, n)`, [B, N]
@@ -148,105 +149,121 @@ def deepquan(
     Raises:
       ValueError: if M does not divide dim, or K or the metric is not allowed.
     """
-    product.check_metric(metric)
-    packing.bits_per_codeword(num_codewords)
-    if num_codebooks < 1 or dim % num_codebooks:
-        raise InputError(
-            f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
-            "codebooks"
-        )
-    sizes = {"num_codebooks": num_codebooks, "num_codewords": num_codewords}
+    shape = codebooks_shape(dim, num_codebooks, num_codewords, metric)
+    networks = _Autoencoder(encoder, decoder, inputs)
     weights = {
         "reconstruction": reconstruction_weight,
         "triplets": triplet_weight,
         "quantization_error": quantization_weight,
     }
-
-    def init(key, batch, num_rows):
-        del num_rows
-        keys = jax.random.split(key)
-        x = inputs(batch)
-        encoder_params, encoder_state = encoder.init(keys[0], x)
-        z, _ = encoder.apply(encoder_params, encoder_state, x, train=False)
-        decoder_params, decoder_state = decoder.init(keys[1], z)
-        state = {
-            "nets": {"encoder": encoder_state, "decoder": decoder_state},
-            "codebooks": jnp.zeros(
-                (num_codebooks, num_codewords, dim // num_codebooks), jnp.float32
-            ),
-            "fitted": jnp.asarray(False),
-        }
-        return {"encoder": encoder_params, "decoder": decoder_params}, state
-
-    def reconstruct(params, state, batch, context):
-        x, nets, keys = inputs(batch), state["nets"], jax.random.split(context.key)
-        z, of_encoder = encoder.apply(
-            params["encoder"], nets["encoder"], x, train=True, key=keys[0]
-        )
-        again, of_decoder = decoder.apply(
-            params["decoder"], nets["decoder"], z, train=True, key=keys[1]
-        )
-        error = jnp.mean(losses.quantization_error(x, again))
-        return x, z, error, {**state, "nets": {"encoder": of_encoder, "decoder": of_decoder}}
-
-    def pretraining(params, state, batch, context):
-        _, _, error, state = reconstruct(params, state, batch, context)
-        return reconstruction_weight * error, (state, {"reconstruction": error})
-
-    def joint(params, state, batch, context):
-        x, z, error, state = reconstruct(params, state, batch, context)
-        codebooks = state["codebooks"]
-        quantized = product.decode(codebooks, product.encode(codebooks, z))
-        distortion = losses.quantization_error(z, jax.lax.stop_gradient(quantized))
-        terms = {
-            "reconstruction": error,
-            "triplets": _mean_triplet(x, z, batch, context, weigh, margin),
-            "quantization_error": jnp.where(state["fitted"], jnp.mean(distortion), 0.0),
-        }
-        return sum(weights[name] * value for name, value in terms.items()), (state, terms)
-
-    def embed(params, state, batch):
-        nets = state["nets"]
-        return encoder.apply(params["encoder"], nets["encoder"], inputs(batch), train=False)[0]
-
-    def update(key, params, state, rows, mask):
-        codebooks = jax.lax.cond(
-            state["fitted"],
-            lambda: product.refine_codebooks(state["codebooks"], rows, num_iterations, mask),
-            lambda: product.fit_codebooks(key, rows, mask=mask, **sizes),
-        )
-        return params, {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
-
-    def codec(params, state):
-        if not state["fitted"]:
-            raise InputError(
-                f"codebooks do not exist before epoch {pretrain_epochs} or the end of training; "
-                "train longer or refresh first"
-            )
-        return ProductCodec(state["codebooks"], metric=metric)
-
     trains = ("encoder", "decoder")
+    pretraining = functools.partial(_pretraining_loss, networks, weights)
+    joint = functools.partial(_joint_loss, networks, weights, weigh, margin)
+    plan = Refresh(
+        collect=networks.embed,
+        update=functools.partial(_update, num_iterations),
+        every=refit_every,
+        start=pretrain_epochs,
+        at_end=True,
+        min_rows=num_codewords,
+    )
     return Method(
-        init=init,
+        init=functools.partial(_init, networks, shape),
         phases=(
             Phase(name="reconstruction", loss=pretraining, trains=trains),
             Phase(name="joint", loss=joint, trains=trains),
         ),
         phase_at=lambda epoch: int(epoch >= pretrain_epochs),
-        embed=embed,
-        codec=codec,
-        refresh=Refresh(
-            collect=embed,
-            update=update,
-            every=refit_every,
-            start=pretrain_epochs,
-            at_end=True,
-            min_rows=num_codewords,
-        ),
+        embed=networks.embed,
+        codec=functools.partial(_codec, plan, metric),
+        refresh=plan,
     )
 
 
+class _Autoencoder(NamedTuple):
+    """The two networks, f and g, and the function that selects the input of f."""
+
+    encoder: Network
+    decoder: Network
+    inputs: Inputs
+
+    def embed(self, params, state, batch):
+        net_state = state["nets"]["encoder"]
+        x = self.inputs(batch)
+        return self.encoder.apply(params["encoder"], net_state, x, train=False)[0]
+
+    def reconstruct(self, params, state, batch, context):
+        """Returns x, z = f(x), the mean of ||x - g(z)||^2, and the state with new net states."""
+        x, nets, keys = self.inputs(batch), state["nets"], jax.random.split(context.key)
+        z, of_encoder = self.encoder.apply(
+            params["encoder"], nets["encoder"], x, train=True, key=keys[0]
+        )
+        again, of_decoder = self.decoder.apply(
+            params["decoder"], nets["decoder"], z, train=True, key=keys[1]
+        )
+        error = jnp.mean(losses.quantization_error(x, again))
+        return x, z, error, {**state, "nets": {"encoder": of_encoder, "decoder": of_decoder}}
+
+
+def _init(networks, shape, key, batch, num_rows):
+    del num_rows
+    keys = jax.random.split(key)
+    x = networks.inputs(batch)
+    encoder_params, encoder_state = networks.encoder.init(keys[0], x)
+    # The decoder's shapes follow from an embedding, whatever the encoder's network is.
+    z, _ = networks.encoder.apply(encoder_params, encoder_state, x, train=False)
+    decoder_params, decoder_state = networks.decoder.init(keys[1], z)
+    state = {
+        "nets": {"encoder": encoder_state, "decoder": decoder_state},
+        "codebooks": jnp.zeros(shape, jnp.float32),
+        "fitted": jnp.asarray(False),
+    }
+    return {"encoder": encoder_params, "decoder": decoder_params}, state
+
+
+def _pretraining_loss(networks, weights, params, state, batch, context):
+    _, _, error, state = networks.reconstruct(params, state, batch, context)
+    return weights["reconstruction"] * error, (state, {"reconstruction": error})
+
+
+def _joint_loss(networks, weights, weigh, margin, params, state, batch, context):
+    """Computes J of `deepquan` on a batch."""
+    x, z, error, state = networks.reconstruct(params, state, batch, context)
+    codebooks = state["codebooks"]
+    # The paper alternates: C and h are constants while the networks are trained.
+    quantized = jax.lax.stop_gradient(product.decode(codebooks, product.encode(codebooks, z)))
+    distortion = jnp.mean(losses.quantization_error(z, quantized))
+    terms = {
+        "reconstruction": error,
+        "triplets": _mean_triplet(x, z, batch, context, weigh, margin),
+        # Before the first k-means the codebooks are zeros, and would pull every z to 0.
+        "quantization_error": jnp.where(state["fitted"], distortion, 0.0),
+    }
+    return sum(weights[name] * value for name, value in terms.items()), (state, terms)
+
+
+def _update(num_iterations, key, params, state, rows, mask):
+    """Fits the codebooks by k-means the first time, and refines them by Lloyd iterations later."""
+    codebooks = state["codebooks"]
+    num_codebooks, num_codewords, _ = codebooks.shape
+    codebooks = jax.lax.cond(
+        state["fitted"],
+        lambda: product.refine_codebooks(codebooks, rows, num_iterations, mask),
+        lambda: product.fit_codebooks(
+            key, rows, num_codebooks=num_codebooks, num_codewords=num_codewords, mask=mask
+        ),
+    )
+    return params, {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
+
+
+def _codec(plan, metric, params, state):
+    del params
+    plan.check_fitted(state["fitted"])
+    return ProductCodec(state["codebooks"], metric=metric)
+
+
 def _mean_triplet(x, z, batch, context, weigh, margin):
+    # A neighbour counts only if it is in the batch: its rank is found by its training position.
     index = context.gather(batch["index"])
     at = batch["neighbours"][:, :, None] == index  # [b, k, B]
     ranks = jnp.where(jnp.any(at, axis=1), 1 + jnp.argmax(at, axis=1), 0)

@@ -36,9 +36,9 @@ import jax.numpy as jnp
 
 from quantjax import labels, losses
 from quantjax.errors import InputError
-from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
+from quantjax.methods.base import Inputs, Method, Phase, Refresh, codebooks_shape, images
 from quantjax.models.base import Network
-from quantjax.quantizers import ProductCodec, packing, product
+from quantjax.quantizers import ProductCodec, product
 
 PairLoss = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 Refit = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -88,6 +88,7 @@ def warm_start(
       Codebooks [M, K, d].
     """
     return jax.lax.cond(
+        # Lloyd iterations cannot tell equal codewords apart, and would leave all but one dead.
         jnp.all(codebooks == codebooks[:, :1]),
         lambda: restart(key, codebooks, x, mask),
         lambda: product.refine_codebooks(codebooks, x, num_iterations, mask),
@@ -136,10 +137,9 @@ def dqn(
     Raises:
       ValueError: if M does not divide dim, or K, the metric or `reassign` is not allowed.
     """
-    shape = _codebooks_shape(dim, num_codebooks, num_codewords, metric)
+    shape = codebooks_shape(dim, num_codebooks, num_codewords, metric)
     if reassign not in ("step", "refit"):
         raise InputError(f'reassign must be "step" or "refit", got {reassign!r}')
-    stored = reassign == "refit"
 
     def init(key, batch, num_rows):
         params, net_state = network.init(key, inputs(batch))
@@ -148,43 +148,52 @@ def dqn(
             "codebooks": jnp.zeros(shape, jnp.float32),
             "fitted": False,
         }
-        if stored:
+        # Only where they are used: of a million images they are many bytes of every checkpoint.
+        if reassign == "refit":
             state["assignments"] = jnp.zeros((num_rows, num_codebooks), jnp.uint8)
+        # Arrays from the start: a Python bool would be compiled in as a constant.
         return {"net": params}, jax.tree.map(jnp.asarray, state)
 
-    def loss(params, state, batch, context):
-        z, similar, nets = _forward(network, inputs, params, state, batch, context)
-        pair = jnp.mean(pair_loss(z, context.gather(z), similar))
-        codebooks = state["codebooks"]
-        h = state["assignments"][batch["index"]] if stored else product.encode(codebooks, z)
-        quantized = jax.lax.stop_gradient(product.decode(codebooks, h))
-        error = jnp.mean(losses.quantization_error(z, quantized))
-        total = pair + jnp.where(state["fitted"], quantization_weight, 0.0) * error
-        return total, ({**state, "nets": nets}, {"pair_loss": pair, "quantization_error": error})
-
-    def update(key, params, state, rows, mask):
-        codebooks = refit(key, state["codebooks"], rows, mask)
-        state = {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
-        if stored:
-            state["assignments"] = product.encode(codebooks, rows)
-        return params, state
-
+    forward = functools.partial(_forward, network, inputs)
+    loss = functools.partial(_dqn_loss, forward, pair_loss, quantization_weight)
     return _method(
-        network,
-        inputs,
         init,
         Phase(name="joint", loss=loss, trains=("net",)),
         Refresh(
             collect=functools.partial(_embed, network, inputs),
-            update=update,
+            update=functools.partial(_refit_codebooks, refit),
             every=refit_every,
             start=refit_every,
             at_end=True,
             min_rows=num_codewords,
         ),
-        lambda params, state: (state["codebooks"], state["fitted"]),
+        lambda params, state: state["codebooks"],
         metric,
     )
+
+
+def _dqn_loss(forward, pair_loss, quantization_weight, params, state, batch, context):
+    """Computes L + lambda Q of `dqn` on a batch."""
+    z, similar, nets = forward(params, state, batch, context)
+    pair = jnp.mean(pair_loss(z, context.gather(z), similar))
+    codebooks = state["codebooks"]
+    # With reassign="refit" the state holds h of all training rows, as of the last refit.
+    stored = "assignments" in state
+    h = state["assignments"][batch["index"]] if stored else product.encode(codebooks, z)
+    quantized = jax.lax.stop_gradient(product.decode(codebooks, h))
+    error = jnp.mean(losses.quantization_error(z, quantized))
+    # Before the first refit the codebooks are zeros, and would pull every z to 0.
+    total = pair + jnp.where(state["fitted"], quantization_weight, 0.0) * error
+    return total, ({**state, "nets": nets}, {"pair_loss": pair, "quantization_error": error})
+
+
+def _refit_codebooks(refit, key, params, state, rows, mask):
+    codebooks = refit(key, state["codebooks"], rows, mask)
+    state = {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
+    # Stored now, because until the next refit they must not follow the embeddings.
+    if "assignments" in state:
+        state["assignments"] = product.encode(codebooks, rows)
+    return params, state
 
 
 def dqn_ste(
@@ -224,7 +233,7 @@ def dqn_ste(
     Raises:
       ValueError: if M does not divide dim, or K or the metric is not allowed.
     """
-    shape = _codebooks_shape(dim, num_codebooks, num_codewords, metric)
+    shape = codebooks_shape(dim, num_codebooks, num_codewords, metric)
 
     def init(key, batch, num_rows):
         del num_rows
@@ -232,69 +241,58 @@ def dqn_ste(
         state = {"nets": {"net": net_state}, "fitted": jnp.asarray(False)}
         return {"net": params, "codebooks": jnp.zeros(shape, jnp.float32)}, state
 
-    def loss(params, state, batch, context):
-        z, similar, nets = _forward(network, inputs, params, state, batch, context)
-        quantized = product.quantize(params["codebooks"], z, temperature=temperature)
-        pair = jnp.mean(pair_loss(z, context.gather(z), similar))
-        asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
-        error = jnp.mean(losses.quantization_error(z, quantized))
-        quantized_part = asymmetric + quantization_weight * error
-        total = pair + jnp.where(state["fitted"], 1.0, 0.0) * quantized_part
-        metrics = {
-            "pair_loss": pair,
-            "asymmetric_pair_loss": asymmetric,
-            "quantization_error": error,
-        }
-        return total, ({**state, "nets": nets}, metrics)
-
-    def update(key, params, state, rows, mask):
-        codebooks = restart(key, params["codebooks"], rows, mask)
-        return {**params, "codebooks": codebooks}, {**state, "fitted": jnp.asarray(True)}
-
+    forward = functools.partial(_forward, network, inputs)
+    loss = functools.partial(_ste_loss, forward, pair_loss, quantization_weight, temperature)
     return _method(
-        network,
-        inputs,
         init,
         Phase(name="joint", loss=loss, trains=("net", "codebooks")),
         Refresh(
             collect=functools.partial(_embed, network, inputs),
-            update=update,
+            update=_start_codebooks,
             every=None,
             start=start,
             at_end=False,
             rewrites=("codebooks",),
             min_rows=num_codewords,
         ),
-        lambda params, state: (params["codebooks"], state["fitted"]),
+        lambda params, state: params["codebooks"],
         metric,
     )
 
 
-def _method(network, inputs, init, phase, refresh, codebooks_of, metric):
-    def codec(params, state):
-        codebooks, fitted = codebooks_of(params, state)
-        # Before the first k-means codebooks are zeros; a codec of zeros would hide the mistake.
-        if not fitted:
-            end = " or the end of training" if refresh.at_end else ""
-            raise InputError(
-                f"codebooks do not exist before epoch {refresh.start}{end}; "
-                "train longer or refresh first"
-            )
-        return ProductCodec(codebooks, metric=metric)
+def _ste_loss(forward, pair_loss, quantization_weight, temperature, params, state, batch, context):
+    """Computes the pairwise losses of real and of quantized embeddings, and their distance."""
+    z, similar, nets = forward(params, state, batch, context)
+    quantized = product.quantize(params["codebooks"], z, temperature=temperature)
+    pair = jnp.mean(pair_loss(z, context.gather(z), similar))
+    asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
+    error = jnp.mean(losses.quantization_error(z, quantized))
+    # Not scaled by lambda: the asymmetric loss is what the search ranks by.
+    quantized_part = asymmetric + quantization_weight * error
+    # Before k-means fills the codebooks they are zeros, and quantized embeddings mean nothing.
+    total = pair + jnp.where(state["fitted"], 1.0, 0.0) * quantized_part
+    metrics = {"pair_loss": pair, "asymmetric_pair_loss": asymmetric, "quantization_error": error}
+    return total, ({**state, "nets": nets}, metrics)
 
-    return Method(
-        init=init,
-        phases=(phase,),
-        embed=functools.partial(_embed, network, inputs),
-        codec=codec,
-        refresh=refresh,
-    )
+
+def _start_codebooks(key, params, state, rows, mask):
+    codebooks = restart(key, params["codebooks"], rows, mask)
+    return {**params, "codebooks": codebooks}, {**state, "fitted": jnp.asarray(True)}
+
+
+def _method(init, phase, refresh, codebooks_of, metric):
+    def codec(params, state):
+        refresh.check_fitted(state["fitted"])
+        return ProductCodec(codebooks_of(params, state), metric=metric)
+
+    return Method(init=init, phases=(phase,), embed=refresh.collect, codec=codec, refresh=refresh)
 
 
 def _forward(network, inputs, params, state, batch, context):
     output, net_state = network.apply(
         params["net"], state["nets"]["net"], inputs(batch), train=True, key=context.key
     )
+    # Rows of this device against the rows of all, so that every pair of the batch counts.
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     return jnp.tanh(output), similar, {"net": net_state}
 
@@ -302,14 +300,3 @@ def _forward(network, inputs, params, state, batch, context):
 def _embed(network, inputs, params, state, batch):
     output, _ = network.apply(params["net"], state["nets"]["net"], inputs(batch), train=False)
     return jnp.tanh(output)
-
-
-def _codebooks_shape(dim, num_codebooks, num_codewords, metric):
-    product.check_metric(metric)
-    packing.bits_per_codeword(num_codewords)
-    if num_codebooks < 1 or dim % num_codebooks:
-        raise InputError(
-            f"dim must be a multiple of num_codebooks, got dim = {dim} and {num_codebooks} "
-            "codebooks"
-        )
-    return (num_codebooks, num_codewords, dim // num_codebooks)

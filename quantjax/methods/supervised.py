@@ -6,6 +6,7 @@ class proxies or a table of all training embeddings. A method with several netwo
 phases, or codebooks inside its loss is written by hand as a `Method`, see `methods.dqn`.
 """
 
+import functools
 from typing import Any, Protocol
 
 import jax
@@ -203,74 +204,86 @@ def supervised_with_arrays(
 
 def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     _check(network, codec, refit_every)
-    fits = callable(codec)
-
-    def forward(params, state, batch, **options):
-        x, net_state = network.apply(params["net"], state["nets"]["net"], inputs(batch), **options)
-        if x.ndim != 2:
-            raise InputError(f"the network must return [B, D], got {shown(x)}")
-        return x, {"net": net_state}
-
-    def embed(params, state, batch):
-        return forward(params, state, batch, train=False)[0]
-
-    def init(key, batch, num_rows):
-        net_params, net_state = network.init(key, inputs(batch))
-        params: dict[str, Any] = {"net": net_params}
-        state: dict[str, Any] = {"nets": {"net": net_state}}
-        if init_loss is not None:
-            # Folded in, not split: the network starts alike with and without a loss with arrays.
-            loss_key = jax.random.fold_in(key, 1)
-            params["loss"], state["loss"] = init_loss(loss_key, batch, num_rows)
-        if fits:
-            # The state's shapes must not change later, so it holds an empty codec from the start.
-            width = jax.eval_shape(embed, params, state, batch).shape[1]
-            state["codec"], state["fitted"] = _empty(codec, num_rows, width), jnp.asarray(False)
-        return params, state
-
-    def phase_loss(params, state, batch, context):
-        x, nets = forward(params, state, batch, train=True, key=context.key)
-        own = params.get("loss"), state.get("loss")
-        # Losses without arrays ignore both, so that a single phase serves either kind.
-        value, (new, metrics) = loss(x, batch, context, *own)
-        state = {**state, "nets": nets}
-        return value, ({**state, "loss": new} if "loss" in state else state, metrics)
-
-    def update(key, params, state, rows, mask):
-        return params, {**state, "codec": codec(key, rows, mask), "fitted": jnp.asarray(True)}
-
-    def fitted_codec(params, state):
-        if not state["fitted"]:
-            raise InputError(
-                f"codebooks do not exist before epoch {refit_every} or the end of training; "
-                "train longer or refresh first"
-            )
-        return state["codec"]
-
-    refresh = Refresh(
+    fit = codec if callable(codec) else None
+    forward = functools.partial(_forward, network, inputs)
+    embed = functools.partial(_embed, forward)
+    # Without arrays there is no entry "loss", and so no optimizer to ask of the user.
+    trains = ("net",) if init_loss is None else ("net", "loss")
+    init = functools.partial(_init, network, inputs, embed, init_loss, fit)
+    phases = (Phase(name="joint", loss=functools.partial(_loss, forward, loss), trains=trains),)
+    # A fixed codec needs no refresh, and exists before training.
+    if fit is None:
+        return Method(init=init, phases=phases, embed=embed, codec=lambda params, state: codec)
+    plan = Refresh(
         collect=embed,
-        update=update,
+        update=functools.partial(_update, fit),
         every=refit_every,
         start=refit_every,
         at_end=True,
         min_rows=min_rows,
     )
-    trains = ("net",) if init_loss is None else ("net", "loss")
     return Method(
         init=init,
-        phases=(Phase(name="joint", loss=phase_loss, trains=trains),),
+        phases=phases,
         embed=embed,
-        codec=fitted_codec if fits else lambda params, state: codec,
-        refresh=refresh if fits else None,
+        codec=functools.partial(_fitted_codec, plan),
+        refresh=plan,
     )
 
 
+def _forward(network, inputs, params, state, batch, **options):
+    x, net_state = network.apply(params["net"], state["nets"]["net"], inputs(batch), **options)
+    if x.ndim != 2:
+        raise InputError(f"the network must return [B, D], got {shown(x)}")
+    return x, {"net": net_state}
+
+
+def _embed(forward, params, state, batch):
+    return forward(params, state, batch, train=False)[0]
+
+
+def _init(network, inputs, embed, init_loss, fit, key, batch, num_rows):
+    net_params, net_state = network.init(key, inputs(batch))
+    params: dict[str, Any] = {"net": net_params}
+    state: dict[str, Any] = {"nets": {"net": net_state}}
+    if init_loss is not None:
+        # Folded in, not split: the network starts alike with and without a loss with arrays.
+        loss_key = jax.random.fold_in(key, 1)
+        params["loss"], state["loss"] = init_loss(loss_key, batch, num_rows)
+    if fit is not None:
+        # The state's shapes must not change later, so it holds an empty codec from the start.
+        width = jax.eval_shape(embed, params, state, batch).shape[1]
+        state["codec"], state["fitted"] = _empty(fit, num_rows, width), jnp.asarray(False)
+    return params, state
+
+
+def _loss(forward, loss, params, state, batch, context):
+    x, nets = forward(params, state, batch, train=True, key=context.key)
+    own = params.get("loss"), state.get("loss")
+    # Losses without arrays ignore both, so that a single phase serves either kind.
+    value, (new, metrics) = loss(x, batch, context, *own)
+    state = {**state, "nets": nets}
+    return value, ({**state, "loss": new} if "loss" in state else state, metrics)
+
+
+def _update(fit, key, params, state, rows, mask):
+    return params, {**state, "codec": fit(key, rows, mask), "fitted": jnp.asarray(True)}
+
+
+def _fitted_codec(plan, params, state):
+    del params
+    plan.check_fitted(state["fitted"])
+    return state["codec"]
+
+
 def _check(network, codec, refit_every):
+    # The usual mistake is a module of flax or another library as it is.
     if not isinstance(network, Network):
         raise InputError(
             f"network must be a models.Network, got {shown(network)}; models.from_nnx, from_linen, "
             "from_equinox and from_haiku make one"
         )
+    # A codec class in place of a codec is callable too, and would be taken for a function.
     if isinstance(codec, type) or not (callable(codec) or hasattr(codec, "num_bytes")):
         raise InputError(
             "codec must be a codec, such as quantizers.BinaryCodec(32), or a function (key, x, "
@@ -284,6 +297,7 @@ def _empty(fit, num_rows, width):
     """Returns a codec of zeros in the shapes of a fitted codec."""
     x = jax.ShapeDtypeStruct((num_rows, width), jnp.float32)
     mask = jax.ShapeDtypeStruct((num_rows,), bool)
+    # Traced without values, so that nothing is fitted for the sake of shapes.
     found = jax.eval_shape(fit, jax.random.key(0), x, mask)
     if not hasattr(found, "num_bytes"):
         raise InputError(

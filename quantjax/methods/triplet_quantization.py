@@ -127,19 +127,7 @@ def triplet_quantization(
 
     def loss(params, state, batch, context):
         x, net_state = forward(params, state, batch, train=True, key=context.key)
-        candidates = context.gather(x)
-        positive, negative = _marks(batch, context)
-        a, others = unit(widen(x)), unit(widen(candidates))
-        distances = jax.lax.stop_gradient(squared_distances(a, others))
-        chosen = select(distances, positive, negative, margin=margin)
-        rows = a[chosen.anchors], others[chosen.positives], others[chosen.negatives]
-        triplet = _mean(losses.triplet_margin(*rows, margin=margin), chosen.mask, context)
-        error = _mean(*quantization(x, candidates, chosen), context)
-        metrics = {
-            "triplet_loss": triplet,
-            "quantization_loss": error,
-            "pairs_with_triplet": _mean(chosen.mask, positive.reshape(-1), context),
-        }
+        triplet, error, metrics = _terms(x, batch, context, margin, select, quantization)
         return triplet + quantization_weight * error, ({"nets": {"net": net_state}}, metrics)
 
     def embed(params, state, batch):
@@ -153,9 +141,30 @@ def triplet_quantization(
     )
 
 
+def _terms(x, batch, context, margin, select, quantization):
+    """Computes L_tri and L_TQ of `triplet_quantization` on a batch, and its metrics."""
+    candidates = context.gather(x)
+    positive, negative = _marks(batch, context)
+    # Widened to float32 first: bfloat16 squares would tie distances that differ.
+    a, others = unit(widen(x)), unit(widen(candidates))
+    # The choice of triplets has no gradient; their losses have.
+    distances = jax.lax.stop_gradient(squared_distances(a, others))
+    chosen = select(distances, positive, negative, margin=margin)
+    rows = a[chosen.anchors], others[chosen.positives], others[chosen.negatives]
+    triplet = _mean(losses.triplet_margin(*rows, margin=margin), chosen.mask, context)
+    error = _mean(*quantization(x, candidates, chosen), context)
+    metrics = {
+        "triplet_loss": triplet,
+        "quantization_loss": error,
+        "pairs_with_triplet": _mean(chosen.mask, positive.reshape(-1), context),
+    }
+    return triplet, error, metrics
+
+
 def _marks(batch, context):
     """Marks the positives and negatives of this device's rows among all rows, [A, N] bool each."""
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
+    # An image is no positive of itself, also where a sampler repeats it in a batch.
     apart = batch["index"][:, None] != context.gather(batch["index"])
     return similar & apart, ~similar
 

@@ -48,6 +48,7 @@ def codebook_usage(
             f"counts must be rows of each of at least 2 codewords, [M, K], got {counts.shape} from "
             f"{counts.min():g} to {counts.max():g}: count the codes of some embeddings"
         )
+    # A codebook without any row divides by 1, and is all dead.
     shares = num_codewords * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     dead = (counts == 0).sum(axis=1)
     figure = style.new_figure(figsize, 1.7 + 0.22 * min(num_codebooks, _MOST_ROWS))
@@ -64,6 +65,7 @@ def codebook_usage(
     bars.set(xlabel=f"perplexity\nline: K = {num_codewords}", xlim=(0, 1.08 * num_codewords))
     bars.set_xticks([0, num_codewords])
     bars.tick_params(left=False, labelleft=False)
+    # More rows would write the numbers over each other.
     if num_codebooks <= _MOST_ROWS:
         for row, number in enumerate(dead):
             bars.annotate(
@@ -128,6 +130,7 @@ def embedding(
     if x.shape[1] < 2:
         raise InputError(f"x must have at least 2 dimensions, got {x.shape}")
     labels = _check_labels(labels, len(x), class_names)
+    # One projection for both panels: moved points then show the quantization alone.
     project, axes_names = _projection(x)
     clouds = {"embeddings": project(x)}
     if decoded is not None:
@@ -137,6 +140,7 @@ def embedding(
     figure = style.new_figure(figsize, 4.8 if decoded is None else 3.8)
     panels = figure.subplots(1, len(clouds), sharex=True, sharey=True, squeeze=False)[0]
     classes = np.unique(labels)
+    # Equal limits, taken of both panels, for the same reason.
     xlim, ylim = _limits(np.concatenate([*clouds.values()]))
     handles = []
     for ax, (name, points) in zip(panels, clouds.items(), strict=True):

@@ -62,6 +62,7 @@ def precision_recall(
         handles += drawn.plot(x, y, color=colour, linestyle=dashes)
         if band is not None:
             (worst_x, worst_y), (best_x, best_y) = (edge[:, number] for edge in band)
+            # An outline and not a band over recall: both orders of ties have a recall of their own.
             outline = (
                 np.concatenate([worst_x, best_x[::-1]]),
                 np.concatenate([worst_y, best_y[::-1]]),
@@ -116,6 +117,7 @@ def precision_at(
         raise InputError(
             f"values must have {len(cutoffs)} points, as cutoffs, got {values.shape[1]}"
         )
+    # Both are checked before either is drawn.
     edges = [
         (key, None if edge is None else _curves(key, edge))
         for key, edge in (("low", low), ("high", high))
@@ -141,6 +143,7 @@ def precision_at(
         others += [(drawn.axhline(chance, color=style.INK, linestyle=(0, (1, 2))), "chance")]
     _cutoff_axis(drawn, cutoffs)
     drawn.set(xlabel="nearest items K", ylabel=f"{name} at K")
+    # From 0, so that curves are compared by height; to the highest, as values are often small.
     drawn.set_ylim(0, min(1.02, 1.1 * max(drawn.dataLim.y1, 1e-3)))
     style.legend(result, [*zip(handles, shown, strict=False), *others])
     return result

@@ -49,6 +49,7 @@ def losses(
         raise InputError(f"line must be at least 2 increasing numbers, got {line!r:.80}")
     if not functions:
         raise InputError("functions are empty: hand in {name: function of a scalar array}")
+    # float32, as losses are trained in.
     at = jnp.asarray(line, jnp.float32)
     for key, function in functions.items():
         shape = getattr(jax.eval_shape(function, at[0]), "shape", None)
@@ -127,19 +128,10 @@ def voronoi(
     # A number of ticks that follows the panel's size could change it again, after the layout.
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(4))
     panels[0, 0].yaxis.set_major_locator(MaxNLocator(4))
-    edges = cell_edges(codewords, low, high)
+    borders = cell_edges(codewords, low, high)
     for ax, temperature in zip(panels.flat, temperatures, strict=False):
-        ax.add_collection(LineCollection([*edges], colors=style.INK, linewidths=0.8))
-        ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
+        _draw_cells(ax, borders, codewords, x, target)
         longest = _draw_field(ax, codewords, target, temperature, low, high, num_arrows)
-        ax.scatter(
-            *codewords.T,
-            s=np.clip(800 / len(codewords), 6, 22),
-            color=style.RED,
-            linewidths=0,
-            zorder=3,
-        )
-        ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
         ax.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.set_title(f"temperature {temperature:g}\ngradient ≤ {longest:.3g}")
         ax.grid(visible=False)
@@ -150,6 +142,16 @@ def voronoi(
     for ax in panels[:, 0]:
         ax.set_ylabel("dimension 2")
     return figure
+
+
+def _draw_cells(ax, borders, codewords, x, target):
+    """Draws the borders of the cells, the embeddings, the codewords and the target."""
+    ax.add_collection(LineCollection([*borders], colors=style.INK, linewidths=0.8))
+    ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
+    # Above the arrows, which have zorder 2.
+    size = np.clip(800 / len(codewords), 6, 22)
+    ax.scatter(*codewords.T, s=size, color=style.RED, linewidths=0, zorder=3)
+    ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
 
 
 def _window(points):
@@ -167,10 +169,12 @@ def _draw_field(ax, codewords, target, temperature, low, high, number):
     arrows = field(codewords, points, target, temperature=temperature)
     lengths = np.linalg.norm(arrows, axis=1)
     longest = lengths.max()
+    # Fainter arrows would show rounding errors as directions.
     seen = lengths > _FAINTEST * longest
     if not seen.any():
         return longest
     points, arrows, lengths = points[seen], arrows[seen], lengths[seen]
+    # By logarithm, because gradients fall off exponentially with distance.
     opacity = 1 - 0.85 * np.log(lengths / longest) / np.log(_FAINTEST)
     ax.quiver(
         *points.T, *(0.85 * step * arrows / lengths[:, None]).T, angles="xy", scale_units="xy",
@@ -221,6 +225,7 @@ def cell_edges(codewords: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.n
     first, second = np.triu_indices(len(codewords), k=1)
     gaps = codewords[second] - codewords[first]
     apart = np.linalg.norm(gaps, axis=1)
+    # Equal codewords share a cell, and have no border.
     first, second, gaps = (each[apart > 0] for each in (first, second, gaps))
     directions = np.stack([-gaps[:, 1], gaps[:, 0]], axis=1) / apart[apart > 0][:, None]
     middles = (codewords[first] + codewords[second]) / 2

@@ -65,6 +65,7 @@ def neighbours(
     )
     right = lefts[-1] + width / height
     tops = (1 + _GAP) * np.arange(num_queries)
+    # High enough for square pixels, and not higher than a page.
     inches = style.WIDTH * (tops[-1] + 1) / right
     drawn, result = style.axes_for(ax, figsize, min(inches + 0.8, 12.0))
     for row, top in enumerate(tops):
@@ -152,7 +153,9 @@ def distances(
     dissimilar = checks.numbers("dissimilar", dissimilar, "[pairs]")
     if num_bins < 1:
         raise InputError(f"num_bins must be at least 1, got {num_bins}")
+    # Common bins, so that the overlap is that of the drawn bars.
     edges = _bins(np.concatenate([similar, dissimilar]), num_bins)
+    # Shares and not counts: there are many more dissimilar pairs than similar ones.
     shares = [np.histogram(each, edges)[0] / len(each) for each in (similar, dissimilar)]
     drawn, result = style.axes_for(ax, figsize, 3.2)
     handles = []
@@ -165,6 +168,7 @@ def distances(
         ylabel="share of pairs",
         title=f"overlap: {np.minimum(*shares).sum():.1%}",
     )
+    # Hamming distances between two numbers do not exist.
     if _whole(np.concatenate([similar, dissimilar])):
         drawn.xaxis.set_major_locator(MaxNLocator(integer=True))
     drawn.set_ylim(bottom=0)
@@ -240,6 +244,7 @@ def class_confusion(
 
 def _name_classes(ax, names):
     """Writes class names on both axes, as large as fits, or none if unreadable."""
+    # The axes may be the caller's, of any size.
     inches = ax.get_window_extent().height / ax.figure.dpi
     size = min(8.0, 40 * inches / len(names))
     if len(names) > _MOST_NAMES or size < _SMALLEST:

@@ -162,6 +162,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], labels: Sequence[str
     # Of text of 8 points; measured, for its real width is known only when it is drawn.
     inches = 0.45 + 0.068 * max(map(len, labels))
     most = max(1, min(len(labels), int(figure.get_figwidth() / inches)))
+    # Rows of equal length, not a full one and a rest.
     columns = math.ceil(len(labels) / math.ceil(len(labels) / most))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
@@ -176,6 +177,7 @@ def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
     if not shown:
         return
     handles, labels = zip(*shown, strict=True)
+    # The caller's figure may have other axes below, which a legend there would cover.
     if isinstance(result, Axes):
         result.legend(handles, labels, loc="best")
     else:
@@ -189,6 +191,7 @@ def plain(words: str) -> str:
 
 def look(number: int) -> tuple[str, str]:
     """Returns colour and dashes of a line; the first 24 lines all differ in colour or dashes."""
+    # Dashes move on by one with each turn of the palette, so that no pair comes twice.
     turn, colour = divmod(number, len(PALETTE))
     return PALETTE[colour], LINES[(colour + turn) % len(LINES)]
 

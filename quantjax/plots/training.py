@@ -101,6 +101,7 @@ def _split(records):
     for number, record in enumerate(records):
         if not isinstance(record, Mapping) or not isinstance(record.get("step"), int):
             raise InputError(f'records need an integer "step", got {record!r:.80} at {number}')
+    # A caller may have joined the records of several starts of a run.
     ordered = sorted(records, key=lambda record: record["step"])
     return (
         [record for record in ordered if "after_epoch" not in record],
@@ -146,9 +147,11 @@ def _draw_loss(ax, steps, window):
     smooth = np.concatenate(
         [moving_mean(values[visits == visit], window) for visit in range(visits[-1] + 1)]
     )
+    # In the order of their first visit, for the legend.
     phases = list(dict.fromkeys(phase_of))
     lines = []
     for number, phase in enumerate(phases):
+        # NaN where another phase was at work, so that no line joins two of its visits.
         raw, mean = (np.where(phase_of == phase, each, np.nan) for each in (values, smooth))
         colour, dashes = style.look(number)
         ax.plot(at, raw, color=colour, alpha=0.5, linewidth=0.8, marker=".", markersize=3)
@@ -177,6 +180,7 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     """
     finite = np.flatnonzero(np.isfinite(values))
     sums = np.concatenate([[0.0], np.cumsum(values[finite])])
+    # Over finite values alone: a gap does not make the window smaller.
     places = np.arange(len(finite))
     half = np.minimum(window // 2, np.minimum(places, places[::-1]))
     smooth = np.full(len(values), np.nan)

@@ -60,6 +60,7 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
       history: Records of metrics.jsonl.
     """
     run = _Run(kept.arrays, kept.about.get("classes") or [], history)
+    # A sum, because the number may be missing.
     number = int(np.sum(kept.arrays.get("curves/queries", 0)))
     missing = {**kept.missing}
     if not history:
@@ -106,6 +107,7 @@ def _projection(run, plots):
 
 
 def _confusion(run, plots):
+    # Names are kept up to a thousand: with fewer names than classes the numbers stand for them.
     share = run.arrays["confusion/share"]
     return plots.class_confusion(share, run.classes if len(run.classes) == len(share) else None)
 
@@ -190,6 +192,7 @@ def _overlaid(plots, names, histories, key, label):
     """Draws a logged value of several runs over the steps, in shared axes."""
     figure = plots.style.new_figure(None, 3.6)
     ax = figure.subplots()
+    # Runs log different values: those without this value are left out.
     found = False
     for number, (name, history) in enumerate(zip(names, histories, strict=True)):
         points = [(each["step"], each[key]) for each in history if each.get(key) is not None]
@@ -234,6 +237,7 @@ def _svg(figure, alt, name):
     matplotlib = errors.load_package("matplotlib", extra="plots", purpose="this figure")
     ink = _plots().style.INK
     text = io.StringIO()
+    # Text stays text, and equal figures give equal bytes.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(
             text, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None}
@@ -300,6 +304,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
 def _data_uri(image):
     """Returns an image [H, W, C] uint8 as a PNG in a data URI."""
     pillow = errors.load_package("PIL.Image", extra="plots", purpose="a picture")
+    # One channel is grey; a fourth is transparency, which a page needs not.
     image = image[..., 0] if image.shape[-1] == 1 else image[..., :3]
     buffer = io.BytesIO()
     pillow.fromarray(image).save(buffer, format="PNG", optimize=True)
@@ -316,6 +321,7 @@ def classes(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     if value is None or queries is None:
         return [], kept.missing.get("per_class", "it was not kept")
     names = kept.about.get("classes") or []
+    # Classes without a query have no value.
     asked = np.flatnonzero(queries)
     order = asked[np.argsort(value[asked], kind="stable")]
     note = None

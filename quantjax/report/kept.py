@@ -14,7 +14,6 @@ from quantjax import evaluate, train
 from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
-from quantjax.quantizers import BinaryCodec, FloatCodec
 from quantjax.run import files, parallel
 
 KEPT = "report.safetensors"
@@ -82,12 +81,14 @@ def keep(
     )
     arrays: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
+    # One figure at a time: what one needs may be missing where another has all it needs.
     for name, measure in _MEASURED.items():
         try:
             arrays.update({f"{name}/{key}": value for key, value in measure(run).items()})
         except Exception as error:  # a figure may fail, the run may not
             missing[name] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
     facts = {
+        # A thousand names at most: they are part of every read of the file.
         "classes": [*experiment.splits.source.classes[:1000]],
         "experiment": experiment.name,
         "step": int(np.asarray(trained.step)),
@@ -153,6 +154,7 @@ def _distances(run, rows):
     x = _embedded(run, rows, queries=True)
     for start in range(0, len(x), _AT_ONCE):
         some = x[start : start + _AT_ONCE]
+        # Padded to a fixed number: the last queries would compile another program.
         padded = np.pad(some, ((0, _AT_ONCE - len(some)), (0, 0)))
         yield np.asarray(_measure(codec, padded, codes))[: len(some)]
 
@@ -170,6 +172,7 @@ def _curves(run):
     # Geometric cuts: precision changes fast at the start of a ranking and slowly later.
     cuts = np.unique(np.geomspace(1, number, _CUTS).round().astype(int))
     asked = [kind(top_k=int(cut)) for kind in (measures.precision, measures.recall) for cut in cuts]
+    # One evaluation for all cuts, since each ranks all queries.
     found = evaluate.evaluate(
         run.retrieval.codec,
         _embedded(run, rows, queries=True),
@@ -182,7 +185,7 @@ def _curves(run):
         mesh=run.mesh,
     ).numbers
     fields = ("value", "worst", "best", "low", "high", "chance")
-    values = {field: np.array([getattr(each, field) for each in found]) for field in fields}
+    values = {field: np.array([each._asdict()[field] for each in found]) for field in fields}
     curves = {"cuts": cuts, "queries": np.array(len(rows))}
     for i, kind in enumerate(("precision", "recall")):
         part = slice(i * len(cuts), (i + 1) * len(cuts))
@@ -214,6 +217,7 @@ def _per_class(run):
     counts = member.sum(axis=0)
     if (counts > 0).sum() < 1:
         raise InputError("no query has a class")
+    # A query of several classes counts for each of them.
     sums = result.per_query[result.metric] @ member
     return {"value": sums / np.maximum(counts, 1), "queries": counts.astype(np.int64)}
 
@@ -254,16 +258,11 @@ def _confusion(run):
 
 def _usage(run):
     """Counts how often each codeword, or each value of a bit, occurs in the database."""
-    codec, codes = run.retrieval.codec, run.retrieval.codes
-    if isinstance(codec, BinaryCodec):
-        bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : codec.bits]
-        ones = bits.sum(axis=0, dtype=np.int64)
-        return {"counts": np.stack([len(codes) - ones, ones], axis=1)}
-    if isinstance(codec, FloatCodec) or not hasattr(codec, "assignments"):
+    codec = run.retrieval.codec
+    counts = evaluate.codeword_counts(codec, run.retrieval.codes)
+    if counts is None:
         raise InputError(f"{type(codec).__name__} has no codewords")
-    assignments = np.asarray(codec.assignments(jnp.asarray(codes)))
-    size = codec.codebooks.shape[1]
-    return {"counts": np.stack([np.bincount(each, minlength=size) for each in assignments.T])}
+    return {"counts": counts}
 
 
 def _projection(run):
@@ -275,6 +274,7 @@ def _projection(run):
     if x.shape[1] < 2:
         raise InputError("embeddings of one number have no plane")
     decoded = np.asarray(run.retrieval.codec.decode(jnp.asarray(run.retrieval.codes[places])))
+    # A point has one colour: of several labels the first, and without any the first class.
     labels = _labels(run, rows)
     if labels.ndim == 2:
         labels = labels.argmax(axis=1) if labels.shape[1] else np.zeros(len(labels), np.int64)
@@ -295,6 +295,7 @@ def _examples(run):
     chosen = np.concatenate(kinds)
     rows = splits.query[chosen]
     distances = np.concatenate([*_distances(run, rows)])
+    # Stable, so that tied items come in the order of storage in every run.
     near = np.argsort(distances, axis=1, kind="stable")[:, :_NEAR]
     items = splits.database[near]
     relevance = evaluate.relevance(_labels(run, rows), _labels(run, splits.database))
@@ -327,6 +328,7 @@ def _pictures(run, rows):
         return None
     images = np.concatenate([source[rows[i : i + 64]]["image"] for i in range(0, len(rows), 64)])
     height, width = images.shape[1:3]
+    # Small pictures: the page holds them all, as text.
     scale = _SIDE / max(height, width)
     if scale >= 1:
         return images

@@ -11,7 +11,7 @@ from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
-from quantjax.run import files, metric_log, workdirs
+from quantjax.run import console, files, metric_log, workdirs
 
 PAGE = "report.html"
 """File of a workdir that holds its report."""
@@ -32,6 +32,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     """
     workdir = pathlib.Path(workdir)
     results, kept = _results(workdir), read(workdir)
+    # Not from `fit`: the page is drawn from files alone, also years later.
     history = metric_log.read(workdir / "metrics.jsonl")
     examples, examples_note = figures.examples(kept)
     classes, classes_note = figures.classes(kept)
@@ -71,6 +72,7 @@ def compare(
       ValueError: if a folder is repeated, fewer than two are given, or results are damaged.
     """
     paths = [pathlib.Path(workdir) for workdir in workdirs]
+    # A run compared with itself would look like two equal runs.
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"a comparison takes two different workdirs or more, got {len(paths)}")
     results = [_results(path) for path in paths]
@@ -117,6 +119,7 @@ def headline(results: Sequence[evaluate.Results]) -> list[str]:
         f"({first.distance_in_words}), over {first.num_queries:,} queries and "
         f"{first.num_database:,} items. A random order gets {number.chance:.3f}."
     ]
+    # `evaluate_method` names the unquantized embedding so.
     whole = [each for each in results[1:] if each.name == f"{first.name} float"]
     if whole:
         lines.append(f"Without codes the same embeddings get {whole[0].value:.3f}.")
@@ -127,6 +130,7 @@ def headline(results: Sequence[evaluate.Results]) -> list[str]:
 
 def _template(name):
     environment = jinja2.Environment(
+        # Names of classes and settings come from others: escaped, they cannot be markup.
         loader=jinja2.PackageLoader("quantjax.report"), autoescape=True, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
@@ -186,19 +190,11 @@ def _audit(workdir):
     """Returns the findings of the split's audit, one line each."""
     rows = _json(workdir / "results.json")
     audit = rows[0].get("audit", {}) if rows else {}
-    lines = []
-    for what, words in (
-        ("shared_rows", "rows of"),
-        ("shared_images", "equal images of"),
-        ("repeated_images", "repeated images in"),
-        ("unlabelled", "rows without a label in"),
-        ("zero_queries", "without a relevant item of"),
-    ):
-        counts = audit.get(what) or {}
-        lines += [f"{count:,} {words} {where}" for where, count in counts.items() if count]
     if not audit:
         return ["No audit is kept."]
-    return lines or ["No overlaps, no equal images, every query has a match."]
+    return console.audit_findings(audit) or [
+        "No overlaps, no equal images, every query has a match."
+    ]
 
 
 def _config(workdir):

@@ -55,6 +55,7 @@ class Store:
         Raises:
           OSError: naming the folder, if this or an earlier state could not be written.
         """
+        # A restart at the same step would write the same bytes again, and Orbax would refuse.
         if self.manager is not None and step in _steps(self.manager):
             return
         self.since = time.monotonic()
@@ -75,6 +76,7 @@ class Store:
             ),
         )
         with _writing(self.folder):
+            # Orbax returns False, and raises nothing, for a step before the latest.
             if not self.manager.save(step, args=items):
                 raise FileError(f"step {step} was not saved: {self.folder} shows later ones")
 

@@ -52,19 +52,29 @@ def report_audit(audit: Any) -> None:
     Args:
       audit: A `data.Audit`.
     """
-    found = [
-        f"{count} {what} {where}"
-        for what, counts in (
-            ("rows of", audit.shared_rows),
-            ("equal images of", audit.shared_images),
-            ("repeated images in", audit.repeated_images),
-            ("rows without a label in", audit.unlabelled),
-            ("without a relevant item of", audit.zero_queries),
+    # One line: what was not found is not printed.
+    found = audit_findings(audit._asdict())
+    say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
+
+
+def audit_findings(audit: dict[str, Any]) -> list[str]:
+    """Returns the findings of an audit in words, such as "5 rows of query in database".
+
+    Args:
+      audit: Fields of a `data.Audit`, as results.json keeps them too.
+    """
+    return [
+        f"{count:,} {what} {where}"
+        for field, what in (
+            ("shared_rows", "rows of"),
+            ("shared_images", "equal images of"),
+            ("repeated_images", "repeated images in"),
+            ("unlabelled", "rows without a label in"),
+            ("zero_queries", "without a relevant item of"),
         )
-        for where, count in counts.items()
+        for where, count in (audit.get(field) or {}).items()
         if count
     ]
-    say("audit: " + (", ".join(found) or "no overlaps, no equal images, every query has a match"))
 
 
 @contextlib.contextmanager
@@ -78,6 +88,7 @@ def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict
     Yields:
       A callback for `train.fit`.
     """
+    # The sampler gives as many batches every epoch.
     total = experiment.num_epochs * len(experiment.sampler(experiment.seed, 0))
     console = _console()
     if _silent:
@@ -141,14 +152,7 @@ def _notebook_bar(num_epochs, total):
 
 
 def _terminal_bar(console, total):
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=console)
+    bar = _bar(console, "steps")
     task = bar.add_task("training", total=total)
     latest: dict[str, dict[str, Any]] = {}
     with Live(bar, console=console, refresh_per_second=4) as live:
@@ -160,6 +164,17 @@ def _terminal_bar(console, total):
             live.update(Group(bar, _numbers(latest)))
 
         yield report
+
+
+def _bar(console, unit):
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+    )
 
 
 def _numbers(latest):
@@ -196,14 +211,7 @@ def counter(what: str) -> Generator[Callable[[int, int], None]]:
     """
     console = _console()
     if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.completed}/{task.total}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as bar:
+        with _bar(console, "") as bar:
             task = bar.add_task(what, total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
         return
@@ -237,6 +245,7 @@ def table(results: list[Any]) -> None:
                 f"{number.worst:.3f} to {number.best:.3f}",
                 "-" if math.isnan(number.chance) else f"{number.chance:.3f}",
             )
+    # Numbers of several digits are compared from the right.
     for name in ("bits", "chance"):
         next(column for column in grid.columns if column.header == name).justify = "right"
     _console().print(grid)
@@ -266,6 +275,7 @@ def _plain_lines(num_epochs, total):
     def report(record):
         nonlocal last
         if "after_epoch" in record:
+            # An epoch without validation tells nothing new: its loss was printed.
             if "validation" in record:
                 say(f"epoch {record['epoch'] + 1}/{num_epochs}  {_named(record)}")
             return

@@ -120,7 +120,7 @@ def open_journal(
     )
 
 
-def awaited(journal: Journal, seconds: float) -> None:
+def record_wait(journal: Journal, seconds: float) -> None:
     """Adds the wait for a step's input to the clock, if the devices had no step left to compute.
 
     Args:
@@ -131,7 +131,7 @@ def awaited(journal: Journal, seconds: float) -> None:
         journal.clock.waited += seconds
 
 
-def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
+def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
     """Queues one step's metrics; when a log line is due, waits for earlier steps and writes it.
 
     Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
@@ -151,12 +151,13 @@ def note(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log
     behind = len(journal.pending)
     due = behind > 0 and journal.pending[-1][2]
     journal.pending.append((record, metrics, log))
+    # By time too: of long steps a NaN must be found after one, not after sixteen.
     late = time.perf_counter() - journal.clock.checked > _GLANCE
     if due or late or behind == _AHEAD:
-        settle(journal, keep=1)
+        flush(journal, keep=1)
 
 
-def settle(journal: Journal, *, keep: int = 0) -> None:
+def flush(journal: Journal, *, keep: int = 0) -> None:
     """Flushes the queue: waits for metrics, checks them and writes the log lines that are due.
 
     Args:
@@ -208,7 +209,7 @@ def log_record(journal: Journal, record: Record) -> None:
     """Writes a record to the file, the history and the callbacks.
 
     Args:
-      journal: From `open_journal`; call `settle` first, so that records stay in order.
+      journal: From `open_journal`; call `flush` first, so that records stay in order.
       record: JSON with a "step".
     """
     journal.history.append(record)
@@ -243,6 +244,7 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     Returns:
       Records whose step is at most `step`, oldest first.
     """
+    # Up to the first later record and not all earlier ones: the file is in the order of time.
     kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
     if path.exists():
         files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -27,7 +27,9 @@ class GivenUpError(Exception):
 
 
 @contextlib.contextmanager
-def ahead(items: Iterator[Any], *, depth: int = 2) -> Generator[Callable[..., tuple[Any, float]]]:
+def prefetched(
+    items: Iterator[Any], *, depth: int = 2
+) -> Generator[Callable[..., tuple[Any, float]]]:
     """Prefetches up to `depth` items of an iterator in a background thread.
 
     Args:

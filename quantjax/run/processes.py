@@ -293,7 +293,7 @@ class Agreement:
         self._size = mesh.size
         self._every, self._steps, self._since = 1, 0, time.perf_counter()
 
-    def last(self, number: int | None) -> int | None:
+    def at_end(self, number: int | None) -> int | None:
         """Waits for all processes and returns their final agreed number, at the end of training.
 
         Args:
@@ -301,7 +301,7 @@ class Agreement:
         """
         return number if self._alone else all_agree(number or 0) or None
 
-    def say(self, number: int | None) -> int | None:
+    def exchange(self, number: int | None) -> int | None:
         """Passes this process's number to the others; returns the agreed number, or None.
 
         Args:

@@ -73,6 +73,7 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
             raise InputError(
                 f"{workdir} is in use by {who}; wait for it, or choose another workdir"
             ) from None
+        # Only now, with the lock: the text before names the process that holds it.
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {time.time()}")
         file.flush()
@@ -210,6 +211,7 @@ def digest(about: dict[str, Any]) -> str:
     Args:
       about: See `claim`.
     """
+    # Two copies of the data in two places are one experiment, and one default workdir.
     identity = {**about, "config": without_places(about["config"])}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
@@ -229,6 +231,7 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differing(there, here):
+    # Both sides: a key that only one config has differs too.
     keys = sorted({*there, *here} - {f"config.{place}" for place in PLACES})
     keys = [key for key in keys if there.get(key) != here.get(key)]
     told = [

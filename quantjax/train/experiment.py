@@ -106,6 +106,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
       ValueError: if the optimizers' names are not those of the params.
     """
     source, rows = experiment.splits.source, experiment.splits.train
+    # The arguments are passed one by one: equal parts of two experiments share one program.
     start = _starter(
         experiment.method.init,
         experiment.preprocess,
@@ -113,6 +114,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
         embedding.padded_length(len(rows)),
         parallel.data_mesh() if mesh is None else mesh,
     )
+    # `init` needs shapes, and reading the first rows is cheap for every source.
     return start(key(experiment.seed, "init"), source[rows[:2]])
 
 
@@ -191,25 +193,88 @@ def embed(
     )
 
 
-def check_method(experiment: Experiment) -> None:
-    """Raises ValueError if the experiment's method breaks the contract of `methods.check`.
+def left_out(experiment: Experiment) -> list[str]:
+    """Returns warnings about phases and refreshes that a run of this length would skip.
+
+    Args:
+      experiment: The experiment to run.
+
+    Returns:
+      A line for each phase that takes no step, and one if no refresh comes before the end.
+
+    Raises:
+      ValueError: if the run would end without codes, as no refresh makes the codebooks; or as
+        `check`.
+    """
+    check(experiment)
+    method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
+    reached = {method.phase_at(epoch) for epoch in range(num_epochs)}
+    lines = [
+        f"phase {phase.name!r} takes no step in {num_epochs} epochs"
+        for number, phase in enumerate(method.phases)
+        if number not in reached
+    ]
+    if plan is None or any(plan.due(epoch) for epoch in range(num_epochs)):
+        return lines
+    if plan.at_end:
+        line = f"the refresh (codebooks, codes) comes only at the end of {num_epochs} epochs"
+        return [*lines, line]
+    # The codec alone knows whether it can do without a refresh; one device is enough to ask it.
+    start = initialize(experiment, parallel.data_mesh(jax.local_devices()[:1]))
+    try:
+        method.codec(start.params, start.state)
+    except ValueError as error:
+        raise InputError(f"a run of {num_epochs} epochs would end without codes: {error}") from None
+    return [*lines, f"no refresh comes in {num_epochs} epochs"]
+
+
+def check(experiment: Experiment) -> None:
+    """Raises ValueError if an experiment cannot be trained, before anything is compiled.
 
     Args:
       experiment: The experiment to run.
 
     Raises:
-      ValueError: naming the function, phase, entry or metric; see `methods.check`.
+      ValueError: if num_epochs or the seed is negative, the refresh comes at no epoch, there are
+        fewer training rows than it needs, the sampler's batches are of another size, or the method
+        breaks the contract of `methods.check`.
     """
-    source, train = experiment.splits.source, experiment.splits.train
+    for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
+        if value < 0:
+            raise InputError(f"{name} must be 0 or more, got {value}")
+    plan, rows = experiment.method.refresh, len(experiment.splits.train)
+    if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
+        raise InputError(
+            "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
+            f"start {plan.start} and every {plan.every}"
+        )
+    if plan is not None and rows < plan.min_rows:
+        raise InputError(
+            f"there are fewer training rows than codewords: {rows} rows, at least "
+            f"{plan.min_rows} are due; lower num_codewords or add training images"
+        )
+    # Only the first epoch's batches here: the loop checks those of later epochs when they come.
+    positions = experiment.sampler(experiment.seed, 0)
+    if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
+        raise InputError(
+            f"the sampler must give positions [steps, {experiment.batch_size}], "
+            f"got {positions.shape}"
+        )
     _checked(
         experiment.method,
         experiment.preprocess,
         make_prepare(experiment),
-        tuple((name, x.shape[1:], x.dtype) for name, x in source[train[:1]].items()),
-        experiment.sampler(experiment.seed, 0).shape[1:],
-        embedding.padded_length(len(train)),
+        _columns(experiment),
+        positions.shape[1:],
+        embedding.padded_length(rows),
         experiment.num_epochs,
     )
+
+
+def _columns(experiment):
+    """Returns name, shape and dtype of each column of the source, from its first training row."""
+    row = experiment.splits.source[experiment.splits.train[:1]]
+    return tuple((name, x.shape[1:], x.dtype) for name, x in row.items())
 
 
 @parallel.shared
@@ -234,63 +299,6 @@ def _checked(method, preprocess, prepare, columns, rows, num_rows, num_epochs):
     )
 
 
-def left_out(experiment: Experiment) -> list[str]:
-    """Returns warnings about phases and refreshes that a run of this length would skip.
-
-    Args:
-      experiment: The experiment to run.
-
-    Returns:
-      A line for each phase that takes no step, and one if no refresh comes before the end.
-
-    Raises:
-      ValueError: if the run would end without codes, as no refresh makes the codebooks; or as
-        `check_numbers` and `check_method`.
-    """
-    check_numbers(experiment)
-    check_method(experiment)
-    method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
-    reached = {method.phase_at(epoch) for epoch in range(num_epochs)}
-    lines = [
-        f"phase {phase.name!r} takes no step in {num_epochs} epochs"
-        for number, phase in enumerate(method.phases)
-        if number not in reached
-    ]
-    if plan is None or any(plan.due(epoch) for epoch in range(num_epochs)):
-        return lines
-    if plan.at_end:
-        return [
-            *lines,
-            f"the refresh (codebooks, codes) comes only at the end of {num_epochs} epochs",
-        ]
-    start = initialize(experiment, parallel.data_mesh(jax.local_devices()[:1]))
-    try:
-        method.codec(start.params, start.state)
-    except ValueError as error:
-        raise InputError(f"a run of {num_epochs} epochs would end without codes: {error}") from None
-    return [*lines, f"no refresh comes in {num_epochs} epochs"]
-
-
-def check_numbers(experiment: Experiment) -> None:
-    """Raises ValueError if the epochs, the seed or the refresh plan are impossible.
-
-    Args:
-      experiment: The experiment to run.
-
-    Raises:
-      ValueError: if num_epochs or the seed is negative, or the refresh comes at no epoch.
-    """
-    for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
-        if value < 0:
-            raise InputError(f"{name} must be 0 or more, got {value}")
-    plan = experiment.method.refresh
-    if plan is not None and (plan.start < 0 or (plan.every is not None and plan.every < 1)):
-        raise InputError(
-            "the method's refresh must start at epoch 0 or later and come every 1 or more, got "
-            f"start {plan.start} and every {plan.every}"
-        )
-
-
 def key(seed: int, stream: str, number: Any = 0) -> jax.Array:
     """Returns the random key of a seed, a stream and a number.
 
@@ -300,5 +308,6 @@ def key(seed: int, stream: str, number: Any = 0) -> jax.Array:
       number: Number of the step or the epoch.
     """
     streams = ("init", "step", "augment", "refresh")
+    # The order of the streams is part of every run's bits: append, never reorder.
     key = jax.random.fold_in(jax.random.key(seed), streams.index(stream))
     return jax.random.fold_in(key, number)

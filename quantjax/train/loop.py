@@ -1,12 +1,13 @@
 """The training loop `fit`, which runs any `Method` and contains no code of a particular paper."""
 
 import contextlib
+import dataclasses
 import math
 import pathlib
 import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -14,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from quantjax.data import embedding
-from quantjax.errors import InputError, NonFiniteError
+from quantjax.errors import InputError
 from quantjax.run import (
     checkpoint,
     console,
@@ -26,17 +27,19 @@ from quantjax.run import (
     workdirs,
 )
 from quantjax.run.compile_cache import keep_programs
-from quantjax.train.experiment import (
-    Experiment,
-    TrainState,
-    check_method,
-    check_numbers,
-    initialize,
-    make_prepare,
+from quantjax.train.experiment import Experiment, TrainState, check, make_prepare
+from quantjax.train.resume import (
+    LastGood,
+    about_run,
+    attach,
+    attached,
+    claim,
+    start_state,
+    validations,
 )
-from quantjax.train.kept import Kept, carried, carrying, goes_on_from
-from quantjax.train.resume import about_run, claim, restored, validations
-from quantjax.train.step import all_finite, finite_leaves, leaf_names, make_step, paths, refresh
+from quantjax.train.step import check_finite, leaf_names, make_step, refresh
+
+_BETWEEN_SAVES = 10.0  # seconds: saving a small network takes two cores some 40 ms
 
 
 class AfterEpoch(Protocol):
@@ -119,7 +122,8 @@ def fit(
 
     Every error that leaves `fit`, also KeyboardInterrupt, has the attributes `history`, the records
     so far, and `state`. Without a workdir `state` is the finite train state at the end of the last
-    epoch, in host memory; with a workdir it is None, because `restore` reads the state.
+    epoch, or of the last `checkpoint_every` steps, in host memory; with a workdir it is None,
+    because `restore` reads the state.
 
     Args:
       experiment: The experiment to run.
@@ -162,239 +166,361 @@ def fit(
         step, the array, such as net/dense/kernel, and the last good checkpoint or state.
     """
     keep_programs()
+    options = _Options(
+        workdir=None if workdir is None else pathlib.Path(workdir), resume=resume, state=state,
+        parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
+        checkpoint_every=checkpoint_every, after_epoch=after_epoch, progress=progress,
+        skip_non_finite=skip_non_finite, profile=profile,
+    )  # fmt: skip
     mesh = parallel.data_mesh() if mesh is None else mesh
-    workdir = None if workdir is None else pathlib.Path(workdir)
-    per_epoch = _check(experiment, mesh, log_every=log_every, keep=keep)
-    about = about_run(experiment)
-    processes.check_same(
-        {
-            **about,
-            "num_epochs": experiment.num_epochs,
-            "log_every": log_every,
-            "checkpoint_every": checkpoint_every,
-            "keep": keep,
-            "resume": resume,
-            "goes on from a state": state is not None,
-            "skip_non_finite": skip_non_finite,
-            "looks after epochs": after_epoch is not None,
-            "jax": jax.__version__,
-        }
-    )
-    folder = None if workdir is None else workdir / "checkpoints"
-    writes = workdir is not None and processes.is_first()
-    kept = Kept(in_memory=workdir is None)
-    with (
-        signals.watch() as caught,
-        _held(experiment, workdir),
-        checkpoint.opened(folder, about, max_to_keep=keep) as store,
-        carried(kept, store),
-        console.progress(experiment, plain=False) if progress else _silence() as report,
-    ):
-        train_state = _started(experiment, mesh, store, state, resume=resume)
-        kept.take(train_state)
-        journal = _open_journal(
-            experiment,
-            train_state,
-            per_epoch,
-            workdir,
-            [report, *callbacks],
-            skip_non_finite=skip_non_finite,
-        )
-        kept.history = journal.history
-        store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
-        steps = [
-            parallelize(
-                make_step(experiment, phase, skip_non_finite=skip_non_finite),
-                mesh,
-                make_prepare(experiment),
-            )
-            for phase in experiment.method.phases
-        ]
-        run = _Run(
-            experiment=experiment,
-            mesh=mesh,
-            per_epoch=per_epoch,
-            steps=steps,
-            store=store,
-            journal=journal,
-            kept=kept,
-            caught=caught,
-            after_epoch=after_epoch,
-            log_every=log_every,
-            checkpoint_every=checkpoint_every,
-        )
-        with _trace(workdir if writes else None, profile) as trace:
-            train_state, stopped = _train(run, train_state, trace)
-    result = FitResult(train_state, journal.history, stopped)
-    if stopped is not None:
-        _end_by_signal(result, experiment.num_epochs * per_epoch, workdir, raises=raise_on_signal)
+    with _open_run(experiment, mesh, options) as (run, train_state):
+        # Read from here: a resumed run enters the epoch that it was stopped in, and each function
+        # below does nothing that was done before the stop.
+        for epoch in range(run.first_epoch, experiment.num_epochs):
+            train_state = _begin_epoch(run, train_state, epoch)
+            for batch in _remaining_batches(run, epoch):
+                train_state = _take_step(run, train_state, batch, epoch)
+                if _must_stop(run):
+                    break
+            # An epoch that a signal cut short has not ended: the resumed run ends it.
+            if run.stopped is not None:
+                break
+            train_state = _end_epoch(run, train_state, epoch)
+        _end_run(run, train_state)
+    result = FitResult(train_state, run.journal.history, run.stopped)
+    if result.signal is not None:
+        _report_signal(result, run, raises=raise_on_signal)
     return result
 
 
-class _Run(NamedTuple):
-    """Objects of a run in progress."""
+class _Options(NamedTuple):
+    """Options of `fit`, see there."""
+
+    workdir: pathlib.Path | None
+    resume: bool
+    state: TrainState | None
+    parallelize: Callable[..., Any]
+    callbacks: Sequence[Callback]
+    log_every: int
+    keep: int
+    checkpoint_every: int | None
+    after_epoch: AfterEpoch | None
+    progress: bool
+    skip_non_finite: bool
+    profile: tuple[int, int] | None
+
+
+@dataclasses.dataclass
+class _Run:
+    """A run in progress.
+
+    Attributes:
+      experiment: The experiment.
+      mesh: Its devices.
+      options: Options of `fit`.
+      per_epoch: Steps of an epoch.
+      steps: Compiled step of each phase.
+      store: Its checkpoints.
+      journal: Its records.
+      last_good: History and state for an error.
+      caught: Returns the number of a signal that this process has caught, or None.
+      agreement: Lets all processes stop at the same step.
+      next_batch: Returns the next batch and the seconds of waiting for it.
+      trace: Holds the profiler's trace while it runs.
+      first_epoch: Epoch that the run starts or resumes in.
+      step: Steps taken. The train state has this number too, but to read it would wait for the
+        devices.
+      saved: Step of the last state that was saved, or None.
+      stopped: Number of the signal that stopped the run, or None.
+    """
 
     experiment: Experiment
     mesh: Mesh
+    options: _Options
     per_epoch: int
     steps: list[Callable[..., Any]]
     store: checkpoint.Store
     journal: metric_log.Journal
-    kept: Kept
+    last_good: LastGood
     caught: Callable[..., int | None]
-    after_epoch: AfterEpoch | None
-    log_every: int
-    checkpoint_every: int | None
+    agreement: processes.Agreement
+    next_batch: Callable[..., tuple[Any, float]]
+    trace: contextlib.ExitStack
+    first_epoch: int
+    step: int
+    saved: int | None = None
+    stopped: int | None = None
 
 
-def _started(experiment, mesh, store, state, *, resume):
-    """Returns the train state that the run resumes from, or its first state."""
-    start = initialize(experiment, mesh)
-    if state is None:
-        found = restored(store, experiment, start, resume=resume)
-    else:
-        if processes.from_first(store.latest) is not None:
-            raise InputError(
-                f"{store.folder} holds checkpoints, and a state is given too; leave state out to "
-                "go on from them, or choose another workdir"
-            )
-        found = goes_on_from(state, start, mesh)
-    step, epoch, per_epoch = int(found.step), int(found.epoch), store.about["steps per epoch"]
-    num_epochs, plan = experiment.num_epochs, experiment.method.refresh
-    if step > num_epochs * per_epoch:
-        raise InputError(
-            f"the state is {-(-step // per_epoch)} epochs along, more than num_epochs, {num_epochs}"
+def _begin_epoch(run, train_state, epoch):
+    """Runs the refresh that is due before an epoch; does nothing if the epoch has begun already."""
+    if int(train_state.epoch) >= epoch:
+        return train_state
+    plan = run.experiment.method.refresh
+    if plan is not None and plan.due(epoch):
+        train_state = refresh(run.experiment, train_state, epoch=epoch, mesh=run.mesh)
+    return train_state._replace(epoch=parallel.put(run.mesh, np.int32(epoch)))
+
+
+def _remaining_batches(run, epoch):
+    """Yields the batches of an epoch that are not trained on yet; stops early at a signal."""
+    # Only a single process may stop without its next batch: other processes would wait for it.
+    unless = None if processes.spans(run.mesh) else run.caught
+    while run.step < (epoch + 1) * run.per_epoch and run.stopped is None:
+        try:
+            batch, waited = run.next_batch(unless)
+        except prefetch.GivenUpError:
+            run.stopped = run.caught()
+            return
+        metric_log.record_wait(run.journal, waited)
+        yield batch
+
+
+def _take_step(run, train_state, batch, epoch):
+    """Takes one step, queues its metrics, and saves the state if `checkpoint_every` says so."""
+    _trace(run, train_state)
+    phase = run.experiment.method.phase_at(epoch)
+    train_state, metrics = run.steps[phase](train_state, batch)
+    run.step += 1
+    ends_epoch = run.step % run.per_epoch == 0
+    name = run.experiment.method.phases[phase].name
+    record = {"step": run.step, "epoch": epoch, "phase": name}
+    due = ends_epoch or run.step % run.options.log_every == 0
+    metric_log.queue(run.journal, record, metrics, log=due)
+    # The state of an epoch's last step is saved by `_end_epoch`, or by `_end_run` after a signal.
+    if not ends_epoch and _is_checkpoint_step(run):
+        _save(run, train_state)
+    return train_state
+
+
+def _trace(run, train_state):
+    """Begins and ends the trace of the steps that `profile` names, in the first process."""
+    first, end = run.options.profile or (None, None)
+    workdir = run.options.workdir
+    if run.step == first and workdir is not None and processes.is_first():
+        run.trace.enter_context(jax.profiler.trace(workdir / "profile"))
+    elif run.step == end:
+        # Steps run asynchronously: without the wait the trace would miss their work.
+        jax.block_until_ready(train_state)
+        run.trace.close()
+
+
+def _is_checkpoint_step(run):
+    every = run.options.checkpoint_every
+    return every is not None and run.step % every == 0
+
+
+def _must_stop(run):
+    """Returns whether a signal stops the run, as agreed among all processes."""
+    # After the run's last step it is too late: the refresh that ends the run must still come.
+    if run.step < run.experiment.num_epochs * run.per_epoch:
+        run.stopped = run.agreement.exchange(run.caught())
+    return run.stopped is not None
+
+
+def _end_epoch(run, train_state, epoch):
+    """Ends an epoch: refreshes if it is the last, saves the state, and measures it."""
+    num_epochs, plan = run.experiment.num_epochs, run.experiment.method.refresh
+    # A complete run has num_epochs as its epoch, so that a restart does not refresh again.
+    if epoch + 1 == num_epochs > int(train_state.epoch):
+        if plan is not None and plan.at_end:
+            train_state = refresh(run.experiment, train_state, epoch=num_epochs, mesh=run.mesh)
+        train_state = train_state._replace(epoch=parallel.put(run.mesh, np.int32(num_epochs)))
+    # Saved before the evaluation, which may outlast the patience of a job scheduler.
+    if run.last_good.in_memory or _is_checkpoint_step(run) or _save_is_old(run.store):
+        _save(run, train_state)
+    _evaluate_epoch(run, train_state, epoch)
+    return train_state
+
+
+def _save_is_old(store):
+    """Returns whether the last save is so old that another save costs almost nothing."""
+    # Clocks of several processes differ, but they must save together: the first decides.
+    return processes.from_first(lambda: time.monotonic() - store.since >= _BETWEEN_SAVES)
+
+
+def _save(run, train_state):
+    """Saves a finite state: into the workdir, or into host memory without one."""
+    metric_log.flush(run.journal)
+    metric_log.sync(run.journal)
+    if run.saved == run.step:
+        return
+    check_finite(train_state, run.step)
+    run.store.save(run.step, train_state)
+    run.last_good.take(train_state)
+    run.saved = run.step
+
+
+def _evaluate_epoch(run, train_state, epoch):
+    """Logs the values of `after_epoch` once per epoch, and saves states with a "validation"."""
+    journal = run.journal
+    metric_log.flush(journal)
+    if run.options.after_epoch is None:
+        return
+    # A resumed run has the record already, unless it was stopped before the evaluation.
+    records = processes.from_first(
+        lambda: [each for each in journal.history[-1:] if each.get("after_epoch") == epoch]
+    )
+    if not records:
+        began = time.perf_counter()
+        found = run.options.after_epoch(train_state, epoch)
+        seconds = round(time.perf_counter() - began, 3)
+        about = {"step": run.step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
+        record = {**about, **{name: _as_json(value) for name, value in found.items()}}
+        # All processes take the first one's values, because what they do next depends on them.
+        records = processes.from_first(lambda: [record])
+        metric_log.log_record(journal, records[0])
+        journal.clock.since += seconds
+    run.store.values.update(validations(records))
+    if run.step in run.store.values:
+        _save(run, train_state)
+
+
+def _as_json(value):
+    if isinstance(value, int):
+        return value
+    value = float(value)
+    return value if math.isfinite(value) else None  # JSON has no other numbers
+
+
+def _end_run(run, train_state):
+    """Saves the last state, and lets all processes agree on the signal that ended the run."""
+    _save(run, train_state)
+    # Saves run in the background; a signal during the last one must still be seen below.
+    run.store.wait()
+    run.stopped = run.agreement.at_end(run.stopped or run.caught())
+    if run.stopped is not None:
+        run.caught(stops=True)
+
+
+def _report_signal(result, run, *, raises):
+    """Prints that a signal ended the run, and raises the signal's error if requested."""
+    name, workdir = signal.Signals(result.signal).name, run.options.workdir
+    again = f"the same command goes on from there ({workdir})"
+    if workdir is None:
+        where = "error.state" if raises else "result.state"
+        again = f"fit(experiment, state={where}) goes on from there"
+    if processes.is_first():
+        print(f"stopped by {name} at step {run.step}; {again}", flush=True)
+    if raises:
+        error = KeyboardInterrupt() if name == "SIGINT" else signals.Stopped(result.signal)
+        raise attach(error, LastGood(True, history=result.history, state=result.state))
+
+
+@contextlib.contextmanager
+def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
+    """Checks a run, opens its workdir, and yields the run with the state it starts from."""
+    per_epoch = _check(experiment, mesh, options)
+    workdir, about = options.workdir, about_run(experiment)
+    last_good = LastGood(in_memory=workdir is None)
+    with contextlib.ExitStack() as stack:
+        caught = stack.enter_context(signals.watch())
+        stack.enter_context(workdirs.held_by_all(workdir))
+        claim(experiment, workdir)
+        folder = None if workdir is None else workdir / "checkpoints"
+        store = stack.enter_context(checkpoint.opened(folder, about, max_to_keep=options.keep))
+        stack.enter_context(attached(last_good, store))
+        callbacks = [*options.callbacks]
+        if options.progress:
+            bar = console.progress(experiment, plain=False)
+            callbacks.insert(0, stack.enter_context(bar))
+        train_state = _start(experiment, mesh, store, options)
+        # An error in the first epoch also leaves a state to go on from.
+        last_good.take(train_state)
+        step, epoch = int(train_state.step), int(train_state.epoch)
+        journal = _open_journal(experiment, train_state, per_epoch, options, callbacks)
+        last_good.history = journal.history
+        # From the first process, which alone reads and writes the records.
+        store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
+        batches = _batches(experiment, mesh, step, per_epoch)
+        run = _Run(
+            experiment=experiment,
+            mesh=mesh,
+            options=options,
+            per_epoch=per_epoch,
+            steps=_compiled_steps(experiment, mesh, options),
+            store=store,
+            journal=journal,
+            last_good=last_good,
+            caught=caught,
+            agreement=processes.Agreement(mesh),
+            trace=stack.enter_context(contextlib.ExitStack()),
+            next_batch=stack.enter_context(prefetch.prefetched(batches)),
+            # A complete run enters its last epoch again, for an evaluation that may be missing.
+            first_epoch=max(min(epoch, experiment.num_epochs - 1), 0),
+            step=step,
         )
+        run.stopped = run.agreement.exchange(caught())
+        yield run, train_state
+
+
+def _check(experiment, mesh, options):
+    """Checks that sizes, devices and processes fit, and returns the steps of an epoch."""
+    parallel.check_divisible(mesh, experiment.batch_size)
+    embedding.check_mesh(mesh)
+    check(experiment)
+    for name, value in (("log_every", options.log_every), ("keep", options.keep)):
+        if value < 1:
+            raise InputError(f"{name} must be 1 or more, got {value}")
+    about = about_run(experiment)
+    # Processes with other settings would take other steps, and wait for each other for ever.
+    # What only the first process does may differ: it alone calls back, draws the bar and traces.
+    settings = {
+        name: value if isinstance(value, int) else value is not None
+        for name, value in options._asdict().items()
+        if name not in ("callbacks", "progress", "profile")
+    }
+    same = {"num_epochs": experiment.num_epochs, "jax": jax.__version__}
+    processes.check_same({**about, **settings, **same})
+    return about["steps per epoch"]
+
+
+def _start(experiment, mesh, store, options):
+    """Returns the state to start from; a complete run that gets more epochs may refresh first."""
+    found = start_state(experiment, mesh, store, options.state, resume=options.resume)
+    step, epoch, plan = int(found.step), int(found.epoch), experiment.method.refresh
     # A complete run counts this epoch as begun, but ran only a final refresh, so that a regular
     # refresh is still due. If the run had already done it, it gives the same codebooks again.
-    ended = 0 < epoch < num_epochs and step == epoch * per_epoch
+    ended = 0 < epoch < experiment.num_epochs and step == epoch * store.about["steps per epoch"]
     if ended and plan is not None and plan.due(epoch) and not plan.at_end:
-        found = _begin_epoch(experiment, found, epoch, mesh)
+        return refresh(experiment, found, epoch=epoch, mesh=mesh)
     return found
 
 
-def _open_journal(experiment, train_state, per_epoch, workdir, callbacks, *, skip_non_finite):
-    first, step = processes.is_first(), int(train_state.step)
+def _open_journal(experiment, train_state, per_epoch, options, callbacks):
+    workdir, first, step = options.workdir, processes.is_first(), int(train_state.step)
     log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
-    checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
     # Only warnings: the run is correct, but the user may have lost files by accident.
     if log_file is not None and step == 0 and log_file.exists():
         warnings.warn(
-            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=3
+            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=5
         )
+    checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
     if log_file is not None and step >= per_epoch and checkpoints and not log_file.exists():
         warnings.warn(
-            f"{log_file} is gone: which checkpoint was the best is not known any more",
-            stacklevel=3,
+            f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=5
         )
-    return metric_log.open_journal(
-        log_file,
-        callbacks if first else (),
-        step,
-        batch_size=experiment.batch_size,
-        leaves={
-            phase.name: leaf_names(train_state, phase, skip_non_finite=skip_non_finite)
-            for phase in experiment.method.phases
-        },
-    )
+    leaves = {
+        phase.name: leaf_names(train_state, phase, skip_non_finite=options.skip_non_finite)
+        for phase in experiment.method.phases
+    }
+    callbacks = callbacks if first else ()
+    batch_size = experiment.batch_size
+    return metric_log.open_journal(log_file, callbacks, step, batch_size=batch_size, leaves=leaves)
 
 
-def _train(run, train_state, trace):
-    """Runs the remaining steps; returns the last state and the signal that stopped the run."""
-    experiment, mesh, per_epoch, store, journal = run[:3] + run[4:6]
-    phases, num_epochs = experiment.method.phases, experiment.num_epochs
-    step, epoch = int(train_state.step), int(train_state.epoch)
-    agreement = processes.Agreement(mesh)
-    # Only a single process may stop without its next batch: other processes would wait for it.
-    unless = None if processes.spans(mesh) else run.caught
-    with prefetch.ahead(_batches(experiment, mesh, step, per_epoch)) as next_batch:
-        stopped = agreement.say(run.caught())
-        while not stopped and epoch < num_epochs:
-            if step == (epoch + 1) * per_epoch:
-                # A run stopped between an epoch's last step and its evaluation still evaluates it.
-                if 0 <= epoch < num_epochs - 1:
-                    _look(run, train_state, step, epoch)
-                epoch += 1
-                train_state = _begin_epoch(experiment, train_state, epoch, mesh)
-                continue
-            trace(step, train_state)
-            try:
-                batch, waited = next_batch(unless)
-            except prefetch.GivenUpError:
-                break
-            metric_log.awaited(journal, waited)
-            phase = experiment.method.phase_at(epoch)
-            train_state, metrics = run.steps[phase](train_state, batch)
-            step += 1
-            record = {"step": step, "epoch": epoch, "phase": phases[phase].name}
-            last = step == (epoch + 1) * per_epoch
-            due = last or step % run.log_every == 0
-            metric_log.note(journal, record, metrics, log=due)
-            if last:
-                _keep(run, step, train_state)
-            # The last epoch is saved below, after the refresh that ends the run; a signal before
-            # that refresh is too late to stop the run.
-            if last and epoch + 1 == num_epochs:
-                continue
-            stopped = agreement.say(run.caught())
-            asked = run.checkpoint_every and step % run.checkpoint_every == 0
-            # Saved before the evaluation, which may outlast the patience of a job scheduler.
-            if stopped or asked or (last and _rested(store)):
-                _save(store, journal, step, train_state)
-            if last and not stopped:
-                _look(run, train_state, step, epoch)
-        if epoch == num_epochs > 0:
-            if _rested(store):
-                _save(store, journal, step, train_state)
-            _keep(run, step, train_state)
-            _look(run, train_state, step, epoch - 1)
-        _save(store, journal, step, train_state)
-        # Saves run in the background; a signal during the last one must still be seen below.
-        store.wait()
-        late = run.caught()
-        stopped = agreement.last(stopped or late)
-        if stopped is not None:
-            run.caught(stops=True)
-    return train_state, stopped
+def _compiled_steps(experiment, mesh, options):
+    """Returns the step of each phase, which compiles at its first call."""
+    prepare = make_prepare(experiment)
+    return [
+        options.parallelize(
+            make_step(experiment, phase, skip_non_finite=options.skip_non_finite), mesh, prepare
+        )
+        for phase in experiment.method.phases
+    ]
 
 
-def _keep(run, step, train_state):
-    """Copies an epoch's last state to host memory, after checking that it is finite."""
-    if run.kept.in_memory:
-        metric_log.settle(run.journal)
-        _check_finite(train_state, step)
-        run.kept.take(train_state)
-
-
-def _end_by_signal(result, num_steps, workdir, *, raises):
-    """Prints that a signal ended the run, and raises the signal's error if requested."""
-    name, step = signal.Signals(result.signal).name, int(result.state.step)
-    where = "error.state" if raises else "result.state"
-    again = f"the same command goes on from there ({workdir})"
-    if workdir is None:
-        again = f"fit(experiment, state={where}) goes on from there"
-    if processes.is_first():
-        print(f"stopped by {name} at step {step}; {again}", flush=True)
-    if raises:
-        error = KeyboardInterrupt() if name == "SIGINT" else signals.Stopped(result.signal)
-        raise carrying(error, Kept(in_memory=True, history=result.history, state=result.state))
-
-
-@contextlib.contextmanager
-def _silence():
-    """Yields a callback that does nothing."""
-    yield lambda record: None
-
-
-@contextlib.contextmanager
-def _held(experiment, workdir):
-    """Locks the workdir against other runs and claims it for this experiment."""
-    with workdirs.held_by_all(workdir):
-        claim(experiment, workdir)
-        yield
-
-
-def _batches(experiment, mesh, step, per_epoch):
+def _batches(experiment, mesh, step, per_epoch) -> Iterator[Any]:
     """Yields the remaining batches, on device; each process yields its own rows."""
     source, train = experiment.splits.source, experiment.splits.train
     mine = parallel.local_rows(mesh, experiment.batch_size)
@@ -410,123 +536,3 @@ def _batches(experiment, mesh, step, per_epoch):
         for rows in positions[max(step - epoch * per_epoch, 0) :, mine]:
             batch = {**source[train[rows]], "index": rows.astype(np.int32)}
             yield batch if plain else parallel.put_rows(mesh, batch)
-
-
-def _look(run, train_state, step, epoch):
-    """Logs the values of `after_epoch` once per epoch, and saves states with a "validation"."""
-    journal, store = run.journal, run.store
-    metric_log.settle(journal)
-    if run.after_epoch is None:
-        return
-    there = processes.from_first(
-        lambda: [each for each in journal.history[-1:] if each.get("after_epoch") == epoch]
-    )
-    if not there:
-        began = time.perf_counter()
-        found = run.after_epoch(train_state, epoch)
-        seconds = round(time.perf_counter() - began, 3)
-        about = {"step": step, "epoch": epoch, "after_epoch": epoch, "seconds": seconds}
-        record = {**about, **{name: _plain(value) for name, value in found.items()}}
-        # All processes take the first one's values, because what they do next depends on them.
-        there = processes.from_first(lambda: [record])
-        metric_log.log_record(journal, there[0])
-        journal.clock.since += seconds
-    store.values.update(validations(there))
-    if step in store.values:
-        _save(store, journal, step, train_state)
-
-
-def _plain(value):
-    if isinstance(value, int):
-        return value
-    value = float(value)
-    return value if math.isfinite(value) else None  # JSON has no other numbers
-
-
-@contextlib.contextmanager
-def _trace(workdir, profile):
-    """Yields a function to call at every step, which traces the steps named by `profile`."""
-    running = False
-
-    def tell(step, train_state):
-        nonlocal running
-        if profile is None or workdir is None:
-            return
-        if step == profile[0]:
-            jax.profiler.start_trace(workdir / "profile")
-            running = True
-        # Steps run asynchronously: without the wait the trace would miss their work.
-        elif step == profile[1] and running:
-            jax.block_until_ready(train_state)
-            jax.profiler.stop_trace()
-            running = False
-
-    try:
-        yield tell
-    finally:
-        if running:
-            jax.profiler.stop_trace()
-
-
-def _begin_epoch(experiment, train_state, epoch, mesh):
-    plan = experiment.method.refresh
-    ends = epoch == experiment.num_epochs
-    if plan is not None and (plan.at_end if ends else plan.due(epoch)):
-        train_state = refresh(experiment, train_state, epoch=epoch, mesh=mesh)
-    return train_state._replace(epoch=parallel.put(mesh, np.int32(epoch)))
-
-
-def _save(store, journal, step, train_state):
-    metric_log.settle(journal)
-    _check_finite(train_state, step)
-    metric_log.sync(journal)
-    store.save(step, train_state)
-
-
-def _rested(store):
-    """Returns whether the last save is so old that another save costs almost nothing."""
-    return processes.from_first(lambda: time.monotonic() - store.since >= _BETWEEN_SAVES)
-
-
-_BETWEEN_SAVES = 10.0  # seconds: saving a small network takes two cores some 40 ms
-
-
-def _check_finite(train_state, step):
-    parts = {"params": train_state.params, "state": train_state.state}
-    if _all_finite(parts):
-        return
-    wrong = [
-        path.replace("/", " ", 1)  # params net/dense/kernel
-        for path, finite in zip(paths(parts), _finite_leaves(parts), strict=True)
-        if not finite
-    ]
-    others = f" and {len(wrong) - 1} other arrays are" if len(wrong) > 1 else " is"
-    raise NonFiniteError(f"{wrong[0]}{others} not finite at step {step}")
-
-
-_all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
-
-
-def _check(experiment, mesh, *, log_every, keep):
-    """Checks that all sizes fit, and returns the steps of an epoch."""
-    parallel.check_divisible(mesh, experiment.batch_size)
-    embedding.check_mesh(mesh)
-    check_numbers(experiment)
-    # Only the first epoch here; `_batches` checks later epochs when they come.
-    positions = experiment.sampler(experiment.seed, 0)
-    if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
-        raise InputError(
-            f"the sampler must give positions [steps, {experiment.batch_size}], "
-            f"got {positions.shape}"
-        )
-    for name, value in (("log_every", log_every), ("keep", keep)):
-        if value < 1:
-            raise InputError(f"{name} must be 1 or more, got {value}")
-    plan, rows = experiment.method.refresh, len(experiment.splits.train)
-    if plan is not None and rows < plan.min_rows:
-        raise InputError(
-            f"there are fewer training rows than codewords: {rows} rows, at least "
-            f"{plan.min_rows} are due; lower num_codewords or add training images"
-        )
-    check_method(experiment)
-    return len(positions)

@@ -1,13 +1,23 @@
-"""Restores a run's train state from its checkpoints, and its experiment from its config."""
+"""Finds the state that a run resumes from, and keeps the state that a failed run leaves.
 
+A run resumes from the checkpoints in its workdir or from a given train state. Its experiment can be
+built again from the config in the workdir.
+"""
+
+import contextlib
+import dataclasses
 import importlib
 import json
 import pathlib
+from collections.abc import Generator
 from typing import Any
 
+import jax
+import numpy as np
 from jax.sharding import Mesh
 
-from quantjax.errors import InputError, MissingFileError
+from quantjax.errors import InputError, MissingFileError, NonFiniteError
+from quantjax.methods.contract import shown
 from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -76,6 +86,7 @@ def open_run(
     """
     about = workdirs.read_config(pathlib.Path(workdir))
     module = _module_of(about["experiment"]) if module is None else module
+    # Every key must be known: a setting of another version could otherwise be lost in silence.
     config, kept = module.get_config(), {**about["config"], **(places or {})}
     known = {*workdirs.flat(json.loads(config.to_json()))}
     unknown = sorted({*workdirs.flat(kept)} - known | {*(places or {})} - {*workdirs.PLACES})
@@ -165,31 +176,141 @@ def validations(history: list[metric_log.Record]) -> dict[int, float]:
     return {step: value for step, value in found.items() if isinstance(value, int | float)}
 
 
-def restored(
-    store: checkpoint.Store, experiment: Experiment, train_state: TrainState, *, resume: bool
+def start_state(
+    experiment: Experiment,
+    mesh: Mesh,
+    store: checkpoint.Store,
+    state: TrainState | None,
+    *,
+    resume: bool,
 ) -> TrainState:
-    """Returns the latest train state of a resumed run, or the first state of a new run.
+    """Returns the train state that a run starts from: given, from a checkpoint, or of step 0.
 
     Args:
-      store: Store of the run's checkpoints.
       experiment: The experiment to run.
-      train_state: State of step 0, on the mesh.
+      mesh: From `run.parallel.data_mesh`.
+      store: Store of the run's checkpoints.
+      state: Train state to resume from, which is copied; None for the latest checkpoint, if any.
       resume: Whether the store may hold checkpoints.
 
     Raises:
-      ValueError: if the store must be empty and is not, or its checkpoints are another
-        experiment's, or are beyond the last epoch.
+      ValueError: if the store must be empty and is not, the state or the checkpoints do not fit the
+        experiment, or they are beyond its last epoch.
       DamagedError: if no checkpoint can be read.
     """
-    if not resume and processes.from_first(store.latest) is not None:
-        raise InputError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
-    found = store.restore(train_state)
+    if processes.from_first(store.latest) is not None:
+        if state is not None:
+            raise InputError(
+                f"{store.folder} holds checkpoints, and a state is given too; leave state out to "
+                "go on from them, or choose another workdir"
+            )
+        if not resume:
+            raise InputError(f"{store.folder} holds checkpoints; resume, or choose another workdir")
+    start = initialize(experiment, mesh)
+    # A checkpoint is restored onto the first state, which gives shapes and shardings.
+    found = store.restore(start) if state is None else _placed(state, start, mesh)
     if found is None:
-        return train_state
-    per_epoch = store.about["steps per epoch"]
-    if int(found.step) > experiment.num_epochs * per_epoch:
+        return start
+    epochs = -(-int(found.step) // store.about["steps per epoch"])
+    if epochs > experiment.num_epochs:
         raise InputError(
-            f"{store.folder} is {-(-int(found.step) // per_epoch)} epochs along, more than "
-            f"num_epochs, {experiment.num_epochs}; choose another workdir"
+            f"{store.folder or 'the state'} is {epochs} epochs along, more than num_epochs, "
+            f"{experiment.num_epochs}; choose another workdir, or more epochs"
         )
     return found
+
+
+def _placed(state, like, mesh):
+    """Returns a copy of a given state on the mesh, after comparing its arrays with a fresh state's.
+
+    The copy leaves the caller's state usable, because a step reuses the memory of its input.
+    """
+    if not isinstance(state, TrainState):
+        raise InputError(
+            f"state must be a TrainState, such as the `state` of what fit returned, got a "
+            f"{type(state).__name__}"
+        )
+    # Compared by name and shape first, so that the message names the first array that differs.
+    there, here = _shapes(state), _shapes(like)
+    differing = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
+    if differing or jax.tree.structure(state) != jax.tree.structure(like):
+        name = differing[0] if differing else "its structure"
+        raise InputError(
+            f"state does not fit the experiment: {name} is {there.get(name, 'missing')}, due is "
+            f"{here.get(name, 'no such array')}"
+        )
+    return parallel.put(mesh, jax.tree.map(_on_host, state))
+
+
+def _shapes(tree):
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): shown(leaf)
+        for path, leaf in jax.tree.leaves_with_path(tree)
+    }
+
+
+@dataclasses.dataclass
+class LastGood:
+    """History and last good state of a run, to be attached to an error that ends the run.
+
+    Attributes:
+      in_memory: Whether states are kept in memory, because no workdir keeps them.
+      history: Logged records, oldest first.
+      state: The last good state, as arrays of the host, or None.
+    """
+
+    in_memory: bool
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    state: TrainState | None = None
+
+    def take(self, train_state: TrainState) -> None:
+        """Copies a finite state to the host, because steps reuse the memory of their input."""
+        if self.in_memory:
+            # Assigned only when complete, so that an error while copying leaves the previous state.
+            self.state = jax.tree.map(_on_host, train_state)
+
+
+def _on_host(x):
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        return x.copy()  # NumPy has no random keys
+    return np.array(parallel.gather(x) if isinstance(x, jax.Array) else x)
+
+
+@contextlib.contextmanager
+def attached(last_good: LastGood, store: checkpoint.Store) -> Generator[None]:
+    """Attaches `history` and `state` to every error that leaves a run, also KeyboardInterrupt.
+
+    Args:
+      last_good: Source of history and state.
+      store: Store of the run's checkpoints; a NonFiniteError names the latest.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
+        message = f"{error}; {_last_good_step(last_good, store)}; lower the learning rate"
+        raise attach(NonFiniteError(message), last_good) from None
+    except BaseException as error:
+        attach(error, last_good)
+        raise
+
+
+def _last_good_step(last_good, store):
+    latest = store.latest()
+    if latest is not None:
+        return f"the last good checkpoint is step {latest} in {store.folder}"
+    if last_good.state is not None:
+        return f"the error's `state` is the last good one, of step {int(last_good.state.step)}"
+    return "there is no checkpoint"
+
+
+def attach(error: BaseException, last_good: LastGood) -> BaseException:
+    """Returns the error with the attributes `history` and `state`, and a note about them."""
+    with contextlib.suppress(TypeError):  # a class that takes no further attributes
+        vars(error).update(history=last_good.history, state=last_good.state)
+    if last_good.state is not None:
+        error.add_note(
+            f"The error's `history` has {len(last_good.history)} records, its `state` is that of "
+            f"step {int(last_good.state.step)}; train.fit(experiment, state=error.state) goes on "
+            "from there."
+        )
+    return error

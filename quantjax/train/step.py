@@ -10,6 +10,7 @@ from jax.sharding import Mesh
 
 from quantjax.batch import Batch, Collectives
 from quantjax.data import embedding
+from quantjax.errors import NonFiniteError
 from quantjax.methods.base import Context, Phase
 from quantjax.run import parallel
 from quantjax.train.experiment import Experiment, TrainState, key
@@ -40,6 +41,7 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
     optimizer_of = dict(optimizers)
 
     def step(train_state: TrainState, batch: Batch, *, collectives: Collectives):
+        # Keys depend on the step alone, so that a resumed run draws what the first run would have.
         context = Context(
             key=key(seed, "step", train_state.step),
             step=train_state.step,
@@ -52,11 +54,14 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         def loss_of(trained):
             return phase.loss({**params, **trained}, train_state.state, batch, context)
 
+        # Only these entries are differentiated: the others stay bit-equal.
         trained = {name: params[name] for name in phase.trains}
         (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
+        # One number for each array: a norm that is not finite tells which array to blame.
         squares = [optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(gradients)]
         metrics = {"loss": loss, "grad_norm": jnp.sqrt(sum(squares)), **metrics}
+        # Each entry has its own optimizer, because a phase may train one entry and not another.
         for name, gradient in gradients.items():
             updates, opt[name] = optimizer_of[name].update(gradient, opt[name], params[name])
             params[name] = optax.apply_updates(params[name], updates)
@@ -95,8 +100,8 @@ def leaf_names(
     trained = {name: train_state.params[name] for name in phase.trains}
     names = [f"the gradient of {path}" for path in paths(trained)]
     if skip_non_finite:
-        for what in ("params", "state"):
-            names += [f"{what} {path}" for path in paths(getattr(train_state, what))]
+        parts = {"params": train_state.params, "state": train_state.state}
+        names += [path.replace("/", " ", 1) for path in paths(parts)]  # params net/dense/kernel
     return names
 
 
@@ -123,6 +128,29 @@ def all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.array(True), *finite_leaves(tree)]))
 
 
+_all_finite, _finite_leaves = jax.jit(all_finite), jax.jit(finite_leaves)
+
+
+def check_finite(train_state: TrainState, step: int) -> None:
+    """Raises NonFiniteError, naming the first array, if params or state hold NaN or infinity.
+
+    Args:
+      train_state: The state to check.
+      step: Its step, for the message.
+    """
+    parts = {"params": train_state.params, "state": train_state.state}
+    # One number first: fetching one flag for each array would wait for many small transfers.
+    if _all_finite(parts):
+        return
+    wrong = [
+        path.replace("/", " ", 1)  # params net/dense/kernel
+        for path, finite in zip(paths(parts), _finite_leaves(parts), strict=True)
+        if not finite
+    ]
+    others = f" and {len(wrong) - 1} other arrays are" if len(wrong) > 1 else " is"
+    raise NonFiniteError(f"{wrong[0]}{others} not finite at step {step}")
+
+
 def refresh(
     experiment: Experiment, train_state: TrainState, *, epoch: int, mesh: Mesh
 ) -> TrainState:
@@ -140,6 +168,7 @@ def refresh(
     plan, splits = experiment.method.refresh, experiment.splits
     assert plan is not None
     params, state = train_state.params, train_state.state
+    # Values come from `collect` anew, not from training: those are of older parameters.
     rows = embedding.apply_to_rows(
         plan.collect,
         params,
@@ -150,11 +179,13 @@ def refresh(
         mesh=mesh,
     )
     num_rows = embedding.padded_length(len(splits.train))
+    # Rows are padded to a fixed number, so that the program is the same on any number of devices.
     mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
     mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
     drawn = key(experiment.seed, "refresh", epoch)
     params, state = _updater(plan.update, mesh)(drawn, params, state, rows, mask)
     opt = dict(train_state.opt)
+    # The momentum of replaced arrays belongs to arrays that are gone.
     for name in plan.rewrites:
         whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
         opt[name] = whole(params[name])

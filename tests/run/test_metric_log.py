@@ -12,10 +12,10 @@ from quantjax.run import metric_log
 
 def note(journal, step, loss, *, log=True):
     where = {"step": step, "epoch": 0, "phase": "joint"}
-    metric_log.note(journal, where, {"loss": jnp.float32(loss)}, log=log)
+    metric_log.queue(journal, where, {"loss": jnp.float32(loss)}, log=log)
 
 
-def test_records_lag_one_step_and_settle(tmp_path):
+def test_records_lag_one_step_until_they_are_flushed(tmp_path):
     seen = []
     path = tmp_path / "metrics.jsonl"
     journal = metric_log.open_journal(path, [seen.append], 0)
@@ -24,7 +24,7 @@ def test_records_lag_one_step_and_settle(tmp_path):
     note(journal, 2, 0.25, log=False)
     note(journal, 3, 0.125)
     assert [record["step"] for record in seen] == [1]
-    metric_log.settle(journal)
+    metric_log.flush(journal)
     assert [(record["step"], record["loss"]) for record in seen] == [(1, 0.5), (3, 0.125)]
     assert [json.loads(line) for line in path.read_text().splitlines()] == seen
     assert journal.history == seen
@@ -34,7 +34,7 @@ def test_a_step_that_is_not_logged_is_checked_all_the_same():
     journal = metric_log.open_journal(None, [], 0)
     note(journal, 1, float("inf"), log=False)
     with pytest.raises(errors.NonFiniteError, match=r"loss is inf at step 1 \(epoch 0, phase"):
-        metric_log.settle(journal)
+        metric_log.flush(journal)
 
 
 def test_short_steps_are_checked_with_the_next_that_is_logged(monkeypatch):
@@ -69,16 +69,16 @@ def test_the_first_array_that_is_not_finite_is_named(leaf, skipped, loss, due, m
     journal = metric_log.open_journal(None, [], 0, leaves=LEAVES)
     metrics = {"loss": jnp.float32(loss), "leaf": jnp.int32(leaf), "skipped": jnp.float32(skipped)}
     where = {"step": 1, "epoch": 0, "phase": "joint"}
-    metric_log.note(journal, where, metrics, log=True)
+    metric_log.queue(journal, where, metrics, log=True)
     with pytest.raises(errors.NonFiniteError, match=due):
-        metric_log.settle(journal)
+        metric_log.flush(journal)
 
 
 def test_the_number_of_an_array_is_no_metric():
     journal = metric_log.open_journal(None, [], 0, leaves=LEAVES)
     where = {"step": 1, "epoch": 0, "phase": "joint"}
-    metric_log.note(journal, where, {"loss": jnp.float32(1), "leaf": jnp.int32(-1)}, log=True)
-    metric_log.settle(journal)
+    metric_log.queue(journal, where, {"loss": jnp.float32(1), "leaf": jnp.int32(-1)}, log=True)
+    metric_log.flush(journal)
     assert "leaf" not in journal.history[0]
 
 
@@ -99,12 +99,12 @@ class Computing:
 
 def test_waiting_for_input_counts_where_nothing_else_is_left_to_do():
     journal = metric_log.open_journal(None, [], 0)
-    metric_log.awaited(journal, 1.0)
+    metric_log.record_wait(journal, 1.0)
     note(journal, 1, 0.5)
     journal.pending[-1][1]["loss"].block_until_ready()
-    metric_log.awaited(journal, 2.0)
+    metric_log.record_wait(journal, 2.0)
     journal.pending.append(({"step": 2}, {"loss": Computing()}, False))
-    metric_log.awaited(journal, 4.0)
+    metric_log.record_wait(journal, 4.0)
     assert journal.clock.waited == 3.0
 
 
@@ -131,5 +131,5 @@ def test_of_devices_that_tell_their_memory_the_fullest_is_recorded(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", lambda: [*map(Device, [None, {}, *told])])
     journal = metric_log.open_journal(None, [], 0)
     note(journal, 1, 0.5)
-    metric_log.settle(journal)
+    metric_log.flush(journal)
     assert journal.history[0]["device_memory_peak"] == 12345

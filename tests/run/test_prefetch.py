@@ -16,7 +16,7 @@ def test_items_come_in_order_and_ahead():
             drawn.append(number)
             yield number
 
-    with prefetch.ahead(items(), depth=3) as take:
+    with prefetch.prefetched(items(), depth=3) as take:
         deadline = time.monotonic() + 5
         while len(drawn) < 3 and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -33,7 +33,7 @@ def test_waiting_is_measured():
         time.sleep(0.2)
         yield 0
 
-    with prefetch.ahead(items()) as take:
+    with prefetch.prefetched(items()) as take:
         _, waited = take()
     assert 0.1 < waited < 2
 
@@ -43,7 +43,7 @@ def test_an_error_comes_where_its_item_would_have():
         yield 0
         raise RuntimeError("no more")
 
-    with prefetch.ahead(items()) as take:
+    with prefetch.prefetched(items()) as take:
         assert take()[0] == 0
         with pytest.raises(RuntimeError, match="no more"):
             take()
@@ -55,7 +55,7 @@ def test_leaving_early_ends_the_thread():
             yield 0
 
     before = threading.active_count()
-    with prefetch.ahead(endless()) as take:
+    with prefetch.prefetched(endless()) as take:
         take()
         assert threading.active_count() == before + 1
     assert threading.active_count() == before
@@ -71,7 +71,7 @@ def test_an_item_that_nobody_wants_any_more_is_not_waited_for():
 
     began = time.monotonic()
     asked = []
-    with prefetch.ahead(items()) as take:
+    with prefetch.prefetched(items()) as take:
         assert take(lambda: True)[0] == 0  # what is there is given
         with pytest.raises(prefetch.GivenUpError):
             take(lambda: asked.append(1) or len(asked) == 2)

@@ -296,8 +296,8 @@ def test_alone_nothing_is_waited_for():
     with pytest.raises(ValueError, match="no"):
         processes.from_first(lambda: int("no"))
     agreement = processes.Agreement(mesh)
-    assert agreement.say(None) is None
-    assert agreement.say(15) == 15
+    assert agreement.exchange(None) is None
+    assert agreement.exchange(15) == 15
     assert processes.share(10) == slice(0, 10)
     assert parallel.local_rows(mesh, 16) == slice(0, 16)
     assert parallel.local(mesh) is mesh
@@ -314,7 +314,7 @@ def test_a_number_is_agreed_on_when_numbers_have_travelled_twice(monkeypatch, se
     def say(number):
         nonlocal now
         now += seconds
-        return agreement.say(number)
+        return agreement.exchange(number)
 
     assert [say(None) for _ in range(100)] == [None] * 100
     heard = [say(15) for _ in range(most)]

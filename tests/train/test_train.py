@@ -1,6 +1,7 @@
 """The loop: resume, signals, records, checks."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -145,7 +146,7 @@ def test_a_signal_of_ones_own_behind_that_of_another_process_is_not_sent_again(
 
     # As if another process had told of its signal, and this one's came late.
     monkeypatch.setattr(checkpoint.Store, "wait", interrupted)
-    monkeypatch.setattr(processes.Agreement, "say", lambda *_: signal.SIGTERM)
+    monkeypatch.setattr(processes.Agreement, "exchange", lambda *_: signal.SIGTERM)
     with signals.ending():
         assert train.fit(experiment, workdir=tmp_path, mesh=mesh).signal == signal.SIGTERM
     assert len(waited) == 2
@@ -158,7 +159,7 @@ def test_a_signal_while_the_others_are_waited_for_is_not_lost(
         os.kill(os.getpid(), signal.SIGTERM)
         return number
 
-    monkeypatch.setattr(processes.Agreement, "last", last)
+    monkeypatch.setattr(processes.Agreement, "at_end", last)
     with signals.ending(), pytest.raises(signals.Stopped) as stopped:
         train.fit(experiment, workdir=tmp_path, mesh=mesh)
     assert stopped.value.number == signal.SIGTERM
@@ -379,11 +380,16 @@ def test_a_stretch_of_steps_is_traced(experiment, mesh, tmp_path, monkeypatch):
         step = parallel.sharded_step(*args)
         return lambda state, batch: taken.append(1) or step(state, batch)
 
-    for name in ("start_trace", "stop_trace"):
-        call = getattr(jax.profiler, name)
-        monkeypatch.setattr(
-            jax.profiler, name, lambda *args, call=call: at.append(len(taken)) or call(*args)
-        )
+    begin = jax.profiler.trace
+
+    @contextlib.contextmanager
+    def noted(folder):
+        at.append(len(taken))
+        with begin(folder):
+            yield
+        at.append(len(taken))
+
+    monkeypatch.setattr(jax.profiler, "trace", noted)
     short = experiment._replace(num_epochs=2)
     options = {"mesh": mesh, "parallelize": counted}
     train.fit(short, workdir=tmp_path, profile=(2, 5), **options)
