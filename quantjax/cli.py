@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantjax import data, report
-from quantjax.data.folder import absent_classes
-from quantjax.data.photo_formats import pixel_limit
+from quantjax.data.decoding import pixel_limit
+from quantjax.data.photos import absent_classes
 from quantjax.errors import InputError, is_one_line
 from quantjax.run import console
 

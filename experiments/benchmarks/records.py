@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.benchmarks import timing
 from quantjax import data
-from quantjax.data import photos
+from quantjax.data import decoding
 
 _BATCH, _NUM_BATCHES = 256, 4
 _NUM_PHOTOS = 2048
@@ -69,7 +69,7 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
     def decode(record):
         if size is not None:
             return np.frombuffer(record, np.uint8).reshape(size, size, 3)
-        return photos.decode(io.BytesIO(record), "record", size=None)
+        return decoding.decode(io.BytesIO(record), "record", size=None)
 
     def read():
         rows = grain.MapDataset.source(source.shards.records).seed(next(seeds)).shuffle()

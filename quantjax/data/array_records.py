@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data import photos
-from quantjax.data.photo_formats import LIMIT_ADVICE, max_pixels
+from quantjax.data.decoding import LIMIT_ADVICE, decode, max_pixels
+from quantjax.data.photos import check_side, stacked
 from quantjax.data.record_manifest import Manifest, digest_of_content, read_manifest
 from quantjax.data.record_shards import Shards, open_shards
 from quantjax.data.sources import batch_label, check_rows
@@ -61,7 +61,7 @@ class RecordsSource:
         with futures.ThreadPoolExecutor(self.num_threads) as pool:
             over = pool.map if self.num_threads > 1 else map
             decoded = list(over(self._decode, rows.ravel(), records))
-        image = photos.stacked(decoded, [self.shards.name_of(row) for row in rows.ravel()])
+        image = stacked(decoded, [self.shards.name_of(row) for row in rows.ravel()])
         label = batch_label(self.labels, rows, len(self.classes))
         return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
 
@@ -69,7 +69,7 @@ class RecordsSource:
         self.shards.check(row, record)
         if self.stored_size is not None:
             return np.frombuffer(record, np.uint8).reshape(self.stored_size, self.stored_size, 3)
-        return photos.decode(io.BytesIO(record), self.shards.name_of(row), size=self.size)
+        return decode(io.BytesIO(record), self.shards.name_of(row), size=self.size)
 
 
 def from_records(
@@ -96,7 +96,7 @@ def from_records(
       ValueError: if a file is damaged, of another version or of another conversion (here or when
         rows are requested), sizes are mixed, or size or num_threads is not possible.
     """
-    photos.check_side(size)
+    check_side(size)
     if num_threads is not None and num_threads < 1:
         raise InputError(f"num_threads must be 1 or more, got {num_threads}")
     folder = Path(folder).expanduser().absolute()

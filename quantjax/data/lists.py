@@ -1,18 +1,37 @@
-"""Makes splits from list files of photos, and checks that the photos exist."""
+"""Makes splits from a listing of photos, after checking that the photos exist."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from quantjax.data.class_counts import renumbered
-from quantjax.data.list_format import Listing, read_lists
-from quantjax.data.listed_paths import are_there, existing_folder
-from quantjax.data.photos import Photos, check_size
+from quantjax.data.list_files import Listing, read_lists
+from quantjax.data.photo_files import are_there, existing_folder
+from quantjax.data.photos import Photos, check_headers
 from quantjax.data.protocols import Splits, make_splits
 from quantjax.errors import InputError, MissingFileError
 
 _FEW = 3  # names that an error shows
+
+
+class Counts(NamedTuple):
+    """Holds the numbers of photos and classes of a complete copy; None is not checked.
+
+    Attributes:
+      photos: Number of photos in any list.
+      classes: Number of label columns, or of class ids.
+      query: Number of queries.
+      train: Number of training photos, including validation photos.
+      database: Number of database photos.
+    """
+
+    photos: int | None
+    classes: int | None
+    query: int | None
+    train: int | None
+    database: int | None
 
 
 def file_lists(
@@ -78,9 +97,8 @@ def file_lists(
                 f"validation is listed in {validation}, num_validation must be 0, got "
                 f"{num_validation}"
             )
-    listing = carved(read_lists(files, place=place), num_validation, seed)
-    return splits_of(
-        listing,
+    return _splits_of(
+        _with_validation(read_lists(files, place=place), num_validation, seed),
         root,
         size=size,
         classes=classes,
@@ -90,7 +108,65 @@ def file_lists(
     )
 
 
-def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
+def copy_of(
+    name: str,
+    listing: Listing,
+    root: Path,
+    counts: Counts,
+    *,
+    classes: Sequence[str] | None = None,
+    size: int | None,
+    num_validation: int,
+    seed: int,
+    allow_incomplete: bool,
+) -> Splits:
+    """Makes the splits of a named protocol from a user's copy, after checking counts and photos.
+
+    Args:
+      name: Name of the protocol.
+      listing: Photos of the copy, and their labels and lists.
+      root: Folder that the listing's paths are relative to.
+      counts: Numbers of a complete copy.
+      classes: See `file_lists`, as of the arguments below.
+      size: See `file_lists`.
+      num_validation: See `file_lists`.
+      seed: See `file_lists`.
+      allow_incomplete: Whether other counts and missing photos are allowed; the name then gets
+        "incomplete".
+
+    Raises:
+      FileNotFoundError: if photos are missing and `allow_incomplete` is False.
+      ValueError: if counts differ and `allow_incomplete` is False; see also `file_lists`.
+    """
+    wrong = [
+        f"{due:,} {of}, got {came:,}"
+        for of, due, came in zip(Counts._fields, counts, _counts(listing), strict=True)
+        if due not in (None, came)
+    ]
+    if wrong and not allow_incomplete:
+        raise InputError(
+            f"{name} must have {'; '.join(wrong)}. This copy is not whole, or another split: get "
+            "the rest, or pass allow_incomplete=True to go on with it, under another name and "
+            "digest: such numbers compare with no one else's"
+        )
+    return _splits_of(
+        _with_validation(listing, num_validation, seed),
+        root,
+        size=size,
+        classes=classes,
+        allow_incomplete=allow_incomplete,
+        name=_incomplete(name) if wrong else name,
+    )
+
+
+def _counts(listing: Listing) -> Counts:
+    labels, rows = listing.labels, listing.rows
+    num_classes = labels.shape[1] if labels.ndim == 2 else len(np.unique(labels))
+    train = sum(len(rows.get(part, ())) for part in ("train", "validation", "validation_searches"))
+    return Counts(len(listing.paths), num_classes, len(rows["query"]), train, len(rows["database"]))
+
+
+def _with_validation(listing: Listing, num_validation: int, seed: int) -> Listing:
     """Draws validation rows from a listing's training rows, unless it has a validation list.
 
     Raises:
@@ -109,7 +185,7 @@ def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
     return listing._replace(rows={**listing.rows, "validation": validation, "train": train})
 
 
-def splits_of(
+def _splits_of(
     listing: Listing,
     root: Path,
     *,
@@ -117,36 +193,26 @@ def splits_of(
     classes: Sequence[str] | None,
     name: str,
     allow_query_overlap: bool = False,
-    allow_incomplete: bool = False,
+    allow_incomplete: bool,
 ) -> Splits:
     """Makes splits of a listing after checking that its photos exist; see `file_lists`."""
     labels, names = _with_classes(listing.labels, classes)
-    if not allow_query_overlap:
-        _check_overlap(listing)
     there = are_there(root, listing.paths)
     rows = listing.rows
     if not there.all():
         if not allow_incomplete:
             raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
-        name = incomplete(name)
+        name = _incomplete(name)
     # Missing photos stay in the source, so that row numbers do not depend on them.
     paths = tuple(root / path for path in listing.paths)
-    check_size([paths[row] for row in np.flatnonzero(there)], size)
-    return make_splits(
-        Photos(paths, labels, names, size),
-        train=rows["train"],
-        validation=rows["validation"],
-        query=rows["query"],
-        database=rows["database"],
-        allow_query_overlap=allow_query_overlap,
-        name=name,
-        validation_searches=rows.get("validation_searches"),
-    )
+    check_headers([paths[row] for row in np.flatnonzero(there)], size)
+    source = Photos(paths, labels, names, size)
+    return make_splits(source, **rows, allow_query_overlap=allow_query_overlap, name=name)
 
 
-def incomplete(name: str) -> str:
-    """Marks a protocol's name as incomplete, for splits with missing photos."""
+def _incomplete(name: str) -> str:
+    # Once, although both counts and photos may be missing.
     return f"{name.removesuffix(' incomplete')} incomplete"
 
 
@@ -161,21 +227,6 @@ def _with_classes(
     if len(classes) < due or (several and len(classes) > due):
         raise InputError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
     return labels, tuple(classes)
-
-
-def _check_overlap(listing: Listing) -> None:
-    for first, second in (
-        ("validation", "train"),
-        ("query", "train"),
-        ("query", "validation"),
-        ("query", "database"),
-    ):
-        shared = np.intersect1d(listing.rows[first], listing.rows[second])
-        if shared.size:
-            raise InputError(
-                f"{first} and {second} must share no photo, got {shared.size:,} in both, such as "
-                f"{listing.paths[shared[0]]}"
-            )
 
 
 def _missing(name: str, root: Path, paths: Sequence[str], there: np.ndarray) -> str:

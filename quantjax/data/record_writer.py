@@ -14,17 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.data import photos
 from quantjax.data.array_records import from_records
 from quantjax.data.class_counts import class_ids, num_labels, rows_per_class
-from quantjax.data.photo_errors import (
-    UnreadablePhotoError,
-    all_unreadable,
-    check_file,
-    named,
-    unreadable,
-)
-from quantjax.data.photos import Photos
+from quantjax.data.decoding import UnreadablePhotoError, check_file, decode
+from quantjax.data.photos import Photos, all_unreadable, check_side, named
 from quantjax.data.record_manifest import Manifest, Shard, write_manifest
 from quantjax.data.record_shards import import_array_record, import_grain
 from quantjax.data.sources import check_rows
@@ -80,7 +73,7 @@ def to_records(
       OSError: if a file cannot be written.
     """
     import_grain()
-    photos.check_side(size)
+    check_side(size)
     total = len(source)
     if num_shards is None:
         num_shards = min(-(-total // _PER_SHARD), _MOST_SHARDS)
@@ -211,9 +204,9 @@ def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
     try:
         check_file(path)
         content = path.read_bytes()
-        image = photos.decode(io.BytesIO(content), path, size=size, noted=changes.append)
+        image = decode(io.BytesIO(content), path, size=size, noted=changes.append)
     except OSError as error:
-        return unreadable(path, error)
+        return UnreadablePhotoError(path, error)
     except UnreadablePhotoError as error:
         return error
     # Decoded in any case, so that damage is found at the conversion and not while training.

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.data import photos
+from quantjax.data.decoding import decode, header_size, resized
+from quantjax.data.photos import check_side, mixed, stacked
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
 from quantjax.errors import InputError
@@ -52,15 +53,15 @@ class TfdsSource:
         names = [self.records.name_of(row) for row in rows.ravel()]
         stored = [_inside(record, self.image) for record in self.records.read(rows.ravel())]
         decoded = [self._decode(each, name) for each, name in zip(stored, names, strict=True)]
-        image = photos.stacked(decoded, names)
+        image = stacked(decoded, names)
         label = batch_label(self.labels, rows, len(self.classes))
         return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
 
     def _decode(self, stored: bytes | np.ndarray, name: str) -> np.ndarray:
         if isinstance(stored, bytes):
             mode = _MODES[self.num_channels]
-            return photos.decode(io.BytesIO(stored), name, size=self.size, mode=mode)
-        return stored if self.size is None else photos.resized(stored, self.size)
+            return decode(io.BytesIO(stored), name, size=self.size, mode=mode)
+        return stored if self.size is None else resized(stored, self.size)
 
 
 def from_tfds(
@@ -102,7 +103,7 @@ def from_tfds(
         label is none of the classes, or (here or when rows are requested) sizes are mixed, or an
         image or a file of the set is unreadable.
     """
-    photos.check_side(size)
+    check_side(size)
     import_tfds()
     folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     folder = folder.expanduser().absolute()
@@ -191,13 +192,13 @@ def _read_labels(records: Records, label: str | None, *, image: str | None) -> l
                 shape = _shape(_inside(record, image), name)
                 first = first or (name, shape)
                 if shape != first[1]:
-                    raise photos.mixed(*first, name, shape)
+                    raise mixed(*first, name, shape)
     return ids
 
 
 def _shape(stored: bytes | np.ndarray, name: str) -> tuple[int, ...]:
     if isinstance(stored, bytes):
-        return photos.header_size(io.BytesIO(stored), name)
+        return header_size(io.BytesIO(stored), name)
     return stored.shape[:2]
 
 

@@ -169,7 +169,7 @@ def test_no_image_is_read_before_it_is_asked_for(records, monkeypatch):
     def decode(*arguments, **options):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(array_records.photos, "decode", decode)
+    monkeypatch.setattr(array_records, "decode", decode)
     source = from_records(records)
     assert source.labels.sum() == 11
     with pytest.raises(AssertionError, match="decoded"):
@@ -200,7 +200,7 @@ def test_as_many_threads_decode_as_are_asked_for(records, monkeypatch):
         together.wait()
         return np.zeros((1, 1, 3), np.uint8)
 
-    monkeypatch.setattr(array_records.photos, "decode", decode)
+    monkeypatch.setattr(array_records, "decode", decode)
     from_records(records, num_threads=3)[np.arange(9)]
     assert len(used) == 3
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from quantjax.data import class_folders, image_folder
-from quantjax.data.class_folders import notes_of, read_class_folders
-from quantjax.data.photo_formats import reads_heic
+from quantjax.data import image_folder, photo_files
+from quantjax.data.decoding import reads_heic
+from quantjax.data.photo_files import notes_of, read_class_folders
 from tests.data.photo_files import plant
 
 pytest.importorskip("PIL.Image")
@@ -69,7 +69,7 @@ def test_what_is_no_photo_is_counted_by_kind(tmp_path, names, note):
 
 
 def test_of_many_kinds_the_most_frequent_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(class_folders, "_KINDS", 2)
+    monkeypatch.setattr(photo_files, "_KINDS", 2)
     plant(tmp_path, "a/1.jpg b/2.jpg a/x.c1 a/x.c2 a/y.c2 a/x.c3 b/x.c3 a/y.c3 a/x.c4")
     assert notes(tmp_path) == [
         "ignored: 3 .c3 (a/x.c3, ...), 2 .c2 (a/x.c2, ...), 2 of 2 more kinds"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax.data import audit, image_folder, image_folders, make_splits
-from quantjax.data.photo_errors import unreadable
+from quantjax.data.decoding import UnreadablePhotoError
 from tests.data.photo_files import plant, tiff
 
 Image = pytest.importorskip("PIL.Image")
@@ -240,7 +240,7 @@ def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, co
 
 @pytest.mark.parametrize(("reason", "shown"), [(MemoryError(), "MemoryError"), ("a\nb", "a b")])
 def test_a_reason_is_one_line(reason, shown):
-    assert str(unreadable("p", reason)).startswith(f"cannot read photo p: {shown}; ")
+    assert str(UnreadablePhotoError("p", reason)).startswith(f"cannot read photo p: {shown}; ")
 
 
 def test_a_small_compressed_bmp_is_read(tmp_path):

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax.data import array_records, file_lists, image_folder
-from quantjax.data.photo_formats import pixel_limit, reads_heic
-from quantjax.data.photos import decode
+from quantjax.data.decoding import decode, pixel_limit, reads_heic
 from tests.data.photo_files import plant, write_list
 
 Image = pytest.importorskip("PIL.Image")

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from quantjax.data import photo_modes
-from quantjax.data.photos import decode
+from quantjax.data import decoding
+from quantjax.data.decoding import decode
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -29,7 +29,7 @@ def test_transparency_is_composed_on_white(kind, alpha):
     image = Image.new("RGBA", (3, 2), (10, 200, 90, alpha))
     image.putpixel((1, 0), (10, 200, 90, 255))
     pixels, changes = decoded(image, kind, **options)
-    assert changes == [photo_modes.TRANSPARENT]
+    assert changes == [decoding.TRANSPARENT]
     np.testing.assert_array_equal(pixels[0, 1], [10, 200, 90])
     np.testing.assert_allclose(pixels[1, 2], on_white([10, 200, 90], alpha), atol=1)
 
@@ -43,7 +43,7 @@ def test_transparency_is_composed_on_white(kind, alpha):
 )
 def test_transparent_grey_is_composed_on_white(mode, colour, due):
     pixels, changes = decoded(Image.new(mode, (2, 2), colour))
-    assert changes == [photo_modes.TRANSPARENT]
+    assert changes == [decoding.TRANSPARENT]
     np.testing.assert_allclose(pixels, np.full((2, 2, 3), due), atol=1)
 
 
@@ -53,7 +53,7 @@ def test_a_transparent_palette_colour_is_white():
     image.putpixel((1, 0), 1)
     for kind in ("PNG", "GIF"):
         pixels, changes = decoded(image, kind, transparency=0)
-        assert changes == [photo_modes.TRANSPARENT]
+        assert changes == [decoding.TRANSPARENT]
         assert pixels.tolist() == [[[255, 255, 255], [40, 50, 60]]]
 
 
@@ -70,7 +70,7 @@ def test_the_upper_8_of_16_bits_of_grey_are_taken(kind, rng):
     values = rng.integers(0, 65536, (5, 4)).astype(np.uint16)
     values[0] = 0, 255, 256, 65535
     pixels, changes = decoded(Image.fromarray(values), kind)
-    assert changes == [photo_modes.DEEP]
+    assert changes == [decoding.DEEP]
     np.testing.assert_array_equal(pixels, np.repeat((values // 256)[..., None], 3, axis=-1))
     assert pixels[0, :, 0].tolist() == [0, 0, 1, 255]
 
@@ -83,7 +83,7 @@ def test_big_endian_grey_of_16_bits_is_taken_too():
 def test_the_transparent_value_of_16_bits_is_white():
     image = Image.fromarray(np.array([[700, 701, 5000]], np.uint16))
     pixels, changes = decoded(image, "PNG", transparency=701)
-    assert changes == [photo_modes.DEEP, photo_modes.TRANSPARENT]
+    assert changes == [decoding.DEEP, decoding.TRANSPARENT]
     assert pixels[0, :, 0].tolist() == [2, 255, 19]
 
 
@@ -99,7 +99,7 @@ def test_deep_photos_are_turned_upright():
 def test_of_several_pictures_the_first_is_taken_and_that_is_told(kind):
     first, second = (Image.new("RGB", (4, 4), colour) for colour in ("red", "blue"))
     pixels, changes = decoded(first, kind, save_all=True, append_images=[second])
-    assert changes == [photo_modes.ANIMATED]
+    assert changes == [decoding.ANIMATED]
     assert (pixels[..., 0] > 240).all()
     assert (pixels[..., 2] < 15).all()
     assert decoded(first, kind)[1] == []

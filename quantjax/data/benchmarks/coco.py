@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.data.benchmarks.copies import Counts, copy_of, from_lists
-from quantjax.data.benchmarks.draws import at_random
-from quantjax.data.list_format import Listing
-from quantjax.data.listed_paths import below_root, by_name, existing_folder
+from quantjax.data.benchmarks.hashnet import from_lists
+from quantjax.data.draws import at_random
+from quantjax.data.list_files import Listing, below_root
+from quantjax.data.lists import Counts, copy_of
+from quantjax.data.photo_files import by_name, existing_folder
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError, MissingFileError
 
@@ -76,10 +77,10 @@ def coco(
     else:
         counts = counts._replace(photos=None, database=None)
     return copy_of(
+        "coco",
         listing,
         folder,
-        name="coco",
-        counts=counts,
+        counts,
         classes=classes,
         size=size,
         num_validation=num_validation,
@@ -105,18 +106,12 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
     # By file name, since photos of 2014 and 2017 are unpacked into folders of several names.
     place = by_name(folder)
-    try:
-        paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())
-    except ValueError as error:
-        raise InputError(f"{folder / 'annotations'}: {error}") from error
-    listing = Listing(
-        paths,
-        labels,
-        at_random(
-            len(image_ids), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
-        ),
+    at = folder / "annotations"
+    paths = tuple(below_root(names[key], at=at, place=place) for key in image_ids.tolist())
+    drawn = at_random(
+        len(paths), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
     )
-    return listing, [categories[key] for key in category_ids.tolist()]
+    return Listing(paths, labels, drawn), [categories[key] for key in category_ids.tolist()]
 
 
 def _files(folder: Path) -> list[Path]:

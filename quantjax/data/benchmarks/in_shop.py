@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.benchmarks.copies import Counts, copy_of, first_of
-from quantjax.data.list_format import Listing
-from quantjax.data.listed_paths import below_root, existing_folder
+from quantjax.data.list_files import Listing, below_root
+from quantjax.data.lists import Counts, copy_of
+from quantjax.data.photo_files import existing_folder, first_of
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
 
@@ -62,10 +62,10 @@ def in_shop(
     listing, items = _listing(partition)
     listing = _with_validation(listing, num_validation_items, seed)
     return copy_of(
+        "in_shop",
         listing,
         folder / "Img" if (folder / "Img" / "img").is_dir() else folder,
-        name="in_shop",
-        counts=counts,
+        counts,
         classes=items,
         size=size,
         num_validation=0,
@@ -88,10 +88,7 @@ def _listing(partition: Path) -> tuple[Listing, list[str]]:
                 f"{partition} line {number}: must be a photo, its item, and train, query or "
                 f"gallery, got {line[:80]!r}"
             )
-        try:
-            path = below_root(words[0])
-        except ValueError as error:
-            raise InputError(f"{partition} line {number}: {error}") from error
+        path = below_root(words[0], at=f"{partition} line {number}")
         if path in photos:
             raise InputError(f"{partition} line {number}: photo {path} is listed already")
         photos[path] = (words[1], _LISTS[words[2]])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quantjax.data.benchmarks.draws import at_random, classwise
+from quantjax.data.draws import at_random, classwise
 
 CLASSES = ("a", "b", "c")
 

@@ -1,41 +1,30 @@
-"""Makes the two common splits of NUS-WIDE, with 21 and with 81 concepts."""
+"""Makes splits of NUS-WIDE and MIRFLICKR, which have a label file for each concept or topic."""
 
 from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.benchmarks.copies import Counts, copy_of, first_of, from_lists, needs_lists
-from quantjax.data.benchmarks.draws import classwise
-from quantjax.data.list_format import Listing
-from quantjax.data.listed_paths import below_root, existing_folder
+from quantjax.data.benchmarks.hashnet import from_lists
+from quantjax.data.draws import at_random, classwise
+from quantjax.data.list_files import Listing, below_root
+from quantjax.data.lists import Counts, copy_of
+from quantjax.data.photo_files import existing_folder, first_of
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError, MissingFileError
 
-CONCEPTS_21 = (
-    "animal",
-    "beach",
-    "buildings",
-    "clouds",
-    "flowers",
-    "grass",
-    "lake",
-    "mountain",
-    "ocean",
-    "person",
-    "plants",
-    "reflection",
-    "road",
-    "rocks",
-    "sky",
-    "snow",
-    "sunset",
-    "tree",
-    "vehicle",
-    "water",
-    "window",
-)
+CONCEPTS = (
+    "animal", "beach", "buildings", "clouds", "flowers", "grass", "lake", "mountain", "ocean",
+    "person", "plants", "reflection", "road", "rocks", "sky", "snow", "sunset", "tree", "vehicle",
+    "water", "window",
+)  # fmt: skip
+TOPICS = (
+    "animals", "baby", "bird", "car", "clouds", "dog", "female", "flower", "food", "indoor", "lake",
+    "male", "night", "people", "plant_life", "portrait", "river", "sea", "sky", "structures",
+    "sunset", "transport", "tree", "water",
+)  # fmt: skip
 COUNTS_21 = Counts(photos=195_834, classes=21, query=2_100, train=10_500, database=193_734)
-COUNTS_81 = Counts(photos=223_496, classes=81, query=5_000, train=10_000, database=None)
+COUNTS_25K = Counts(photos=24_581, classes=24, query=2_000, train=5_000, database=22_581)
+_NUM_PHOTOS = 25_000  # of MIRFLICKR, with a topic or without
 
 
 def nus_wide_21(
@@ -81,15 +70,16 @@ def nus_wide_21(
       Learning, AAAI 2014 (21 concepts, 100 queries and 500 training photos of each).
     """
     folder = existing_folder(folder)
-    listing = from_lists(folder)
-    drawn = listing is None
-    listing = _official(folder, counts, seed) if listing is None else listing
+    listing, root, classes = from_lists(folder), folder, None
+    if listing is None:
+        listing, classes = _official(folder, counts, seed), CONCEPTS
+        root = first_of(folder, ("Flickr", "."), "photos")
     return copy_of(
+        "nus_wide_21",
         listing,
-        folder / "Flickr" if drawn and (folder / "Flickr").is_dir() else folder,
-        name="nus_wide_21",
-        counts=counts,
-        classes=CONCEPTS_21 if drawn else None,
+        root,
+        counts,
+        classes=classes,
         size=size,
         num_validation=num_validation,
         seed=seed,
@@ -97,44 +87,63 @@ def nus_wide_21(
     )
 
 
-def nus_wide_81(
+def mirflickr_25k(
     folder: str | Path,
     *,
     size: int | None = 256,
-    num_validation: int = 1_000,
+    num_validation: int = 500,
     seed: int = 0,
-    counts: Counts = COUNTS_81,
+    counts: Counts = COUNTS_25K,
     allow_incomplete: bool = False,
 ) -> Splits:
-    """Makes HashNet's split of NUS-WIDE, with labels of 81 concepts and 5,000 queries.
+    """Splits the photos of MIRFLICKR-25000 that have a topic.
 
-    The folder holds HashNet's train.txt, test.txt and database.txt, and its photos in any folders.
-    Only the lists define which 223,496 of the 269,648 photos belong to the split.
+    2,000 queries, 4,500 training photos, 500 validation photos and 22,581 database photos, which
+    are all photos except the queries. `at_random` draws them, since no split is published. The 14
+    further label files (`_r1`, a stricter judgement of some topics) are not used.
+
+    The folder holds the two official archives, unpacked:
+
+        mirflickr/im1.jpg to im25000.jpg, mirflickr25k_annotations_v080/animals.txt and so on
 
     Args:
       folder: Folder of the copy.
       size: Height and width in pixels, see `image_folder`.
-      num_validation: Number of training photos, drawn at random, that validate instead.
-      seed: Seed of that draw.
-      counts: Expected numbers of photos and classes.
+      num_validation: Number of training photos, drawn at random, that validate instead; they stay
+        in the database, but validation queries do not search them.
+      seed: Seed of both draws.
+      counts: Expected numbers, and numbers to draw; other numbers make another protocol.
       allow_incomplete: Whether to continue with missing photos and other counts, under another
-        name and digest.
+        name and digest. The draw comes before the search for photos, so existing photos keep their
+        list.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
-      FileNotFoundError: if the folder, a list or a photo is missing.
-      ValueError: if a list is wrong, or counts differ.
+      FileNotFoundError: if the folder, a file in it or a photo is missing.
+      ValueError: if a file is damaged, or counts differ.
 
     Reference:
-      Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017. The number of photos
-      is that of DeepHash-pytorch's README; the database's is published nowhere, so not checked.
+      Huiskes and Lew, The MIR Flickr Retrieval Evaluation, MIR 2008. Papers draw 2,000 queries and
+      5,000 training photos, or 1,000 and 4,000 outside the database.
     """
     folder = existing_folder(folder)
-    return copy_of(
-        needs_lists(folder, "nus_wide_81"),
+    annotations = first_of(
         folder,
-        name="nus_wide_81",
-        counts=counts,
+        ("mirflickr25k_annotations_v080", "annotations", TOPICS[0] + ".txt"),
+        "folder of MIRFLICKR's annotations",
+    )
+    if annotations.is_file():
+        annotations = folder
+    labels = np.stack([_topic(annotations / f"{topic}.txt") for topic in TOPICS], axis=1)
+    # A photo without a topic is relevant to no query, so the papers leave it out.
+    kept = np.flatnonzero(labels.any(axis=1))
+    rows = at_random(len(kept), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed)
+    return copy_of(
+        "mirflickr_25k",
+        Listing(tuple(f"im{row + 1}.jpg" for row in kept), labels[kept], rows),
+        first_of(folder, ("mirflickr", "."), "photos"),
+        counts,
+        classes=TOPICS,
         size=size,
         num_validation=num_validation,
         seed=seed,
@@ -152,17 +161,16 @@ def _official(folder: Path, counts: Counts, seed: int) -> Listing:
         folder, ("Groundtruth/AllLabels", "AllLabels"), "folder of NUS-WIDE's labels"
     )
     columns = [
-        _column(labels_folder / f"Labels_{name}.txt", image_list, len(paths))
-        for name in CONCEPTS_21
+        _concept(labels_folder / f"Labels_{name}.txt", image_list, len(paths)) for name in CONCEPTS
     ]
     labels = np.stack(columns, axis=1)
     # The protocol is of photos with one of the 21 concepts; 195,834 of 269,648 have one.
     kept = np.flatnonzero(labels.any(axis=1))
     rows = classwise(
         labels[kept],
-        classes=CONCEPTS_21,
-        query_per_class=(counts.query or 0) // len(CONCEPTS_21),
-        train_per_class=(counts.train or 0) // len(CONCEPTS_21),
+        classes=CONCEPTS,
+        query_per_class=(counts.query or 0) // len(CONCEPTS),
+        train_per_class=(counts.train or 0) // len(CONCEPTS),
         seed=seed,
     )
     return Listing(tuple(paths[row] for row in kept), labels[kept], rows)
@@ -170,19 +178,17 @@ def _official(folder: Path, counts: Counts, seed: int) -> Listing:
 
 def _paths(image_list: Path) -> list[str]:
     lines = image_list.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
-    paths = []
-    for number, line in enumerate(lines, 1):
-        if line := line.strip():
-            try:
-                paths.append(below_root(line))
-            except ValueError as error:
-                raise InputError(f"{image_list} line {number}: {error}") from error
+    paths = [
+        below_root(line.strip(), at=f"{image_list} line {number}")
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
     if len(set(paths)) < len(paths):
         raise InputError(f"{image_list} names a photo twice; fetch it anew")
     return paths
 
 
-def _column(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
+def _concept(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
     """Reads a concept's label file, a 0 or 1 per line, into [N] uint8."""
     if not file.is_file():
         raise MissingFileError(f"no file {file} of a concept's labels")
@@ -195,3 +201,18 @@ def _column(file: Path, image_list: Path, num_photos: int) -> np.ndarray:
             f"{len(values):,} characters; fetch it anew"
         )
     return values
+
+
+def _topic(file: Path) -> np.ndarray:
+    """Reads a file with the numbers of a topic's photos into zeros and ones, [25000] uint8."""
+    if not file.is_file():
+        raise MissingFileError(f"no file {file} of a topic's photos")
+    column = np.zeros(_NUM_PHOTOS, np.uint8)
+    for line in file.read_text(encoding="utf-8", errors="replace").split():
+        if not (line.isascii() and line.isdigit() and 1 <= int(line[:9]) <= _NUM_PHOTOS):
+            raise InputError(
+                f"{file} must hold numbers of photos from 1 to {_NUM_PHOTOS:,}, got {line[:40]!r}"
+            )
+        # Photos are numbered from 1.
+        column[int(line[:9]) - 1] = 1
+    return column
