@@ -72,7 +72,7 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
         return decoding.decode(io.BytesIO(record), "record", size=None)
 
     def read():
-        rows = grain.MapDataset.source(source.shards.records).seed(next(seeds)).shuffle()
+        rows = grain.MapDataset.source(source.records).seed(next(seeds)).shuffle()
         examples = rows[: _BATCH * _NUM_BATCHES].map(decode)
         options = grain.ReadOptions(num_threads=num_threads)
         for batch in examples.to_iter_dataset(options).batch(_BATCH):

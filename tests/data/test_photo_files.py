@@ -1,5 +1,7 @@
 """Photos that are named one by one are a source, labelled or not, in memory or in records."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -36,7 +38,7 @@ def test_photos_without_labels_go_through_records(paths, size, tmp_path):
     found = records[rows]
     assert found["label"].shape == (2, 0)
     np.testing.assert_array_equal(found["image"], due["image"])
-    assert records.name_of(1).endswith("photos-00000-of-00001.array_record[1]")
+    assert re.search(r"photos-00000-of-00001\.\w{8}\.array_record\[1\]$", records.name_of(1))
     splits = data.make_splits(
         records, train=records.parts["train"], validation=[], query=[0], database=[1, 2]
     )

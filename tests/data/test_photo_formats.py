@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from quantjax.data import array_records, file_lists, image_folder
+from quantjax.data import file_lists, image_folder, records
 from quantjax.data.decoding import decode, pixel_limit, reads_heic
 from tests.data.photo_files import plant, write_list
 
@@ -131,7 +131,7 @@ def test_the_limit_of_pixels_names_what_raises_it(tmp_path, limit):
                 image_folder(tmp_path, size=size)[np.arange(2)]
             assert str(e.value).count("--max_pixels") == 1
         with pytest.raises(ValueError, match=rf"8 x 8 pixels in .* more than {limit}; {advice}"):
-            array_records._size(tmp_path, types.SimpleNamespace(size=8), None)
+            records._size(tmp_path, types.SimpleNamespace(size=8), None)
     assert len(image_folder(tmp_path)) == 2
 
 

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from quantjax.data import fashion_mnist, idx, read_idx
+from quantjax.data import fashion_mnist, mnist, read_idx
 
 CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 
@@ -122,7 +122,7 @@ NAMES = [
 @pytest.fixture
 def folder(tmp_path, rng, monkeypatch):
     """Four small files: 4 training and 2 test images."""
-    monkeypatch.setattr(idx, "_PARTS", {"train": 4, "t10k": 2})
+    monkeypatch.setattr(mnist, "_PARTS", {"train": 4, "t10k": 2})
     folder = tmp_path / "fashion-mnist"
     folder.mkdir()
     for part, num_rows in (("train", 4), ("t10k", 2)):
