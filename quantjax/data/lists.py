@@ -22,15 +22,15 @@ class Counts(NamedTuple):
     Attributes:
       photos: Number of photos in any list.
       classes: Number of label columns, or of class ids.
-      query: Number of queries.
-      train: Number of training photos, including validation photos.
+      query: Number of queries, which are drawn if nobody has published them.
+      train: Number of training photos, including validation photos; drawn likewise.
       database: Number of database photos.
     """
 
     photos: int | None
     classes: int | None
-    query: int | None
-    train: int | None
+    query: int
+    train: int
     database: int | None
 
 
@@ -97,15 +97,20 @@ def file_lists(
                 f"validation is listed in {validation}, num_validation must be 0, got "
                 f"{num_validation}"
             )
+    listing = read_lists(files, place=place)
+    options = Options(size, num_validation, seed, allow_incomplete)
     return _splits_of(
-        _with_validation(read_lists(files, place=place), num_validation, seed),
-        root,
-        size=size,
-        classes=classes,
-        allow_query_overlap=allow_query_overlap,
-        allow_incomplete=allow_incomplete,
-        name=name,
+        name, listing, root, options, classes=classes, allow_query_overlap=allow_query_overlap
     )
+
+
+class Options(NamedTuple):
+    """Holds the arguments that the functions of all named protocols share; see `file_lists`."""
+
+    size: int | None
+    num_validation: int
+    seed: int
+    allow_incomplete: bool
 
 
 def copy_of(
@@ -113,50 +118,37 @@ def copy_of(
     listing: Listing,
     root: Path,
     counts: Counts,
+    options: Options,
     *,
     classes: Sequence[str] | None = None,
-    size: int | None,
-    num_validation: int,
-    seed: int,
-    allow_incomplete: bool,
 ) -> Splits:
     """Makes the splits of a named protocol from a user's copy, after checking counts and photos.
 
     Args:
-      name: Name of the protocol.
+      name: Name of the protocol; it gets "incomplete" if counts differ or photos are missing.
       listing: Photos of the copy, and their labels and lists.
       root: Folder that the listing's paths are relative to.
       counts: Numbers of a complete copy.
-      classes: See `file_lists`, as of the arguments below.
-      size: See `file_lists`.
-      num_validation: See `file_lists`.
-      seed: See `file_lists`.
-      allow_incomplete: Whether other counts and missing photos are allowed; the name then gets
-        "incomplete".
+      options: Arguments of the user.
+      classes: Names of the L classes, see `file_lists`.
 
     Raises:
-      FileNotFoundError: if photos are missing and `allow_incomplete` is False.
-      ValueError: if counts differ and `allow_incomplete` is False; see also `file_lists`.
+      FileNotFoundError: if photos are missing, unless the options allow it.
+      ValueError: if counts differ, unless the options allow it; see also `file_lists`.
     """
     wrong = [
         f"{due:,} {of}, got {came:,}"
         for of, due, came in zip(Counts._fields, counts, _counts(listing), strict=True)
         if due not in (None, came)
     ]
-    if wrong and not allow_incomplete:
+    if wrong and not options.allow_incomplete:
         raise InputError(
             f"{name} must have {'; '.join(wrong)}. This copy is not whole, or another split: get "
             "the rest, or pass allow_incomplete=True to go on with it, under another name and "
             "digest: such numbers compare with no one else's"
         )
-    return _splits_of(
-        _with_validation(listing, num_validation, seed),
-        root,
-        size=size,
-        classes=classes,
-        allow_incomplete=allow_incomplete,
-        name=_incomplete(name) if wrong else name,
-    )
+    name = _incomplete(name) if wrong else name
+    return _splits_of(name, listing, root, options, classes=classes)
 
 
 def _counts(listing: Listing) -> Counts:
@@ -186,28 +178,28 @@ def _with_validation(listing: Listing, num_validation: int, seed: int) -> Listin
 
 
 def _splits_of(
+    name: str,
     listing: Listing,
     root: Path,
+    options: Options,
     *,
-    size: int | None,
     classes: Sequence[str] | None,
-    name: str,
     allow_query_overlap: bool = False,
-    allow_incomplete: bool,
 ) -> Splits:
     """Makes splits of a listing after checking that its photos exist; see `file_lists`."""
+    listing = _with_validation(listing, options.num_validation, options.seed)
     labels, names = _with_classes(listing.labels, classes)
     there = are_there(root, listing.paths)
     rows = listing.rows
     if not there.all():
-        if not allow_incomplete:
+        if not options.allow_incomplete:
             raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
         name = _incomplete(name)
     # Missing photos stay in the source, so that row numbers do not depend on them.
     paths = tuple(root / path for path in listing.paths)
-    check_headers([paths[row] for row in np.flatnonzero(there)], size)
-    source = Photos(paths, labels, names, size)
+    check_headers([paths[row] for row in np.flatnonzero(there)], options.size)
+    source = Photos(paths, labels, names, options.size)
     return make_splits(source, **rows, allow_query_overlap=allow_query_overlap, name=name)
 
 

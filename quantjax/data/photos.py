@@ -53,9 +53,8 @@ class Photos:
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         paths = [self.paths[row] for row in rows.ravel()]
-        image = stacked([decode(path, path, size=self.size) for path in paths], paths)
-        label = batch_label(self.labels, rows, len(self.classes))
-        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+        decoded = [decode(path, path, size=self.size) for path in paths]
+        return as_batch(decoded, paths, batch_label(self.labels, rows, len(self.classes)))
 
 
 def from_photos(
@@ -264,12 +263,19 @@ def check_side(size: int | None) -> None:
         raise InputError(f"size must be 1 pixel or more, got {size}")
 
 
-def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
-    """Stacks photos into [n, H, W, C]; raises ValueError, with two names, if sizes differ."""
+def as_batch(
+    photos: Sequence[np.ndarray], names: Sequence[object], label: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Makes a batch of photos [H, W, C] and labels [..., L], with as many axes as the labels have.
+
+    Raises:
+      ValueError: with the names of two photos, if sizes differ.
+    """
     for name, photo in zip(names, photos, strict=True):
         if photo.shape != photos[0].shape:
             raise mixed(names[0], photos[0].shape, name, photo.shape)
-    return np.stack(photos)
+    image = np.stack(photos)
+    return {"image": image.reshape(label.shape[:-1] + image.shape[1:]), "label": label}
 
 
 def mixed(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from quantjax.data.decoding import LIMIT_ADVICE, decode, max_pixels
-from quantjax.data.photos import check_side, stacked
+from quantjax.data.photos import as_batch, check_side
 from quantjax.data.record_manifest import AGAIN, Manifest, digest_of_content, read_manifest
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.errors import InputError, MissingFileError, load_package
@@ -66,9 +66,8 @@ class RecordsSource:
         # A pool for each batch and not for the source, which must stay picklable.
         with futures.ThreadPoolExecutor(self.num_threads) as pool:
             over = pool.map if self.num_threads > 1 else map
-            image = stacked(list(over(self._decode, names, records)), names)
-        label = batch_label(self.labels, rows, len(self.classes))
-        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+            decoded = list(over(self._decode, names, records))
+        return as_batch(decoded, names, batch_label(self.labels, rows, len(self.classes)))
 
     def _read(self, rows: list[int]) -> Sequence[bytes]:
         """Reads the records of rows; ArrayRecord's own checksums find damage."""

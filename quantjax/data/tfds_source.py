@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from quantjax.data.decoding import decode, header_size, resized
-from quantjax.data.photos import check_side, mixed, stacked
+from quantjax.data.photos import as_batch, check_side, mixed
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
 from quantjax.errors import InputError
@@ -53,9 +53,7 @@ class TfdsSource:
         names = [self.records.name_of(row) for row in rows.ravel()]
         stored = [_inside(record, self.image) for record in self.records.read(rows.ravel())]
         decoded = [self._decode(each, name) for each, name in zip(stored, names, strict=True)]
-        image = stacked(decoded, names)
-        label = batch_label(self.labels, rows, len(self.classes))
-        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+        return as_batch(decoded, names, batch_label(self.labels, rows, len(self.classes)))
 
     def _decode(self, stored: bytes | np.ndarray, name: str) -> np.ndarray:
         if isinstance(stored, bytes):

@@ -9,7 +9,7 @@ import numpy as np
 from quantjax.data.benchmarks.hashnet import from_lists
 from quantjax.data.draws import at_random
 from quantjax.data.list_files import Listing, below_root
-from quantjax.data.lists import Counts, copy_of
+from quantjax.data.lists import Counts, Options, copy_of
 from quantjax.data.photo_files import by_name, existing_folder
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError, MissingFileError
@@ -76,17 +76,8 @@ def coco(
         listing, classes = _annotated(folder, counts, seed)
     else:
         counts = counts._replace(photos=None, database=None)
-    return copy_of(
-        "coco",
-        listing,
-        folder,
-        counts,
-        classes=classes,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("coco", listing, folder, counts, options, classes=classes)
 
 
 def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[str]]:
@@ -108,9 +99,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
     place = by_name(folder)
     at = folder / "annotations"
     paths = tuple(below_root(names[key], at=at, place=place) for key in image_ids.tolist())
-    drawn = at_random(
-        len(paths), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
-    )
+    drawn = at_random(len(paths), num_query=counts.query, num_train=counts.train, seed=seed)
     return Listing(paths, labels, drawn), [categories[key] for key in category_ids.tolist()]
 
 

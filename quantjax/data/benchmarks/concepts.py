@@ -7,7 +7,7 @@ import numpy as np
 from quantjax.data.benchmarks.hashnet import from_lists
 from quantjax.data.draws import at_random, classwise
 from quantjax.data.list_files import Listing, below_root
-from quantjax.data.lists import Counts, copy_of
+from quantjax.data.lists import Counts, Options, copy_of
 from quantjax.data.photo_files import existing_folder, first_of
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError, MissingFileError
@@ -74,17 +74,8 @@ def nus_wide_21(
     if listing is None:
         listing, classes = _official(folder, counts, seed), CONCEPTS
         root = first_of(folder, ("Flickr", "."), "photos")
-    return copy_of(
-        "nus_wide_21",
-        listing,
-        root,
-        counts,
-        classes=classes,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("nus_wide_21", listing, root, counts, options, classes=classes)
 
 
 def mirflickr_25k(
@@ -137,18 +128,11 @@ def mirflickr_25k(
     labels = np.stack([_topic(annotations / f"{topic}.txt") for topic in TOPICS], axis=1)
     # A photo without a topic is relevant to no query, so the papers leave it out.
     kept = np.flatnonzero(labels.any(axis=1))
-    rows = at_random(len(kept), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed)
-    return copy_of(
-        "mirflickr_25k",
-        Listing(tuple(f"im{row + 1}.jpg" for row in kept), labels[kept], rows),
-        first_of(folder, ("mirflickr", "."), "photos"),
-        counts,
-        classes=TOPICS,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    rows = at_random(len(kept), num_query=counts.query, num_train=counts.train, seed=seed)
+    listing = Listing(tuple(f"im{row + 1}.jpg" for row in kept), labels[kept], rows)
+    root = first_of(folder, ("mirflickr", "."), "photos")
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("mirflickr_25k", listing, root, counts, options, classes=TOPICS)
 
 
 def _official(folder: Path, counts: Counts, seed: int) -> Listing:
@@ -169,8 +153,8 @@ def _official(folder: Path, counts: Counts, seed: int) -> Listing:
     rows = classwise(
         labels[kept],
         classes=CONCEPTS,
-        query_per_class=(counts.query or 0) // len(CONCEPTS),
-        train_per_class=(counts.train or 0) // len(CONCEPTS),
+        query_per_class=counts.query // len(CONCEPTS),
+        train_per_class=counts.train // len(CONCEPTS),
         seed=seed,
     )
     return Listing(tuple(paths[row] for row in kept), labels[kept], rows)

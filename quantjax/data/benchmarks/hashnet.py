@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from quantjax.data.list_files import Listing, read_lists
-from quantjax.data.lists import Counts, copy_of
+from quantjax.data.lists import Counts, Options, copy_of
 from quantjax.data.photo_files import by_name, existing_folder
 from quantjax.data.protocols import Splits
 from quantjax.errors import MissingFileError
@@ -49,16 +49,8 @@ def imagenet_100(
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
     """
     folder = existing_folder(folder)
-    return copy_of(
-        "imagenet_100",
-        _due_lists(folder, "imagenet_100"),
-        folder,
-        counts,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("imagenet_100", _due_lists(folder, "imagenet_100"), folder, counts, options)
 
 
 def nus_wide_81(
@@ -94,16 +86,8 @@ def nus_wide_81(
       is that of DeepHash-pytorch's README; the database's is published nowhere, so not checked.
     """
     folder = existing_folder(folder)
-    return copy_of(
-        "nus_wide_81",
-        _due_lists(folder, "nus_wide_81"),
-        folder,
-        counts,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("nus_wide_81", _due_lists(folder, "nus_wide_81"), folder, counts, options)
 
 
 def from_lists(folder: Path) -> Listing | None:

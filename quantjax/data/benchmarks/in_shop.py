@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from quantjax.data.list_files import Listing, below_root
-from quantjax.data.lists import Counts, copy_of
+from quantjax.data.lists import Counts, Options, copy_of
 from quantjax.data.photo_files import existing_folder, first_of
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError
@@ -61,17 +61,9 @@ def in_shop(
     )
     listing, items = _listing(partition)
     listing = _with_validation(listing, num_validation_items, seed)
-    return copy_of(
-        "in_shop",
-        listing,
-        folder / "Img" if (folder / "Img" / "img").is_dir() else folder,
-        counts,
-        classes=items,
-        size=size,
-        num_validation=0,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, 0, seed, allow_incomplete)
+    root = folder / "Img" if (folder / "Img" / "img").is_dir() else folder
+    return copy_of("in_shop", listing, root, counts, options, classes=items)
 
 
 def _listing(partition: Path) -> tuple[Listing, list[str]]:
