@@ -133,6 +133,7 @@ def _feature(x: np.ndarray) -> np.ndarray:
 
 def _frozen(column: np.ndarray) -> np.ndarray:
     """Returns a read-only view of an array, which itself stays writable for its owner."""
+    # Not a copy, which would double the memory of a data set.
     view = column.view()
     view.flags.writeable = False
     return view
@@ -163,6 +164,7 @@ def from_arrays(
     """
     if image is not None:
         columns = {"image": _image(image), **columns}
+    # Checked first, as their length is the number of rows that every other column must have.
     if "feature" in columns:
         columns["feature"] = _feature(columns["feature"])
     content = [columns[name] for name in ("image", "feature") if name in columns]
@@ -220,6 +222,7 @@ def with_columns(source: Source, **columns: np.ndarray) -> ArraySource:
     """
     columns = {**source[np.arange(len(source))], **columns}
     label = columns.pop("label")
+    # Kept, so that messages still name files once images are in memory.
     named = getattr(source, "name_of", None)
     names = None if named is None else [named(row) for row in range(len(source))]
     return from_arrays(

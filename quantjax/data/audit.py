@@ -175,6 +175,7 @@ def _check_rows(
             "draw the lists anew, or pass allow_query_overlap=True (--allow_query_overlap) to "
             "reproduce a paper whose queries are there"
         )
+    # Training rows in the database are no mistake: many protocols search what they train on.
     for (first, second), rows in shared.items():
         if len(rows) and first in advice and (first, second) in _APART:
             raise InputError(
@@ -234,6 +235,7 @@ def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any
     """Returns the fields of `Audit` that need only labels."""
     labels = source.labels
     per_row = num_labels(labels)
+    # Classes of each list: a query whose classes the database lacks has no answer there.
     found = {
         name: rows_per_class(labels[rows], len(source.classes)) > 0 for name, rows in lists.items()
     }

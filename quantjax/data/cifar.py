@@ -39,6 +39,7 @@ def _check_batch(batch: Any, path: Path) -> tuple[np.ndarray, list[int]]:
         raise InputError(
             f"'labels' in {path} must be a list of {_ROWS_PER_FILE} class ids, got {came}; {advice}"
         )
+    # Not isinstance, to which True is an int.
     if not all(type(label) is int and 0 <= label < len(CLASSES) for label in labels):
         raise InputError(f"'labels' in {path} must be whole numbers from 0 to 9; {advice}")
     return data, labels

@@ -84,6 +84,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
             in_list[line.path] = line
         if not in_list:
             raise InputError(f"{file} lists no photo")
+    # By path, so that row numbers, and with them the digest, depend on no order of lines.
     paths = sorted(first)
     row_of = {path: row for row, path in enumerate(paths)}
     return Listing(

@@ -92,6 +92,7 @@ def file_lists(
     files = {"train": train, "query": query, "database": database}
     if validation is not None:
         files["validation"] = validation
+        # Neither may silently win over the other.
         if num_validation:
             raise InputError(
                 f"validation is listed in {validation}, num_validation must be 0, got "
@@ -136,6 +137,7 @@ def copy_of(
       FileNotFoundError: if photos are missing, unless the options allow it.
       ValueError: if counts differ, unless the options allow it; see also `file_lists`.
     """
+    # Before photos are looked for: a wrong list would show as thousands of missing photos.
     wrong = [
         f"{due:,} {of}, got {came:,}"
         for of, due, came in zip(Counts._fields, counts, _counts(listing), strict=True)

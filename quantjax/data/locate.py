@@ -37,6 +37,7 @@ def locate(
       FileNotFoundError: if no place has the data set; the message names all places.
     """
     environment = os.environ.get("QUANTJAX_DATA")
+    # A folder that the user names is never passed over in silence for another copy of the set.
     if data_dir is not None:
         parents = [str(data_dir)]
     else:

@@ -108,6 +108,7 @@ def by_name(root: str | Path) -> Callable[[str], str]:
       FileNotFoundError: if the root does not exist.
     """
     root = existing_folder(root)
+    # Built once: to look for each of 200,000 listed photos would walk the folder as often.
     found: dict[str, list[str]] = defaultdict(list)
     for path, is_file in _walk(root):
         if is_file and path.lower().endswith(SUFFIXES):

@@ -243,6 +243,7 @@ def check_headers(
     check_side(size)
     sizes: dict[Path, tuple[int, int]] = {}
     errors: dict[Path, UnreadablePhotoError] = {}
+    # Opening every file of a large set takes minutes, so that it is done only if it must be.
     for path in paths if size is None or skip else ():
         try:
             sizes[path] = header_size(path, path)

@@ -80,6 +80,7 @@ class Splits(NamedTuple):
 def _frozen_rows(name: str, rows: np.ndarray, num_rows: int) -> np.ndarray:
     """Checks a list of rows and returns a read-only int64 copy."""
     rows = np.asarray(rows)
+    # An empty list is float64 to NumPy, so that its type says nothing.
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
         raise InputError(f"{name} must be a list of row numbers, got {rows.dtype} {rows.shape}")
     if not rows.size and name != "validation":
@@ -128,6 +129,7 @@ def make_splits(
     if validation_searches is not None:
         lists["validation_searches"] = validation_searches
     frozen = {name: _frozen_rows(name, rows, len(source)) for name, rows in lists.items()}
+    # The database may hold training and validation rows, as in the papers.
     apart = [("validation", "train")]
     if not allow_query_overlap:
         apart += [("query", "train"), ("query", "validation"), ("query", "database")]

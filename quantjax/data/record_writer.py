@@ -139,6 +139,7 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
     digest, is_written = hashlib.sha256(), np.zeros(total, bool)
     shards, shapes, errors, changes = [], set(), [], defaultdict(list)
+    # In the order of rows, whichever thread is first, so that a conversion is reproducible.
     prepared = _prepared(source.paths, size, pool)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         path = scratch / f"photos-{number:05d}-of-{num_shards:05d}"
@@ -146,6 +147,7 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
             for row in range(start, stop):
                 photo = next(prepared)
                 if isinstance(photo, UnreadablePhotoError):
+                    # The rest is still decoded, since one error is to name all unreadable photos.
                     errors.append(photo)
                 elif skip_unreadable or not errors:
                     write(photo.record)
@@ -197,6 +199,7 @@ def _notes(source, written):
     ]
     if written.errors:
         notes.append(f"skipped {len(written.errors)} unreadable: {named(written.errors)}")
+        # A class that lost all photos keeps its column, but cannot be learned or found.
         before, after = (
             rows_per_class(labels, len(source.classes))
             for labels in (source.labels, source.labels[written.rows])

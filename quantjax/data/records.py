@@ -116,6 +116,7 @@ def from_records(
         raise InputError(f"num_threads must be 1 or more, got {num_threads}")
     folder = Path(folder).expanduser().absolute()
     manifest = read_manifest(folder)
+    # Before a file is opened, which takes long where there are many.
     size = _size(folder, manifest, size)
     files = tuple(str(folder / shard.name) for shard in manifest.shards)
     return RecordsSource(

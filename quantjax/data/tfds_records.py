@@ -48,6 +48,7 @@ class Records(NamedTuple):
           ValueError: if a file of the data set is missing or damaged.
         """
         parts = np.searchsorted(self.starts, rows, side="right") - 1
+        # One request reads the records of a split in parallel; they are put in order again below.
         records: dict[int, Mapping[str, Any]] = {}
         for part in np.unique(parts):
             places = np.flatnonzero(parts == part)
@@ -158,6 +159,7 @@ def _why_not(builder: Any, split: str, folder: Path) -> Exception:
     """Returns the error for a split that cannot be opened."""
     tfds = import_tfds()
     name = builder.info.full_name
+    # TFDS raises one kind of error for all three causes, so that each is looked up here.
     if not builder.is_prepared():
         return MissingFileError(
             f"{name} is not prepared in {folder}, {_holds(folder)}; prepare it, for which many "

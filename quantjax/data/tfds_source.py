@@ -179,6 +179,7 @@ def _read_labels(records: Records, label: str | None, *, image: str | None) -> l
     none = np.zeros(0, np.int64)
     if label is None and image is None:
         return [none] * num_rows
+    # Images stay encoded meanwhile; of each record only its labels are kept.
     first: tuple[str, tuple[int, ...]] | None = None
     for start in range(0, num_rows, _BATCH):
         rows = np.arange(start, min(start + _BATCH, num_rows))

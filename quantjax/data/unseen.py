@@ -115,6 +115,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
 
 def _rows_of(source: Source, class_ids: np.ndarray) -> np.ndarray:
     """Returns the rows that have labels and whose labels all belong to the given classes."""
+    # A row that also has a label of another part would show that part's class.
     inside = num_labels_among(source.labels, _chosen(source, class_ids))
     return np.flatnonzero((inside > 0) & (inside == num_labels(source.labels)))
 

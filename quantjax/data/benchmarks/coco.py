@@ -75,6 +75,7 @@ def coco(
     if listing is None:
         listing, classes = _annotated(folder, counts, seed)
     else:
+        # The published database list is shorter than the paper's.
         counts = counts._replace(photos=None, database=None)
     options = Options(size, num_validation, seed, allow_incomplete)
     return copy_of("coco", listing, folder, counts, options, classes=classes)
@@ -93,6 +94,7 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
             "COCO's; fetch it anew"
         )
     category_ids = np.array(sorted(categories), np.int64)
+    # Category ids have gaps, up to 90 for 80 categories.
     labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
     # By file name, since photos of 2014 and 2017 are unpacked into folders of several names.

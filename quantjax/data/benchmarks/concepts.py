@@ -70,6 +70,7 @@ def nus_wide_21(
       Learning, AAAI 2014 (21 concepts, 100 queries and 500 training photos of each).
     """
     folder = existing_folder(folder)
+    # Lists name their columns nowhere, so that their classes are numbered.
     listing, root, classes = from_lists(folder), folder, None
     if listing is None:
         listing, classes = _official(folder, counts, seed), CONCEPTS
@@ -123,6 +124,7 @@ def mirflickr_25k(
         ("mirflickr25k_annotations_v080", "annotations", TOPICS[0] + ".txt"),
         "folder of MIRFLICKR's annotations",
     )
+    # Both archives may have been unpacked into one folder.
     if annotations.is_file():
         annotations = folder
     labels = np.stack([_topic(annotations / f"{topic}.txt") for topic in TOPICS], axis=1)
@@ -193,6 +195,7 @@ def _topic(file: Path) -> np.ndarray:
         raise MissingFileError(f"no file {file} of a topic's photos")
     column = np.zeros(_NUM_PHOTOS, np.uint8)
     for line in file.read_text(encoding="utf-8", errors="replace").split():
+        # Cut to 9 digits, since Python refuses to parse thousands of them.
         if not (line.isascii() and line.isdigit() and 1 <= int(line[:9]) <= _NUM_PHOTOS):
             raise InputError(
                 f"{file} must hold numbers of photos from 1 to {_NUM_PHOTOS:,}, got {line[:40]!r}"

@@ -55,13 +55,12 @@ def in_shop(
     """
     folder = existing_folder(folder)
     partition = first_of(
-        folder,
-        ("Eval/list_eval_partition.txt", "list_eval_partition.txt"),
-        "partition of In-shop",
+        folder, ("Eval/list_eval_partition.txt", "list_eval_partition.txt"), "partition of In-shop"
     )
     listing, items = _listing(partition)
     listing = _with_validation(listing, num_validation_items, seed)
     options = Options(size, 0, seed, allow_incomplete)
+    # Listed paths begin with img/, which the archive unpacks into Img/.
     root = folder / "Img" if (folder / "Img" / "img").is_dir() else folder
     return copy_of("in_shop", listing, root, counts, options, classes=items)
 
