@@ -20,7 +20,7 @@ from quantjax.data import record_manifest
 from quantjax.models import features, weights
 from quantjax.pickles import restricted_pickle
 from quantjax.quantizers import ProductCodec
-from tests.data.test_idx import idx_bytes
+from tests.data.test_mnist import idx_bytes
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 from tests.models import weight_files

@@ -15,7 +15,7 @@ from quantjax import data
 from quantjax.data.benchmarks import Counts
 from quantjax.data.decoding import decode, header_size, reads_heic
 from tests.data.photo_files import tiff, write_photo
-from tests.data.test_folder import rle_bmp
+from tests.data.test_photos import rle_bmp
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 
