@@ -55,7 +55,7 @@ class Splits(NamedTuple):
         lists = (self.train, self.validation, self.query, self.database, self.validation_searches)
         for rows in (each for each in lists if each is not None):
             # The length first, or rows could move from one list to the next.
-            digest.update(np.array([len(rows), *rows], "<i8").tobytes())
+            digest.update(np.concatenate([[len(rows)], rows]).astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
