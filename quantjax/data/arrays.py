@@ -8,6 +8,7 @@ import numpy as np
 from quantjax.data.class_counts import renumbered
 from quantjax.data.sources import Source, check_rows
 from quantjax.errors import InputError
+from quantjax.labels import as_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,31 +63,23 @@ def as_multi_hot(
     names = None if classes is None else tuple(classes)
     if label is None:
         return np.zeros((num_rows, len(names or ())), np.uint8), names or ()
-    label = np.asarray(label)
-    if label.shape == (num_rows,) and np.issubdtype(label.dtype, np.integer):
-        if label.min() < 0:
-            raise InputError(
-                f"class ids must be 0 or more, got {label.min()}; a row without a label is a row "
-                "of zeros in labels [N, L]"
-            )
-        label, names = renumbered(label) if names is None else (label, names)
-        return _one_hot(label, len(names)), names
-    expected = f"class ids ({num_rows},) of integers, or zeros and ones ({num_rows}, classes)"
-    if label.ndim != 2 or len(label) != num_rows or label.dtype.kind not in "biuf":
-        raise InputError(f"label must be {expected}, got {label.dtype} {label.shape}")
-    if names is not None and label.shape[1] != len(names):
-        raise InputError(
-            f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
-        )
+    label = np.asarray(as_labels("label", label, min_classes=0))
     # Class ids [N, 1] and a single label [N, 1] look alike if all values are 0 or 1.
-    if label.shape[1] == 1 and names is None:
+    if label.shape[1:] == (1,) and names is None:
         raise InputError(
             f"label {label.shape} may be class ids or one class: "
             "pass label[:, 0], or name the class in classes"
         )
-    if not ((label == 0) | (label == 1)).all():
-        raise InputError(f"label must be {expected}, got other values in {label.shape}")
+    if len(label) != num_rows:
+        raise InputError(f"label must have {num_rows} rows, got {label.shape}")
+    if label.ndim == 1:
+        label, names = renumbered(label) if names is None else (label, names)
+        return _one_hot(label, len(names)), names
     names = tuple(map(str, range(label.shape[1]))) if names is None else names
+    if label.shape[1] != len(names):
+        raise InputError(
+            f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
+        )
     return label.astype(np.uint8, copy=False), names
 
 

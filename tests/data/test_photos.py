@@ -427,7 +427,7 @@ def test_photos_without_labels_go_through_records(paths, size, tmp_path):
 def test_paths_and_labels_that_do_not_fit_are_refused(paths):
     with pytest.raises(ValueError, match="paths must name a photo at least, got none"):
         data.from_photos([])
-    with pytest.raises(ValueError, match=r"label must be class ids \(3,\) of integers"):
+    with pytest.raises(ValueError, match=r"label must have 3 rows, got \(2,\)"):
         data.from_photos(paths, [0, 1])
     write_photo(paths[0], side=9)
     with pytest.raises(ValueError, match="photos must have one size"):
