@@ -63,13 +63,8 @@ def as_multi_hot(
     names = None if classes is None else tuple(classes)
     if label is None:
         return np.zeros((num_rows, len(names or ())), np.uint8), names or ()
-    label = np.asarray(as_labels("label", label, min_classes=0))
-    # Class ids [N, 1] and a single label [N, 1] look alike if all values are 0 or 1.
-    if label.shape[1:] == (1,) and names is None:
-        raise InputError(
-            f"label {label.shape} may be class ids or one class: "
-            "pass label[:, 0], or name the class in classes"
-        )
+    # Class ids [N, 1] and a single label [N, 1] look alike, unless the class has a name.
+    label = np.asarray(as_labels("label", label, min_classes=2 if names is None else 0))
     if len(label) != num_rows:
         raise InputError(f"label must have {num_rows} rows, got {label.shape}")
     if label.ndim == 1:

@@ -85,8 +85,8 @@ def test_other_images_are_refused(image, message):
     [
         (IDS[:3], None, r"label must have 4 rows, got \(3,\)"),
         (IDS.astype(float), None, r"got float64 \(4,\)"),
-        (ONE_HOT[:3], None, r"got uint8 \(3, 3\)"),
-        (ONE_HOT * 2, None, r"got other values in \(4, 3\)"),
+        (ONE_HOT[:3], None, r"label must have 4 rows, got \(3, 3\)"),
+        (ONE_HOT * 2, None, r"got other values in shape \(4, 3\)"),
         (ONE_HOT[None], None, r"got uint8 \(1, 4, 3\)"),
         (np.array(list("abcd")), None, r"got <U1 \(4,\)"),
         (
