@@ -67,8 +67,10 @@ class UnreadablePhotoError(InputError):
 
 def pillow() -> tuple[ModuleType, ModuleType]:
     """Returns PIL's modules Image and ImageOps; raises ModuleNotFoundError without Pillow."""
-    load = functools.partial(load_package, extra="folder", purpose="reading photos")
-    return load("PIL.Image"), load("PIL.ImageOps")
+    load_package("PIL", extra="folder", purpose="reading photos")
+    from PIL import Image, ImageOps
+
+    return Image, ImageOps
 
 
 @functools.cache
