@@ -7,8 +7,7 @@ numbers of a complete copy.
 
 from quantjax.data.benchmarks.coco import coco
 from quantjax.data.benchmarks.concepts import mirflickr_25k, nus_wide_21
-from quantjax.data.benchmarks.hashnet import imagenet_100, nus_wide_81
-from quantjax.data.benchmarks.in_shop import in_shop
+from quantjax.data.benchmarks.listed import imagenet_100, in_shop, nus_wide_81
 from quantjax.data.lists import Counts
 
 __all__ = [

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from quantjax.data.benchmarks.hashnet import from_lists
+from quantjax.data.benchmarks.listed import from_lists
 from quantjax.data.draws import at_random, classwise
 from quantjax.data.list_files import Listing, below_root
 from quantjax.data.lists import Counts, Options, copy_of

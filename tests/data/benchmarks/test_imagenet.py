@@ -3,7 +3,7 @@ import pytest
 
 from quantjax.data import imagenet_100
 from quantjax.data.benchmarks import Counts
-from quantjax.data.benchmarks.hashnet import COUNTS_100
+from quantjax.data.benchmarks.listed import COUNTS_100
 from tests.data.photo_files import write_list, write_photo
 
 pytest.importorskip("PIL")

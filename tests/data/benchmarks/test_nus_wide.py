@@ -4,7 +4,7 @@ import pytest
 from quantjax.data import nus_wide_21, nus_wide_81
 from quantjax.data.benchmarks import Counts
 from quantjax.data.benchmarks.concepts import CONCEPTS, COUNTS_21
-from quantjax.data.benchmarks.hashnet import COUNTS_81
+from quantjax.data.benchmarks.listed import COUNTS_81
 from tests.data.photo_files import write_list, write_photo
 
 pytest.importorskip("PIL")
