@@ -119,11 +119,13 @@ def _shares(text):
 
 
 def _records(arguments):
+    # Links are resolved, as OUT may be in FOLDER by another name.
     folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
     if folder.resolve() in out.resolve().parents:
         raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
     with pixel_limit(arguments.max_pixels):
         photos, parts = _photos(arguments, folder)
+        # Before the conversion, which may take hours: the user may have named the wrong folder.
         if photos.notes:
             console.say(photos.summary)
         with console.counter("photos") as progress:

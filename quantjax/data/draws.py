@@ -34,6 +34,7 @@ def stratified(
     sums = np.cumsum(list(shares.values()), dtype=np.float64)
     if not np.isfinite(sums).all() or min(shares.values()) < 0 or sums[0] <= 0:
         raise InputError(f"shares must be 0 or more, and the first above 0, got {dict(shares)}")
+    # Every draw below is pinned by digests of splits: the order of draws must not change.
     ids = class_ids(labels)
     rng = np.random.default_rng(seed)
     drawn: list[list[np.ndarray]] = [[] for _ in shares]

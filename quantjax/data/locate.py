@@ -42,7 +42,7 @@ def locate(
         parents = [str(data_dir)]
     else:
         parents = [*([environment] if environment else []), *extra]
-    files = tuple(files)
+    files = tuple(files)  # looked at once for each parent
     for parent in parents:
         if found := _inside(Path(parent).expanduser(), folder, files):
             return found

@@ -89,6 +89,7 @@ def digest_of_content(manifest: Manifest, size: int | None) -> str:
       manifest: Manifest of the records.
       size: Height and width in pixels to which photos are resized.
     """
+    # The size enters because runs on photos of two sizes are two runs.
     about = {"classes": manifest.classes, "photos": manifest.photos, "size": size}
     return _digest(about, _arrays(manifest))
 

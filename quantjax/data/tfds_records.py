@@ -77,6 +77,7 @@ def find_builder(name: str, folder: Path) -> Any:
     """
     tfds = import_tfds()
     try:
+        # Sets of a namespace, such as huggingface:, are fetched from elsewhere when they are named.
         if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
             raise InputError("the part before the colon is a namespace, whose sets are downloaded")
         with _importing_nothing(tfds.features.FeatureConnector):
@@ -127,6 +128,7 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
       FileNotFoundError: if the set is not prepared, or not for random access.
       ValueError: if a split does not exist, the splits have no row, or a file is damaged.
     """
+    # Encoded, as TFDS would decode with TensorFlow or OpenCV, neither upright nor checked.
     name, decoders = builder.info.full_name, _skips(builder.info.features)
     parts, lengths = [], []
     for split in splits:

@@ -99,6 +99,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
     # A share such as 0.29 of 100 is a hair below the whole number it means.
     num_seen = math.floor(seen_share * num_classes + 1e-9)
     num_validation = max(2, math.floor(validation_share * num_seen + 1e-9)) * (validation_share > 0)
+    # Two classes at least, or every item would be relevant to every query.
     sizes = {
         "train": num_seen - num_validation,
         "validation": num_validation or 2,

@@ -159,6 +159,7 @@ def from_lists(folder: Path) -> Listing | None:
     query = "query" if (folder / "query.txt").is_file() else "test"
     names = {"train": "train", "query": query, "database": "database"}
     files = {name: folder / f"{stem}.txt" for name, stem in names.items()}
+    # None is a copy in another layout; one or two are a copy that is not whole.
     missing = [file.name for file in files.values() if not file.is_file()]
     if len(missing) == len(files):
         return None
@@ -225,6 +226,7 @@ def _with_validation_items(listing: Listing, num_items: int, seed: int) -> Listi
     items, photos = np.unique(class_ids[train], return_counts=True)
     # An item with a single photo has nothing left to search for.
     items = items[photos > 1]
+    # All of them would leave nothing to train on.
     if not 0 < num_items < len(items):
         raise InputError(
             "num_validation_items is a part of the training items of two photos or more and must "
