@@ -139,7 +139,7 @@ def test_labels_are_read_without_decoding_an_image(folder, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(tfds_source.photos, "decode", refuse)
+    monkeypatch.setattr(tfds_source, "decode", refuse)
     source = from_tfds(NAME, split="train", data_dir=folder)
     with pytest.raises(AssertionError, match="decoded"):
         source[FIRST]
