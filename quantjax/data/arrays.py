@@ -86,18 +86,17 @@ def _image(image: np.ndarray) -> np.ndarray:
             "image must be uint8 [N, H, W, C] or [N, H, W] and not empty, "
             f"got {image.dtype} {image.shape}"
         )
-    _check_channels_last(image.shape)
-    return image[..., None] if image.ndim == 3 else image
-
-
-def _check_channels_last(shape: tuple[int, ...]) -> None:
-    """Raises ValueError if images look like [N, C, H, W], which would pass as C rows of pixels."""
-    # Axes of 4 or less may be real heights and widths, such as of tiny test images.
-    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
+    if image.ndim == 3:
+        return image[..., None]
+    _, height, width, channels = image.shape
+    # Images [N, C, H, W] would pass as C rows of pixels. Axes of 4 or less may be real heights and
+    # widths, such as of tiny test images.
+    if height in (1, 3, 4) and channels not in (1, 3, 4) and width > 4:
         raise InputError(
-            f"image must be [N, H, W, C], got {shape}, whose channels come first; pass "
+            f"image must be [N, H, W, C], got {image.shape}, whose channels come first; pass "
             "image.transpose(0, 2, 3, 1)"
         )
+    return image
 
 
 def _feature(x: np.ndarray) -> np.ndarray:
