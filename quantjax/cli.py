@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from quantjax import data, report
-from quantjax.data.folder import absent_classes
-from quantjax.data.photo_formats import pixel_limit
+from quantjax.data.decoding import pixel_limit
+from quantjax.data.photos import absent_classes
 from quantjax.errors import InputError, is_one_line
 from quantjax.run import console
 
@@ -55,16 +55,10 @@ def _parser():
 def _add_report(commands):
     about = "draws a run's report.html again; of several runs, one page that compares them"
     command = commands.add_parser("report", help=about, description=about, allow_abbrev=False)
-    command.add_argument(
-        "workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder that a run has left"
-    )
-    command.add_argument(
-        "-o",
-        "--out",
-        metavar="FILE",
-        type=Path,
-        help="page of the comparison; comparison.html where absent",
-    )
+    add = command.add_argument
+    add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder that a run has left")
+    text = "page of the comparison; comparison.html where absent"
+    add("-o", "--out", metavar="FILE", type=Path, help=text)
     command.set_defaults(run=_report)
 
 
@@ -82,49 +76,30 @@ def _report(arguments):
 def _add_records(commands):
     about = "converts a folder of photos into ArrayRecord files, for data.from_records"
     command = commands.add_parser("records", help=about, description=about, allow_abbrev=False)
-    command.add_argument("folder", metavar="FOLDER", type=Path, help="has a folder for each class")
-    command.add_argument("out", metavar="OUT", type=Path, help="made here, or empty")
+    add = command.add_argument
+    add("folder", metavar="FOLDER", type=Path, help="has a folder for each class")
+    add("out", metavar="OUT", type=Path, help="made here, or empty")
+    # Both make parts, so that only one of them may be given.
     parts = command.add_mutually_exclusive_group()
-    parts.add_argument(
-        "--parts",
-        metavar="NAME,...",
-        help="FOLDER has these folders, such as train,test, and each of them one for each class",
+    text = "FOLDER has these folders, such as train,test, and each of them one for each class"
+    parts.add_argument("--parts", metavar="NAME,...", help=text)
+    text = "per cent of each class, such as 80,10,10, that become the parts train, validation, test"
+    parts.add_argument("--split", metavar="P,P,P", type=_shares, help=text)
+    add("--seed", metavar="N", type=int, help="of the draw of --split; 0 where absent")
+    text = (
+        "store pixels of this height and width, the shorter side resized, the longer cropped "
+        "(faster to read); files as they are where absent"
     )
-    parts.add_argument(
-        "--split",
-        metavar="P,P,P",
-        type=_shares,
-        help="per cent of each class, such as 80,10,10, that become the parts train, validation "
-        "and test",
+    add("--size", metavar="PX", type=int, help=text)
+    text = "number of files; one for each 4,096 photos, at most 256, where absent"
+    add("--shards", metavar="N", type=int, help=text)
+    text = "go on without photos that cannot be read, and name them"
+    add("--skip_unreadable", action="store_true", help=text)
+    text = (
+        "pixels that a photo may have, so that no small file fills the memory; Pillow's limit of "
+        "89,478,485 where absent"
     )
-    command.add_argument(
-        "--seed", metavar="N", type=int, help="of the draw of --split; 0 where absent"
-    )
-    command.add_argument(
-        "--size",
-        metavar="PX",
-        type=int,
-        help="store pixels of this height and width, the shorter side resized, the longer cropped "
-        "(faster to read); files as they are where absent",
-    )
-    command.add_argument(
-        "--shards",
-        metavar="N",
-        type=int,
-        help="number of files; one for each 4,096 photos, at most 256, where absent",
-    )
-    command.add_argument(
-        "--skip_unreadable",
-        action="store_true",
-        help="go on without photos that cannot be read, and name them",
-    )
-    command.add_argument(
-        "--max_pixels",
-        metavar="N",
-        type=int,
-        help="pixels that a photo may have, so that no small file fills the memory; Pillow's limit "
-        "of 89,478,485 where absent",
-    )
+    add("--max_pixels", metavar="N", type=int, help=text)
     command.set_defaults(run=_records)
 
 
@@ -144,11 +119,13 @@ def _shares(text):
 
 
 def _records(arguments):
+    # Links are resolved, as OUT may be in FOLDER by another name.
     folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
     if folder.resolve() in out.resolve().parents:
         raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
     with pixel_limit(arguments.max_pixels):
         photos, parts = _photos(arguments, folder)
+        # Before the conversion, which may take hours: the user may have named the wrong folder.
         if photos.notes:
             console.say(photos.summary)
         with console.counter("photos") as progress:

@@ -115,7 +115,7 @@ def test_bad_input_is_one_line_and_exits_with_1(folder, tmp_path, capsys, monkey
     monkeypatch.setitem(sys.modules, "grain", None)
     status, text = refusal(capsys, "records", folder, tmp_path / "out")
     assert (status, text.count("\n")) == (1, 1)
-    assert 'pip install "quantjax[stream]"' in text
+    assert "pip install 'quantjax[stream]'" in text
     assert not (tmp_path / "out").exists()
 
 

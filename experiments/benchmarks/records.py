@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.benchmarks import timing
 from quantjax import data
-from quantjax.data import photos
+from quantjax.data import decoding
 
 _BATCH, _NUM_BATCHES = 256, 4
 _NUM_PHOTOS = 2048
@@ -69,10 +69,10 @@ def grain_reader(source: data.RecordsSource, num_threads: int, size: int | None)
     def decode(record):
         if size is not None:
             return np.frombuffer(record, np.uint8).reshape(size, size, 3)
-        return photos.decode(io.BytesIO(record), "record", size=None)
+        return decoding.decode(io.BytesIO(record), "record", size=None)
 
     def read():
-        rows = grain.MapDataset.source(source.shards.records).seed(next(seeds)).shuffle()
+        rows = grain.MapDataset.source(source.records).seed(next(seeds)).shuffle()
         examples = rows[: _BATCH * _NUM_BATCHES].map(decode)
         options = grain.ReadOptions(num_threads=num_threads)
         for batch in examples.to_iter_dataset(options).batch(_BATCH):

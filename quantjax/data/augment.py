@@ -89,6 +89,7 @@ def standardize(images: jax.Array, *, mean: tuple[float, ...], std: tuple[float,
             f"for images of shape {images.shape}"
         )
     _check_dtype(images)
+    # In the units of the pixels, so that one multiplication scales them.
     white = 255.0 if images.dtype == jnp.uint8 else 1.0
     shift = jnp.asarray(mean, jnp.float32) * white
     factor = 1 / (jnp.asarray(std, jnp.float32) * white)
@@ -244,6 +245,7 @@ def random_erase(*, size: int, fill: float = 0.0) -> Transform:
     def transform(key, images):
         _check_images(images)
         batch, height, width, _ = images.shape
+        # Apart, or squares would lie on the diagonal.
         row_key, column_key = jax.random.split(key)
 
         def inside(key, length):

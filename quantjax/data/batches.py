@@ -45,6 +45,7 @@ def shuffled(num_rows: int, batch_size: int) -> Sampler:
     num_steps = num_rows // batch_size
 
     def sampler(seed: int, epoch: int) -> np.ndarray:
+        # Of seed and epoch alone, so that a resumed run needs no state of a generator.
         order = np.random.default_rng((seed, epoch)).permutation(num_rows)
         return order[: num_steps * batch_size].reshape(num_steps, batch_size).astype(np.int64)
 
@@ -85,6 +86,7 @@ def class_balanced(labels: np.ndarray, *, classes_per_batch: int, images_per_cla
             f"images_per_class must be at most the {counts.min()} training images of class "
             f"{names[counts.argmin()]}, got {images_per_class}"
         )
+    # Labels may be any class ids; `members` numbers those that occur.
     rows_of = [np.flatnonzero(members == place) for place in range(len(names))]
     num_groups = counts // images_per_class
 

@@ -12,17 +12,8 @@ from quantjax.errors import InputError, MissingFileError
 from quantjax.run import pickles
 
 CLASSES = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
 _FOLDER = "cifar-10-batches-py"
 _FILES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
 _ROWS_PER_FILE = 10_000
@@ -49,6 +40,7 @@ def _check_batch(batch: Any, path: Path) -> tuple[np.ndarray, list[int]]:
         raise InputError(
             f"'labels' in {path} must be a list of {_ROWS_PER_FILE} class ids, got {came}; {advice}"
         )
+    # Not isinstance, to which True is an int.
     if not all(type(label) is int and 0 <= label < len(CLASSES) for label in labels):
         raise InputError(f"'labels' in {path} must be whole numbers from 0 to 9; {advice}")
     return data, labels

@@ -134,6 +134,7 @@ def check_labels(labels: np.ndarray, *, name_of: Callable[[int], object] = str) 
             f"{len(empty)} of {len(labels)} training rows have no class: {rows}; give them one, or "
             "leave them out of the split"
         )
+    # Class ids have one class each, so that all rows share it only if all ids are equal.
     shared = np.all(labels == labels[:1]) if labels.ndim == 1 else np.any(np.all(labels, axis=0))
     if shared:
         raise InputError(

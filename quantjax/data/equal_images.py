@@ -1,17 +1,16 @@
 """Finds and names images that are equal pixel for pixel, or features equal byte for byte."""
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from quantjax.data.protocols import LISTS
 from quantjax.data.sources import Source, row_name
 from quantjax.errors import InputError
 from quantjax.run import files
-
-LISTS = ("train", "validation", "query", "database")
-"""Names of the lists of `Splits` that an audit looks at."""
 
 _SHOWN = 5  # pairs of equal images that a message shows
 
@@ -43,7 +42,11 @@ def image_hashes(
         raise InputError(f"batch_size must be 1 or more, got {batch_size}")
     digests = []
     for start in range(0, len(rows), batch_size):
-        images = np.ascontiguousarray(_content(source[rows[start : start + batch_size]]))
+        batch = source[rows[start : start + batch_size]]
+        name = "image" if "image" in batch else "feature"
+        if name not in batch:
+            raise InputError(f"a source must give image or feature, got {', '.join(batch)}")
+        images = np.ascontiguousarray(batch[name])
         # The shape is hashed once per batch, and each image continues from a copy.
         shape = hashlib.blake2b(repr(images.shape[1:]).encode(), digest_size=16)
         for image in images:
@@ -53,14 +56,6 @@ def image_hashes(
         if progress is not None:
             progress(len(digests), len(rows))
     return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
-
-
-def _content(batch: dict[str, np.ndarray]) -> np.ndarray:
-    """Returns the images of a batch, or its features if it has no images."""
-    for name in ("image", "feature"):
-        if name in batch:
-            return batch[name]
-    raise InputError(f"a source must give image or feature, got {', '.join(batch)}")
 
 
 def in_another_row(
@@ -77,9 +72,7 @@ def in_another_row(
     Returns:
       Mask [n] bool.
     """
-    if not len(rows) or not len(others):
-        return np.zeros(len(rows), bool)
-    num_images = max(images.max(), other_images.max()) + 1
+    num_images = max(images.max(initial=0), other_images.max(initial=0)) + 1
     # A row that is in both lists equals itself there, which does not count.
     equal = np.bincount(other_images, minlength=num_images)[images]
     return equal - np.isin(rows, others) > 0
@@ -102,10 +95,9 @@ def examples(
       second: Name of the second list.
     """
     found = []
-    for query, image in zip(lists["query"][mask], images["query"][mask], strict=True):
-        if len(found) == _SHOWN:
-            break
-        equal = lists[second][images[second] == image]
+    for place in np.flatnonzero(mask)[:_SHOWN]:
+        query = lists["query"][place]
+        equal = lists[second][images[second] == images["query"][place]]
         # A query that is in the second list too equals itself there; name another row.
         other = equal[equal != query][0]
         found.append(f"{row_name(source, query)} = {row_name(source, other)}")
@@ -132,12 +124,11 @@ def write_listing(
     Raises:
       OSError: if the file cannot be written.
     """
-    _, first, group, size = np.unique(
-        image_ids, return_index=True, return_inverse=True, return_counts=True
-    )
-    order = np.argsort(first[group], kind="stable")  # groups by their first row
-    order = order[size[group][order] > 1]
-    if not len(order):
+    # Image id -> places in `rows`; the groups come in the order of their first rows.
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place in np.flatnonzero(np.bincount(image_ids)[image_ids] > 1):
+        groups[image_ids[place]].append(place)
+    if not groups:
         path.unlink(missing_ok=True)
         return
     inside = {name: np.isin(rows, lists[name]) for name in LISTS}
@@ -145,12 +136,12 @@ def write_listing(
         "Equal images: a group for each, a line for each row that has it. A line holds the lists "
         "that the row is in, a tab, and its name."
     ]
-    for position, before in zip(order, [-1, *order[:-1]], strict=True):
-        if before < 0 or group[position] != group[before]:
-            lines.append("")
-        name = row_name(source, rows[position])
-        there = ",".join(each for each in LISTS if inside[each][position])
-        lines.append(
-            f"{there or 'validation_searches'}\t{name if name.isprintable() else ascii(name)}"
-        )
+    for group in groups.values():
+        lines.append("")
+        for place in group:
+            name = row_name(source, rows[place])
+            there = ",".join(each for each in LISTS if inside[each][place])
+            # A name with a line end would look like two rows.
+            shown = name if name.isprintable() else ascii(name)
+            lines.append(f"{there or 'validation_searches'}\t{shown}")
     files.write_text(path, "\n".join(lines) + "\n")

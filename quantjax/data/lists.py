@@ -1,18 +1,37 @@
-"""Makes splits from list files of photos, and checks that the photos exist."""
+"""Makes splits from a listing of photos, after checking that the photos exist."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from quantjax.data.class_counts import renumbered
-from quantjax.data.list_format import Listing, read_lists
-from quantjax.data.listed_paths import are_there, existing_folder
-from quantjax.data.photos import Photos, check_size
+from quantjax.data.list_files import Listing, read_lists
+from quantjax.data.photo_files import are_there, existing_folder
+from quantjax.data.photos import Photos, check_headers
 from quantjax.data.protocols import Splits, make_splits
 from quantjax.errors import InputError, MissingFileError
 
 _FEW = 3  # names that an error shows
+
+
+class Counts(NamedTuple):
+    """Holds the numbers of photos and classes of a complete copy; None is not checked.
+
+    Attributes:
+      photos: Number of photos in any list.
+      classes: Number of label columns, or of class ids.
+      query: Number of queries, which are drawn if nobody has published them.
+      train: Number of training photos, including validation photos; drawn likewise.
+      database: Number of database photos.
+    """
+
+    photos: int | None
+    classes: int | None
+    query: int
+    train: int
+    database: int | None
 
 
 def file_lists(
@@ -73,24 +92,75 @@ def file_lists(
     files = {"train": train, "query": query, "database": database}
     if validation is not None:
         files["validation"] = validation
+        # Neither may silently win over the other.
         if num_validation:
             raise InputError(
                 f"validation is listed in {validation}, num_validation must be 0, got "
                 f"{num_validation}"
             )
-    listing = carved(read_lists(files, place=place), num_validation, seed)
-    return splits_of(
-        listing,
-        root,
-        size=size,
-        classes=classes,
-        allow_query_overlap=allow_query_overlap,
-        allow_incomplete=allow_incomplete,
-        name=name,
+    listing = read_lists(files, place=place)
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return _splits_of(
+        name, listing, root, options, classes=classes, allow_query_overlap=allow_query_overlap
     )
 
 
-def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
+class Options(NamedTuple):
+    """Holds the arguments that the functions of all named protocols share; see `file_lists`."""
+
+    size: int | None
+    num_validation: int
+    seed: int
+    allow_incomplete: bool
+
+
+def copy_of(
+    name: str,
+    listing: Listing,
+    root: Path,
+    counts: Counts,
+    options: Options,
+    *,
+    classes: Sequence[str] | None = None,
+) -> Splits:
+    """Makes the splits of a named protocol from a user's copy, after checking counts and photos.
+
+    Args:
+      name: Name of the protocol; it gets "incomplete" if counts differ or photos are missing.
+      listing: Photos of the copy, and their labels and lists.
+      root: Folder that the listing's paths are relative to.
+      counts: Numbers of a complete copy.
+      options: Arguments of the user.
+      classes: Names of the L classes, see `file_lists`.
+
+    Raises:
+      FileNotFoundError: if photos are missing, unless the options allow it.
+      ValueError: if counts differ, unless the options allow it; see also `file_lists`.
+    """
+    # Before photos are looked for: a wrong list would show as thousands of missing photos.
+    wrong = [
+        f"{due:,} {of}, got {came:,}"
+        for of, due, came in zip(Counts._fields, counts, _counts(listing), strict=True)
+        if due not in (None, came)
+    ]
+    if wrong and not options.allow_incomplete:
+        raise InputError(
+            f"{name} must have {'; '.join(wrong)}. This copy is not whole, or another split: get "
+            "the rest, or pass allow_incomplete=True to go on with it, under another name and "
+            "digest: such numbers compare with no one else's"
+        )
+    name = _incomplete(name) if wrong else name
+    return _splits_of(name, listing, root, options, classes=classes)
+
+
+def _counts(listing: Listing) -> Counts:
+    labels, rows = listing.labels, listing.rows
+    num_classes = labels.shape[1] if labels.ndim == 2 else len(np.unique(labels))
+    train = sum(len(rows.get(part, ())) for part in ("train", "validation", "validation_searches"))
+    return Counts(len(listing.paths), num_classes, len(rows["query"]), train, len(rows["database"]))
+
+
+def _with_validation(listing: Listing, num_validation: int, seed: int) -> Listing:
     """Draws validation rows from a listing's training rows, unless it has a validation list.
 
     Raises:
@@ -109,44 +179,34 @@ def carved(listing: Listing, num_validation: int, seed: int) -> Listing:
     return listing._replace(rows={**listing.rows, "validation": validation, "train": train})
 
 
-def splits_of(
+def _splits_of(
+    name: str,
     listing: Listing,
     root: Path,
+    options: Options,
     *,
-    size: int | None,
     classes: Sequence[str] | None,
-    name: str,
     allow_query_overlap: bool = False,
-    allow_incomplete: bool = False,
 ) -> Splits:
     """Makes splits of a listing after checking that its photos exist; see `file_lists`."""
+    listing = _with_validation(listing, options.num_validation, options.seed)
     labels, names = _with_classes(listing.labels, classes)
-    if not allow_query_overlap:
-        _check_overlap(listing)
     there = are_there(root, listing.paths)
     rows = listing.rows
     if not there.all():
-        if not allow_incomplete:
+        if not options.allow_incomplete:
             raise MissingFileError(_missing(name, root, listing.paths, there))
         rows = {key: each[there[each]] for key, each in rows.items()}
-        name = incomplete(name)
+        name = _incomplete(name)
     # Missing photos stay in the source, so that row numbers do not depend on them.
     paths = tuple(root / path for path in listing.paths)
-    check_size([paths[row] for row in np.flatnonzero(there)], size)
-    return make_splits(
-        Photos(paths, labels, names, size),
-        train=rows["train"],
-        validation=rows["validation"],
-        query=rows["query"],
-        database=rows["database"],
-        allow_query_overlap=allow_query_overlap,
-        name=name,
-        validation_searches=rows.get("validation_searches"),
-    )
+    check_headers([paths[row] for row in np.flatnonzero(there)], options.size)
+    source = Photos(paths, labels, names, options.size)
+    return make_splits(source, **rows, allow_query_overlap=allow_query_overlap, name=name)
 
 
-def incomplete(name: str) -> str:
-    """Marks a protocol's name as incomplete, for splits with missing photos."""
+def _incomplete(name: str) -> str:
+    # Once, although both counts and photos may be missing.
     return f"{name.removesuffix(' incomplete')} incomplete"
 
 
@@ -161,21 +221,6 @@ def _with_classes(
     if len(classes) < due or (several and len(classes) > due):
         raise InputError(f"classes must hold {due} names, as the lists have, got {len(classes)}")
     return labels, tuple(classes)
-
-
-def _check_overlap(listing: Listing) -> None:
-    for first, second in (
-        ("validation", "train"),
-        ("query", "train"),
-        ("query", "validation"),
-        ("query", "database"),
-    ):
-        shared = np.intersect1d(listing.rows[first], listing.rows[second])
-        if shared.size:
-            raise InputError(
-                f"{first} and {second} must share no photo, got {shared.size:,} in both, such as "
-                f"{listing.paths[shared[0]]}"
-            )
 
 
 def _missing(name: str, root: Path, paths: Sequence[str], there: np.ndarray) -> str:

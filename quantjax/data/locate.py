@@ -7,13 +7,6 @@ from pathlib import Path
 from quantjax.errors import MissingFileError
 
 
-def _inside(parent: Path, folder: str, files: Iterable[str]) -> Path | None:
-    """Returns parent/folder, or parent if it holds one of the files itself, or None."""
-    if (parent / folder).is_dir():
-        return parent / folder
-    return parent if any((parent / name).is_file() for name in files) else None
-
-
 def locate(
     data_dir: str | Path | None,
     folder: str,
@@ -37,14 +30,17 @@ def locate(
       FileNotFoundError: if no place has the data set; the message names all places.
     """
     environment = os.environ.get("QUANTJAX_DATA")
+    # A folder that the user names is never passed over in silence for another copy of the set.
     if data_dir is not None:
         parents = [str(data_dir)]
     else:
         parents = [*([environment] if environment else []), *extra]
-    files = tuple(files)
-    for parent in parents:
-        if found := _inside(Path(parent).expanduser(), folder, files):
-            return found
+    files = tuple(files)  # looked at once for each parent
+    for parent in (Path(each).expanduser() for each in parents):
+        if (parent / folder).is_dir():
+            return parent / folder
+        if any((parent / name).is_file() for name in files):
+            return parent
     tried = ", ".join(parents) if parents else "nowhere, QUANTJAX_DATA is not set"
     raise MissingFileError(
         f"data folder {folder} not found, looked in: {tried}; name the folder that holds it "

@@ -48,7 +48,9 @@ def nearest_neighbours(x: np.ndarray, *, num_neighbours: int) -> Neighbours:
     for start in range(0, len(x), 1024):
         some = np.arange(start, min(start + 1024, len(x)))
         squared = squares[some, None] + squares - 2 * x[some] @ x.T
+        # A row is at distance 0 from itself, though rounding may say otherwise.
         squared[np.arange(len(some)), some] = np.inf
+        # A stable sort, and not a partition, puts the lower of two equally distant rows first.
         order = np.argsort(squared, axis=1, kind="stable")[:, :num_neighbours]
         rows[some] = order
         nearest = np.take_along_axis(squared, order, axis=1)

@@ -1,188 +1,21 @@
-"""Reads photos from disk and decodes them on demand, upright, as RGB of one size."""
+"""Reads photo files on demand as a data source: from a list of paths, or from class folders."""
 
-import contextlib
 import dataclasses
-import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from quantjax.data.photo_errors import (
-    TooManyPixelsError,
-    UnreadablePhotoError,
-    all_unreadable,
-    check_file,
-    mixed,
-    unreadable,
-)
-from quantjax.data.photo_formats import (
-    HEIC_ADVICE,
-    LIMIT_ADVICE,
-    formats,
-    is_heic,
-    max_pixels,
-    pillow,
-    reads_heic,
-)
-from quantjax.data.photo_modes import ANIMATED, check_mode, has_several_pictures, to_rgb
+from quantjax.data.arrays import as_multi_hot
+from quantjax.data.class_counts import rows_per_class
+from quantjax.data.decoding import UnreadablePhotoError, decode, header_size, pillow
+from quantjax.data.photo_files import ClassFolders, few, notes_of, read_class_folders
 from quantjax.data.sources import batch_label, check_rows
-from quantjax.errors import InputError
+from quantjax.errors import InputError, MissingFileError
 
-if TYPE_CHECKING:
-    from PIL import Image, ImageFile
-
-_BOMB = re.compile(r"Image size \((\d+) pixels\).*", re.DOTALL)  # Pillow's words
-_TURNED = (5, 6, 7, 8)  # values of the Exif orientation that exchange height and width
-_ORIENTATION = 0x0112
-_TILE = 0x0142, 0x0143  # width and height of a TIFF's tiles
-# Pillow decodes a compressed BMP in Python, line by line of two bytes: 38 kB took it 18 s.
-_MAX_RLE_PIXELS = 1 << 22
-
-
-def _check_header(image: "ImageFile.ImageFile", limit: int | None) -> None:
-    if limit is not None and image.width * image.height > limit:
-        raise TooManyPixelsError(f"{image.width} x {image.height} pixels are more than {limit:,}")
-    if limit is not None and image.format == "TIFF":
-        _check_pieces(image, limit)
-    is_rle = bool(image.tile) and image.tile[0][0] == "bmp_rle"
-    if is_rle and image.width * image.height > _MAX_RLE_PIXELS:
-        raise InputError(
-            f"{image.width} x {image.height} pixels are more than the {_MAX_RLE_PIXELS:,} that a "
-            "compressed BMP may have; save it as PNG"
-        )
-    check_mode(image)
-
-
-def _check_pieces(image: "ImageFile.ImageFile", limit: int) -> None:
-    """Raises an error if a TIFF's tiles are too large, or add up to more pixels than the image."""
-    tags = getattr(image, "tag_v2", {})
-    width, height = (int(tags.get(number, 1)) for number in _TILE)
-    if width * height > limit:
-        raise TooManyPixelsError(f"a tile of {width} x {height} pixels has more than {limit:,}")
-    # Every tile is decoded, and in a malicious file many tiles may share the same few bytes.
-    area = 0
-    for _, extents, *_ in image.tile:
-        left, upper, right, lower = extents or (0, 0, 0, 0)
-        area += (right - left) * (lower - upper)
-    if area > len(image.getbands()) * image.width * image.height:
-        raise InputError(f"its pieces have more pixels than its {image.width} x {image.height}")
-
-
-def _opened(file: Path | io.BytesIO) -> BinaryIO:
-    return file.open("rb") if isinstance(file, Path) else io.BytesIO(file.getvalue()[:12])
-
-
-def _explained(name: object, error: Exception, file: Path | io.BytesIO) -> UnreadablePhotoError:
-    """Converts a decoder's error into an error that names the photo and gives advice."""
-    image_module, _ = pillow()
-    bombs = (image_module.DecompressionBombError, image_module.DecompressionBombWarning)
-    if isinstance(error, (TooManyPixelsError, *bombs)):
-        found = _BOMB.sub(rf"\1 pixels are more than {max_pixels():,}", str(error))
-        return unreadable(name, found, LIMIT_ADVICE)
-    if type(error).__name__ != "UnidentifiedImageError":
-        return unreadable(name, error)
-    start = b""
-    with contextlib.suppress(OSError), _opened(file) as stream:
-        start = stream.read(12)
-    if is_heic(start) and not reads_heic():
-        return unreadable(name, "it is HEIC", HEIC_ADVICE)
-    return unreadable(name, "cannot identify image file")  # Pillow's words less the name
-
-
-def header_size(file: Path | io.BytesIO, name: object) -> tuple[int, int]:
-    """Reads the (height, width) of an upright photo from its header, without decoding it.
-
-    Raises:
-      ValueError: if the photo is unreadable.
-    """
-    image_module, _ = pillow()
-    if isinstance(file, Path):
-        check_file(file)
-    try:
-        with image_module.open(file, formats=formats()) as image:
-            _check_header(image, image_module.MAX_IMAGE_PIXELS)
-            # Pillow would decode the whole of a PNG to look for a late Exif chunk.
-            look = image.format != "PNG" or "exif" in image.info
-            turned = look and image.getexif().get(_ORIENTATION) in _TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        raise _explained(name, error, file) from error
-
-
-def _central_square(image: "Image.Image", size: int) -> "Image.Image":
-    """Crops the central square of a photo and resizes it to `size` pixels."""
-    image_module, _ = pillow()
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = (left, top, left + side, top + side)
-    return image.resize((size, size), image_module.Resampling.BILINEAR, box=square)
-
-
-def resized(image: np.ndarray, size: int) -> np.ndarray:
-    """Crops the central square of pixels [H, W, C] uint8, C 1 or 3, and resizes it to `size`."""
-    image_module, _ = pillow()
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    square = _central_square(image_module.fromarray(pixels), size)
-    return np.asarray(square).reshape(size, size, -1)
-
-
-def decode(
-    file: Path | io.BytesIO,
-    name: object,
-    *,
-    size: int | None,
-    mode: str = "RGB",
-    noted: Callable[[str], None] | None = None,
-) -> np.ndarray:
-    """Decodes a photo upright, and crops and resizes it if a size is given.
-
-    Transparent pixels become white, 16-bit grey keeps its upper 8 bits, and of several pictures the
-    first is taken.
-
-    Args:
-      file: Path of the photo, or its bytes.
-      name: Name of the photo in errors.
-      size: Height and width in pixels of the central square, or None for the whole photo.
-      mode: "RGB", or "L" for grey.
-      noted: Called with a few words on each of these changes that the photo needed.
-
-    Returns:
-      Pixels, [H, W, 3] or [H, W, 1] uint8.
-
-    Raises:
-      ModuleNotFoundError: if Pillow is not installed.
-      ValueError: if the photo is unreadable, of another depth, or a decompression bomb.
-    """
-    image_module, operations = pillow()
-    if isinstance(file, Path):
-        check_file(file)
-    try:
-        with image_module.open(file, formats=formats()) as opened:
-            _check_header(opened, image_module.MAX_IMAGE_PIXELS)
-            operations.exif_transpose(opened, in_place=True)
-            image = to_rgb(opened, noted or (lambda change: None))
-            if mode != "RGB":
-                image = image.convert(mode)
-            if size is not None:
-                image = _central_square(image, size)
-            pixels = np.asarray(image, np.uint8).reshape(image.height, image.width, -1)
-            # Last, as it moves to the second picture.
-            if noted is not None and has_several_pictures(opened):
-                noted(ANIMATED)
-            return pixels
-    except Exception as error:  # decoders of damaged files raise nearly anything
-        raise _explained(name, error, file) from error
-
-
-def stacked(photos: Sequence[np.ndarray], names: Sequence[object]) -> np.ndarray:
-    """Stacks photos into [n, H, W, C]; raises ValueError, with two names, if sizes differ."""
-    for name, photo in zip(names, photos, strict=True):
-        if photo.shape != photos[0].shape:
-            raise mixed(names[0], photos[0].shape, name, photo.shape)
-    return np.stack(photos)
+_SIZE_ADVICE = "resize and crop by --size=PX (in Python size=PX)"
+_SKIP_ADVICE = "go on without by --skip_unreadable (in Python skip_unreadable=True)"
+_SHOWN = 200  # photos that an error names
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -220,15 +53,187 @@ class Photos:
     def __getitem__(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         rows = check_rows(rows, len(self))
         paths = [self.paths[row] for row in rows.ravel()]
-        image = stacked([decode(path, path, size=self.size) for path in paths], paths)
-        label = batch_label(self.labels, rows, len(self.classes))
-        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+        decoded = [decode(path, path, size=self.size) for path in paths]
+        return as_batch(decoded, paths, batch_label(self.labels, rows, len(self.classes)))
 
 
-def check_size(paths: Sequence[Path], size: int | None) -> None:
+def from_photos(
+    paths: Iterable[str | Path],
+    label: np.ndarray | None = None,
+    *,
+    classes: Sequence[str] | None = None,
+    size: int | None = None,
+) -> Photos:
+    """Makes a data source from a list of photo files, read as RGB in the order given.
+
+    The photos need neither class folders nor labels.
+
+    Args:
+      paths: N files, such as `sorted(Path("photos").rglob("*.jpg"))`.
+      label: Class ids [N], or one-hot or multi-hot rows [N, L]; None where the photos have no
+        labels, see `from_arrays`.
+      classes: Names of the L classes.
+      size: Height and width in pixels, see `image_folder`; None takes photos of one size as they
+        are.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      ValueError: if there is no path, labels do not fit, sizes are mixed, or (here or when rows are
+        requested) a photo is unreadable.
+    """
+    files = tuple(Path(path).expanduser() for path in paths)
+    if not files:
+        raise InputError("paths must name a photo at least, got none")
+    labels, names = as_multi_hot(label, num_rows=len(files), classes=classes)
+    check_headers(files, size)
+    return Photos(files, labels, names, size)
+
+
+def image_folder(
+    path: str | Path, *, size: int | None = None, skip_unreadable: bool = False
+) -> Photos:
+    """Reads the photos in `path`/CLASS/ as RGB, with classes and photos sorted by name.
+
+    Sub-folders of a class belong to the class. Photos are rotated upright by their Exif tag.
+    Transparent pixels become white, 16-bit grey keeps its upper 8 bits, and an animation gives its
+    first picture. Symbolic links to photos and folders are followed. HEIC files are read if
+    pillow-heif is installed. Without a size all headers are read once, to check that sizes agree.
+
+    Args:
+      path: Folder of class folders; a class folder without a photo is no class.
+      size: Height and width in pixels: the shorter side is resized to it and the longer side is
+        cropped at the centre. None takes photos as they are, which must then have one size.
+      skip_unreadable: Whether to read all headers and leave out photos with an unreadable header
+        instead of raising an error. Only decoding finds damage after the header, see `to_records`.
+
+    Returns:
+      The photos. Print their `summary`: it counts left-out and ignored files by kind.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if the folder does not exist.
+      ValueError: if the class folders hold no photo, the folders are parts (train, test), sizes
+        are mixed, or photos are unreadable, of other depths, or decompression bombs. Unreadable
+        photos raise here, all named, or when their rows are requested.
+    """
+    folder = Path(path).expanduser()
+    found = read_class_folders(folder)
+    if not found.photos:
+        raise InputError(f"{folder} has no class; put photos into a folder for each class in it")
+    return _of_class_folders(folder, [found], size, skip_unreadable)[0]
+
+
+def image_folders(
+    path: str | Path,
+    parts: Sequence[str],
+    *,
+    size: int | None = None,
+    skip_unreadable: bool = False,
+) -> tuple[Photos, list[np.ndarray]]:
+    """Reads the photos in `path`/PART/CLASS/ as one source, and returns the rows of each part.
+
+    The classes are those of all parts together; the notes name classes that a part lacks. A class
+    that only queries and database have is an unseen class.
+
+    Args:
+      path: Folder of the parts.
+      parts: Names of the parts, such as ("train", "validation", "test"); `image_folder` describes
+        how each is read.
+      size: See `image_folder`.
+      skip_unreadable: See `image_folder`.
+
+    Raises:
+      ModuleNotFoundError: if Pillow is not installed.
+      FileNotFoundError: if the folder of a part does not exist.
+      ValueError: if a part is named twice, or sizes are mixed, and as `image_folder`.
+    """
+    root = Path(path).expanduser()
+    if not all(parts) or len(set(parts)) < max(len(parts), 1):
+        raise InputError(f"parts must be names that differ, got {', '.join(map(repr, parts))}")
+    for part in parts:
+        if root.is_dir() and not (root / part).is_dir():
+            others = sorted(p.name for p in root.iterdir() if p.is_dir() and p.name[0] != ".")
+            raise MissingFileError(
+                f"no folder {root / part} for the part {part}; {root} has "
+                f"{', '.join(others) or 'no folder'}"
+            )
+    found = [read_class_folders(root / part) for part in parts]
+    # A part may be a path such as "images/train"; only its first folder lies in the root.
+    tops = {Path(part).parts[0] for part in parts}
+    beside = [p for p in sorted(root.iterdir()) if p.name[0] != "." and p.name not in tops]
+    if beside:
+        found[0].ignored["beside the parts"] = beside
+    source, rows = _of_class_folders(root, found, size, skip_unreadable)
+    absent = absent_classes(source.labels, source.classes, dict(zip(parts, rows, strict=True)))
+    return dataclasses.replace(source, notes=(*source.notes, *absent)), rows
+
+
+def absent_classes(
+    labels: np.ndarray, classes: Sequence[str], parts: Mapping[str, np.ndarray]
+) -> list[str]:
+    """Returns a note on each part that has no photo of some class.
+
+    Args:
+      labels: Labels of all rows, multi-hot [N, L] or class ids [N].
+      classes: Names of the L classes.
+      parts: Rows of each part.
+    """
+    notes = []
+    for part, rows in parts.items():
+        absent = np.flatnonzero(rows_per_class(labels[rows], len(classes)) == 0)
+        if len(rows) == 0:
+            notes.append(f"{part} has no photo")
+        elif len(absent):
+            names = few([classes[number] for number in absent])
+            more = f" ({len(absent)} of {len(classes)} classes)" if len(absent) > 1 else ""
+            notes.append(f"{part} has no photo of {names}{more}")
+    return notes
+
+
+def _of_class_folders(
+    root: Path, found: Sequence[ClassFolders], size: int | None, skip_unreadable: bool
+) -> tuple[Photos, list[np.ndarray]]:
+    """Returns the photos of all parts as one source, and the rows of each part."""
+    kept = [
+        [(path, folder.name) for folder, paths in each.photos.items() for path in paths]
+        for each in found
+    ]
+    notes = notes_of(root, found)
+    bad = check_headers(
+        [path for part in kept for path, _ in part], size, skip=skip_unreadable, may_skip=True
+    )
+    if bad:
+        kept = [[photo for photo in part if photo[0] not in bad] for part in kept]
+        notes.append(f"skipped {len(bad)} unreadable: {named(list(bad.values()))}")
+    paths = tuple(path for part in kept for path, _ in part)
+    if not paths:
+        told = "".join(f"; {note}" for note in notes)
+        raise InputError(f"{root} has no photo that can be read in its class folders{told}")
+    classes = tuple(sorted({name for part in kept for _, name in part}))
+    number_of = {name: number for number, name in enumerate(classes)}
+    class_ids = [number_of[name] for part in kept for _, name in part]
+    # Parts are stored one after another, so each part is a range of rows.
+    ends = np.cumsum([len(part) for part in kept])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    labels = np.eye(len(classes), dtype=np.uint8)[class_ids]
+    return Photos(paths, labels, classes, size, tuple(notes)), rows
+
+
+def check_headers(
+    paths: Sequence[Path], size: int | None, *, skip: bool = False, may_skip: bool = False
+) -> dict[Path, UnreadablePhotoError]:
     """Raises ValueError if photos that will not be resized have several sizes.
 
-    Without a size all headers are read; with a size photos are resized, and no header is read.
+    All headers are read, unless photos are resized and none is to be skipped.
+
+    Args:
+      paths: The photos.
+      size: Height and width in pixels to which photos are resized, or None.
+      skip: Whether to return the errors of unreadable photos instead of raising them.
+      may_skip: Whether an error says how to continue without the photos.
+
+    Returns:
+      Errors of unreadable photos, by path.
 
     Raises:
       ModuleNotFoundError: if Pillow is not installed.
@@ -236,36 +241,73 @@ def check_size(paths: Sequence[Path], size: int | None) -> None:
     """
     pillow()
     check_side(size)
-    if size is None:
-        sizes, errors = header_sizes(paths)
-        if errors:
-            raise all_unreadable(list(errors.values()), len(paths), may_skip=False)
-        check_equal(sizes)
-
-
-def header_sizes(
-    paths: Sequence[Path],
-) -> tuple[dict[Path, tuple[int, int]], dict[Path, UnreadablePhotoError]]:
-    """Reads the upright height and width of each photo, or the error of an unreadable photo."""
     sizes: dict[Path, tuple[int, int]] = {}
     errors: dict[Path, UnreadablePhotoError] = {}
-    for path in paths:
+    # Opening every file of a large set takes minutes, so that it is done only if it must be.
+    for path in paths if size is None or skip else ():
         try:
             sizes[path] = header_size(path, path)
         except UnreadablePhotoError as error:
             errors[path] = error
-    return sizes, errors
-
-
-def check_equal(sizes: Mapping[Path, tuple[int, int]]) -> None:
-    """Raises ValueError, with two photos' names, if photos have several sizes."""
-    first, *others = sizes
-    for path in others:
-        if sizes[path] != sizes[first]:
-            raise mixed(first, sizes[first], path, sizes[path])
+    if errors and not skip:
+        raise all_unreadable(list(errors.values()), len(paths), may_skip=may_skip)
+    first = next(iter(sizes.items()), None)
+    for path, found in sizes.items():
+        if size is None and first and found != first[1]:
+            raise mixed(*first, path, found)
+    return errors
 
 
 def check_side(size: int | None) -> None:
     """Raises ValueError if the size is below 1."""
     if size is not None and size < 1:
         raise InputError(f"size must be 1 pixel or more, got {size}")
+
+
+def as_batch(
+    photos: Sequence[np.ndarray], names: Sequence[object], label: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Makes a batch of photos [H, W, C] and labels [..., L], with as many axes as the labels have.
+
+    Raises:
+      ValueError: with the names of two photos, if sizes differ.
+    """
+    for name, photo in zip(names, photos, strict=True):
+        if photo.shape != photos[0].shape:
+            raise mixed(names[0], photos[0].shape, name, photo.shape)
+    image = np.stack(photos)
+    return {"image": image.reshape(label.shape[:-1] + image.shape[1:]), "label": label}
+
+
+def mixed(
+    name: object, size: tuple[int, ...], other: object, other_size: tuple[int, ...]
+) -> InputError:
+    """Returns the error for two photos whose heights and widths differ."""
+    return InputError(
+        f"photos must have one size, got {name} of {size[0]} x {size[1]} and {other} "
+        f"of {other_size[0]} x {other_size[1]} (height x width); {_SIZE_ADVICE}"
+    )
+
+
+def all_unreadable(
+    errors: Sequence[UnreadablePhotoError], total: int, *, may_skip: bool
+) -> InputError:
+    """Returns the error that names all unreadable photos.
+
+    Args:
+      errors: One error for each unreadable photo, at least one.
+      total: Number of all photos, readable and unreadable.
+      may_skip: Whether the caller can continue without the photos; the error then says how.
+    """
+    text = str(errors[0])
+    if len(errors) > 1:
+        advice = dict.fromkeys(error.advice for error in errors if error.advice)
+        told = f"cannot read {len(errors)} of {total} photos: {named(errors)}"
+        text = "; ".join((told, *advice, "replace them or take them away"))
+    return InputError(f"{text}, or {_SKIP_ADVICE}" if may_skip else text)
+
+
+def named(errors: Sequence[UnreadablePhotoError]) -> str:
+    """Lists unreadable photos and their reasons as text, for a one-line message."""
+    shown = ", ".join(f"{error.photo} ({error.reason})" for error in errors[:_SHOWN])
+    return shown + (f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else "")

@@ -6,13 +6,16 @@ hyper-parameters on the validation rows, never on the queries.
 """
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from quantjax.data.class_counts import class_ids
 from quantjax.data.sources import Source, row_name, row_names
 from quantjax.errors import InputError
+
+LISTS = ("train", "validation", "query", "database")
+"""Names of the lists that every split has."""
 
 
 class Splits(NamedTuple):
@@ -37,10 +40,8 @@ class Splits(NamedTuple):
     validation_searches: np.ndarray | None = None
 
     def __repr__(self) -> str:
-        sizes = ", ".join(
-            f"{len(getattr(self, part)):,} {part}"
-            for part in ("train", "validation", "query", "database")
-        )
+        lists = zip(LISTS, (self.train, self.validation, self.query, self.database), strict=True)
+        sizes = ", ".join(f"{len(rows):,} {name}" for name, rows in lists)
         return f"<Splits {self.name!r}: {sizes} rows of {len(self.source):,}>"
 
     @property
@@ -53,8 +54,8 @@ class Splits(NamedTuple):
         digest = hashlib.sha256()
         lists = (self.train, self.validation, self.query, self.database, self.validation_searches)
         for rows in (each for each in lists if each is not None):
-            digest.update(np.int64(len(rows)).astype("<i8").tobytes())
-            digest.update(rows.astype("<i8").tobytes())
+            # The length first, or rows could move from one list to the next.
+            digest.update(np.concatenate([[len(rows)], rows]).astype("<i8").tobytes())
         return digest.hexdigest()
 
     @property
@@ -79,6 +80,7 @@ class Splits(NamedTuple):
 def _frozen_rows(name: str, rows: np.ndarray, num_rows: int) -> np.ndarray:
     """Checks a list of rows and returns a read-only int64 copy."""
     rows = np.asarray(rows)
+    # An empty list is float64 to NumPy, so that its type says nothing.
     if rows.ndim != 1 or (rows.size and not np.issubdtype(rows.dtype, np.integer)):
         raise InputError(f"{name} must be a list of row numbers, got {rows.dtype} {rows.shape}")
     if not rows.size and name != "validation":
@@ -127,6 +129,7 @@ def make_splits(
     if validation_searches is not None:
         lists["validation_searches"] = validation_searches
     frozen = {name: _frozen_rows(name, rows, len(source)) for name, rows in lists.items()}
+    # The database may hold training and validation rows, as in the papers.
     apart = [("validation", "train")]
     if not allow_query_overlap:
         apart += [("query", "train"), ("query", "validation"), ("query", "database")]
@@ -161,10 +164,10 @@ def final(splits: Splits) -> Splits:
     if splits.validation_searches is not None:
         # Rows that are also in the database stay untrained, as in the split without validation.
         rows.append(np.setdiff1d(splits.validation_searches, splits.database))
-    none = np.array([], np.int64)
+    num_rows = len(splits.source)
     return splits._replace(
-        train=_frozen_rows("train", np.unique(np.concatenate(rows)), len(splits.source)),
-        validation=_frozen_rows("validation", none, len(splits.source)),
+        train=_frozen_rows("train", np.unique(np.concatenate(rows)), num_rows),
+        validation=_frozen_rows("validation", np.array([], np.int64), num_rows),
         validation_searches=None,
         name=f"{splits.name} final".strip(),
     )
@@ -183,29 +186,29 @@ def with_train(splits: Splits) -> Splits:
     )
 
 
-def _class_ids(source: Source) -> np.ndarray:
-    """Returns the class of each row, [N]; raises ValueError if a row has no or several labels."""
+def _draw(
+    source: Source, pool: np.ndarray, sizes: dict[str, int], others: str, seed: int
+) -> dict[str, Any]:
+    """Draws lists with so many rows of each class; `others` names the list of all other rows."""
+    if min(sizes.values()) < 0:
+        raise InputError(
+            f"numbers of images of each class must be 0 or more, got {tuple(sizes.values())}"
+        )
     try:
-        return class_ids(source.labels, name_of=lambda row: row_name(source, row))
+        ids = class_ids(source.labels, name_of=lambda row: row_name(source, row))[pool]
     except ValueError as error:
         raise InputError(f"{error}; make lists of your own with make_splits") from None
-
-
-def _draw(source: Source, pool: np.ndarray, sizes: tuple[int, ...], seed: int) -> list[np.ndarray]:
-    """Draws a list for each size, with that many rows of each class; the last list is the rest."""
-    if min(sizes) < 0:
-        raise InputError(f"numbers of images of each class must be 0 or more, got {sizes}")
-    class_ids = _class_ids(source)[pool]
     rng = np.random.default_rng(seed)
-    parts: list[list[np.ndarray]] = [[] for _ in range(len(sizes) + 1)]
+    ends = np.cumsum(list(sizes.values()))
+    drawn = []
     # A permutation per class in turn: the order is part of the pinned digests.
     for class_id, name in enumerate(source.classes):
-        rows = rng.permutation(pool[class_ids == class_id])
-        if len(rows) < sum(sizes):
-            raise InputError(f"class {name} must have {sum(sizes)} images, got {len(rows)}")
-        for part, chosen in zip(parts, np.split(rows, np.cumsum(sizes)), strict=True):
-            part.append(chosen)
-    return [np.sort(np.concatenate(part)) for part in parts]
+        rows = rng.permutation(pool[ids == class_id])
+        if len(rows) < ends[-1]:
+            raise InputError(f"class {name} must have {ends[-1]} images, got {len(rows)}")
+        drawn.append(np.split(rows, ends))
+    lists = zip((*sizes, others), zip(*drawn, strict=True), strict=True)
+    return {name: np.sort(np.concatenate(parts)) for name, parts in lists}
 
 
 def mnist5k(source: Source, *, seed: int = 0) -> Splits:
@@ -217,12 +220,10 @@ def mnist5k(source: Source, *, seed: int = 0) -> Splits:
     Raises:
       ValueError: if a class has fewer than 500 images, or a row several labels.
     """
-    query, validation, train, database, _ = _draw(
-        source, np.arange(len(source)), (50, 25, 300, 125), seed
-    )
-    return make_splits(
-        source, train=train, validation=validation, query=query, database=database, name="mnist5k"
-    )
+    sizes = {"query": 50, "validation": 25, "train": 300, "database": 125}
+    lists = _draw(source, np.arange(len(source)), sizes, "unused", seed)
+    del lists["unused"]
+    return make_splits(source, **lists, name="mnist5k")
 
 
 def protocol_i(
@@ -258,16 +259,11 @@ def protocol_i(
             "validation_per_class is a part of train_per_class and must be smaller, got "
             f"{validation_per_class} of {train_per_class}"
         )
-    sizes = (query_per_class, validation_per_class, train_per_class - validation_per_class)
-    query, validation, train, database = _draw(source, pool, sizes, seed)
-    return make_splits(
-        source,
-        train=train,
-        validation=validation,
-        query=query,
-        database=database,
-        name="protocol_i",
-    )
+    train_per_class -= validation_per_class
+    # This order of the draws is part of the pinned digests.
+    sizes = {"query": query_per_class, "validation": validation_per_class, "train": train_per_class}
+    lists = _draw(source, pool, sizes, "database", seed)
+    return make_splits(source, **lists, name="protocol_i")
 
 
 def protocol_ii(
@@ -286,16 +282,9 @@ def protocol_ii(
       ValueError: if a class has too few images, or a row several labels.
     """
     database = np.arange(min(num_train, len(source)))
-    validation, train = _draw(source, database, (validation_per_class,), seed)
+    lists = _draw(source, database, {"validation": validation_per_class}, "train", seed)
     query = np.arange(num_train, len(source))
-    return make_splits(
-        source,
-        train=train,
-        validation=validation,
-        query=query,
-        database=database,
-        name="protocol_ii",
-    )
+    return make_splits(source, **lists, query=query, database=database, name="protocol_ii")
 
 
 def _check_length(source: Source, num_rows: int, reader: str) -> Source:

@@ -1,4 +1,4 @@
-"""Reads and writes the manifest of a record folder: labels, classes, parts, files, checksums."""
+"""Reads and writes the manifest of a record folder: labels, classes, parts, files, digests."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from quantjax.run import files
 
 NAME = "manifest.safetensors"
 AGAIN = "convert the photos again: quantjax records FOLDER OUT"
-_VERSION = 1
+_VERSION = 2
 _KEY = "records"
 _PART = "part."
 
@@ -41,7 +41,8 @@ class Manifest(NamedTuple):
       classes: Names of the L classes.
       parts: Rows of each part, such as "train", int64 [n].
       shards: Files of the records, in the order of rows.
-      checksums: CRC-32 of each record, [N] uint32; they detect a file of another conversion.
+      photos: SHA-256, in hex, of all records. Names of shards end in its first digits, so that no
+        shard of another conversion is taken for one of this.
       size: Height and width of stored pixels, or None if photo files are stored unchanged.
       shape: Height and width of all photos as stored, or None if they differ.
     """
@@ -50,7 +51,7 @@ class Manifest(NamedTuple):
     classes: tuple[str, ...]
     parts: Mapping[str, np.ndarray]
     shards: tuple[Shard, ...]
-    checksums: np.ndarray
+    photos: str
     size: int | None
     shape: tuple[int, int] | None
 
@@ -62,12 +63,12 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
       folder: Folder of the shards.
       manifest: Description of the shards' content.
     """
-    parts = {_PART + name: rows for name, rows in manifest.parts.items()}
-    arrays = {"labels": manifest.labels, "checksums": manifest.checksums, **parts}
+    arrays = _arrays(manifest)
     about = {
         "version": _VERSION,
         "classes": manifest.classes,
         "shards": manifest.shards,
+        "photos": manifest.photos,
         "size": manifest.size,
         "shape": manifest.shape,
     }
@@ -85,9 +86,15 @@ def digest_of_content(manifest: Manifest, size: int | None) -> str:
       manifest: Manifest of the records.
       size: Height and width in pixels to which photos are resized.
     """
-    arrays = {_PART + name: rows for name, rows in manifest.parts.items()}
-    arrays |= {"labels": manifest.labels, "checksums": manifest.checksums}
-    return _digest({"classes": manifest.classes, "size": size}, arrays)
+    # The size enters because runs on photos of two sizes are two runs.
+    about = {"classes": manifest.classes, "photos": manifest.photos, "size": size}
+    return _digest(about, _arrays(manifest))
+
+
+def _arrays(manifest: Manifest) -> dict[str, np.ndarray]:
+    parts = {_PART + name: rows for name, rows in manifest.parts.items()}
+    arrays = {"labels": manifest.labels, **parts}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -117,7 +124,7 @@ def read_manifest(folder: Path) -> Manifest:
             classes=tuple(about["classes"]),
             parts={name.removeprefix(_PART): rows for name, rows in parts.items()},
             shards=tuple(Shard(*shard) for shard in about["shards"]),
-            checksums=arrays["checksums"],
+            photos=about["photos"],
             size=about["size"],
             shape=about["shape"] and tuple(about["shape"]),
         )
@@ -134,18 +141,13 @@ def _check(manifest: Manifest) -> None:
         if not _are_counts(shard.num_records, shard.num_bytes):
             raise InputError(f"shard {shard.name} must have a number of records and of bytes")
     num_rows = sum(shard.num_records for shard in manifest.shards)
-    table, ids = ((num_rows, len(manifest.classes)), np.uint8), ((num_rows,), np.int64)
-    due = {
-        "labels": (manifest.labels, *(ids if manifest.labels.ndim == 1 else table)),
-        "checksums": (manifest.checksums, (num_rows,), np.uint32),
-    }
-    for name, (array, shape, dtype) in due.items():
-        if array.shape != shape or array.dtype != dtype:
-            raise InputError(
-                f"{name} must be {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}"
-            )
-    most = len(manifest.classes) - 1 if manifest.labels.ndim == 1 else 1
-    if not ((manifest.labels >= 0) & (manifest.labels <= most)).all():
+    labels, num_classes = manifest.labels, len(manifest.classes)
+    are_ids = labels.ndim == 1
+    shape, dtype = ((num_rows,), "int64") if are_ids else ((num_rows, num_classes), "uint8")
+    if labels.shape != shape or labels.dtype != dtype:
+        raise InputError(f"labels must be {dtype} {shape}, got {labels.dtype} {labels.shape}")
+    most = num_classes - 1 if are_ids else 1
+    if not ((labels >= 0) & (labels <= most)).all():
         raise InputError(f"labels must lie in 0 to {most}")
     for name, rows in manifest.parts.items():
         if rows.ndim != 1 or rows.dtype != np.int64 or not ((rows >= 0) & (rows < num_rows)).all():

@@ -1,11 +1,11 @@
 """Converts photos into a folder of ArrayRecord files, which appears only when complete."""
 
 import contextlib
+import hashlib
 import io
 import itertools
 import os
 import shutil
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -14,19 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.data import photos
-from quantjax.data.array_records import from_records
 from quantjax.data.class_counts import class_ids, num_labels, rows_per_class
-from quantjax.data.photo_errors import (
-    UnreadablePhotoError,
-    all_unreadable,
-    check_file,
-    named,
-    unreadable,
-)
-from quantjax.data.photos import Photos
+from quantjax.data.decoding import UnreadablePhotoError, check_file, decode
+from quantjax.data.photos import Photos, all_unreadable, check_side, named
 from quantjax.data.record_manifest import Manifest, Shard, write_manifest
-from quantjax.data.record_shards import import_array_record, import_grain
+from quantjax.data.records import from_records, load_records_package
 from quantjax.data.sources import check_rows
 from quantjax.errors import FileError, InputError
 
@@ -79,36 +71,43 @@ def to_records(
       IndexError: if a part has a row that the source does not have.
       OSError: if a file cannot be written.
     """
-    import_grain()
-    photos.check_side(size)
+    load_records_package("grain")
+    check_side(size)
     total = len(source)
     if num_shards is None:
         num_shards = min(-(-total // _PER_SHARD), _MOST_SHARDS)
     if not 1 <= num_shards <= total:
         raise InputError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
     parts = {name: check_rows(np.asarray(rows, int), total) for name, rows in (parts or {}).items()}
-    folder = Path(folder).expanduser().resolve()
-    if folder.is_mount():
-        raise InputError(f"{folder} is where a disk is mounted; name a folder inside it")
-    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise InputError(f"{folder} is not an empty folder; choose another for the records")
-    scratch = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(scratch, ignore_errors=True)
-    try:
-        scratch.mkdir(parents=True)
-    except (NotADirectoryError, FileExistsError) as error:
-        raise InputError(f"cannot make {folder}, a file is above it; choose another") from error
-    try:
+    with _appearing(Path(folder).expanduser().resolve()) as scratch:
         with futures.ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
             written = _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadable)
         if not written.rows.size or (written.errors and not skip_unreadable):
             raise all_unreadable(written.errors, total, may_skip=bool(written.rows.size))
         write_manifest(scratch, _manifest(source, written, size, parts))
         from_records(scratch, size=size or 1)  # checks the numbers of records really written
+    return _notes(source, written)
+
+
+@contextlib.contextmanager
+def _appearing(folder: Path) -> Generator[Path]:
+    """Yields a hidden folder, which gets the name of the given folder if no error is raised."""
+    if folder.is_mount():
+        raise InputError(f"{folder} is where a disk is mounted; name a folder inside it")
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise InputError(f"{folder} is not an empty folder; choose another for the records")
+    scratch = folder.with_name(f".{folder.name}.unfinished")
+    # A conversion that was killed has left it.
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        scratch.mkdir(parents=True)
+    except (NotADirectoryError, FileExistsError) as error:
+        raise InputError(f"cannot make {folder}, a file is above it; choose another") from error
+    try:
+        yield scratch
         os.replace(scratch, folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    return _notes(source, written)
 
 
 class _Photo(NamedTuple):
@@ -124,7 +123,7 @@ class _Written(NamedTuple):
 
     shards: list[Shard]
     rows: np.ndarray  # rows of the source that were written
-    checksums: np.ndarray
+    digest: str  # SHA-256 of all records
     shapes: set[tuple[int, ...]]
     errors: list[UnreadablePhotoError]
     changes: dict[str, list[Path]]
@@ -138,19 +137,23 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
     """
     total = len(source)
     bounds = np.linspace(0, total, num_shards + 1).astype(int)
-    checksums, is_written = np.zeros(total, np.uint32), np.zeros(total, bool)
+    digest, is_written = hashlib.sha256(), np.zeros(total, bool)
     shards, shapes, errors, changes = [], set(), [], defaultdict(list)
+    # In the order of rows, whichever thread is first, so that a conversion is reproducible.
     prepared = _prepared(source.paths, size, pool)
     for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
-        path = scratch / f"photos-{number:05d}-of-{num_shards:05d}.array_record"
+        path = scratch / f"photos-{number:05d}-of-{num_shards:05d}"
         with _writing(path) as write:
             for row in range(start, stop):
                 photo = next(prepared)
                 if isinstance(photo, UnreadablePhotoError):
+                    # The rest is still decoded, since one error is to name all unreadable photos.
                     errors.append(photo)
                 elif skip_unreadable or not errors:
                     write(photo.record)
-                    checksums[row], is_written[row] = zlib.crc32(photo.record), True
+                    digest.update(b"%d " % len(photo.record))
+                    digest.update(photo.record)
+                    is_written[row] = True
                     shapes.add(photo.shape)
                     for change in photo.changes:
                         changes[change].append(source.paths[row])
@@ -161,7 +164,15 @@ def _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadabl
         else:
             path.unlink()
     rows = np.flatnonzero(is_written)
-    return _Written(shards, rows, checksums[rows], shapes, errors, changes)
+    shards = [_renamed(scratch, shard, digest.hexdigest()) for shard in shards]
+    return _Written(shards, rows, digest.hexdigest(), shapes, errors, changes)
+
+
+def _renamed(folder, shard, digest):
+    # Shards of two conversions have other names, so that none is ever taken for one of the other.
+    name = f"{shard.name}.{digest[:8]}.array_record"
+    (folder / shard.name).rename(folder / name)
+    return shard._replace(name=name)
 
 
 def _manifest(source, written, size, parts):
@@ -175,7 +186,7 @@ def _manifest(source, written, size, parts):
         classes=source.classes,
         parts={name: rows[rows >= 0] for name, rows in parts.items()},
         shards=tuple(written.shards),
-        checksums=written.checksums,
+        photos=written.digest,
         size=size,
         shape=next(iter(written.shapes)) if len(written.shapes) == 1 else None,
     )
@@ -188,6 +199,7 @@ def _notes(source, written):
     ]
     if written.errors:
         notes.append(f"skipped {len(written.errors)} unreadable: {named(written.errors)}")
+        # A class that lost all photos keeps its column, but cannot be learned or found.
         before, after = (
             rows_per_class(labels, len(source.classes))
             for labels in (source.labels, source.labels[written.rows])
@@ -211,9 +223,9 @@ def _prepare(path: Path, size: int | None) -> _Photo | UnreadablePhotoError:
     try:
         check_file(path)
         content = path.read_bytes()
-        image = photos.decode(io.BytesIO(content), path, size=size, noted=changes.append)
+        image = decode(io.BytesIO(content), path, size=size, noted=changes.append)
     except OSError as error:
-        return unreadable(path, error)
+        return UnreadablePhotoError(path, error)
     except UnreadablePhotoError as error:
         return error
     # Decoded in any case, so that damage is found at the conversion and not while training.
@@ -228,7 +240,7 @@ def _writing(path: Path) -> Generator[Callable[[bytes], None]]:
     Raises:
       OSError: if the file cannot be written.
     """
-    module = import_array_record()
+    module = load_records_package("array_record.python.array_record_module")
     try:
         writer = module.ArrayRecordWriter(str(path), _OPTIONS)
         yield writer.write

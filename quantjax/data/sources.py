@@ -48,6 +48,7 @@ class Source(Protocol):
 
 def row_name(source: Source, row: int) -> str:
     """Returns the name of a row, such as the path of its file, or its number without a name."""
+    # Optional, so that an array with three more members is a source.
     name_of = getattr(source, "name_of", None)
     return str(row) if name_of is None else str(name_of(int(row)))
 
@@ -103,6 +104,7 @@ def batch_label(labels: np.ndarray, rows: np.ndarray, num_classes: int) -> np.nd
       Labels [B, L] uint8.
     """
     label = labels[rows]
+    # Made for the batch alone: a table of all rows may be larger than memory.
     if labels.ndim == 1:
         label = (label[..., None] == np.arange(num_classes)).astype(np.uint8)
     return label

@@ -3,7 +3,6 @@
 import contextlib
 import difflib
 import functools
-import importlib
 import json
 import shlex
 import textwrap
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.errors import InputError, MissingFileError, MissingPackageError
+from quantjax.errors import InputError, MissingFileError, load_package
 
 _FEW = 8  # names that an error shows
 _OF_TFDS = "tensorflow_datasets.core.features."
@@ -49,6 +48,7 @@ class Records(NamedTuple):
           ValueError: if a file of the data set is missing or damaged.
         """
         parts = np.searchsorted(self.starts, rows, side="right") - 1
+        # One request reads the records of a split in parallel; they are put in order again below.
         records: dict[int, Mapping[str, Any]] = {}
         for part in np.unique(parts):
             places = np.flatnonzero(parts == part)
@@ -63,13 +63,7 @@ class Records(NamedTuple):
 
 def import_tfds() -> ModuleType:
     """Imports tensorflow_datasets; raises ModuleNotFoundError with the command to install it."""
-    try:
-        return importlib.import_module("tensorflow_datasets")
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            "sets of TFDS need tensorflow-datasets, which is not installed: "
-            'pip install "quantjax[tfds]"'
-        ) from error
+    return load_package("tensorflow_datasets", extra="tfds", purpose="reading sets of TFDS")
 
 
 def find_builder(name: str, folder: Path) -> Any:
@@ -83,6 +77,7 @@ def find_builder(name: str, folder: Path) -> Any:
     """
     tfds = import_tfds()
     try:
+        # Sets of a namespace, such as huggingface:, are fetched from elsewhere when they are named.
         if tfds.core.naming.parse_builder_name_kwargs(name)[0].namespace:
             raise InputError("the part before the colon is a namespace, whose sets are downloaded")
         with _importing_nothing(tfds.features.FeatureConnector):
@@ -133,6 +128,7 @@ def open_records(builder: Any, splits: Sequence[str], folder: Path) -> Records:
       FileNotFoundError: if the set is not prepared, or not for random access.
       ValueError: if a split does not exist, the splits have no row, or a file is damaged.
     """
+    # Encoded, as TFDS would decode with TensorFlow or OpenCV, neither upright nor checked.
     name, decoders = builder.info.full_name, _skips(builder.info.features)
     parts, lengths = [], []
     for split in splits:
@@ -165,6 +161,7 @@ def _why_not(builder: Any, split: str, folder: Path) -> Exception:
     """Returns the error for a split that cannot be opened."""
     tfds = import_tfds()
     name = builder.info.full_name
+    # TFDS raises one kind of error for all three causes, so that each is looked up here.
     if not builder.is_prepared():
         return MissingFileError(
             f"{name} is not prepared in {folder}, {_holds(folder)}; prepare it, for which many "

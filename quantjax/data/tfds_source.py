@@ -1,7 +1,9 @@
 """Reads images of prepared TensorFlow Datasets, without TensorFlow."""
 
 import dataclasses
+import functools
 import io
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from quantjax.data import photos
+from quantjax.data.decoding import decode, header_size, resized
+from quantjax.data.photos import as_batch, check_side, mixed
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
 from quantjax.errors import InputError
@@ -52,15 +55,13 @@ class TfdsSource:
         names = [self.records.name_of(row) for row in rows.ravel()]
         stored = [_inside(record, self.image) for record in self.records.read(rows.ravel())]
         decoded = [self._decode(each, name) for each, name in zip(stored, names, strict=True)]
-        image = photos.stacked(decoded, names)
-        label = batch_label(self.labels, rows, len(self.classes))
-        return {"image": image.reshape(rows.shape + image.shape[1:]), "label": label}
+        return as_batch(decoded, names, batch_label(self.labels, rows, len(self.classes)))
 
     def _decode(self, stored: bytes | np.ndarray, name: str) -> np.ndarray:
         if isinstance(stored, bytes):
             mode = _MODES[self.num_channels]
-            return photos.decode(io.BytesIO(stored), name, size=self.size, mode=mode)
-        return stored if self.size is None else photos.resized(stored, self.size)
+            return decode(io.BytesIO(stored), name, size=self.size, mode=mode)
+        return stored if self.size is None else resized(stored, self.size)
 
 
 def from_tfds(
@@ -102,7 +103,7 @@ def from_tfds(
         label is none of the classes, or (here or when rows are requested) sizes are mixed, or an
         image or a file of the set is unreadable.
     """
-    photos.check_side(size)
+    check_side(size)
     import_tfds()
     folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     folder = folder.expanduser().absolute()
@@ -120,10 +121,7 @@ def from_tfds(
 
 def _inside(record: Mapping[str, Any], key: str) -> Any:
     """Returns the value of a key in a record; "a/b" is the key b inside the key a."""
-    value: Any = record
-    for part in key.split("/"):
-        value = value[part]
-    return value
+    return functools.reduce(operator.getitem, key.split("/"), record)
 
 
 def _feature(info: Any, argument: str, key: str) -> tuple[Any, int]:
@@ -144,8 +142,9 @@ def _feature(info: Any, argument: str, key: str) -> tuple[Any, int]:
     return feature, sequences
 
 
-def _kind(feature: Any, sequences: int) -> str:
-    return "a sequence of " * sequences + " ".join(repr(feature).split())
+def _other_kind(due: str, info: Any, key: str, feature: Any, sequences: int) -> InputError:
+    kind = "a sequence of " * sequences + " ".join(repr(feature).split())
+    return InputError(f"{due}, {info.full_name} has {kind} under {key}")
 
 
 def _image_shape(info: Any, key: str) -> tuple[int | None, int | None, int]:
@@ -155,10 +154,8 @@ def _image_shape(info: Any, key: str) -> tuple[int | None, int | None, int]:
     kinds = (tfds.features.Image, tfds.features.Tensor)
     shape = feature.shape if isinstance(feature, kinds) else ()
     if sequences or len(shape) != 3 or shape[-1] not in _MODES or feature.np_dtype != np.uint8:
-        raise InputError(
-            "image must be the key of an image of 8 bits and 1 or 3 channels, "
-            f"{info.full_name} has {_kind(feature, sequences)} under {key}"
-        )
+        due = "image must be the key of an image of 8 bits and 1 or 3 channels"
+        raise _other_kind(due, info, key, feature, sequences)
     return shape
 
 
@@ -167,10 +164,8 @@ def _classes(info: Any, key: str) -> tuple[tuple[str, ...], bool]:
     tfds = import_tfds()
     feature, sequences = _feature(info, "label", key)
     if not isinstance(feature, tfds.features.ClassLabel) or sequences > 1 or not feature.names:
-        raise InputError(
-            "label must be the key of a ClassLabel, or of a sequence of them, "
-            f"{info.full_name} has {_kind(feature, sequences)} under {key}"
-        )
+        due = "label must be the key of a ClassLabel, or of a sequence of them"
+        raise _other_kind(due, info, key, feature, sequences)
     return tuple(feature.names), sequences == 1
 
 
@@ -180,6 +175,7 @@ def _read_labels(records: Records, label: str | None, *, image: str | None) -> l
     none = np.zeros(0, np.int64)
     if label is None and image is None:
         return [none] * num_rows
+    # Images stay encoded meanwhile; of each record only its labels are kept.
     first: tuple[str, tuple[int, ...]] | None = None
     for start in range(0, num_rows, _BATCH):
         rows = np.arange(start, min(start + _BATCH, num_rows))
@@ -187,18 +183,13 @@ def _read_labels(records: Records, label: str | None, *, image: str | None) -> l
             found = none if label is None else _inside(record, label)
             ids.append(np.asarray(found, np.int64).reshape(-1))
             if image is not None:
-                name = records.name_of(row)
-                shape = _shape(_inside(record, image), name)
+                name, stored = records.name_of(row), _inside(record, image)
+                is_file = isinstance(stored, bytes)
+                shape = header_size(io.BytesIO(stored), name) if is_file else stored.shape[:2]
                 first = first or (name, shape)
                 if shape != first[1]:
-                    raise photos.mixed(*first, name, shape)
+                    raise mixed(*first, name, shape)
     return ids
-
-
-def _shape(stored: bytes | np.ndarray, name: str) -> tuple[int, ...]:
-    if isinstance(stored, bytes):
-        return photos.header_size(io.BytesIO(stored), name)
-    return stored.shape[:2]
 
 
 def _table(

@@ -99,6 +99,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
     # A share such as 0.29 of 100 is a hair below the whole number it means.
     num_seen = math.floor(seen_share * num_classes + 1e-9)
     num_validation = max(2, math.floor(validation_share * num_seen + 1e-9)) * (validation_share > 0)
+    # Two classes at least, or every item would be relevant to every query.
     sizes = {
         "train": num_seen - num_validation,
         "validation": num_validation or 2,
@@ -115,6 +116,7 @@ def _num_classes(num_classes: int, seen_share: float, validation_share: float) -
 
 def _rows_of(source: Source, class_ids: np.ndarray) -> np.ndarray:
     """Returns the rows that have labels and whose labels all belong to the given classes."""
+    # A row that also has a label of another part would show that part's class.
     inside = num_labels_among(source.labels, _chosen(source, class_ids))
     return np.flatnonzero((inside > 0) & (inside == num_labels(source.labels)))
 

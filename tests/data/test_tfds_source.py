@@ -139,7 +139,7 @@ def test_labels_are_read_without_decoding_an_image(folder, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("decoded")
 
-    monkeypatch.setattr(tfds_source.photos, "decode", refuse)
+    monkeypatch.setattr(tfds_source, "decode", refuse)
     source = from_tfds(NAME, split="train", data_dir=folder)
     with pytest.raises(AssertionError, match="decoded"):
         source[FIRST]
@@ -361,7 +361,7 @@ def test_labels_need_not_be_read(folder, image):
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "quantjax\[tfds\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'quantjax\[tfds\]'"):
         from_tfds("mnist", split="train")
 
 

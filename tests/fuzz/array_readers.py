@@ -20,7 +20,7 @@ from quantjax.data import record_manifest
 from quantjax.models import features, weights
 from quantjax.quantizers import ProductCodec
 from quantjax.run import pickles
-from tests.data.test_idx import idx_bytes
+from tests.data.test_mnist import idx_bytes
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 from tests.models import weight_files
@@ -216,7 +216,6 @@ def _read_tensors_of_codes(path: Path) -> None:
 
 _RECORDS = {
     "labels": np.eye(3, 2, dtype=np.uint8),
-    "checksums": np.arange(3, dtype=np.uint32),
     "part.train": np.arange(2),
 }
 
@@ -227,7 +226,8 @@ def _signed(about: dict[str, Any], arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _records() -> list[bytes]:
-    about = {"version": 1, "classes": ["a", "b"], "shards": [["s-0.array_record", 3, 9]]}
+    about = {"version": 2, "photos": "0", "classes": ["a", "b"]}
+    about["shards"] = [["s-0.array_record", 3, 9]]
     return [
         _signed({**about, "size": None, "shape": [4, 5]}, _RECORDS),
         _signed({**about, "size": 4, "shape": [4, 4]}, {**_RECORDS, "labels": np.arange(3) % 2}),
@@ -250,7 +250,7 @@ def _other_records(seed: int, content: bytes) -> bytes:
 
 def _read_records(path: Path) -> None:
     found = record_manifest.read_manifest(path.parent)
-    assert len(found.labels) == len(found.checksums) == sum(each[1] for each in found.shards)
+    assert len(found.labels) == sum(each[1] for each in found.shards)
     assert all(Path(shard.name).name == shard.name for shard in found.shards)
 
 

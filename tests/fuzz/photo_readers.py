@@ -13,10 +13,9 @@ import pytest
 
 from quantjax import data
 from quantjax.data.benchmarks import Counts
-from quantjax.data.photo_formats import reads_heic
-from quantjax.data.photos import decode, header_size
+from quantjax.data.decoding import decode, header_size, reads_heic
 from tests.data.photo_files import tiff, write_photo
-from tests.data.test_folder import rle_bmp
+from tests.data.test_photos import rle_bmp
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 

@@ -6,11 +6,9 @@ numbers of a complete copy.
 """
 
 from quantjax.data.benchmarks.coco import coco
-from quantjax.data.benchmarks.copies import Counts
-from quantjax.data.benchmarks.imagenet import imagenet_100
-from quantjax.data.benchmarks.in_shop import in_shop
-from quantjax.data.benchmarks.mirflickr import mirflickr_25k
-from quantjax.data.benchmarks.nus_wide import nus_wide_21, nus_wide_81
+from quantjax.data.benchmarks.concepts import mirflickr_25k, nus_wide_21
+from quantjax.data.benchmarks.listed import imagenet_100, in_shop, nus_wide_81
+from quantjax.data.lists import Counts
 
 __all__ = [
     "Counts",

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.data.benchmarks.copies import Counts, copy_of, from_lists
-from quantjax.data.benchmarks.draws import at_random
-from quantjax.data.list_format import Listing
-from quantjax.data.listed_paths import below_root, by_name, existing_folder
+from quantjax.data.benchmarks.listed import from_lists
+from quantjax.data.draws import at_random
+from quantjax.data.list_files import Listing, below_root
+from quantjax.data.lists import Counts, Options, copy_of
+from quantjax.data.photo_files import by_name, existing_folder
 from quantjax.data.protocols import Splits
 from quantjax.errors import InputError, MissingFileError
 
@@ -74,18 +75,10 @@ def coco(
     if listing is None:
         listing, classes = _annotated(folder, counts, seed)
     else:
+        # The published database list is shorter than the paper's.
         counts = counts._replace(photos=None, database=None)
-    return copy_of(
-        listing,
-        folder,
-        name="coco",
-        counts=counts,
-        classes=classes,
-        size=size,
-        num_validation=num_validation,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-    )
+    options = Options(size, num_validation, seed, allow_incomplete)
+    return copy_of("coco", listing, folder, counts, options, classes=classes)
 
 
 def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[str]]:
@@ -101,22 +94,15 @@ def _annotated(folder: Path, counts: Counts, seed: int) -> tuple[Listing, list[s
             "COCO's; fetch it anew"
         )
     category_ids = np.array(sorted(categories), np.int64)
+    # Category ids have gaps, up to 90 for 80 categories.
     labels = np.zeros((len(image_ids), len(category_ids)), np.uint8)
     labels[rows, np.searchsorted(category_ids, pairs[:, 1])] = 1
     # By file name, since photos of 2014 and 2017 are unpacked into folders of several names.
     place = by_name(folder)
-    try:
-        paths = tuple(below_root(place(names[key])) for key in image_ids.tolist())
-    except ValueError as error:
-        raise InputError(f"{folder / 'annotations'}: {error}") from error
-    listing = Listing(
-        paths,
-        labels,
-        at_random(
-            len(image_ids), num_query=counts.query or 0, num_train=counts.train or 0, seed=seed
-        ),
-    )
-    return listing, [categories[key] for key in category_ids.tolist()]
+    at = folder / "annotations"
+    paths = tuple(below_root(names[key], at=at, place=place) for key in image_ids.tolist())
+    drawn = at_random(len(paths), num_query=counts.query, num_train=counts.train, seed=seed)
+    return Listing(paths, labels, drawn), [categories[key] for key in category_ids.tolist()]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -3,7 +3,7 @@ import pytest
 
 from quantjax.data import imagenet_100
 from quantjax.data.benchmarks import Counts
-from quantjax.data.benchmarks.imagenet import COUNTS
+from quantjax.data.benchmarks.listed import COUNTS_100
 from tests.data.photo_files import write_list, write_photo
 
 pytest.importorskip("PIL")
@@ -51,7 +51,7 @@ def test_the_validation_draw_is_pinned(folder):
 
 
 def test_another_split_is_refused_by_its_counts(folder):
-    assert COUNTS == (None, 100, 5_000, 13_000, 128_503)
+    assert COUNTS_100 == (None, 100, 5_000, 13_000, 128_503)
     with pytest.raises(
         ValueError,
         match=r"imagenet_100 must have 100 classes, got 3; 5,000 query, got 2; 13,000 train, "

@@ -5,7 +5,7 @@ import pytest
 
 from quantjax.data import in_shop
 from quantjax.data.benchmarks import Counts
-from quantjax.data.benchmarks.in_shop import COUNTS
+from quantjax.data.benchmarks.listed import COUNTS_ITEMS
 from tests.data.photo_files import write_photo
 
 pytest.importorskip("PIL")
@@ -161,5 +161,5 @@ def test_an_empty_or_missing_partition_is_named(folder):
 
 
 def test_counts_of_a_whole_copy_add_up():
-    assert COUNTS == (52_712, 7_982, 14_218, 25_882, 12_612)
-    assert COUNTS.photos == COUNTS.query + COUNTS.train + COUNTS.database
+    assert COUNTS_ITEMS == (52_712, 7_982, 14_218, 25_882, 12_612)
+    assert COUNTS_ITEMS.photos == COUNTS_ITEMS.query + COUNTS_ITEMS.train + COUNTS_ITEMS.database

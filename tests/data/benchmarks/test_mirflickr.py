@@ -3,7 +3,7 @@ import pytest
 
 from quantjax.data import mirflickr_25k
 from quantjax.data.benchmarks import Counts
-from quantjax.data.benchmarks.mirflickr import COUNTS, TOPICS
+from quantjax.data.benchmarks.concepts import COUNTS_25K, TOPICS
 from tests.data.photo_files import write_photo
 
 pytest.importorskip("PIL")
@@ -82,5 +82,5 @@ def test_no_annotations_are_named(tmp_path):
 
 
 def test_counts_of_a_whole_copy_add_up():
-    assert COUNTS == (24_581, 24, 2_000, 5_000, 22_581)
-    assert COUNTS.photos == COUNTS.query + COUNTS.database
+    assert COUNTS_25K == (24_581, 24, 2_000, 5_000, 22_581)
+    assert COUNTS_25K.photos == COUNTS_25K.query + COUNTS_25K.database

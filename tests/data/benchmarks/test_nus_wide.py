@@ -3,7 +3,8 @@ import pytest
 
 from quantjax.data import nus_wide_21, nus_wide_81
 from quantjax.data.benchmarks import Counts
-from quantjax.data.benchmarks.nus_wide import CONCEPTS_21, COUNTS_21, COUNTS_81
+from quantjax.data.benchmarks.concepts import CONCEPTS, COUNTS_21
+from quantjax.data.benchmarks.listed import COUNTS_81
 from tests.data.photo_files import write_list, write_photo
 
 pytest.importorskip("PIL")
@@ -18,7 +19,7 @@ def official(folder, *, num_empty=4, photos=True):
     (folder / "ImageList").mkdir(parents=True)
     (folder / "ImageList" / "Imagelist.txt").write_text("\r\n".join(lines) + "\r\n")
     (folder / "Groundtruth" / "AllLabels").mkdir(parents=True)
-    for column, name in enumerate(CONCEPTS_21):
+    for column, name in enumerate(CONCEPTS):
         values = ["1" if row < 105 and row % 21 == column else "0" for row in range(num_photos)]
         file = folder / "Groundtruth" / "AllLabels" / f"Labels_{name}.txt"
         file.write_text("\n".join(values) + "\n")
@@ -47,7 +48,7 @@ def listed(folder, num_classes, sizes, prefix="./data/nuswide/images/"):
 def test_the_official_files_are_drawn_from(tmp_path):
     splits = nus_wide_21(official(tmp_path), counts=TINY, num_validation=2)
     assert splits.name == "nus_wide_21"
-    assert splits.source.classes == CONCEPTS_21
+    assert splits.source.classes == CONCEPTS
     assert [len(rows) for rows in (splits.train, splits.validation, splits.query)] == [40, 2, 21]
     assert splits.source.labels[splits.query].sum(axis=0).tolist() == [1] * 21
     np.testing.assert_array_equal(splits.database, np.setdiff1d(np.arange(105), splits.query))
@@ -192,7 +193,7 @@ def test_official_files_of_full_size_are_counted(tmp_path, rng):
     labels = np.zeros((num_photos, 21), np.uint8)
     labels[np.arange(195_834), rng.integers(21, size=195_834)] = 1
     text = np.full((num_photos, 2), ord("\n"), np.uint8)
-    for column, name in enumerate(CONCEPTS_21):
+    for column, name in enumerate(CONCEPTS):
         text[:, 0] = labels[:, column] + ord("0")
         (tmp_path / "AllLabels" / f"Labels_{name}.txt").write_bytes(text.tobytes())
     with pytest.raises(FileNotFoundError, match=r"nus_wide_21: 195,834 of 195,834 photos are miss"):

@@ -4,6 +4,7 @@ images/27863.jpg 0 0 1 0 1        multi-hot, a column for each class
 img/7/a.jpg 7                     or the class id
 """
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.data.listed_paths import below_root
-from quantjax.data.photo_formats import SUFFIXES
+from quantjax.data.decoding import SUFFIXES
 from quantjax.errors import InputError, MissingFileError
 
 _SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)
+# Greedy: the path ends at the last photo suffix that only whole numbers follow.
 _LINE = re.compile(rf"(.*\.(?:{_SUFFIX}))((?:\s+[0-9]{{1,6}})+)", re.IGNORECASE)
+_ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 
 
 class Listing(NamedTuple):
@@ -82,6 +84,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
             in_list[line.path] = line
         if not in_list:
             raise InputError(f"{file} lists no photo")
+    # By path, so that row numbers, and with them the digest, depend on no order of lines.
     paths = sorted(first)
     row_of = {path: row for row, path in enumerate(paths)}
     return Listing(
@@ -89,6 +92,42 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
         _table(labels, [first[path].labels for path in paths]),
         {name: np.sort([row_of[path] for path in in_list]) for name, in_list in listed.items()},
     )
+
+
+def below_root(path: str, *, at: object, place: Callable[[str], str] = str) -> str:
+    r"""Normalizes a listed path to a path relative to the root, so that equal photos compare equal.
+
+    "\" counts as "/", since lists made on Windows use it; "." and ".." are resolved as text. The
+    file system is not read: a symbolic link below the root may lead out of it, and two links to one
+    file are two photos.
+
+    Args:
+      path: Path as listed.
+      at: File and line of the path, for errors.
+      place: Listed path -> path below the root.
+
+    Raises:
+      ValueError: if the path is absolute or leaves the root, or if `place` raises it.
+    """
+    try:
+        return _normalized(place(path))
+    except ValueError as error:
+        raise InputError(f"{at}: {error}") from error
+
+
+def _normalized(path: str) -> str:
+    inside = path.replace("\\", "/")
+    if _ABSOLUTE.match(inside):
+        raise InputError(
+            f"path {path[:200]!r} is absolute, paths must be relative to the root; pass place= to "
+            "map them, such as data.by_name(root)"
+        )
+    # Few of the 200,000 lines of a list need to be normalized, which is slow.
+    if "/." in inside or "//" in inside or inside[:1] == ".":
+        inside = posixpath.normpath(inside)
+    if inside == ".." or inside.startswith("../") or _ABSOLUTE.match(inside) or "\0" in inside:
+        raise InputError(f"path {path[:200]!r} leaves the root; name photos below it")
+    return inside
 
 
 def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
@@ -107,10 +146,7 @@ def _lines(file: Path, place: Callable[[str], str]) -> Iterator[_Line]:
                     "suffix, then labels of 0 and 1 or a class id below 1,000,000, with spaces "
                     f"between; got {shown!r}"
                 )
-            try:
-                path = below_root(place(match[1]))
-            except ValueError as error:
-                raise InputError(f"{file} line {number}: {error}") from error
+            path = below_root(match[1], at=f"{file} line {number}", place=place)
             yield _Line(file, number, path, match[2])
 
 

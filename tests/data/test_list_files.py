@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quantjax.data.list_format import read_lists
+from quantjax.data.list_files import read_lists
 from tests.data.photo_files import write_list
 
 

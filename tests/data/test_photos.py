@@ -1,5 +1,8 @@
+"""Photos of class folders, and photos named one by one, are a source."""
+
 import itertools
 import os
+import re
 import struct
 import sys
 import tracemalloc
@@ -8,9 +11,10 @@ import zlib
 import numpy as np
 import pytest
 
+from quantjax import data
 from quantjax.data import audit, image_folder, image_folders, make_splits
-from quantjax.data.photo_errors import unreadable
-from tests.data.photo_files import plant, tiff
+from quantjax.data.decoding import UnreadablePhotoError
+from tests.data.photo_files import plant, tiff, write_photo
 
 Image = pytest.importorskip("PIL.Image")
 
@@ -240,7 +244,7 @@ def test_a_small_file_of_many_pixels_is_refused_by_its_header(tmp_path, size, co
 
 @pytest.mark.parametrize(("reason", "shown"), [(MemoryError(), "MemoryError"), ("a\nb", "a b")])
 def test_a_reason_is_one_line(reason, shown):
-    assert str(unreadable("p", reason)).startswith(f"cannot read photo p: {shown}; ")
+    assert str(UnreadablePhotoError("p", reason)).startswith(f"cannot read photo p: {shown}; ")
 
 
 def test_a_small_compressed_bmp_is_read(tmp_path):
@@ -260,7 +264,7 @@ def test_a_decompression_bomb_is_refused(photos, monkeypatch, size, limit):
 
 def test_missing_pillow_names_the_extra(photos, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(ModuleNotFoundError, match=r'pip install "quantjax\[folder\]"'):
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'quantjax\[folder\]'"):
         image_folder(photos)
 
 
@@ -382,3 +386,49 @@ def test_a_pipe_is_refused_without_waiting_for_it(photos):
     os.mkfifo(photos / "ant" / "pipe.jpg")
     with pytest.raises(ValueError, match=r"pipe\.jpg: it is a dangling link or no regular file"):
         image_folder(photos, size=3)[np.array([0])]
+
+
+@pytest.fixture
+def paths(tmp_path):
+    found = [tmp_path / name for name in ("b/2.png", "b/c/1.png", "3.png")]
+    for value, path in enumerate(found):
+        write_photo(path, 50 * value)
+    return found
+
+
+def test_photos_come_in_the_order_of_their_paths(paths):
+    source = data.from_photos(map(str, paths), [1, 0, 1], classes=["ant", "bee"])
+    batch = source[np.array([2, 0])]
+    np.testing.assert_array_equal(batch["image"][:, 0, 0], [[100] * 3, [0] * 3])
+    np.testing.assert_array_equal(batch["label"], [[0, 1], [0, 1]])
+    assert source.name_of(1) == paths[1]
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_photos_without_labels_go_through_records(paths, size, tmp_path):
+    pytest.importorskip("grain")
+    source = data.from_photos(paths)
+    assert (source.labels.shape, source.classes) == ((3, 0), ())
+    data.to_records(source, tmp_path / "records", size=size, parts={"train": np.array([2])})
+    records = data.from_records(tmp_path / "records")
+    assert (records.labels.shape, records.classes) == ((3, 0), ())
+    rows = np.array([2, 0])
+    due = data.from_photos(paths, size=size)[rows]
+    found = records[rows]
+    assert found["label"].shape == (2, 0)
+    np.testing.assert_array_equal(found["image"], due["image"])
+    assert re.search(r"photos-00000-of-00001\.\w{8}\.array_record\[1\]$", records.name_of(1))
+    splits = data.make_splits(
+        records, train=records.parts["train"], validation=[], query=[0], database=[1, 2]
+    )
+    assert data.audit(splits).unlabelled["database"] == 2
+
+
+def test_paths_and_labels_that_do_not_fit_are_refused(paths):
+    with pytest.raises(ValueError, match="paths must name a photo at least, got none"):
+        data.from_photos([])
+    with pytest.raises(ValueError, match=r"label must have 3 rows, got \(2,\)"):
+        data.from_photos(paths, [0, 1])
+    write_photo(paths[0], side=9)
+    with pytest.raises(ValueError, match="photos must have one size"):
+        data.from_photos(paths)
