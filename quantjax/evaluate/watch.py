@@ -9,7 +9,7 @@ from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
 from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, ResidualCodec
-from quantjax.quantizers.usage import perplexity
+from quantjax.quantizers.ema import perplexity
 from quantjax.run import processes
 
 _ROWS = 2048  # training rows whose codes are looked at
