@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from quantjax import losses
 from quantjax.batch import Batch
 from quantjax.errors import InputError
-from quantjax.losses.vectors import squared_distances, widen
+from quantjax.losses.rows import squared_distances, widen
 from quantjax.methods.base import Inputs, Method, Phase, Refresh, images
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, packing, product
