@@ -13,7 +13,6 @@ import numpy as np
 
 from quantjax.errors import InputError
 from quantjax.metrics.at_k import hit_rate_from_counts
-from quantjax.metrics.measures import write_id
 from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
 from quantjax.metrics.running import check_choice, check_distances
@@ -327,6 +326,8 @@ def mean_average_precision_as(
     worst, expected, best = bounds_of_mean(bounds, chances, queries.least)
     per_query = queries.expected if convention.ties == "expected" else queries.stored
     value = per_query[kept].mean() if kept.any() else np.nan
+    ties = "expected" if convention.ties == "expected" else "storage"
+    metric = f"map@{cut.name}|ties={ties}|den={convention.denominator}|zero={convention.zero}"
     return ConventionResult(
         value=float(value),
         per_query=np.where(kept, per_query, np.nan),
@@ -335,14 +336,7 @@ def mean_average_precision_as(
         worst=float(np.fmin.reduce([worst, expected, value])),
         expected=float(expected),
         best=float(np.fmax.reduce([best, expected, value])),
-        metric=write_id(
-            cut.name,
-            ties="expected" if convention.ties == "expected" else "storage",
-            denominator=convention.denominator,
-            zero=convention.zero,
-            distance=distance,
-            convention=convention.name,
-        ),
+        metric=f"{metric}|dist={distance}|as={convention.name}",
     )
 
 

@@ -129,9 +129,8 @@ def without_rounding(distances: Array) -> jax.Array:
     """
     floats_of_jax = jax.dtypes.canonicalize_dtype(float)
     is_float = jnp.issubdtype(distances.dtype, np.floating)
-    if isinstance(distances, jax.Array) or not is_float:
-        return jnp.asarray(distances)
-    if distances.dtype.itemsize <= floats_of_jax.itemsize:
+    fits = not is_float or distances.dtype.itemsize <= floats_of_jax.itemsize
+    if isinstance(distances, jax.Array) or fits:
         return jnp.asarray(distances)
     with np.errstate(over="ignore"):
         rounded = distances.astype(floats_of_jax)

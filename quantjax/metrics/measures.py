@@ -211,36 +211,7 @@ def metric_id(
     Raises:
       ValueError: if an argument is none of the above.
     """
-    running.check_cut(top_k)
-    running.check_choice("ties", ties, running.TIES)
-    running.check_choice("denominator", denominator, running.DENOMINATORS)
-    running.check_choice("distance", distance, DISTANCES)
     running.check_choice("zero", zero, (0,))
-    cut = "all" if top_k is None else int(top_k)
-    return write_id(cut, ties=ties, denominator=denominator, zero=zero, distance=distance)
-
-
-def write_id(
-    cut: object,
-    *,
-    ties: str,
-    denominator: str,
-    zero: int | str,
-    distance: str,
-    convention: str | None = None,
-) -> str:
-    """Joins checked parts to a metric id.
-
-    Args:
-      cut: Text after "map@".
-      ties: As in `metric_id`, or "storage" (by position in the database).
-      denominator: As in `metric_id`.
-      zero: 0, or another fate of queries, see `Convention`.
-      distance: As in `metric_id`.
-      convention: Name of the evaluator that is reproduced, if one is.
-
-    Returns:
-      The id, for example `map@all-1|ties=storage|den=hits|zero=0|dist=hamming|as=deephash-pytorch`.
-    """
-    metric = f"map@{cut}|ties={ties}|den={denominator}|zero={zero}|dist={distance}"
-    return metric if convention is None else f"{metric}|as={convention}"
+    measure = average_precision(top_k=top_k, denominator=denominator)
+    # As many items as ranks: a cut is named as it is given, without a look at a database.
+    return measure.id(distance=distance, num_items=top_k or 0, ties=ties)

@@ -70,10 +70,9 @@ def ema_init(
     """
     product.check_codebooks(codebooks)
     _check_rows(assignments, mask, (len(assignments), codebooks.shape[0]))
-    return EmaState(
-        jnp.asarray(codebooks, jnp.float32),
-        _counts(codebooks, assignments, _weights(assignments, mask)),
-    )
+    weights = jnp.ones(len(assignments)) if mask is None else mask
+    counts = _counts(codebooks, assignments, jnp.asarray(weights, jnp.float32))
+    return EmaState(jnp.asarray(codebooks, jnp.float32), counts)
 
 
 @on_explicit_mesh()
@@ -213,10 +212,6 @@ def perplexity(counts: jax.Array) -> jax.Array:
     shares = counts / jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
     logs = jnp.log(jnp.where(shares > 0, shares, 1))
     return jnp.exp(-jnp.sum(shares * logs, axis=-1))
-
-
-def _weights(assignments, mask):
-    return jnp.asarray(jnp.ones(len(assignments)) if mask is None else mask, jnp.float32)
 
 
 def _counts(codebooks, assignments, weights):

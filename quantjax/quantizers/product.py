@@ -93,7 +93,8 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_assignments(codebooks, assignments)
+    check_codebooks(codebooks)
+    check_shape("assignments", assignments, "N", codebooks.shape[0])
     # Widened for the gradient alone, which sums over the rows of a codeword.
     books = jnp.asarray(codebooks, jnp.promote_types(codebooks.dtype, jnp.float32))
     parts = [book[assignments[:, m]] for m, book in enumerate(books)]
@@ -238,7 +239,7 @@ def distances(
     """
     check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
-    _check_assignments(codebooks, assignments)
+    check_shape("assignments", assignments, "N", codebooks.shape[0])
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     slices = split(queries, books.shape[0])
     if metric == "l2":
@@ -439,8 +440,3 @@ def _squared_gaps(slices, books):
 
 def _products(slices, books):
     return jnp.einsum("mqd,mkd->mqk", slices, books, precision=jax.lax.Precision.HIGHEST)
-
-
-def _check_assignments(codebooks, assignments):
-    check_codebooks(codebooks)
-    check_shape("assignments", assignments, "N", codebooks.shape[0])
