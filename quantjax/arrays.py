@@ -1,4 +1,4 @@
-"""Handles arrays at the edge of a function: finite values, and mesh axes in their types."""
+"""Handles arrays at the edge of a function: shapes, finite values, masked rows and mesh axes."""
 
 import functools
 import inspect
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jax.sharding import NamedSharding, PartitionSpec
@@ -13,6 +14,66 @@ from jax.sharding import NamedSharding, PartitionSpec
 from quantjax.errors import InputError
 
 _LARGEST = float(np.finfo(np.float32).max)
+
+
+def check_shape(name: str, x: jax.Array | np.ndarray, *due: int | str, beside: str = "") -> None:
+    """Raises ValueError if an array has another number of axes, or an axis of another size.
+
+    Args:
+      name: Name of the array in the message.
+      x: The array.
+      *due: Size of each axis; a letter stands for any size.
+      beside: Text behind the shape that was due, such as " for codebooks (2, 4, 3)".
+
+    Raises:
+      ValueError: with the array's name, the shape that was due and the shape that came.
+    """
+    sizes = zip(due, x.shape, strict=False)
+    if x.ndim == len(due) and all(isinstance(d, str) or d == size for d, size in sizes):
+        return
+    letters = any(isinstance(size, str) for size in due)
+    text = f"[{', '.join(map(str, due))}]" if letters else f"{due}"
+    raise InputError(f"{name} must have shape {text}{beside}, got {x.shape}")
+
+
+def check_mask(mask: jax.Array | np.ndarray | None, num_rows: int) -> None:
+    """Raises ValueError if a mask of rows is neither None nor [N].
+
+    Args:
+      mask: Whether each row counts, [N] bool, or None.
+      num_rows: N.
+
+    Raises:
+      ValueError: with the shape that was due and the shape that came.
+    """
+    if mask is not None:
+        check_shape("mask", mask, num_rows)
+
+
+def masked_rows(
+    x: jax.Array | np.ndarray, mask: jax.Array | None, name: str = "x"
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the rows as float32 with masked rows set to zero, and the mask.
+
+    Args:
+      x: Rows [N, ...] of any type.
+      mask: Whether each row counts, [N] bool; all when None.
+      name: Name of `x` in the error message.
+
+    Returns:
+      Rows [N, ...] float32 and mask [N] bool.
+
+    Raises:
+      ValueError: if the mask has another shape, or a row that counts holds NaN or infinity.
+    """
+    check_mask(mask, len(x))
+    check_finite(name, x, mask)
+    x = jnp.asarray(x, jnp.float32)
+    if mask is None:
+        return x, jnp.ones(len(x), bool)
+    mask = jnp.asarray(mask, bool)
+    # Selected and not multiplied by a weight: 0 times NaN is NaN.
+    return jnp.where(mask.reshape(-1, *(1,) * (x.ndim - 1)), x, 0), mask
 
 
 def check_finite(name: str, x: jax.Array | np.ndarray, mask: jax.Array | None = None) -> None:

@@ -5,10 +5,42 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.arrays import can_be_seen, check_finite
+from quantjax.arrays import can_be_seen, check_finite, check_mask, check_shape, masked_rows
 from quantjax.errors import InputError
 
 ROWS = [[0, 1], [2, np.nan], [3, np.inf], [np.nan, np.inf]]
+
+
+@pytest.mark.parametrize(
+    ("due", "text"),
+    [
+        (("N", "D"), r"\[N, D\]"),
+        ((3, "D", 2), r"\[3, D, 2\]"),
+        (("N", 5, 2), r"\[N, 5, 2\] for books"),
+        ((2, 4, 3), r"\(2, 4, 3\)"),
+        ((2,), r"\(2,\)"),
+    ],
+)
+def test_a_wrong_shape_is_named_with_the_shape_that_was_due(due, text):
+    beside = " for books" if "books" in text else ""
+    with pytest.raises(InputError, match=rf"^x must have shape {text}, got \(2, 4, 2\)$"):
+        check_shape("x", np.zeros((2, 4, 2)), *due, beside=beside)
+    check_shape("x", np.zeros((2, 4, 2)), 2, "D", 2)
+    check_shape("x", np.zeros(()))
+
+
+def test_masked_rows_are_zero_whatever_they_hold():
+    x, mask = np.array(ROWS), np.array([True, False, False, False])
+    got, counts = masked_rows(x, mask)
+    np.testing.assert_array_equal(got, [[0, 1], [0, 0], [0, 0], [0, 0]])
+    np.testing.assert_array_equal(counts, mask)
+    assert (got.dtype, counts.dtype) == (jnp.float32, bool)
+    assert masked_rows(np.arange(3), None)[1].all()
+    with pytest.raises(InputError, match="rows must be numbers, got NaN in row 1"):
+        masked_rows(x, None, "rows")
+    with pytest.raises(InputError, match=r"mask must have shape \(4,\), got \(1, 4\)"):
+        masked_rows(x, mask[None])
+    check_mask(None, 4)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "bfloat16"])

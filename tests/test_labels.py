@@ -132,7 +132,7 @@ READERS_OF_TABLES = {
     "class_ids": class_counts.class_ids,
     "orthogonal_cosine": lambda y: losses.orthogonal_cosine(X, y, X[:3]),
     "greedy_hash": lambda y: losses.greedy_hash(X, y, X[:3]),
-    "class_centres": lambda y: losses.centres.class_centres(jax.random.key(0), y, X[:3]),
+    "class_centres": lambda y: losses.class_centres(jax.random.key(0), y, X[:3]),
     "group_hard": lambda y: losses.selection.group_hard(
         jax.random.key(0), X, y, num_groups=1, margin=1.0
     ),

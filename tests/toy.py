@@ -144,10 +144,10 @@ def deepquan(**options) -> methods.Method:
 @functools.cache
 def supervised(**options) -> methods.Method:
     """Central similarity with fixed centres."""
-    centres = losses.centres.hadamard_centres(CLASSES, 8)
+    centres = losses.hadamard_centres(CLASSES, 8)
 
     def loss(x, batch, context):
-        targets = losses.centres.class_centres(jax.random.key(0), batch["label"], centres)
+        targets = losses.class_centres(jax.random.key(0), batch["label"], centres)
         value = jnp.mean(losses.central_similarity(x, targets))
         return value, {"central_similarity": value}
 

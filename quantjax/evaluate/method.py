@@ -27,7 +27,7 @@ from quantjax.quantizers import (
     ResidualCodec,
     product,
 )
-from quantjax.quantizers.usage import perplexity
+from quantjax.quantizers.ema import perplexity
 from quantjax.run import parallel, processes
 
 _ROWS = 2048  # training rows whose use of codewords is measured after an epoch

@@ -10,7 +10,8 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   HashNet (ICCV 2017)                pairwise_likelihood times pair_weights
   DSH (CVPR 2016)                    pairwise_contrastive
   Deep Cauchy Hashing (CVPR 2018)    pairwise_cauchy times pair_weights
-  CSQ (CVPR 2020)                    central_similarity, sign_error, centres.hadamard_centres
+  CSQ (CVPR 2020)                    central_similarity, sign_error, hadamard_centres,
+                                     bernoulli_centres, class_centres
   OrthoHash (NeurIPS 2021)           orthogonal_cosine
   DPN (IJCAI 2020)                   class_wise_margin
   GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error
@@ -20,7 +21,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   DTQ (ACM MM 2018)                  selection.group_hard, selection.random_violating
   Triplet quantization (VCIP 2017)   triplet_quantization, asymmetric_triplet_quantization,
                                      order_drop
-  SimCLR (ICML 2020)                 nt_xent
+  SimCLR (ICML 2020)                 nt_xent, nt_xent_of_views
   MeCoQ (AAAI 2022)                  debiased_nt_xent, code_entropy
   SPQ (ICCV 2021)                    cross_quantized
   CIBHash (IJCAI 2021)               cibhash
@@ -32,13 +33,19 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
   no single paper                    usage_entropy
 
-Two modules prepare the arguments. `losses.centres` makes class centres for the losses of CSQ,
-OrthoHash and DPN. `losses.selection` selects triplets for the triplet losses.
+Two kinds of function prepare arguments. `hadamard_centres`, `bernoulli_centres` and `class_centres`
+make class centres for the losses of CSQ, OrthoHash and DPN. The module `losses.selection` selects
+triplets for the triplet losses.
 """
 
-from quantjax.losses import centres as centres
 from quantjax.losses import selection as selection
-from quantjax.losses.contrastive import cibhash, cross_quantized, debiased_nt_xent, nt_xent
+from quantjax.losses.contrastive import (
+    cibhash,
+    cross_quantized,
+    debiased_nt_xent,
+    nt_xent,
+    nt_xent_of_views,
+)
 from quantjax.losses.pairwise import (
     pair_weights,
     pairwise_cauchy,
@@ -48,9 +55,12 @@ from quantjax.losses.pairwise import (
     pairwise_likelihood,
 )
 from quantjax.losses.proxy import (
+    bernoulli_centres,
     central_similarity,
+    class_centres,
     class_wise_margin,
     greedy_hash,
+    hadamard_centres,
     orthogonal_cosine,
 )
 from quantjax.losses.quantization import (
@@ -76,36 +86,12 @@ from quantjax.losses.triplet import (
 )
 
 __all__ = [
-    "asymmetric_triplet_quantization",
-    "bit_balance",
-    "bit_independence",
-    "central_similarity",
-    "cibhash",
-    "class_wise_margin",
-    "code_entropy",
-    "cross_quantized",
-    "cubed_sign_error",
-    "debiased_nt_xent",
-    "gini_batch",
-    "gini_sample",
-    "greedy_hash",
-    "log_cosh_sign",
-    "nt_xent",
-    "order_drop",
-    "orthogonal_cosine",
-    "pair_weights",
-    "pairwise_cauchy",
-    "pairwise_contrastive",
-    "pairwise_cosine",
-    "pairwise_inner_product",
-    "pairwise_likelihood",
-    "quantization_error",
-    "sign_error",
-    "smooth_recall_at_k",
-    "soft_average_precision",
-    "triplet_likelihood",
-    "triplet_margin",
-    "triplet_quantization",
-    "triplet_sigmoid",
-    "usage_entropy",
-]
+    "asymmetric_triplet_quantization", "bernoulli_centres", "bit_balance", "bit_independence",
+    "central_similarity", "cibhash", "class_centres", "class_wise_margin", "code_entropy",
+    "cross_quantized", "cubed_sign_error", "debiased_nt_xent", "gini_batch", "gini_sample",
+    "greedy_hash", "hadamard_centres", "log_cosh_sign", "nt_xent", "nt_xent_of_views", "order_drop",
+    "orthogonal_cosine", "pair_weights", "pairwise_cauchy", "pairwise_contrastive",
+    "pairwise_cosine", "pairwise_inner_product", "pairwise_likelihood", "quantization_error",
+    "sign_error", "smooth_recall_at_k", "soft_average_precision", "triplet_likelihood",
+    "triplet_margin", "triplet_quantization", "triplet_sigmoid", "usage_entropy",
+]  # fmt: skip

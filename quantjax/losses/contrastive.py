@@ -7,10 +7,8 @@ Rows name their columns by number, so that on many devices local rows meet gathe
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_positive, on_explicit_mesh
-from quantjax.errors import InputError
-from quantjax.losses.shapes import check_same
-from quantjax.losses.vectors import cosines, widen
+from quantjax.arrays import check_positive, check_shape, on_explicit_mesh
+from quantjax.losses.rows import check_same, cosines, widen
 from quantjax.quantizers import binary
 
 
@@ -26,8 +24,7 @@ def nt_xent(
     """Returns NT-Xent: the cross entropy of picking each row's positive by a softmax of cosines.
 
     l_i = -log( exp(s_ip / T) / sum_{j != i} exp(s_ij / T) ), with s_ij = cos(q_i, k_j). SimCLR's
-    loss has both views of the batch on both sides: with x = concatenate((a, b)) of N images,
-    `nt_xent(x, x, roll(arange(2 * N), N), arange(2 * N), temperature=...)`.
+    loss has both views of the batch on both sides: `nt_xent_of_views` takes the two views.
 
     Args:
       queries: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
@@ -54,6 +51,47 @@ def nt_xent(
     total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
     surprise = total - jnp.sum(logits, axis=1, where=positive)
     return jnp.where(jnp.any(positive, axis=1), surprise, 0)
+
+
+@on_explicit_mesh(rows="first")
+def nt_xent_of_views(
+    first: jax.Array,
+    second: jax.Array,
+    all_first: jax.Array,
+    all_second: jax.Array,
+    own: jax.Array,
+    *,
+    temperature: float,
+) -> jax.Array:
+    """Returns NT-Xent of two views of a batch, averaged over both directions.
+
+    l_i = ( NT-Xent(a_i -> b_i) + NT-Xent(b_i -> a_i) ) / 2 over the columns {a, b}, every row
+    but for itself being a column. The mean over i is SimCLR's loss.
+
+    Args:
+      first: Embeddings a of one view, [B, D].
+      second: Embeddings b of the other view, [B, D].
+      all_first: Columns of `first`, [N, D]: `first` again, or gathered from all devices.
+      all_second: Columns of `second`, [N, D].
+      own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      temperature: T.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
+      ICML 2020, eq. 1.
+    """
+    _check_views(("first", first), ("second", second), all_first, all_second, own)
+    columns = jnp.concatenate((all_first, all_second))
+    in_first, in_second = jnp.asarray(own), jnp.asarray(own) + len(all_first)
+    forth = nt_xent(first, columns, in_second, in_first, temperature=temperature)
+    back = nt_xent(second, columns, in_first, in_second, temperature=temperature)
+    return (forth + back) / 2
 
 
 @on_explicit_mesh(rows="queries")
@@ -147,12 +185,8 @@ def cross_quantized(
       Jang and Cho, Self-supervised Product Quantization for Deep Unsupervised Image Retrieval,
       ICCV 2021.
     """
-    check_same("quantized", quantized, "x", x)
-    _check_gathered("all_x", all_x, x)
-    check_same("all_quantized", all_quantized, "all_x", all_x)
-    _check_row_numbers("own", own, x)
-    check_positive("temperature", temperature)
-    return _two_views(x, quantized, all_x, all_quantized, own, temperature)
+    _check_views(("x", x), ("quantized", quantized), all_x, all_quantized, own)
+    return nt_xent_of_views(x, quantized, all_x, all_quantized, own, temperature=temperature)
 
 
 @on_explicit_mesh(rows="first")
@@ -192,15 +226,13 @@ def cibhash(
     Reference:
       Qiu et al., Unsupervised Hashing with Contrastive Information Bottleneck, IJCAI 2021.
     """
-    check_same("second", second, "first", first)
-    _check_gathered("all_first", all_first, first)
-    check_same("all_second", all_second, "all_first", all_first)
-    _check_row_numbers("own", own, first)
+    _check_views(("first", first), ("second", second), all_first, all_second, own)
     check_positive("temperature", temperature)
     first, second, all_first, all_second = map(widen, (first, second, all_first, all_second))
     codes = [_probable_sign(x) for x in (first, second, all_first, all_second)]
     divergence = _bernoulli_divergence(first, second) + _bernoulli_divergence(second, first)
-    return _two_views(*codes, own, temperature) + weight * divergence / 2
+    crossed = nt_xent_of_views(*codes, own, temperature=temperature)
+    return crossed + weight * divergence / 2
 
 
 def _columns(positives, selves, num_columns):
@@ -209,14 +241,6 @@ def _columns(positives, selves, num_columns):
     counted = numbers != jnp.asarray(selves)[:, None]
     positive = (numbers == jnp.asarray(positives)[:, None]) & counted
     return positive, counted & ~positive
-
-
-def _two_views(first, second, all_first, all_second, own, temperature):
-    columns = jnp.concatenate((all_first, all_second))
-    in_first, in_second = jnp.asarray(own), jnp.asarray(own) + all_first.shape[0]
-    forth = nt_xent(first, columns, in_second, in_first, temperature=temperature)
-    back = nt_xent(second, columns, in_first, in_second, temperature=temperature)
-    return (forth + back) / 2
 
 
 def _probable_sign(x):
@@ -232,18 +256,15 @@ def _bernoulli_divergence(x, constant):
 
 
 def _check_columns(queries, keys, positives, selves):
-    if queries.ndim != 2:
-        raise InputError(f"queries must have shape [B, D], got {queries.shape}")
-    _check_gathered("keys", keys, queries)
-    _check_row_numbers("positives", positives, queries)
-    _check_row_numbers("selves", selves, queries)
+    check_shape("queries", queries, "B", "D")
+    check_shape("keys", keys, "N", queries.shape[1])
+    check_shape("positives", positives, len(queries))
+    check_shape("selves", selves, len(queries))
 
 
-def _check_gathered(name, columns, rows):
-    if columns.ndim != 2 or columns.shape[1] != rows.shape[1]:
-        raise InputError(f"{name} must have shape (N, {rows.shape[1]}), got {columns.shape}")
-
-
-def _check_row_numbers(name, numbers, rows):
-    if numbers.shape != rows.shape[:1]:
-        raise InputError(f"{name} must have shape ({rows.shape[0]},), got {numbers.shape}")
+def _check_views(named_first, named_second, all_first, all_second, own):
+    (name, first), (other, second) = named_first, named_second
+    check_same(other, second, name, first)
+    check_shape(f"all_{name}", all_first, "N", first.shape[1])
+    check_same(f"all_{other}", all_second, f"all_{name}", all_first)
+    check_shape("own", own, len(first))

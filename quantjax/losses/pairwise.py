@@ -8,10 +8,8 @@ of labels, as weights.
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import on_explicit_mesh
-from quantjax.errors import InputError
-from quantjax.losses.shapes import check_binary, check_pairs
-from quantjax.losses.vectors import cosines, squared_distances, widen
+from quantjax.arrays import check_shape, on_explicit_mesh
+from quantjax.losses.rows import check_binary, check_pairs, cosines, squared_distances, widen
 
 
 @on_explicit_mesh(rows="queries")
@@ -195,11 +193,10 @@ def pair_weights(
     Reference:
       Cao et al., HashNet: Deep Learning to Hash by Continuation, ICCV 2017.
     """
-    if similar.ndim != 2:
-        raise InputError(f"similar must have shape [Q, N], got {similar.shape}")
+    check_shape("similar", similar, "Q", "N")
     check_binary("similar", similar)
-    if jaccard is not None and jaccard.shape != similar.shape:
-        raise InputError(f"jaccard must have shape {similar.shape}, got {jaccard.shape}")
+    if jaccard is not None:
+        check_shape("jaccard", jaccard, *similar.shape)
     confidence = 1 if jaccard is None else widen(jaccard)
     fraction = jnp.asarray(similar_fraction, jnp.float32)
     return jnp.where(similar > 0, confidence / fraction, 1 / (1 - fraction))

@@ -5,9 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import on_explicit_mesh
-from quantjax.losses.shapes import check_rows, check_same, check_soft
-from quantjax.losses.vectors import widen
+from quantjax.arrays import check_shape, on_explicit_mesh
+from quantjax.losses.rows import check_same, widen
 from quantjax.quantizers import binary
 
 
@@ -118,7 +117,7 @@ def bit_balance(x: jax.Array) -> jax.Array:
     Reference:
       Yang et al., Asymmetric Deep Semantic Quantization for Image Retrieval, IEEE Access 2019.
     """
-    check_rows("x", x)
+    check_shape("x", x, "B", "D")
     return jnp.square(jnp.mean(widen(x), axis=0))
 
 
@@ -142,7 +141,7 @@ def bit_independence(x: jax.Array) -> jax.Array:
     Reference:
       Shen et al., Deep Asymmetric Pairwise Hashing, ACM MM 2017.
     """
-    check_rows("x", x)
+    check_shape("x", x, "B", "D")
     x = widen(x)
     moments = jnp.matmul(x.T, x, precision=jax.lax.Precision.HIGHEST) / x.shape[0]
     return jnp.square(moments - jnp.eye(x.shape[1], dtype=x.dtype))
@@ -164,7 +163,7 @@ def usage_entropy(soft: jax.Array) -> jax.Array:
     Raises:
       ValueError: if soft is not [M, N, K].
     """
-    check_soft(soft)
+    check_shape("soft", soft, "M", "N", "K")
     usage = jnp.mean(widen(soft), axis=1)
     return math.log(soft.shape[2]) - jnp.sum(_entropy_terms(usage), axis=-1)
 
@@ -188,7 +187,7 @@ def code_entropy(soft: jax.Array) -> jax.Array:
       Wang et al., Contrastive Quantization with Code Memory for Unsupervised Image Retrieval,
       AAAI 2022.
     """
-    check_soft(soft)
+    check_shape("soft", soft, "M", "N", "K")
     return jnp.sum(_entropy_terms(widen(soft)), axis=-1)
 
 
@@ -212,7 +211,7 @@ def gini_batch(soft: jax.Array) -> jax.Array:
       Klein and Wolf, End-to-End Supervised Product Quantization for Image Search and Retrieval,
       CVPR 2019.
     """
-    check_soft(soft)
+    check_shape("soft", soft, "M", "N", "K")
     return jnp.sum(jnp.square(jnp.mean(widen(soft), axis=1)), axis=-1)
 
 
@@ -235,13 +234,13 @@ def gini_sample(soft: jax.Array) -> jax.Array:
       Klein and Wolf, End-to-End Supervised Product Quantization for Image Search and Retrieval,
       CVPR 2019.
     """
-    check_soft(soft)
+    check_shape("soft", soft, "M", "N", "K")
     return -jnp.sum(jnp.square(widen(soft)), axis=-1)
 
 
 def _gap_to_sign(x):
     # |x - sgn x| = ||x| - 1|, with a gradient at 0 as well: towards +1, the code of 0.
-    check_rows("x", x)
+    check_shape("x", x, "B", "D")
     x = widen(x)
     return x - jax.lax.stop_gradient(binary.sign(x))
 

@@ -4,10 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax.arrays import check_positive, on_explicit_mesh
+from quantjax.arrays import check_positive, check_shape, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.losses.shapes import check_pairs
-from quantjax.losses.vectors import cosines, widen
+from quantjax.losses.rows import check_pairs, cosines, widen
 
 
 @on_explicit_mesh(rows="queries")
@@ -142,6 +141,5 @@ def _smooth_ranks(cosine, counted, temperature):
 
 
 def _all_but_selves(selves, similar):
-    if selves.shape != similar.shape[:1]:
-        raise InputError(f"selves must have shape ({similar.shape[0]},), got {selves.shape}")
+    check_shape("selves", selves, len(similar))
     return jnp.arange(similar.shape[1]) != jnp.asarray(selves)[:, None]

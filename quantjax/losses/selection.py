@@ -26,10 +26,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite, on_explicit_mesh
+from quantjax.arrays import check_finite, check_shape, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.losses.shapes import check_binary, check_multi_hot
-from quantjax.losses.vectors import squared_distances, widen
+from quantjax.losses.rows import check_binary, check_multi_hot, squared_distances, widen
 
 
 class Triplets(NamedTuple):
@@ -90,12 +89,8 @@ def each_triplet(
     Raises:
       ValueError: if the shapes do not agree.
     """
-    if anchors.ndim != 2:
-        raise InputError(f"anchors must have shape [A, D], got {anchors.shape}")
-    if candidates.ndim != 2 or candidates.shape[1] != anchors.shape[1]:
-        raise InputError(
-            f"candidates must have shape (N, {anchors.shape[1]}), got {candidates.shape}"
-        )
+    check_shape("anchors", anchors, "A", "D")
+    check_shape("candidates", candidates, "N", anchors.shape[1])
     check_finite("anchors", anchors)
     check_finite("candidates", candidates)
     # Before the rows are spread: a row's gradient is a sum over its triplets.
@@ -206,10 +201,8 @@ def group_hard(
     Reference:
       Liu et al., Deep Triplet Quantization, ACM MM 2018.
     """
-    if x.ndim != 2:
-        raise InputError(f"x must have shape [N, D], got {x.shape}")
-    if label.ndim != 2 or label.shape[0] != x.shape[0]:
-        raise InputError(f"label must have shape ({x.shape[0]}, L), got {label.shape}")
+    check_shape("x", x, "N", "D")
+    check_shape("label", label, len(x), "L")
     check_multi_hot("label", label)
     if not 1 <= num_groups <= x.shape[0]:
         raise InputError(f"num_groups must be between 1 and {x.shape[0]}, got {num_groups}")
@@ -260,20 +253,16 @@ def _flat(negatives, mask):
 
 
 def _marks(positive, negative):
-    if positive.ndim != 2:
-        raise InputError(f"positive must have shape [A, N], got {positive.shape}")
-    if negative.shape != positive.shape:
-        raise InputError(f"negative must have shape {positive.shape}, got {negative.shape}")
+    check_shape("positive", positive, "A", "N")
+    check_shape("negative", negative, *positive.shape)
     check_binary("positive", positive)
     check_binary("negative", negative)
     return jnp.asarray(positive) > 0, jnp.asarray(negative) > 0
 
 
 def _measured(distances, positive, negative):
-    if distances.ndim != 2:
-        raise InputError(f"distances must have shape [A, N], got {distances.shape}")
-    if positive.shape != distances.shape:
-        raise InputError(f"positive must have shape {distances.shape}, got {positive.shape}")
+    check_shape("distances", distances, "A", "N")
+    check_shape("positive", positive, *distances.shape)
     marks = _marks(positive, negative)
     # Distances between items that are neither positive nor negative are never read.
     check_finite("distances", distances, marks[0] | marks[1])

@@ -6,8 +6,7 @@
 import jax
 import jax.numpy as jnp
 
-from quantjax.losses.shapes import check_triplets
-from quantjax.losses.vectors import unit, widen
+from quantjax.losses.rows import check_same, unit, widen
 from quantjax.quantizers import binary
 
 
@@ -193,7 +192,8 @@ def order_drop(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -
 
 
 def _widened(anchors, positives, negatives):
-    check_triplets(anchors, positives, negatives)
+    check_same("positives", positives, "anchors", anchors)
+    check_same("negatives", negatives, "anchors", anchors)
     return widen(anchors), widen(positives), widen(negatives)
 
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from quantjax import losses
 from quantjax.batch import Batch
-from quantjax.losses.vectors import squared_distances, widen
+from quantjax.losses.rows import squared_distances, widen
 from quantjax.methods.base import Inputs, Method, Phase, Refresh, codebooks_shape, images
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, product

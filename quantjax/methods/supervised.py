@@ -97,10 +97,10 @@ def supervised(
 
     Central Similarity Quantization, for example, with the centres of ten classes on 32 bits:
 
-        centres = losses.centres.hadamard_centres(10, 32)
+        centres = losses.hadamard_centres(10, 32)
 
         def loss(x, batch, context):
-            targets = losses.centres.class_centres(jax.random.key(0), batch["label"], centres)
+            targets = losses.class_centres(jax.random.key(0), batch["label"], centres)
             return jnp.mean(losses.central_similarity(x, targets)), {}
 
         method = methods.supervised(network, loss, quantizers.BinaryCodec(32))

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from quantjax import labels, losses
 from quantjax.errors import InputError
 from quantjax.losses import selection
-from quantjax.losses.vectors import squared_distances, unit, widen
+from quantjax.losses.rows import squared_distances, unit, widen
 from quantjax.methods.base import Inputs, Method, Phase, images
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec

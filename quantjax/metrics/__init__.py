@@ -2,8 +2,6 @@
 
 from quantjax.metrics import conventions, measures
 from quantjax.metrics.at_k import (
-    average_precision_at_r,
-    average_precision_at_r_from_counts,
     hit_rate,
     hit_rate_from_counts,
     precision,
@@ -15,12 +13,7 @@ from quantjax.metrics.at_k import (
     reciprocal_rank,
     reciprocal_rank_from_counts,
 )
-from quantjax.metrics.checks import metric_id
-from quantjax.metrics.conventions import (
-    Convention,
-    ConventionResult,
-    mean_average_precision_as,
-)
+from quantjax.metrics.conventions import Convention, ConventionResult, mean_average_precision_as
 from quantjax.metrics.curves import (
     BallPrecision,
     PrecisionRecall,
@@ -37,52 +30,26 @@ from quantjax.metrics.graded import (
     wap,
     wap_from_counts,
 )
-from quantjax.metrics.measures import Measure
+from quantjax.metrics.measures import Measure, metric_id
 from quantjax.metrics.ranking import (
     Bounds,
     average_precision,
+    average_precision_at_r,
+    average_precision_at_r_from_counts,
     average_precision_bounds,
     average_precision_from_counts,
     chance,
-    rerank,
 )
+from quantjax.metrics.storage import rerank
 
 __all__ = [
-    "BallPrecision",
-    "Bounds",
-    "Convention",
-    "ConventionResult",
-    "Measure",
-    "PrecisionRecall",
-    "acg",
-    "acg_from_counts",
-    "average_precision",
-    "average_precision_at_r",
-    "average_precision_at_r_from_counts",
-    "average_precision_bounds",
-    "average_precision_from_counts",
-    "chance",
-    "conventions",
-    "hit_rate",
-    "hit_rate_from_counts",
-    "mean_average_precision_as",
-    "measures",
-    "metric_id",
-    "ndcg",
-    "ndcg_from_counts",
-    "precision",
-    "precision_from_counts",
-    "precision_recall_curve",
-    "precision_recall_curve_from_counts",
-    "precision_within_radius",
-    "precision_within_radius_from_counts",
-    "r_precision",
-    "r_precision_from_counts",
-    "recall",
-    "recall_from_counts",
-    "reciprocal_rank",
-    "reciprocal_rank_from_counts",
-    "rerank",
-    "wap",
-    "wap_from_counts",
-]
+    "BallPrecision", "Bounds", "Convention", "ConventionResult", "Measure", "PrecisionRecall",
+    "acg", "acg_from_counts", "average_precision", "average_precision_at_r",
+    "average_precision_at_r_from_counts", "average_precision_bounds",
+    "average_precision_from_counts", "chance", "conventions", "hit_rate", "hit_rate_from_counts",
+    "mean_average_precision_as", "measures", "metric_id", "ndcg", "ndcg_from_counts", "precision",
+    "precision_from_counts", "precision_recall_curve", "precision_recall_curve_from_counts",
+    "precision_within_radius", "precision_within_radius_from_counts", "r_precision",
+    "r_precision_from_counts", "recall", "recall_from_counts", "reciprocal_rank",
+    "reciprocal_rank_from_counts", "rerank", "wap", "wap_from_counts",
+]  # fmt: skip

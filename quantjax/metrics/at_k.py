@@ -3,16 +3,9 @@
 import jax
 import numpy as np
 
-from quantjax.metrics.checks import check_cut, check_ties
-from quantjax.metrics.levels import (
-    TIE_ORDERS,
-    Levels,
-    levels_from_counts,
-    measure_counts,
-    measure_distances,
-    ranks_inside,
-)
+from quantjax.metrics.levels import HITS, Levels, levels_from_counts, ranks_inside
 from quantjax.metrics.rank_sums import Array, miss_exponent, sum_over_levels
+from quantjax.metrics.running import measure_counts, measure_distances
 
 
 def precision(
@@ -40,8 +33,6 @@ def precision(
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
       Presence of Tied Scores, ECIR 2008.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_distances(_precision, distances, relevant, top_k, ties)
 
 
@@ -60,8 +51,6 @@ def precision_from_counts(counts: Array, *, top_k: int | None, ties: str = "expe
     Raises:
       ValueError: as `average_precision_from_counts`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_counts(_precision, counts, top_k, ties)
 
 
@@ -88,8 +77,6 @@ def recall(
     Reference:
       As for `precision`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_distances(_recall, distances, relevant, top_k, ties)
 
 
@@ -107,8 +94,6 @@ def recall_from_counts(counts: Array, *, top_k: int | None, ties: str = "expecte
     Raises:
       ValueError: as `average_precision_from_counts`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_counts(_recall, counts, top_k, ties)
 
 
@@ -127,7 +112,7 @@ def _recall(counts, top_k, ties):
 def _hits(counts, top_k, ties):
     levels = levels_from_counts(counts)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
-    return sum_over_levels(TIE_ORDERS[ties].hits(levels, inside))
+    return sum_over_levels(HITS[ties](levels, inside))
 
 
 def r_precision(distances: Array, relevant: Array, *, ties: str = "expected") -> jax.Array:
@@ -148,7 +133,6 @@ def r_precision(distances: Array, relevant: Array, *, ties: str = "expected") ->
     Reference:
       Musgrave et al., A Metric Learning Reality Check, ECCV 2020.
     """
-    check_ties(ties)
     return measure_distances(_r_precision, distances, relevant, None, ties)
 
 
@@ -165,71 +149,16 @@ def r_precision_from_counts(counts: Array, *, ties: str = "expected") -> Array:
     Raises:
       ValueError: as `average_precision_from_counts`.
     """
-    check_ties(ties)
     return measure_counts(_r_precision, counts, None, ties)
-
-
-def average_precision_at_r(
-    distances: Array, relevant: Array, *, ties: str = "expected"
-) -> jax.Array:
-    """Returns MAP@R: average precision within the first R items, R the number of relevant items.
-
-    MAP@R = 1/R sum_{i=1..R} P(i) rel(i): average precision cut at each query's own R. It is never
-    more than R-precision.
-
-    Args:
-      distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
-      relevant: Whether the item is relevant to the query, [Q, N] bool. Leave the query itself out
-        of the database: it would count in R.
-      ties: "expected" (the mean over all orders of ties), "best" or "worst".
-
-    Returns:
-      Average precision at R of every query, [Q] float32 in 0..1; 0 where nothing is relevant.
-
-    Raises:
-      ValueError: as `average_precision`.
-
-    Reference:
-      Musgrave et al., A Metric Learning Reality Check, ECCV 2020.
-    """
-    check_ties(ties)
-    return measure_distances(_average_precision_at_r, distances, relevant, None, ties)
-
-
-def average_precision_at_r_from_counts(counts: Array, *, ties: str = "expected") -> Array:
-    """Returns `average_precision_at_r`, computed from counts of items at each distance.
-
-    Args:
-      counts: Items and relevant items at every level, integers [Q, levels, 2].
-      ties: "expected", "best" or "worst".
-
-    Returns:
-      Average precision at R of every query, [Q]: NumPy counts give NumPy float64, JAX counts
-      float32.
-
-    Raises:
-      ValueError: as `average_precision_from_counts`.
-    """
-    check_ties(ties)
-    return measure_counts(_average_precision_at_r, counts, None, ties)
 
 
 def _r_precision(counts, top_k, ties):
     del top_k
-    return _mean_over_r(counts, TIE_ORDERS[ties].hits)
-
-
-def _average_precision_at_r(counts, top_k, ties):
-    del top_k
-    return _mean_over_r(counts, TIE_ORDERS[ties].block)
-
-
-def _mean_over_r(counts, contribution):
     xp = counts.__array_namespace__()
     levels = levels_from_counts(counts)
     due = levels.relevant.sum(1)
     inside = ranks_inside(levels.items, levels.items_before, due[:, None])
-    return sum_over_levels(contribution(levels, inside)) / xp.maximum(due, 1)
+    return sum_over_levels(HITS[ties](levels, inside)) / xp.maximum(due, 1)
 
 
 def hit_rate(
@@ -259,8 +188,6 @@ def hit_rate(
       one nearest neighbour); Oh Song et al., Deep Metric Learning via Lifted Structured Feature
       Embedding, CVPR 2016.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_distances(_hit_rate, distances, relevant, top_k, ties)
 
 
@@ -278,8 +205,6 @@ def hit_rate_from_counts(counts: Array, *, top_k: int | None, ties: str = "expec
     Raises:
       ValueError: as `average_precision_from_counts`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_counts(_hit_rate, counts, top_k, ties)
 
 
@@ -356,8 +281,6 @@ def reciprocal_rank(
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
       Presence of Tied Scores, ECIR 2008.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_distances(_reciprocal_rank, distances, relevant, top_k, ties)
 
 
@@ -377,8 +300,6 @@ def reciprocal_rank_from_counts(
     Raises:
       ValueError: as `average_precision_from_counts`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_counts(_reciprocal_rank, counts, top_k, ties)
 
 

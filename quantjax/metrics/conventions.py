@@ -12,10 +12,13 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics.checks import check_choice, check_distances, write_id
-from quantjax.metrics.levels import dense_ranks, levels_from_counts
+from quantjax.metrics.at_k import hit_rate_from_counts
 from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
+from quantjax.metrics.running import check_choice, check_distances
+from quantjax.metrics.storage import count_levels, rank_as_stored, sum_precisions
+
+_ENTRIES = 2**22  # distances that are sorted together, to bound the memory
 
 
 class Cut(NamedTuple):
@@ -103,32 +106,6 @@ def _check_whole(top_k):
 # queries in the mean.
 
 
-def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:
-    """Returns each query's probability of a relevant item inside the cut, over all orders of ties.
-
-    The probability is 1 if a level wholly inside the cut holds a relevant item. Otherwise the level
-    that crosses the cut has n items, p of them relevant, and r ranks inside, and the probability is
-    1 - prod_{t<p} (1 - r / (n - t)).
-
-    Args:
-      counts: Items and relevant items at every level, [Q, levels, 2].
-      top_k: The cut.
-
-    Returns:
-      The chances, [Q]; exactly 0 where no order hits anything.
-    """
-    levels = levels_from_counts(counts)
-    inside = np.clip(top_k - levels.items_before, 0, levels.items)
-    some = (inside > 0) & (levels.relevant > 0)
-    first = np.argmax(some, axis=1)
-    chances = np.where(some.any(axis=1), 1.0, 0.0)
-    for row in np.flatnonzero(chances):
-        items, relevant = counts[row, first[row]]
-        misses = 1 - inside[row, first[row]] / (items - np.arange(relevant))
-        chances[row] = 1 - np.prod(misses)
-    return chances
-
-
 def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bounds:
     """Returns worst, expected and best mean over the queries that hit something inside the cut.
 
@@ -177,119 +154,6 @@ def _expected_mean(fixed, optional, chances):
     if not some.any():
         return np.nan
     return ((fixed.sum() * weights + sums)[some] / sizes[some]).sum() / weights[some].sum()
-
-
-class Ranked(NamedTuple):
-    """Rankings of all queries, nearest item first, equal distances by position in the database.
-
-    Rankings are concatenated: place q N + r holds the item of query q at rank r + 1.
-
-    Attributes:
-      hits: Places with a relevant item, ascending.
-      ends: Places where a level of equal distance ends, ascending.
-      shape: (Q, N).
-    """
-
-    hits: np.ndarray
-    ends: np.ndarray
-    shape: tuple[int, int]
-
-
-def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
-    """Ranks the items of each query by distance, and equal distances by position in the database.
-
-    Distance, position and relevance are packed into one integer, so that a plain sort is stable
-    and carries everything along; with few distances (Hamming) the integer has only 32 bits.
-
-    Args:
-      distances: Smaller is nearer, [Q, N] real numbers without NaN; float64 is not rounded.
-      relevant: Whether the item is relevant to the query, [Q, N] bool.
-
-    Returns:
-      The rankings.
-    """
-    levels = _as_whole_numbers(distances)
-    num_queries, num_items = levels.shape
-    shift = (2 * num_items - 1).bit_length()
-    narrow = (int(levels.max(initial=0)) + 1) << shift <= 2**31
-    keys = levels.astype(np.int32 if narrow else np.int64)
-    keys <<= shift
-    keys |= np.arange(0, 2 * num_items, 2, dtype=keys.dtype)
-    keys |= relevant
-    keys.sort(axis=1)
-    ends = np.ones(keys.shape, bool)
-    # Neighbours differ at or above bit `shift` only if their distances differ.
-    np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
-    hits = (keys & 1).astype(bool)
-    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
-
-
-def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sums, for each query, the precisions at the relevant ranks inside a cut.
-
-    Args:
-      ranked: The rankings.
-      top_k: The cut.
-
-    Returns:
-      The sums [Q] float64, and the number of relevant ranks inside [Q].
-    """
-    num_queries, num_items = ranked.shape
-    rows, ranks = np.divmod(ranked.hits, num_items)
-    if top_k < num_items:
-        inside = ranks < top_k
-        rows, ranks = rows[inside], ranks[inside]
-    found = np.bincount(rows, minlength=num_queries)
-    hits_so_far = np.arange(1, len(rows) + 1) - np.repeat(np.cumsum(found) - found, found)
-    return np.bincount(rows, weights=hits_so_far / (ranks + 1), minlength=num_queries), found
-
-
-def count_levels(ranked: Ranked, top_k: int) -> np.ndarray:
-    """Counts items and relevant items on every level of equal distance.
-
-    Levels that no order of ties can distinguish are merged: all levels wholly beyond the cut, and
-    neighbouring levels without relevant items, which are most levels if most distances differ.
-
-    Args:
-      ranked: The rankings.
-      top_k: The cut.
-
-    Returns:
-      Counts [Q, levels, 2], nearest level first, zeros behind a query's last level.
-    """
-    num_queries, num_items = ranked.shape
-    ends = ranked.ends
-    is_last = ends % num_items == num_items - 1
-    inside = np.concatenate([[0], ends[:-1] + 1]) % num_items < top_k
-    some = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0) > 0
-    apart = some[:-1] | some[1:] | ~inside[1:]
-    ends = ends[is_last | inside & np.append(apart, True)]
-    items = np.diff(ends, prepend=-1)
-    relevant = np.diff(np.searchsorted(ranked.hits, ends, side="right"), prepend=0)
-    rows = ends // num_items
-    num_levels = np.bincount(rows, minlength=num_queries)
-    columns = np.arange(len(rows)) - np.repeat(np.cumsum(num_levels) - num_levels, num_levels)
-    counts = np.zeros((num_queries, num_levels.max(), 2), np.int64)
-    counts[rows, columns] = np.stack([items, relevant], axis=-1)
-    return counts
-
-
-def _as_whole_numbers(distances):
-    # From 0 to less than 2^32, in the order of the distances and equal where they are equal.
-    if np.issubdtype(distances.dtype, np.integer):
-        low, high = int(distances.min(initial=0)), int(distances.max(initial=0))
-        integer = np.int32 if high - low < 2**31 else np.int64
-        return np.subtract(distances, low, dtype=integer, casting="same_kind")
-    with np.errstate(over="ignore"):
-        single = distances.astype(np.float32)
-    if not np.array_equal(single, distances):
-        return dense_ranks(distances)
-    # The bits of a float grow with it, and fall with it below zero; + 0.0 makes -0.0 into 0.0.
-    bits = (single + np.float32(0)).view(np.int32)
-    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) + 2**31
-
-
-_ENTRIES = 2**22
 
 
 class Convention(NamedTuple):
@@ -398,16 +262,12 @@ mecoq = Convention(
 
 # Distances are sums of norms per subspace, not of squared norms.
 spq = deephash_pytorch._replace(
-    name="spq",
-    distances=("aqd",),
-    source="youngkyunJang/SPQ, Retrieval.py, Evaluate_mAP",
+    name="spq", distances=("aqd",), source="youngkyunJang/SPQ, Retrieval.py, Evaluate_mAP"
 )
 
 # Distances are sums of cosine distances per subspace.
 gpq = orthohash._replace(
-    name="gpq",
-    distances=("aqd",),
-    source="youngkyunJang/GPQ, utils/RetrievalTest.py, cat_apcal",
+    name="gpq", distances=("aqd",), source="youngkyunJang/GPQ, utils/RetrievalTest.py, cat_apcal"
 )
 
 hashnet = thulab._replace(
@@ -466,6 +326,8 @@ def mean_average_precision_as(
     worst, expected, best = bounds_of_mean(bounds, chances, queries.least)
     per_query = queries.expected if convention.ties == "expected" else queries.stored
     value = per_query[kept].mean() if kept.any() else np.nan
+    ties = "expected" if convention.ties == "expected" else "storage"
+    metric = f"map@{cut.name}|ties={ties}|den={convention.denominator}|zero={convention.zero}"
     return ConventionResult(
         value=float(value),
         per_query=np.where(kept, per_query, np.nan),
@@ -474,14 +336,7 @@ def mean_average_precision_as(
         worst=float(np.fmin.reduce([worst, expected, value])),
         expected=float(expected),
         best=float(np.fmax.reduce([best, expected, value])),
-        metric=write_id(
-            cut.name,
-            ties="expected" if convention.ties == "expected" else "storage",
-            denominator=convention.denominator,
-            zero=convention.zero,
-            distance=distance,
-            convention=convention.name,
-        ),
+        metric=f"{metric}|dist={distance}|as={convention.name}",
     )
 
 
@@ -507,7 +362,7 @@ def _score(distances, relevant, top_k, denominator):
         hits,
         total,
         *map(np.asarray, average_precision_bounds(counts, top_k=top_k, denominator=denominator)),
-        chance_of_a_hit(counts, top_k),
+        np.asarray(hit_rate_from_counts(counts, top_k=top_k)),
         # One hit, at the last rank.
         np.full(len(hits), 1 / top_k) / due_for_one,
     )

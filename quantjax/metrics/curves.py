@@ -8,17 +8,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics.checks import check_counts, check_distances, check_ties
 from quantjax.metrics.levels import (
-    TIE_ORDERS,
+    HITS,
     Levels,
     counts_from_distances,
-    in_float32,
     levels_from_counts,
-    run,
     without_rounding,
 )
 from quantjax.metrics.rank_sums import Array
+from quantjax.metrics.running import (
+    TIES,
+    check_choice,
+    check_counts,
+    check_distances,
+    in_float32,
+    run,
+)
 
 
 class PrecisionRecall(NamedTuple):
@@ -81,7 +86,7 @@ def precision_recall_curve(
     Raises:
       ValueError: as `precision`, or if `cuts` is not a row of integers of at least 1.
     """
-    check_ties(ties)
+    check_choice("ties", ties, TIES)
     distances, relevant = check_distances(distances, relevant)
     cuts = _check_cuts(cuts, distances.shape[1])
     return _curve_at(without_rounding(distances), jnp.asarray(relevant), jnp.asarray(cuts), ties)
@@ -136,6 +141,7 @@ def precision_within_radius_from_counts(counts: Array, *, radius: int) -> BallPr
 def _curve(counts):
     xp = counts.__array_namespace__()
     items, relevant = (xp.cumsum(counts[..., part], axis=1) for part in (0, 1))
+    # 0 of 0 items, and of 0 relevant ones, counts as 0.
     return PrecisionRecall(
         relevant / xp.maximum(items, 1), relevant / xp.maximum(relevant[:, -1:], 1)
     )
@@ -148,13 +154,14 @@ def _curve_at(distances, relevant, cuts, ties):
     # The level that holds rank K; items before it are all inside.
     place = jax.vmap(jnp.searchsorted, in_axes=(0, None))(through, cuts)
     crossed = Levels(*(jnp.take_along_axis(part, place, axis=1) for part in levels))
-    hits = crossed.relevant_before + TIE_ORDERS[ties].hits(crossed, cuts - crossed.items_before)
+    hits = crossed.relevant_before + HITS[ties](crossed, cuts - crossed.items_before)
     due = jnp.maximum(levels.relevant.sum(1, keepdims=True), 1)
     return in_float32(PrecisionRecall(hits / cuts, hits / due))
 
 
 @jax.jit
 def _ball_of_distances(distances, relevant, radius):
+    # Counted without a sort: a ball needs no order.
     inside = distances <= radius
     counts = jnp.stack([inside, inside & relevant], axis=-1).sum(1, keepdims=True)
     return in_float32(_ball(counts, 0))
@@ -170,6 +177,7 @@ def _check_cuts(cuts, num_items):
     cuts = np.asarray(cuts)
     if cuts.ndim != 1 or not np.issubdtype(cuts.dtype, np.integer) or (cuts < 1).any():
         raise InputError(f"cuts must be integers of at least 1 in one row, got {cuts}")
+    # A cut beyond the last item takes all, and would lie on no level.
     return np.minimum(cuts, num_items)
 
 

@@ -5,16 +5,15 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from quantjax.metrics.checks import check_cut, check_options, check_ties
-from quantjax.metrics.levels import (
-    expectation_over_hits,
-    maximum_of_wave,
+from quantjax.metrics.levels import ranks_inside
+from quantjax.metrics.over_hits import expectation_over_hits, maximum_of_wave, minimum_over_hits
+from quantjax.metrics.rank_sums import Array, discount_sums, ramp_over_ranks, sum_over_levels
+from quantjax.metrics.running import (
+    DENOMINATORS,
+    check_choice,
     measure_graded_counts,
     measure_grades,
-    minimum_over_hits,
-    ranks_inside,
 )
-from quantjax.metrics.rank_sums import Array, discount_sums, ramp_over_ranks, sum_over_levels
 
 
 class GradedLevels(NamedTuple):
@@ -127,6 +126,7 @@ def graded_block(levels: GradedLevels, inside: Array) -> Array:
     share = levels.relevant / xp.maximum(levels.items, 1)
     mean = levels.grades / xp.maximum(levels.relevant, 1)
     step = mean * (xp.maximum(levels.relevant - 1, 0) / xp.maximum(levels.items - 1, 1))
+    # Levels that add nothing get no ranks: `ramp_over_ranks` needs a first value above its step.
     inside = xp.where(levels.relevant > 0, inside, 0)
     first = levels.grades_before + mean
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
@@ -145,6 +145,7 @@ def _lowest_first(parts: Array) -> Array:
     return parts.reshape(num_queries, num_levels * num_grades)
 
 
+# In the best or worst order a level falls apart into one level for each grade.
 _ARRANGEMENTS = {"expected": _together, "best": _highest_first, "worst": _lowest_first}
 
 
@@ -180,8 +181,6 @@ def ndcg(
       gain of Burges et al., Learning to Rank using Gradient Descent, ICML 2005; ties by McSherry &
       Najork, ECIR 2008.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_grades(_ndcg, distances, grades, num_grades, top_k, ties)
 
 
@@ -201,18 +200,11 @@ def ndcg_from_counts(counts: Array, *, top_k: int | None = None, ties: str = "ex
       ValueError: if `counts` is not integer [Q, levels, G], holds a negative number, or an option
         is unknown.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_graded_counts(_ndcg, counts, top_k, ties)
 
 
 def acg(
-    distances: Array,
-    grades: Array,
-    *,
-    num_grades: int,
-    top_k: int | None,
-    ties: str = "expected",
+    distances: Array, grades: Array, *, num_grades: int, top_k: int | None, ties: str = "expected"
 ) -> jax.Array:
     """Returns average cumulative gain, ACG@K: the mean grade of the first K items.
 
@@ -236,8 +228,6 @@ def acg(
       Jarvelin & Kekalainen, IR Evaluation Methods for Retrieving Highly Relevant Documents, SIGIR
       2000.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_grades(_acg, distances, grades, num_grades, top_k, ties)
 
 
@@ -256,8 +246,6 @@ def acg_from_counts(counts: Array, *, top_k: int | None, ties: str = "expected")
     Raises:
       ValueError: as `ndcg_from_counts`.
     """
-    check_cut(top_k)
-    check_ties(ties)
     return measure_graded_counts(_acg, counts, top_k, ties)
 
 
@@ -327,6 +315,7 @@ def expected_over_hits(level: OpenLevel, *, top_k: int) -> Array:
     mean = whole.grades / xp.maximum(whole.relevant, 1)
 
     def value(hits: Array) -> Array:
+        # Any k relevant items are drawn alike: their grades sum to k times the mean on average.
         drawn = whole._replace(items=inside, relevant=hits, grades=hits * mean)
         return _quotient(level, graded_block(drawn, inside), hits)
 
@@ -423,11 +412,7 @@ def _run_of_grades(taken, grades, offset, grades_before):
     return graded_block(levels, taken).sum(-1)
 
 
-OVER_HITS = {
-    "expected": expected_over_hits,
-    "best": largest_over_hits,
-    "worst": smallest_over_hits,
-}
+OVER_HITS = {"expected": expected_over_hits, "best": largest_over_hits, "worst": smallest_over_hits}
 
 
 def wap(
@@ -464,16 +449,12 @@ def wap(
     Reference:
       Zhao et al., Deep Semantic Ranking Based Hashing for Multi-Label Image Retrieval, CVPR 2015.
     """
-    check_options(top_k, denominator, ties)
-    return measure_grades(_wap, distances, grades, num_grades, top_k, denominator, ties)
+    check_choice("denominator", denominator, DENOMINATORS)
+    return measure_grades(_wap, distances, grades, num_grades, top_k, ties, denominator)
 
 
 def wap_from_counts(
-    counts: Array,
-    *,
-    top_k: int | None = None,
-    denominator: str = "capped",
-    ties: str = "expected",
+    counts: Array, *, top_k: int | None = None, denominator: str = "capped", ties: str = "expected"
 ) -> Array:
     """Returns `wap`, computed from counts of items of each grade at each distance.
 
@@ -490,11 +471,11 @@ def wap_from_counts(
     Raises:
       ValueError: as `ndcg_from_counts`.
     """
-    check_options(top_k, denominator, ties)
-    return measure_graded_counts(_wap, counts, top_k, denominator, ties)
+    check_choice("denominator", denominator, DENOMINATORS)
+    return measure_graded_counts(_wap, counts, top_k, ties, denominator)
 
 
-def _wap(counts, top_k, denominator, ties):
+def _wap(counts, top_k, ties, denominator):
     return _QUOTIENTS[denominator](counts, top_k, ties)
 
 

@@ -1,4 +1,4 @@
-"""Measures: a metric with fixed options and an id, to be passed to `evaluate`.
+"""Measures: a metric with fixed options and an id, to be passed to `evaluate`; and metric ids.
 
 A custom measure is a `Measure` with a function of counts.
 
@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from quantjax.metrics import at_k, checks, curves, graded, ranking
+from quantjax.metrics import at_k, curves, graded, ranking, running
 from quantjax.metrics.rank_sums import Array
 
+DISTANCES = ("aqd", "sqd", "float", "hamming", "own")
 _ZERO = "zero=0"  # what a query without a relevant item counts as
 
 
@@ -54,8 +55,8 @@ class Measure(NamedTuple):
         Raises:
           ValueError: if an argument is none of the above.
         """
-        checks.check_choice("distance", distance, checks.DISTANCES)
-        checks.check_choice("ties", ties, checks.TIES)
+        running.check_choice("distance", distance, DISTANCES)
+        running.check_choice("ties", ties, running.TIES)
         tied = (f"ties={ties}",) if self.ranked else ()
         head = self.name + self._cut(num_items)
         return "|".join((head, *tied, *self.settings, f"dist={distance}"))
@@ -79,6 +80,7 @@ class Measure(NamedTuple):
             return ""
         if self.top_k is None:
             return "@all"
+        # A cut that cuts nothing is named as such: numbers at @5000 of 3,000 items would mislead.
         return f"@all({self.top_k})" if self.top_k > num_items else f"@{self.top_k}"
 
 
@@ -92,7 +94,8 @@ def average_precision(*, top_k: int | None = None, denominator: str = "capped") 
     Raises:
       ValueError: if an option is unknown, here and below.
     """
-    checks.check_options(top_k, denominator, "expected")
+    running.check_cut(top_k)
+    running.check_choice("denominator", denominator, running.DENOMINATORS)
     of = functools.partial(
         ranking.average_precision_from_counts, top_k=top_k, denominator=denominator
     )
@@ -126,7 +129,7 @@ def r_precision() -> Measure:
 
 def average_precision_at_r() -> Measure:
     """Returns the measure of MAP@R, map@R, see `metrics.average_precision_at_r`."""
-    return Measure("map@R", at_k.average_precision_at_r_from_counts, (_ZERO,))
+    return Measure("map@R", ranking.average_precision_at_r_from_counts, (_ZERO,))
 
 
 def ndcg(*, top_k: int | None = None) -> Measure:
@@ -146,7 +149,8 @@ def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
       top_k: The cut.
       denominator: "hits", "capped" or "all".
     """
-    checks.check_options(top_k, denominator, "expected")
+    running.check_cut(top_k)
+    running.check_choice("denominator", denominator, running.DENOMINATORS)
     of = functools.partial(graded.wap_from_counts, top_k=top_k, denominator=denominator)
     return Measure("wap", of, (f"den={denominator}", _ZERO), top_k, graded=True)
 
@@ -166,7 +170,7 @@ def empty_balls(*, radius: int) -> Measure:
 
 
 def _cut_at(name, of, top_k, *, graded=False):
-    checks.check_options(top_k, "all", "expected")
+    running.check_cut(top_k)
     return Measure(name, functools.partial(of, top_k=top_k), (_ZERO,), top_k, graded)
 
 
@@ -175,5 +179,39 @@ def _within(name, radius, part, settings):
         del ties
         return part(curves.precision_within_radius_from_counts(counts, radius=radius))
 
-    of(np.zeros((0, 1, 2), np.int64), ties="expected")  # checks the radius
+    # Checks the radius now, and not at the end of a training run.
+    of(np.zeros((0, 1, 2), np.int64), ties="expected")
     return Measure(f"{name}<={radius}", of, settings, ranked=False)
+
+
+def metric_id(
+    *,
+    top_k: int | None = None,
+    ties: str = "expected",
+    denominator: str = "capped",
+    zero: int = 0,
+    distance: str,
+) -> str:
+    """Returns the id of a mean average precision: its name with all options.
+
+    >>> metric_id(top_k=5000, distance="aqd")
+    'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
+
+    Args:
+      top_k: The cut, or None for the whole ranking.
+      ties: "expected", "best" or "worst".
+      denominator: "hits", "capped" or "all", as in `average_precision`.
+      zero: Value of a query without relevant items; 0 is the only convention so far.
+      distance: Distance of the ranking: "aqd" (real query, coded database), "sqd" (both coded),
+        "float" (both real), "hamming", or "own" for distances from elsewhere.
+
+    Returns:
+      The id, for example `map@all|ties=expected|den=capped|zero=0|dist=aqd`.
+
+    Raises:
+      ValueError: if an argument is none of the above.
+    """
+    running.check_choice("zero", zero, (0,))
+    measure = average_precision(top_k=top_k, denominator=denominator)
+    # As many items as ranks: a cut is named as it is given, without a look at a database.
+    return measure.id(distance=distance, num_items=top_k or 0, ties=ties)

@@ -14,6 +14,12 @@ Array = jax.Array | np.ndarray
 
 _BLOCK = 256  # levels that are summed at once
 
+# Not scipy.special: a difference of two digammas keeps 10 digits of 1 / (a + 1) at a = 100,000, and
+# r - a (H_{a+r} - H_a) keeps 5; of four log-gammas float32 keeps none. JAX counts need a closed
+# form in any case, because a level may hold 2^31 ranks.
+
+# Terms that are summed as they stand: they put x at 8.5 or more, where six corrections of an
+# asymptotic series reach the last digits.
 _HARMONIC_TERMS = 8
 _HARMONIC_CORRECTIONS = (
     1 / 24,
@@ -23,6 +29,7 @@ _HARMONIC_CORRECTIONS = (
     511 / 67584,
     -1414477 / 67092480,
 )
+# Of atanh, up to w = 1/5, where the 13th term is below the rounding of the first.
 _RESIDUAL = tuple(1 / (2 * k + 3) for k in range(12))
 
 
@@ -106,9 +113,8 @@ def _harmonic_sums(offset, length):
     x = offset + (_HARMONIC_TERMS + 0.5)
     growth = beyond / x
     logarithm = xp.log1p(growth)
-    correction = _harmonic_correction(
-        offset + beyond + (_HARMONIC_TERMS + 0.5)
-    ) - _harmonic_correction(x)
+    end = offset + beyond + (_HARMONIC_TERMS + 0.5)
+    correction = _harmonic_correction(end) - _harmonic_correction(x)
     # Masked: compiled for CPU, c(x) - c(x) is not always 0, and no ranks must sum to exactly 0.
     tail = xp.where(beyond > 0, logarithm + correction, 0.0)
     weighted = x * _log1p_residual(growth) + 0.5 * logarithm - (x - 0.5) * correction
@@ -130,13 +136,7 @@ def _log1p_residual(z):
     return xp.where(z < 0.5, series, z - xp.log1p(z))
 
 
-def _polynomial(coefficients, x):
-    value = 0.0 * x
-    for coefficient in reversed(coefficients):
-        value = value * x + coefficient
-    return value
-
-
+# From x = 17.5 on, the third correction and 12 nodes leave 1e-13 even of 2^31 ranks.
 _DISCOUNT_TERMS = 16
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 # Midpoint Euler-Maclaurin: -f'/24 + 7 f'''/5760 - 31 f^(5)/967680 at both ends, for f = 1 / log x,
@@ -208,7 +208,7 @@ def _discount_correction(x):
 _DRAW_TERMS = 8
 # log Gamma(x + 1/2) = x log x - x + log(2 pi) / 2 + sum_k _STIRLING[k] / x^(2k + 1)
 _STIRLING = (-1 / 24, 7 / 2880, -31 / 40320, 127 / 215040, -511 / 608256, 1414477 / 738017280)
-_CERTAIN = 1 - 1e-7
+_CERTAIN = 1 - 1e-7  # float32 tells it from 1, where log1p is infinite
 
 
 def miss_exponent(items: Array, relevant: Array, ranks: Array) -> Array:
@@ -240,12 +240,8 @@ def miss_exponent(items: Array, relevant: Array, ranks: Array) -> Array:
     for j in range(1, _DRAW_TERMS + 1):
         explicit = explicit - _log_kept(y + j, relevant, ranks)
     y = y + (_DRAW_TERMS + 0.5)
-    main = y * _log_kept(y, relevant, ranks)
-    main = (
-        main
-        + ranks * xp.log1p(relevant / (y + ranks))
-        + relevant * xp.log1p(ranks / (y + relevant))
-    )
+    main = y * _log_kept(y, relevant, ranks) + ranks * xp.log1p(relevant / (y + ranks))
+    main = main + relevant * xp.log1p(ranks / (y + relevant))
     upper = _stirling(y + relevant + ranks) - _stirling(y + relevant)
     lower = _stirling(y + ranks) - _stirling(y)
     return xp.where(left > -1, explicit + main + upper - lower, np.inf)
@@ -259,8 +255,11 @@ def _log_kept(y, relevant, ranks):
 
 
 def _stirling(x):
-    inverse_square = 1.0 / (x * x)
+    return _polynomial(_STIRLING, 1.0 / (x * x)) / x
+
+
+def _polynomial(coefficients, x):
     value = 0.0 * x
-    for coefficient in reversed(_STIRLING):
-        value = value * inverse_square + coefficient
-    return value / x
+    for coefficient in reversed(coefficients):
+        value = value * x + coefficient
+    return value

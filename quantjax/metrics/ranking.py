@@ -1,22 +1,28 @@
-"""Average precision, exact in ties, from distances or counts; and re-ranking of Hamming ties."""
+"""Average precision, exact in ties, from distances or counts.
 
+A level's block is the sum of the precisions at its relevant ranks inside the cut, in one order of
+ties. Average precision is the sum of the blocks, divided by a named denominator.
+"""
+
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from quantjax.errors import InputError
-from quantjax.metrics.checks import check_chance, check_distances, check_options
-from quantjax.metrics.levels import (
-    TIE_ORDERS,
-    Levels,
-    TieOrder,
-    levels_from_counts,
+from quantjax.metrics.levels import HITS, Levels, levels_from_counts, ranks_inside
+from quantjax.metrics.over_hits import OVER_HITS
+from quantjax.metrics.rank_sums import Array, ramp_over_ranks, sum_over_levels
+from quantjax.metrics.running import (
+    DENOMINATORS,
+    as_array,
+    check_choice,
     measure_counts,
     measure_distances,
-    ranks_inside,
 )
-from quantjax.metrics.rank_sums import Array, sum_over_levels
 
 
 class Bounds(NamedTuple):
@@ -67,18 +73,14 @@ def average_precision(
     Reference:
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
       Presence of Tied Scores, ECIR 2008; He et al., Hashing as Tie-Aware Learning to Rank, CVPR
-      2018. The "hits" denominator with a cut is derived at `levels.expectation_over_hits`.
+      2018. The "hits" denominator with a cut is derived at `over_hits.expectation_over_hits`.
     """
-    check_options(top_k, denominator, ties)
-    return measure_distances(_average_precision, distances, relevant, top_k, denominator, ties)
+    check_choice("denominator", denominator, DENOMINATORS)
+    return measure_distances(_average_precision, distances, relevant, top_k, ties, denominator)
 
 
 def average_precision_from_counts(
-    counts: Array,
-    *,
-    top_k: int | None = None,
-    denominator: str = "capped",
-    ties: str = "expected",
+    counts: Array, *, top_k: int | None = None, denominator: str = "capped", ties: str = "expected"
 ) -> Array:
     """Returns `average_precision`, computed from counts of items at each distance.
 
@@ -103,8 +105,8 @@ def average_precision_from_counts(
     Reference:
       As for `average_precision`.
     """
-    check_options(top_k, denominator, ties)
-    return measure_counts(_average_precision, counts, top_k, denominator, ties)
+    check_choice("denominator", denominator, DENOMINATORS)
+    return measure_counts(_average_precision, counts, top_k, ties, denominator)
 
 
 def average_precision_bounds(
@@ -128,15 +130,55 @@ def average_precision_bounds(
         for ties in ("worst", "expected", "best")
     )
     xp = expected.__array_namespace__()
+    # Without ties the three are one number, computed in three ways that differ in the last digit.
     return Bounds(xp.minimum(worst, expected), expected, xp.maximum(best, expected))
 
 
+def average_precision_at_r(
+    distances: Array, relevant: Array, *, ties: str = "expected"
+) -> jax.Array:
+    """Returns MAP@R: average precision within the first R items, R the number of relevant items.
+
+    MAP@R = 1/R sum_{i=1..R} P(i) rel(i): average precision cut at each query's own R. It is never
+    more than R-precision.
+
+    Args:
+      distances: Smaller is nearer, [Q, N] real numbers; equal ones are ties.
+      relevant: Whether the item is relevant to the query, [Q, N] bool. Leave the query itself out
+        of the database: it would count in R.
+      ties: "expected" (the mean over all orders of ties), "best" or "worst".
+
+    Returns:
+      Average precision at R of every query, [Q] float32 in 0..1; 0 where nothing is relevant.
+
+    Raises:
+      ValueError: as `average_precision`.
+
+    Reference:
+      Musgrave et al., A Metric Learning Reality Check, ECCV 2020.
+    """
+    return measure_distances(_average_precision_at_r, distances, relevant, None, ties)
+
+
+def average_precision_at_r_from_counts(counts: Array, *, ties: str = "expected") -> Array:
+    """Returns `average_precision_at_r`, computed from counts of items at each distance.
+
+    Args:
+      counts: Items and relevant items at every level, integers [Q, levels, 2].
+      ties: "expected", "best" or "worst".
+
+    Returns:
+      Average precision at R of every query, [Q]: NumPy counts give NumPy float64, JAX counts
+      float32.
+
+    Raises:
+      ValueError: as `average_precision_from_counts`.
+    """
+    return measure_counts(_average_precision_at_r, counts, None, ties)
+
+
 def chance(
-    num_relevant: Array,
-    num_items: int,
-    *,
-    top_k: int | None = None,
-    denominator: str = "capped",
+    num_relevant: Array, num_items: int, *, top_k: int | None = None, denominator: str = "capped"
 ) -> Array:
     """Returns the chance level: the expected average precision of a random ranking.
 
@@ -154,38 +196,128 @@ def chance(
     Raises:
       ValueError: if a number cannot be, or an option is unknown.
     """
-    num_relevant = check_chance(num_relevant, num_items)
+    num_relevant = _check_chance(num_relevant, num_items)
     xp = num_relevant.__array_namespace__()
+    # One level of all items: the mean over its orders is the mean over all rankings.
     items = xp.full(num_relevant.shape, num_items)
     counts = xp.stack([items, num_relevant], axis=-1)[:, None]
     return average_precision_from_counts(counts, top_k=top_k, denominator=denominator)
 
 
-def _average_precision(counts, top_k, denominator, ties):
+def expected_block(levels: Levels, inside: Array) -> Array:
+    """Averages each level's sum of precisions over all orders of its items.
+
+    p/n sum_{t=1..r} (P0 + 1 + (t - 1) s) / (N0 + t), with s = (p - 1) / (n - 1): rank t is
+    relevant with chance p/n, and each of the t - 1 ranks above it then with chance s.
+
+    Args:
+      levels: The levels, any shape.
+      inside: r, ranks of each level inside the cut, 0 to n.
+
+    Returns:
+      The sums, one per level.
+
+    Reference:
+      McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
+      Presence of Tied Scores, ECIR 2008; He et al., Hashing as Tie-Aware Learning to Rank, CVPR
+      2018.
+    """
+    xp = levels.items.__array_namespace__()
+    share = levels.relevant / xp.maximum(levels.items, 1)
+    step = xp.maximum(levels.relevant - 1, 0) / xp.maximum(levels.items - 1, 1)
+    first = levels.relevant_before + 1
+    return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
+
+
+def best_block(levels: Levels, inside: Array) -> Array:
+    """Sums each level's precisions with its relevant items first: sum (P0 + t) / (N0 + t).
+
+    Args:
+      levels: The levels, any shape.
+      inside: Ranks of each level inside the cut.
+
+    Returns:
+      The sums, one per level; min(p, r) terms each.
+
+    Reference:
+      He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
+    """
+    hits = HITS["best"](levels, inside)
+    first = levels.relevant_before + 1
+    return ramp_over_ranks(levels.items_before, hits, first=first, step=1.0)
+
+
+def worst_block(levels: Levels, inside: Array) -> Array:
+    """Sums each level's precisions with relevant items last: sum (P0 + t) / (N0 + n - p + t).
+
+    Args:
+      levels: The levels, any shape.
+      inside: Ranks of each level inside the cut.
+
+    Returns:
+      The sums, one per level; max(r - (n - p), 0) terms each.
+
+    Reference:
+      He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
+    """
+    misses = levels.items - levels.relevant
+    hits = HITS["worst"](levels, inside)
+    first = levels.relevant_before + 1
+    return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
+
+
+def _of_relevant(block):
+    """Makes a block function skip, on the host, levels that sum to 0: often most of a ranking."""
+
+    def compressed(levels: Levels, inside: Array) -> Array:
+        # A compiled program has fixed shapes and computes every level.
+        if not isinstance(inside, np.ndarray):
+            return block(levels, inside)
+        *parts, inside = np.broadcast_arrays(*levels, inside)
+        some = np.flatnonzero((parts[1] > 0) & (inside > 0))
+        sums = np.zeros(inside.size)
+        sums[some] = block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some])
+        return sums.reshape(inside.shape)
+
+    return compressed
+
+
+_BLOCKS: dict[str, Callable[[Levels, Array], Array]] = {
+    "expected": _of_relevant(expected_block),
+    "best": _of_relevant(best_block),
+    "worst": _of_relevant(worst_block),
+}
+
+
+def _average_precision(counts, top_k, ties, denominator):
     levels = levels_from_counts(counts)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
-    return _QUOTIENTS[denominator](levels, inside, TIE_ORDERS[ties], top_k)
+    return _QUOTIENTS[denominator](levels, inside, ties, top_k)
 
 
-def _over_relevant(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
+def _over_relevant(levels, inside, ties, top_k):
     del top_k
-    xp = inside.__array_namespace__()
-    return sum_over_levels(order.block(levels, inside)) / xp.maximum(levels.relevant.sum(1), 1)
+    return _divided(levels, inside, ties, levels.relevant.sum(1))
 
 
-def _over_capped(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
+def _over_capped(levels, inside, ties, top_k):
     xp = inside.__array_namespace__()
     due = levels.relevant.sum(1)
-    due = due if top_k is None else xp.minimum(due, top_k)
-    return sum_over_levels(order.block(levels, inside)) / xp.maximum(due, 1)
+    return _divided(levels, inside, ties, due if top_k is None else xp.minimum(due, top_k))
 
 
-def _over_hits(levels: Levels, inside: Array, order: TieOrder, top_k: int | None) -> Array:
-    if top_k is None:
-        return _over_relevant(levels, inside, order, top_k)
+def _divided(levels, inside, ties, due):
     xp = inside.__array_namespace__()
+    return sum_over_levels(_BLOCKS[ties](levels, inside)) / xp.maximum(due, 1)
+
+
+def _over_hits(levels, inside, ties, top_k):
+    if top_k is None:
+        return _over_relevant(levels, inside, ties, top_k)
+    xp = inside.__array_namespace__()
+    block = _BLOCKS[ties]
     whole = inside == levels.items
-    nearer = sum_over_levels(xp.where(whole, order.block(levels, inside), 0))
+    nearer = sum_over_levels(xp.where(whole, block(levels, inside), 0))
     nearer_hits = xp.where(whole, levels.relevant, 0).sum(1)
     # At most one level has some items inside the cut and some outside; if none has, all its
     # numbers are 0 and the only possible number of further hits is 0.
@@ -196,54 +328,39 @@ def _over_hits(levels: Levels, inside: Array, order: TieOrder, top_k: int | None
     )
 
     def value(hits: Array) -> Array:
+        # Given its hits, the part of the level inside the cut is a whole level of its own.
         column = ranks[:, None]
         inner = Levels(column, hits, before[:, None], nearer_hits[:, None])
-        total = nearer[:, None] + order.block(inner, column)
+        total = nearer[:, None] + block(inner, column)
         return total / xp.maximum(nearer_hits[:, None] + hits, 1)
 
-    return order.over_hits(value, items, relevant, ranks, top_k=top_k)
+    return OVER_HITS[ties](value, items, relevant, ranks, top_k=top_k)
 
 
 _QUOTIENTS = {"hits": _over_hits, "capped": _over_capped, "all": _over_relevant}
 
 
-def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
-    """Returns distances that rank by Hamming distance, and equal Hamming distances by a second one.
+def _average_precision_at_r(counts, top_k, ties):
+    del top_k
+    levels = levels_from_counts(counts)
+    due = levels.relevant.sum(1)
+    inside = ranks_inside(levels.items, levels.items_before, due[:, None])
+    return _divided(levels, inside, ties, due)
 
-    thulab/DeepHash's re-ranking goes through the Hamming distances 0 to bits - 1 and never reaches
-    an item that differs in every bit. Such an item gets distance infinity here.
 
-    Args:
-      hamming: Hamming distances [Q, N].
-      distances: Second distance, which orders equal Hamming distances, [Q, N]; in the original the
-        negative inner product of the real embeddings.
-      bits: Code length.
-
-    Returns:
-      A distance for `mean_average_precision_as`, [Q, N] float64: 0, 1, ... along each ranking,
-      equal only where both distances are, infinity for what is never reached.
-
-    Raises:
-      ValueError: if the shapes do not agree, a number is NaN, or `bits` is less than 1.
-    """
-    if bits < 1:
-        raise InputError(f"bits must be at least 1, got {bits}")
-    if np.shape(hamming) != np.shape(distances):
+def _check_chance(num_relevant, num_items):
+    num_relevant = as_array(num_relevant)
+    if num_relevant.ndim != 1 or not jnp.issubdtype(num_relevant.dtype, np.integer):
         raise InputError(
-            f"distances must have the shape of hamming, {np.shape(hamming)}, "
-            f"got {np.shape(distances)}"
+            f"num_relevant must be integers [Q], got {num_relevant.dtype} {num_relevant.shape}"
         )
-    anything = np.zeros(np.shape(hamming), bool)
-    hamming, distances = (
-        np.asarray(check_distances(both, anything)[0]) for both in (hamming, distances)
-    )
-    # lexsort takes its last key first: Hamming distance, then the second distance.
-    order = np.lexsort((distances, hamming), axis=-1)
-    steps = np.zeros(order.shape, bool)
-    for each in (hamming, distances):
-        along = np.take_along_axis(each, order, axis=1)
-        steps[:, 1:] |= along[:, 1:] != along[:, :-1]
-    ranks = np.zeros(order.shape)
-    np.put_along_axis(ranks, order, np.cumsum(steps, axis=1), axis=1)
-    reached = (hamming >= 0) & (hamming < bits) & (hamming == np.floor(hamming))
-    return np.where(reached, ranks, np.inf)
+    if not isinstance(num_items, (int, np.integer)) or not 1 <= num_items < 2**31:
+        raise InputError(f"num_items must be an integer from 1 to 2^31 - 1, got {num_items!r}")
+    if not isinstance(num_relevant, Tracer):
+        values = np.asarray(num_relevant)
+        if values.size and not 0 <= values.min() <= values.max() <= num_items:
+            raise InputError(
+                f"num_relevant must be from 0 to num_items = {num_items}, "
+                f"got {values.min()} to {values.max()}"
+            )
+    return num_relevant

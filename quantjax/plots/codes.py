@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from quantjax.errors import InputError
 from quantjax.plots import checks, style
-from quantjax.quantizers.usage import perplexity
+from quantjax.quantizers.ema import perplexity
 
 _MOST_USED = 8  # times the uniform share, at which the colours end
 _MOST_ROWS = 16  # codebooks that get a label each
@@ -28,7 +28,7 @@ def codebook_usage(
     a scale of logarithms from 1/8 to 8. A dead codeword, one without a row, is hatched.
 
     Args:
-      counts: Rows of each codeword, [M, K], such as `quantizers.usage.usage(...).counts`.
+      counts: Rows of each codeword, [M, K], such as `quantizers.ema.usage(...).counts`.
       sort: Whether each codebook's codewords are sorted, the most used first; otherwise they are
         in the order of their numbers.
       figsize: Inches; None for 6.4 wide and a height that fits M.

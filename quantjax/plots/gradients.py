@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from quantjax.arrays import check_positive
 from quantjax.errors import InputError
 from quantjax.plots import checks, style
-from quantjax.quantizers import product
+from quantjax.quantizers import packing, product
 
 _PER_ROW = 3  # panels
 _FAINTEST = 1e-4  # of the longest gradient, that gets an arrow
@@ -110,7 +110,7 @@ def voronoi(
     for key, shape in (("codewords", codewords.shape), ("x", x.shape), ("target", target.shape)):
         if shape[-1] != 2:
             raise InputError(f"{key} must have 2 dimensions, got {shape}")
-    product.check_num_codewords(len(codewords))
+    packing.check_num_codewords(len(codewords))
     if not len(temperatures) or num_arrows < 1:
         raise InputError(
             f"voronoi needs a temperature and an arrow, got {temperatures!r} and {num_arrows}"

@@ -9,50 +9,51 @@ embedding's dtype at the end.
 A row whose mask is False may hold any value, even NaN, and does not change the result. NaN and
 infinity anywhere else raise a ValueError that names the array and the row. Under `jit`, `vmap` or
 `grad` values cannot be checked, and such numbers pass through.
+
+Each module is loaded on first use: a loss that takes a sign loads no k-means.
 """
 
-from quantjax.quantizers import (
-    additive,
-    binary,
-    class_codec,
-    codecs,
-    ema,
-    gumbel,
-    kmeans,
-    packing,
-    product,
-    residual,
-    rotation,
-    usage,
-)
-from quantjax.quantizers.class_codec import ClassCodec
-from quantjax.quantizers.codecs import (
-    BinaryCodec,
-    Codec,
-    FloatCodec,
-    ProductCodec,
-    ResidualCodec,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# Loaded now: importing its module would set the name to the module and not to the function.
 from quantjax.quantizers.straight_through import straight_through
 
+if TYPE_CHECKING:
+    from quantjax.quantizers import (
+        additive,
+        binary,
+        codecs,
+        ema,
+        gumbel,
+        kmeans,
+        packing,
+        product,
+        rotation,
+    )
+    from quantjax.quantizers.codecs import (
+        BinaryCodec,
+        ClassCodec,
+        Codec,
+        FloatCodec,
+        ProductCodec,
+        ResidualCodec,
+    )
+
 __all__ = [
-    "BinaryCodec",
-    "ClassCodec",
-    "Codec",
-    "FloatCodec",
-    "ProductCodec",
-    "ResidualCodec",
-    "additive",
-    "binary",
-    "class_codec",
-    "codecs",
-    "ema",
-    "gumbel",
-    "kmeans",
-    "packing",
-    "product",
-    "residual",
-    "rotation",
+    "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "ProductCodec", "ResidualCodec", "additive",
+    "binary", "codecs", "ema", "gumbel", "kmeans", "packing", "product", "rotation",
     "straight_through",
-    "usage",
-]
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'quantjax.quantizers' has no attribute {name!r}")
+    if name.endswith("Codec"):
+        return vars(importlib.import_module("quantjax.quantizers.codecs"))[name]
+    return importlib.import_module(f"quantjax.quantizers.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

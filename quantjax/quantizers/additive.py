@@ -1,22 +1,25 @@
 """Additive codebooks: an item is the sum of M codewords, each as wide as the embedding.
 
-Codebooks are [M, K, D]. Product quantization is the block-diagonal case; residual quantization is
-the greedily encoded case. Items are stored as assignments alone: ||x||^2 of a reconstruction,
-which "l2" and "cosine" need and for which others store 1 or 4 more bytes per item, is computed
-from them, at the cost of one decoding per call of `distances`.
+Codebooks are [M, K, D]. Product quantization is the block-diagonal case. Residual quantization is
+the greedy case: `fit_codebooks` and `encode` take one codebook after another. Items are stored as
+assignments alone: ||x||^2 of a reconstruction, which "l2" and "cosine" need and for which others
+store 1 or 4 more bytes per item, is computed from them, at the cost of one decoding per call of
+`distances`.
 
 References:
   Babenko and Lempitsky, Additive Quantization for Extreme Vector Compression, CVPR 2014.
   Zhang, Du, Wang, Composite Quantization for Approximate Nearest Neighbor Search, ICML 2014.
+  Chen, Guan, Wang, Approximate Nearest Neighbor Search by Residual Vector Quantization,
+  Sensors 10(12), 2010 (`fit_codebooks` and `encode`).
 """
 
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite, on_explicit_mesh, vary_alike
+from quantjax.arrays import check_finite, check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import kmeans, product
-from quantjax.quantizers.lengths import root
+from quantjax.quantizers import kmeans, packing, product
+from quantjax.quantizers.product import root
 
 
 def block_diagonal(codebooks: jax.Array) -> jax.Array:
@@ -34,6 +37,78 @@ def block_diagonal(codebooks: jax.Array) -> jax.Array:
     check_codebooks(codebooks)
     own = jnp.eye(codebooks.shape[0], dtype=codebooks.dtype)
     return jnp.einsum("mkd,ml->mkld", codebooks, own).reshape(*codebooks.shape[:2], -1)
+
+
+@on_explicit_mesh()
+def fit_codebooks(
+    key: jax.Array,
+    x: jax.Array,
+    *,
+    num_codebooks: int,
+    num_codewords: int,
+    num_iterations: int = 25,
+    mask: jax.Array | None = None,
+) -> jax.Array:
+    """Fits codebooks in turn, each by k-means on the residuals of the codebooks before it.
+
+    Args:
+      key: Random key, consumed.
+      x: Embeddings [N, D].
+      num_codebooks: M.
+      num_codewords: K, at most 256 and at most N.
+      num_iterations: Lloyd iterations for each codebook.
+      mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
+
+    Returns:
+      Codebooks [M, K, D] float32.
+
+    Raises:
+      ValueError: if x is not [N, D], M is below 1, K above 256, or there are fewer rows than K.
+    """
+    check_shape("x", x, "N", "D")
+    if num_codebooks < 1:
+        raise InputError(f"num_codebooks must be at least 1, got {num_codebooks}")
+    kmeans.check_num_rows(x, num_codewords)
+    x, mask = masked_rows(x, mask)
+
+    def step(residual, key):
+        # Assigned anew: the last Lloyd iteration moved the means after it assigned the rows.
+        start = kmeans.plus_plus(key, residual, num_centroids=num_codewords, mask=mask)
+        book = kmeans.lloyd(start, residual, mask=mask, num_iterations=num_iterations)
+        return residual - book[kmeans.assign(residual, book)], book
+
+    keys = jax.random.split(key, num_codebooks)
+    start, keys, mask = vary_alike(x, keys, mask)
+    return jax.lax.scan(step, start, keys)[1]
+
+
+@on_explicit_mesh(rows="x")
+def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Array:
+    """Encodes embeddings codebook by codebook: the nearest codeword to each residual.
+
+    With a beam the best `beam_width` partial sums are kept from codebook to codebook, and the best
+    whole sum wins; memory is N * beam_width * K distances.
+
+    Args:
+      codebooks: Codewords [M, K, D], K at most 256.
+      x: Embeddings [N, D].
+      beam_width: Partial sums kept; 1 is greedy.
+
+    Returns:
+      Assignments [N, M] uint8; the lowest number wins a tie.
+
+    Raises:
+      ValueError: if the shapes do not agree or the beam is below 1.
+    """
+    check_codebooks(codebooks, x)
+    if beam_width < 1:
+        raise InputError(f"beam_width must be at least 1, got {beam_width}")
+    books = jnp.asarray(codebooks, jnp.float32)
+    residuals = jnp.asarray(x, jnp.float32)[:, None]
+    assignments = jnp.zeros((x.shape[0], 1, 0), jnp.uint8)
+    for book in books:
+        residuals, assignments = _extend(residuals, assignments, book, beam_width)
+    return assignments[:, 0]
 
 
 @on_explicit_mesh(rows="assignments")
@@ -84,6 +159,7 @@ def distances(
     if metric == "ip":
         return -_inner_products(books, queries, assignments)
     if metric == "l2":
+        # The middles' sum moves queries and items alike, and their distances stay.
         middles = jnp.mean(books, axis=1, keepdims=True)
         books, queries = books - middles, queries - jnp.sum(middles, axis=(0, 1))
         squares = jnp.sum(jnp.square(queries), axis=-1, keepdims=True)
@@ -188,14 +264,35 @@ def ridge_update(
     num_codebooks, num_codewords, _ = codebooks.shape
     columns = assignments.astype(jnp.int32) + num_codewords * jnp.arange(num_codebooks)
     total = num_codebooks * num_codewords
-    gram = (
-        jnp.zeros((total, total), jnp.float32).at[columns[:, :, None], columns[:, None, :]].add(1.0)
-    )
+    # H itself, [N, M * K], would fill the memory: its products are sums over each row's M ones.
+    gram = jnp.zeros((total, total), jnp.float32)
+    gram = gram.at[columns[:, :, None], columns[:, None, :]].add(1.0)
     moments = jnp.zeros((total, x.shape[1]), jnp.float32)
     moments = moments.at[columns].add(jnp.asarray(x, jnp.float32)[:, None])
     solved = _solve(gram, moments, ridge, num_codebooks).reshape(codebooks.shape)
     used = (jnp.diagonal(gram) > 0).reshape(num_codebooks, num_codewords, 1)
     return jnp.where(used, solved, codebooks.astype(jnp.float32))
+
+
+def _extend(residuals, assignments, book, beam_width):
+    """Extends the beams [N, B, D] and [N, B, m] by one codeword and returns the best of them."""
+    num_rows, num_beams, width = residuals.shape
+    scale, shift = kmeans.frame(book)
+    framed = residuals * scale - shift
+    rows = framed.reshape(num_rows * num_beams, width)
+    gaps = kmeans.relative_distances(rows, book * scale - shift)
+    squares = jnp.sum(jnp.square(framed), axis=-1)
+    # Rows of one beam all have the same square: left out, it costs greedy encoding no digits.
+    squares = squares - jnp.min(squares, axis=-1, keepdims=True)
+    errors = gaps.reshape(num_rows, num_beams, len(book)) + squares[..., None]
+    errors = errors.reshape(num_rows, num_beams * len(book))
+    _, best = jax.lax.top_k(-errors, min(beam_width, errors.shape[1]))
+    # The flat number of the best pairs holds both beam and codeword.
+    beams, codewords = best // len(book), best % len(book)
+    kept = jnp.take_along_axis(assignments, beams[..., None], axis=1)
+    kept = jnp.concatenate([kept, codewords[..., None].astype(jnp.uint8)], axis=-1)
+    left = jnp.take_along_axis(residuals, beams[..., None], axis=1) - book[codewords]
+    return left, kept
 
 
 def _solve(gram, moments, ridge, num_codebooks):
@@ -216,31 +313,18 @@ def _solve(gram, moments, ridge, num_codebooks):
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
     """Raises ValueError if codebooks are not additive, [M, K, D], or embeddings do not fit them."""
-    if codebooks.ndim != 3:
-        raise InputError(f"codebooks must have shape [M, K, D], got {codebooks.shape}")
-    product.check_num_codewords(codebooks.shape[1])
-    if x is not None and (x.ndim != 2 or x.shape[1] != codebooks.shape[2]):
-        raise InputError(
-            f"{name} must have shape [N, {codebooks.shape[2]}] for codebooks {codebooks.shape}, "
-            f"got {x.shape}"
-        )
+    check_shape("codebooks", codebooks, "M", "K", "D")
+    packing.check_num_codewords(codebooks.shape[1])
     check_finite("codebooks", codebooks)
     if x is not None:
+        check_shape(name, x, "N", codebooks.shape[2], beside=f" for codebooks {codebooks.shape}")
         check_finite(name, x)
 
 
 def _check_assignments(codebooks, assignments, num_rows="N"):
-    ok = assignments.ndim == 2 and assignments.shape[1] == codebooks.shape[0]
-    if not ok or num_rows not in ("N", assignments.shape[0]):
-        raise InputError(
-            f"assignments must have shape [{num_rows}, {codebooks.shape[0]}], "
-            f"got {assignments.shape}"
-        )
+    check_shape("assignments", assignments, num_rows, codebooks.shape[0])
 
 
 def _inner_products(books, queries, assignments):
     tables = jnp.einsum("qd,mkd->mqk", queries, books, precision=jax.lax.Precision.HIGHEST)
-    total = tables[0][:, assignments[:, 0]]
-    for m in range(1, books.shape[0]):
-        total = total + tables[m][:, assignments[:, m]]
-    return total
+    return product.look_up(tables, assignments)

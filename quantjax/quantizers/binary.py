@@ -6,12 +6,10 @@ as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
-from quantjax.arrays import check_finite, on_explicit_mesh
+from quantjax.arrays import can_be_seen, check_finite, check_shape, masked_rows, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.quantizers import rows
-from quantjax.quantizers.packing import unpack_bits
+from quantjax.quantizers import packing
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -71,7 +69,7 @@ def median_sign(x: jax.Array) -> jax.Array:
     Reference:
       Li and van Gemert, Deep Unsupervised Image Hashing by Maximizing Bit Entropy, AAAI 2021.
     """
-    _check_bits("x", x)
+    check_shape("x", x, "N", "bits")
     check_finite("x", x)
     order = jnp.argsort(-x, axis=0, stable=True)
     ranks = jnp.argsort(order, axis=0)
@@ -93,8 +91,8 @@ def median_thresholds(x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_bits("x", x)
-    x, counts = rows.counted(x, mask)
+    check_shape("x", x, "N", "bits")
+    x, counts = masked_rows(x, mask)
     if mask is None:
         return jnp.median(x, axis=0)
     medians = jnp.nanmedian(jnp.where(counts[:, None], x, jnp.nan), axis=0)
@@ -119,12 +117,11 @@ def pack(signs: jax.Array) -> jax.Array:
       ValueError: if signs are not [N, bits]; or, outside jit, if unsigned integers are not 0 or 1,
         or signed integers are 0 and 1 only, which look like bits.
     """
-    _check_bits("signs", signs)
+    check_shape("signs", signs, "N", "bits")
     is_bits = _is_unsigned(signs.dtype)
     _check_integers(signs, is_bits)
     ones = signs > 0 if is_bits else signs >= 0
-    bits = jnp.pad(ones, ((0, 0), (0, -signs.shape[1] % 8)))
-    return jnp.packbits(bits, axis=1, bitorder="little")
+    return packing.pack_bits(ones)
 
 
 def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
@@ -140,12 +137,8 @@ def unpack(packed: jax.Array, num_bits: int) -> jax.Array:
     Raises:
       ValueError: if the codes have another number of bytes or another type.
     """
-    due = -(-num_bits // 8)
-    if packed.ndim != 2 or packed.shape[1] != due or packed.dtype != jnp.uint8:
-        raise InputError(
-            f"packed must be uint8 of shape [N, {due}], got {packed.dtype} {packed.shape}"
-        )
-    bits = unpack_bits(packed, num_bits)
+    packing.check_codes(packed, -(-num_bits // 8), "packed")
+    bits = packing.unpack_bits(packed, num_bits)
     return jnp.where(bits, jnp.float32(1), jnp.float32(-1))
 
 
@@ -162,14 +155,12 @@ def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
     Raises:
       ValueError: if types or numbers of bytes differ.
     """
-    for name, codes in (("queries", queries), ("database", database)):
-        if codes.ndim != 2 or codes.dtype != jnp.uint8 or codes.shape[1] != queries.shape[1]:
-            raise InputError(
-                f"{name} must be uint8 of shape [N, {queries.shape[-1]}], "
-                f"got {codes.dtype} {codes.shape}"
-            )
+    num_bytes = queries.shape[-1]
+    packing.check_codes(queries, num_bytes, "queries")
+    packing.check_codes(database, num_bytes, "database")
     total = jnp.zeros((queries.shape[0], database.shape[0]), jnp.int32)
-    for byte in range(queries.shape[1]):
+    # One byte of all pairs at a time: [Q, N, bytes] at once would fill the memory.
+    for byte in range(num_bytes):
         differ = queries[:, byte, None] ^ database[:, byte]
         total += jax.lax.population_count(differ).astype(jnp.int32)
     return total
@@ -190,8 +181,8 @@ def _is_unsigned(dtype):
 
 
 def _check_integers(signs, is_bits):
-    values_are_known = not isinstance(signs, Tracer) and signs.size > 0
-    if not values_are_known or not jnp.issubdtype(signs.dtype, jnp.integer):
+    # Floats are not read back to the host: any value is a sign.
+    if not jnp.issubdtype(signs.dtype, jnp.integer) or not can_be_seen(signs) or not signs.size:
         return
     least, most = int(signs.min()), int(signs.max())
     if is_bits and most > 1:
@@ -201,8 +192,3 @@ def _check_integers(signs, is_bits):
             f"signs must be +1 and -1, got {signs.dtype} of 0 and 1 only; pass bits as bool or "
             "uint8"
         )
-
-
-def _check_bits(name, x):
-    if x.ndim != 2:
-        raise InputError(f"{name} must have shape [N, bits], got {x.shape}")

@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax.arrays import can_be_seen, check_finite
+from quantjax.arrays import can_be_seen, check_finite, check_shape
 from quantjax.errors import InputError
-from quantjax.quantizers import additive, binary, kmeans, packing, product, residual
-from quantjax.quantizers.lengths import power_of_two, root
+from quantjax.quantizers import additive, binary, kmeans, packing, product
+from quantjax.quantizers.product import root
 
 _NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
+_CERTAIN = 128.0  # float32 holds no exp(-128): a softmax of this score beside zeros is 1, and 0s
 
 
 def _short_repr(codec: Any) -> str:
@@ -34,23 +35,39 @@ def _short_repr(codec: Any) -> str:
     return f"<{type(codec).__name__} of {codec.bits} bits: {', '.join(fields)}>"
 
 
+# Shared by name and not by a base class: each codec stays one dataclass that says all it does.
+
+
+def _num_bytes(codec: Any) -> int:
+    """Returns the number of bytes stored per item, ceil(bits / 8)."""
+    return -(-codec.bits // 8)
+
+
+def _codebook_bits(codec: Any) -> int:
+    """Returns the length of a code in bits, M log2 K."""
+    return codec.codebooks.shape[0] * packing.bits_per_codeword(codec.codebooks.shape[1])
+
+
+def _unpack_assignments(codec: Any, codes: jax.Array) -> jax.Array:
+    """Unpacks codes [N, num_bytes] to codeword numbers [N, M] uint8."""
+    width = packing.bits_per_codeword(codec.codebooks.shape[1])
+    return packing.unpack(codes, width, codec.codebooks.shape[0])
+
+
 class Codec(Protocol):
     """Interface of a codec: encodes embeddings [N, D] to codes [N, num_bytes] uint8, and back."""
 
     @property
     def metric(self) -> str:
         """Returns the metric of `distances`: "l2", "ip", "cosine", "hamming" or "class"."""
-        ...
 
     @property
     def bits(self) -> int:
         """Returns the length of a code in bits."""
-        ...
 
     @property
     def num_bytes(self) -> int:
         """Returns the number of bytes really stored per item, ceil(bits / 8)."""
-        ...
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
@@ -79,15 +96,9 @@ class ProductCodec:
 
     __repr__ = _short_repr
 
-    @property
-    def bits(self) -> int:
-        """Returns the length of a code in bits, M log2 K."""
-        return self.codebooks.shape[0] * packing.bits_per_codeword(self.codebooks.shape[1])
+    bits = property(_codebook_bits)
 
-    @property
-    def num_bytes(self) -> int:
-        """Returns the number of bytes stored per item."""
-        return -(-self.bits // 8)
+    num_bytes = property(_num_bytes)
 
     def check(self) -> None:
         """Raises ValueError if the fields do not fit each other."""
@@ -114,11 +125,7 @@ class ProductCodec:
         rotated, assignments = self._rotate("queries", queries), self.assignments(codes)
         return product.distances(self.codebooks, rotated, assignments, metric=self.metric)
 
-    def assignments(self, codes: jax.Array) -> jax.Array:
-        """Unpacks codes [N, num_bytes] to codeword numbers [N, M] uint8."""
-        return packing.unpack(
-            codes, packing.bits_per_codeword(self.codebooks.shape[1]), self.codebooks.shape[0]
-        )
+    assignments = _unpack_assignments
 
     def _rotate(self, name, x):
         if self.rotation is None:
@@ -157,10 +164,7 @@ class BinaryCodec:
         """Returns the length of a code in bits."""
         return self.num_bits
 
-    @property
-    def num_bytes(self) -> int:
-        """Returns the number of bytes stored per item."""
-        return -(-self.num_bits // 8)
+    num_bytes = property(_num_bytes)
 
     def check(self) -> None:
         """Raises ValueError if the fields do not fit each other."""
@@ -204,16 +208,14 @@ class BinaryCodec:
     def _check_fields(self):
         """Returns D, the embeddings' width; raises ValueError if the fields disagree on it."""
         projection, offset = self.projection, self.offset
-        if projection is not None and projection.shape[1:] != (self.num_bits,):
-            raise InputError(
-                f"projection must have shape [D, {self.num_bits}], got {projection.shape}"
-            )
-        width = self.num_bits if projection is None else len(projection)
-        if offset is not None and offset.shape != (width,):
-            raise InputError(f"offset must have shape {(width,)}, got {offset.shape}")
-        for name, field in (("offset", offset), ("projection", projection)):
-            if field is not None:
-                check_finite(name, field)
+        width = self.num_bits
+        if projection is not None:
+            check_shape("projection", projection, "D", self.num_bits)
+            check_finite("projection", projection)
+            width = len(projection)
+        if offset is not None:
+            check_shape("offset", offset, width)
+            check_finite("offset", offset)
         return width
 
 
@@ -228,7 +230,7 @@ class ResidualCodec:
     Attributes:
       codebooks: Codewords [M, K, D], K a power of two.
       metric: "l2", "ip" or "cosine", see `quantizers.additive.distances`.
-      beam_width: Partial sums kept in encoding, see `quantizers.residual.encode`.
+      beam_width: Partial sums kept in encoding, see `quantizers.additive.encode`.
     """
 
     codebooks: jax.Array
@@ -237,15 +239,9 @@ class ResidualCodec:
 
     __repr__ = _short_repr
 
-    @property
-    def bits(self) -> int:
-        """Returns the length of a code in bits, M log2 K."""
-        return self.codebooks.shape[0] * packing.bits_per_codeword(self.codebooks.shape[1])
+    bits = property(_codebook_bits)
 
-    @property
-    def num_bytes(self) -> int:
-        """Returns the number of bytes stored per item."""
-        return -(-self.bits // 8)
+    num_bytes = property(_num_bytes)
 
     def check(self) -> None:
         """Raises ValueError if the fields do not fit each other."""
@@ -257,7 +253,7 @@ class ResidualCodec:
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
         width = packing.bits_per_codeword(self.codebooks.shape[1])
-        return packing.pack(residual.encode(self.codebooks, x, beam_width=self.beam_width), width)
+        return packing.pack(additive.encode(self.codebooks, x, beam_width=self.beam_width), width)
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
@@ -268,10 +264,7 @@ class ResidualCodec:
         assignments = self.assignments(codes)
         return additive.distances(self.codebooks, queries, assignments, metric=self.metric)
 
-    def assignments(self, codes: jax.Array) -> jax.Array:
-        """Unpacks codes [N, num_bytes] to codeword numbers [N, M] uint8."""
-        width = packing.bits_per_codeword(self.codebooks.shape[1])
-        return packing.unpack(codes, width, self.codebooks.shape[0])
+    assignments = _unpack_assignments
 
 
 @jax.tree_util.register_dataclass
@@ -294,10 +287,7 @@ class FloatCodec:
         """Returns the length of a code in bits, 32 D."""
         return 32 * self.dim
 
-    @property
-    def num_bytes(self) -> int:
-        """Returns the number of bytes stored per item."""
-        return 4 * self.dim
+    num_bytes = property(_num_bytes)
 
     def check(self) -> None:
         """Raises ValueError if the fields do not fit each other."""
@@ -306,6 +296,7 @@ class FloatCodec:
     def encode(self, x: jax.Array) -> jax.Array:
         """Views embeddings [N, D] as little-endian float32 bytes [N, 4 D]."""
         _check_width("x", x, self.dim)
+        # Viewed and not cast, so that `decode` returns the very numbers.
         raw = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint8)
         return raw.reshape(x.shape[0], self.num_bytes)
 
@@ -320,10 +311,11 @@ class FloatCodec:
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
         if self.metric == "l2":
+            # ||q||^2 + ||x||^2 - 2 <q, x> cancels where both sides lie far from the origin.
             shift = _far_middle(queries, x)
             queries, x = queries - shift, x - shift
         if self.metric == "cosine":
-            queries, x = (side * power_of_two(side, axis=-1) for side in (queries, x))
+            queries, x = (side * kmeans.power_of_two(side, axis=-1) for side in (queries, x))
         inner = _matmul(queries, x.T)
         squares = jnp.sum(jnp.square(queries), axis=-1)[:, None], jnp.sum(jnp.square(x), axis=-1)
         if self.metric == "ip":
@@ -333,6 +325,81 @@ class FloatCodec:
         # Roots first: the product of the squares leaves float32.
         lengths = root(squares[0]) * root(squares[1])
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ClassCodec:
+    """Codec that stores the most likely class as a number of ceil(log2 C) bits.
+
+    It is a control that every hash must beat, not a quantizer. If training covered every class of
+    the database, the predicted class is all that retrieval by class can use.
+
+    The codec encodes a classifier's scores, [N, C], and not the embedding below them. A decoded
+    code knows only its class, so it must be equally far from all other classes. With fewer than
+    C - 1 dimensions no embedding is.
+
+    Attributes:
+      num_classes: C, any number from 2; it need be no power of two.
+
+    Reference:
+      Sablayrolles, Douze, Usunier, Jegou, How Should We Evaluate Supervised Hashing?, ICASSP 2017,
+      arXiv 1609.06753.
+    """
+
+    num_classes: int = dataclasses.field(metadata={"static": True})
+
+    @property
+    def metric(self) -> str:
+        """Returns "class": distances are -log p of the code's class."""
+        return "class"
+
+    @property
+    def bits(self) -> int:
+        """Returns the length of a code in bits, ceil(log2 C)."""
+        if self.num_classes < 2:
+            raise InputError(f"num_classes must be 2 or more, got {self.num_classes}")
+        return (self.num_classes - 1).bit_length()
+
+    def check(self) -> None:
+        """Raises ValueError if `num_classes` is below 2."""
+        _ = self.bits
+
+    num_bytes = property(_num_bytes)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """Encodes class scores [N, C] to the number of the best class, [N, num_bytes] uint8.
+
+        Scores are logits, or log-probabilities. The first of equal scores wins. Bits are stored
+        lowest first.
+        """
+        _check_width("x", x, self.num_classes)
+        # Bits as codewords of one bit: ceil(log2 C) may be more than 8.
+        number = jnp.argmax(x, axis=1)
+        return packing.pack((number[:, None] >> jnp.arange(self.bits)) & 1, 1)
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """Decodes codes [N, num_bytes] to scores [N, C] float32: 128 for the class, else 0.
+
+        The distance of these scores is exactly 0 to codes of the class and 128 to all others: "sqd"
+        ranks by equality of classes. A number that is not a class decodes to zeros.
+        """
+        return _CERTAIN * jax.nn.one_hot(self.class_ids(codes), self.num_classes, dtype=jnp.float32)
+
+    def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
+        """Returns -log p(class of the code | query), [Q, N], by a softmax of query scores [Q, C].
+
+        Codes of the same class have the same distance. A number that is not a class is at infinity.
+        """
+        _check_width("queries", queries, self.num_classes)
+        surprise = -jax.nn.log_softmax(jnp.asarray(queries, jnp.float32), axis=1)
+        ids = self.class_ids(codes)
+        return jnp.take(surprise, ids, axis=1, mode="fill", fill_value=jnp.inf)
+
+    def class_ids(self, codes: jax.Array) -> jax.Array:
+        """Unpacks codes [N, num_bytes] to class numbers [N] int32."""
+        bits = packing.unpack(codes, 1, self.bits).astype(jnp.int32)
+        return jnp.sum(bits << jnp.arange(self.bits, dtype=jnp.int32), axis=1, dtype=jnp.int32)
 
 
 def _far_middle(queries, x):
@@ -359,11 +426,7 @@ def _middle(x):
 
 def _check_rotation(codebooks, rotation):
     width = codebooks.size // codebooks.shape[1]
-    if rotation.shape != (width, width):
-        raise InputError(
-            f"rotation must have shape {(width, width)} for codebooks {codebooks.shape}, "
-            f"got {rotation.shape}"
-        )
+    check_shape("rotation", rotation, width, width, beside=f" for codebooks {codebooks.shape}")
     check_finite("rotation", rotation)
     if can_be_seen(rotation):
         # R^T R v = v for a few fixed v: the whole product would take D^3.
@@ -378,8 +441,7 @@ def _check_rotation(codebooks, rotation):
 
 
 def _check_width(name, x, width):
-    if x.ndim != 2 or x.shape[1] != width:
-        raise InputError(f"{name} must have shape [N, {width}], got {x.shape}")
+    check_shape(name, x, "N", width)
     check_finite(name, x)
 
 

@@ -1,4 +1,4 @@
-"""Trains codebooks as moving averages of the assigned embeddings, and revives dead codewords.
+"""Trains codebooks as moving averages of their rows, revives dead codewords, and measures usage.
 
 The state holds codewords and their counts, not the usual running sums: sum = count * codeword, so
 that no start, revival or restore can make sums and codewords disagree. Under pmap gather the
@@ -15,9 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite, on_explicit_mesh
-from quantjax.errors import InputError
-from quantjax.quantizers import product, rows
+from quantjax.arrays import check_finite, check_mask, check_shape, masked_rows, on_explicit_mesh
+from quantjax.quantizers import product
 
 
 class EmaState(NamedTuple):
@@ -29,6 +28,23 @@ class EmaState(NamedTuple):
     """
 
     codebooks: jax.Array
+    counts: jax.Array
+
+
+class Usage(NamedTuple):
+    """Usage statistics of each codebook, over the rows that count.
+
+    Attributes:
+      perplexity: exp of the entropy of the codewords' shares, from 1 to K; [M] float32.
+      dead: Codewords without a row, [M] int32.
+      distortion: Mean squared distance of the slices to their codewords, [M] float32; the sum over
+        M is the mean of `losses.quantization_error`.
+      counts: Rows of each codeword, [M, K] int32.
+    """
+
+    perplexity: jax.Array
+    dead: jax.Array
+    distortion: jax.Array
     counts: jax.Array
 
 
@@ -54,10 +70,9 @@ def ema_init(
     """
     product.check_codebooks(codebooks)
     _check_rows(assignments, mask, (len(assignments), codebooks.shape[0]))
-    return EmaState(
-        jnp.asarray(codebooks, jnp.float32),
-        _counts(codebooks, assignments, _weights(assignments, mask)),
-    )
+    weights = jnp.ones(len(assignments)) if mask is None else mask
+    counts = _counts(codebooks, assignments, jnp.asarray(weights, jnp.float32))
+    return EmaState(jnp.asarray(codebooks, jnp.float32), counts)
 
 
 @on_explicit_mesh()
@@ -88,10 +103,11 @@ def ema_update(
     Raises:
       ValueError: if the shapes do not agree.
     """
+    # Restored from a file the state may be NumPy's, which tracers cannot index.
     state = jax.tree.map(jnp.asarray, state)
     _check_state(state, x)
     _check_rows(assignments, mask, (len(x), len(state.codebooks)))
-    x, counting = rows.counted(x, mask)
+    x, counting = masked_rows(x, mask)
     weights = counting.astype(jnp.float32)
     batch = _counts(state.codebooks, assignments, weights)
     counts = state.counts + (1 - decay) * (batch - state.counts)
@@ -129,7 +145,7 @@ def revive(
       ValueError: if the shapes do not agree.
     """
     _check_state(state, x)
-    x, usable = rows.counted(x, mask)
+    x, usable = masked_rows(x, mask)
     num_codebooks = len(state.codebooks)
     # Without a usable row every codeword stays as it is.
     dead = (state.counts < threshold) & jnp.any(usable)
@@ -140,14 +156,62 @@ def revive(
     chosen = jnp.take_along_axis(order, turns, axis=1)
     slices = product.split(x, num_codebooks)
     fresh = jnp.take_along_axis(slices, chosen[..., None], axis=1)
+    # Twice the threshold at least, so that a codebook of dead codewords does not stay dead.
     count = jnp.maximum(jnp.mean(state.counts, axis=1, keepdims=True), 2 * threshold)
     return EmaState(
         jnp.where(dead[..., None], fresh, state.codebooks), jnp.where(dead, count, state.counts)
     )
 
 
-def _weights(assignments, mask):
-    return jnp.asarray(jnp.ones(len(assignments)) if mask is None else mask, jnp.float32)
+@on_explicit_mesh()
+def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> Usage:
+    """Returns how often each codeword of product codebooks is used, with perplexity and distortion.
+
+    Under pmap gather x first: a mean of the devices' perplexities is no perplexity.
+
+    Args:
+      codebooks: Codewords [M, K, d], K at most 256.
+      x: Embeddings [N, M * d].
+      mask: Whether each row counts, [N] bool; all when None.
+
+    Returns:
+      Statistics per codebook.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+    """
+    product.check_shapes(codebooks, x)
+    x, mask = masked_rows(x, mask)
+    assignments = product.encode(codebooks, x)
+    books = jnp.arange(codebooks.shape[0])
+    counts = jnp.zeros(codebooks.shape[:2], jnp.int32)
+    counts = counts.at[books, assignments].add(jnp.asarray(mask, jnp.int32)[:, None])
+    quantized = product.decode(jnp.asarray(codebooks, jnp.float32), assignments)
+    errors = jnp.square(x - quantized).reshape(len(x), len(books), -1)
+    errors = jnp.where(mask[:, None], jnp.sum(errors, axis=-1), 0)
+    return Usage(
+        perplexity=perplexity(counts),
+        dead=jnp.sum(counts == 0, axis=1, dtype=jnp.int32),
+        distortion=jnp.sum(errors, axis=0) / jnp.maximum(jnp.sum(mask), 1),
+        counts=counts,
+    )
+
+
+def perplexity(counts: jax.Array) -> jax.Array:
+    """Returns the perplexity of codeword counts: the effective number of codewords in use.
+
+    Args:
+      counts: Rows of each codeword, [..., K]; add those of several batches up first.
+
+    Returns:
+      exp(-sum_k p_k log p_k) with p = counts / sum(counts), [...] float32; 1 where all are zero.
+    """
+    check_finite("counts", counts)
+    counts = jnp.asarray(counts, jnp.float32)
+    # p log p is 0 at p = 0, as its limit is.
+    shares = counts / jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
+    logs = jnp.log(jnp.where(shares > 0, shares, 1))
+    return jnp.exp(-jnp.sum(shares * logs, axis=-1))
 
 
 def _counts(codebooks, assignments, weights):
@@ -167,19 +231,10 @@ def _sums_of_gaps(codebooks, x, assignments, mask):
 def _check_state(state, x):
     product.check_shapes(state.codebooks, x)
     check_finite("codebooks", state.codebooks)
-    if state.counts.shape != state.codebooks.shape[:2]:
-        raise InputError(
-            f"counts must have shape {state.codebooks.shape[:2]} for codebooks "
-            f"{state.codebooks.shape}, got {state.counts.shape}"
-        )
+    books = state.codebooks.shape
+    check_shape("counts", state.counts, *books[:2], beside=f" for codebooks {books}")
 
 
 def _check_rows(assignments, mask, due):
-    if assignments.shape != due:
-        raise InputError(f"assignments must have shape {due}, got {assignments.shape}")
-    _check_mask(mask, due[0])
-
-
-def _check_mask(mask, num_rows):
-    if mask is not None and mask.shape != (num_rows,):
-        raise InputError(f"mask must have shape {(num_rows,)}, got {mask.shape}")
+    check_shape("assignments", assignments, *due)
+    check_mask(mask, due[0])

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.arrays import check_positive
-from quantjax.quantizers import product, rows
+from quantjax.quantizers import product
 from quantjax.quantizers.straight_through import straight_through
 
 
@@ -40,7 +40,7 @@ def gumbel_assign(
       ValueError: if the shapes do not agree, K is above 256, or temperature is not above 0.
     """
     check_positive("temperature", temperature)
-    gaps = _gaps(codebooks, x)
+    gaps = product.distance_gaps(codebooks, x)
     noise = jax.random.gumbel(key, gaps.shape, gaps.dtype)
     return jax.nn.softmax((noise - gaps) / temperature, axis=-1)
 
@@ -71,13 +71,7 @@ def gumbel_quantize(
     books, wide = jnp.asarray(codebooks, jnp.float32), jnp.asarray(x, jnp.float32)
     soft = gumbel_assign(key, books, wide, temperature=temperature)
     hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
+    # One-hot, not a look-up of the drawn codeword: so the codebooks get the soft gradient, too.
     weights = straight_through(hard, soft)
     parts = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
-    return parts.reshape(x.shape).astype(rows.floating(x.dtype))
-
-
-def _gaps(codebooks, x):
-    """Returns squared distances [M, N, K] minus each row's minimum, which a softmax ignores."""
-    product.check_codebooks(codebooks, x)
-    distances = product.squared_distances(codebooks, x)
-    return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
+    return parts.reshape(x.shape).astype(product.floating(x.dtype))

@@ -10,10 +10,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite, on_explicit_mesh, vary_alike
+from quantjax.arrays import check_finite, check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import rows
-from quantjax.quantizers.lengths import power_of_two
+from quantjax.quantizers import packing
 
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
 FAR = 64.0
@@ -22,8 +21,8 @@ FAR = 64.0
 _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
 
 
-def squared_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Returns squared distances of rows to centroids, without each row's constant ||x||^2.
+def relative_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Returns squared distances of rows to centroids minus each row's own ||x||^2.
 
     Args:
       x: Rows [N, d].
@@ -59,8 +58,30 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
     scale, shift = frame(jnp.asarray(centroids, jnp.float32))
     centroids = centroids * scale - shift
     return over_tiles(
-        lambda rows: nearest(distances_by_centroid(rows * scale - shift, centroids)), x
+        lambda rows: nearest(relative_distances_by_centroid(rows * scale - shift, centroids)), x
     )
+
+
+def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """Returns power-of-two factors that scale numbers so that their squares fit in float32.
+
+    Multiplying by a power of two is exact. The factor is 1 where the largest magnitude lies between
+    2^-40 and 2^40, so that ordinary numbers keep every bit.
+
+    Args:
+      x: Numbers.
+      axis: Axes that share a factor; all of them when None.
+
+    Returns:
+      Factors like x, of size 1 along the axes, without gradient.
+    """
+    x = jax.lax.stop_gradient(x)
+    largest = jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0)
+    _, exponent = jnp.frexp(largest)
+    # 2^-127 is no normal number, and is flushed to zero.
+    factor = jnp.ldexp(jnp.ones_like(largest), jnp.clip(-exponent, -120, 120))
+    ordinary = (jnp.abs(exponent) <= 40) | (largest == 0)
+    return jnp.where(ordinary, jnp.ones_like(largest), factor)
 
 
 def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -86,8 +107,8 @@ def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
     return scale, jnp.where(offset > FAR * spread, mean, 0)
 
 
-def distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
-    """Returns `squared_distances` transposed, centroids first, the layout that CPUs reduce quickly.
+def relative_distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
+    """Returns `relative_distances` transposed, the layout that CPUs reduce quickly.
 
     Args:
       x: Rows [N, d].
@@ -119,7 +140,7 @@ def nearest(distances: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_axes("distances", distances, "[K, N]")
+    check_shape("distances", distances, "K", "N")
     last = distances.shape[0] - 1
     narrow = jnp.uint8 if last < 256 else jnp.int32  # four times the numbers in a register
     numbers = jnp.arange(last + 1, dtype=narrow)[:, None]
@@ -181,8 +202,8 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
     Reference:
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
-    _check_axes("x", x, "[N, d]")
-    x, mask = rows.counted(x, mask)
+    check_shape("x", x, "N", "d")
+    x, mask = masked_rows(x, mask)
     if len(x) > _CANDIDATES * num_centroids:
         key, spread = jax.random.split(key)
         candidates = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
@@ -220,7 +241,7 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_axes("mask", mask, "[N]")
+    check_shape("mask", mask, "N")
     through = jnp.cumsum(mask, dtype=jnp.int32)
     parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,), jnp.float32)
     ranks = jnp.minimum(jnp.int32(parts * (jnp.float32(through[-1]) / num_rows)), through[-1] - 1)
@@ -241,7 +262,7 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_axes("weight", weight, "[N]")
+    check_shape("weight", weight, "N")
     check_finite("weight", weight)
     # A parallel sum in float32 is not monotone, and rows without weight would hold slivers of it.
     cumulative = jnp.where(weight > 0, jnp.cumsum(weight), 0)
@@ -271,7 +292,7 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     """
     _check_shapes(x, centroids)
     check_finite("centroids", centroids)
-    x, mask = rows.counted(x, mask)
+    x, mask = masked_rows(x, mask)
     weight = mask.astype(jnp.float32)
 
     def step(_, carry):
@@ -310,8 +331,8 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_axes("centroids", centroids, "[K, d]")
-    _check_length("counts", counts, len(centroids))
+    check_shape("centroids", centroids, "K", "d")
+    check_shape("counts", counts, len(centroids))
     check_finite("centroids", centroids)
     centroids, counts = jnp.asarray(centroids, jnp.float32), jnp.asarray(counts)
     empty = counts == 0
@@ -325,6 +346,16 @@ def repair_empty(centroids: jax.Array, counts: jax.Array) -> jax.Array:
     return jnp.where(splits[:, None], centroids[donors] + shift, centroids - pushed)
 
 
+def check_num_rows(x: jax.Array, num_codewords: int) -> None:
+    """Raises ValueError if K is not from 2 to 256, or rows [N, ...] are fewer than K codewords."""
+    packing.check_num_codewords(num_codewords)
+    if len(x) < num_codewords:
+        raise InputError(
+            f"k-means needs at least as many rows as codewords, got {len(x)} rows for "
+            f"K = {num_codewords}; lower K or add training images"
+        )
+
+
 def _check_centroids(x, centroids):
     _check_shapes(x, centroids)
     check_finite("x", x)
@@ -332,20 +363,5 @@ def _check_centroids(x, centroids):
 
 
 def _check_shapes(x, centroids):
-    _check_axes("x", x, "[N, d]")
-    _check_axes("centroids", centroids, "[K, d]")
-    if centroids.shape[1] != x.shape[1]:
-        raise InputError(
-            f"centroids must have shape [K, {x.shape[1]}] for x of shape {x.shape}, "
-            f"got {centroids.shape}"
-        )
-
-
-def _check_axes(name, array, axes):
-    if array.ndim != axes.count(",") + 1:
-        raise InputError(f"{name} must have shape {axes}, got {array.shape}")
-
-
-def _check_length(name, array, length):
-    if array.shape != (length,):
-        raise InputError(f"{name} must have shape ({length},), got {array.shape}")
+    check_shape("x", x, "N", "d")
+    check_shape("centroids", centroids, "K", x.shape[1], beside=f" for x of shape {x.shape}")

@@ -6,10 +6,15 @@ zeros.
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from quantjax.arrays import can_be_seen
 from quantjax.errors import InputError
-from quantjax.quantizers import product
+
+
+def check_num_codewords(num_codewords: int) -> None:
+    """Raises ValueError if the number of codewords is not from 2 to 256: it must fit in a byte."""
+    if not 2 <= num_codewords <= 256:
+        raise InputError(f"num_codewords must be between 2 and 256, got {num_codewords}")
 
 
 def bits_per_codeword(num_codewords: int) -> int:
@@ -24,7 +29,7 @@ def bits_per_codeword(num_codewords: int) -> int:
     Raises:
       ValueError: if K is not a power of two from 2 to 256.
     """
-    product.check_num_codewords(num_codewords)
+    check_num_codewords(num_codewords)
     bits = num_codewords.bit_length() - 1
     if 1 << bits != num_codewords:
         raise InputError(f"num_codewords must be a power of two, got {num_codewords}")
@@ -75,12 +80,11 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
     _check_bits(width)
     _check_numbers(assignments, width)
     assignments = assignments.astype(jnp.uint8)
+    # 256 codewords are the usual case, and their numbers are the bytes.
     if width == 8:
         return assignments
     bits = (assignments[:, :, None] >> jnp.arange(width, dtype=jnp.uint8)) & 1
-    bits = bits.reshape(len(assignments), assignments.shape[1] * width)
-    bits = jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
-    return jnp.packbits(bits, axis=1, bitorder="little")
+    return pack_bits(bits.reshape(len(assignments), assignments.shape[1] * width))
 
 
 def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
@@ -107,6 +111,19 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
     return jnp.sum(bits << jnp.arange(width, dtype=jnp.uint8), axis=-1, dtype=jnp.uint8)
 
 
+def pack_bits(bits: jax.Array) -> jax.Array:
+    """Packs bits into bytes, lowest bit first; the last byte is filled with zeros.
+
+    Args:
+      bits: Bits [N, count], bool or uint8 of zeros and ones.
+
+    Returns:
+      Codes [N, ceil(count / 8)] uint8.
+    """
+    bits = jnp.pad(bits, ((0, 0), (0, -bits.shape[1] % 8)))
+    return jnp.packbits(bits, axis=1, bitorder="little")
+
+
 def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
     """Returns the first bits of each code, lowest first.
 
@@ -119,23 +136,24 @@ def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
     Returns:
       Bits [N, count] uint8.
     """
+    # Places in uint8: a shift by int32 would widen every bit to four bytes.
     places = jnp.arange(8, dtype=jnp.uint8)
     bits = (codes[:, :, None] >> places) & 1
     return bits.reshape(len(codes), 8 * codes.shape[1])[:, :count]
 
 
-def check_codes(codes: jax.Array, num_bytes: int) -> None:
+def check_codes(codes: jax.Array, num_bytes: int, name: str = "codes") -> None:
     """Raises ValueError if codes are not [N, num_bytes] uint8."""
     if codes.ndim != 2 or codes.shape[1] != num_bytes or codes.dtype != jnp.uint8:
         raise InputError(
-            f"codes must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
+            f"{name} must be uint8 of shape [N, {num_bytes}], got {codes.dtype} {codes.shape}"
         )
 
 
 def _check_numbers(assignments, width):
-    values_are_known = not isinstance(assignments, Tracer) and assignments.size > 0
-    # Bytes of 8 bits always fit: the usual codes of 256 codewords are not looked through.
-    if not values_are_known or (width == 8 and assignments.dtype == jnp.uint8):
+    # A byte always fits in 8 bits: the usual codes of 256 codewords are not read back to the host.
+    fits = width == 8 and assignments.dtype == jnp.uint8
+    if fits or not can_be_seen(assignments) or not assignments.size:
         return
     least, most = int(assignments.min()), int(assignments.max())
     if not 0 <= least <= most < 2**width:

@@ -12,10 +12,16 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite, check_positive, on_explicit_mesh, vary_alike
+from quantjax.arrays import (
+    check_finite,
+    check_positive,
+    check_shape,
+    masked_rows,
+    on_explicit_mesh,
+    vary_alike,
+)
 from quantjax.errors import InputError
-from quantjax.quantizers import kmeans, rows
-from quantjax.quantizers.lengths import power_of_two, root
+from quantjax.quantizers import kmeans, packing
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -33,8 +39,7 @@ def split(x: jax.Array, num_codebooks: int) -> jax.Array:
     Raises:
       ValueError: if x is not [N, D] or M does not divide D.
     """
-    if x.ndim != 2:
-        raise InputError(f"x must have shape [N, D], got {x.shape}")
+    check_shape("x", x, "N", "D")
     if num_codebooks < 1 or x.shape[1] % num_codebooks:
         raise InputError(
             f"num_codebooks must divide the embedding's width, got {num_codebooks} codebooks for "
@@ -68,7 +73,7 @@ def _encode_rows(codebooks, scale, shift, x):
     # A loop of 2-D matmuls: the batched einsum over subspaces is 2 to 3 times slower on CPUs.
     parts = zip(split(x, len(codebooks)), codebooks, scale, shift, strict=True)
     numbers = [
-        kmeans.nearest(kmeans.distances_by_centroid(part * factor - offset, book))
+        kmeans.nearest(kmeans.relative_distances_by_centroid(part * factor - offset, book))
         for part, book, factor, offset in parts
     ]
     return jnp.stack(numbers, axis=1).astype(jnp.uint8)
@@ -88,7 +93,8 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     Raises:
       ValueError: if the shapes do not agree.
     """
-    _check_assignments(codebooks, assignments)
+    check_codebooks(codebooks)
+    check_shape("assignments", assignments, "N", codebooks.shape[0])
     # Widened for the gradient alone, which sums over the rows of a codeword.
     books = jnp.asarray(codebooks, jnp.promote_types(codebooks.dtype, jnp.float32))
     parts = [book[assignments[:, m]] for m, book in enumerate(books)]
@@ -109,31 +115,34 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
     Raises:
       ValueError: if the shapes do not agree, or temperature is not above 0.
     """
-    check_codebooks(codebooks, x)
     check_positive("temperature", temperature)
-    distances = squared_distances(codebooks, x)
-    # Gaps to the nearest instead: compiled, a softmax of logits from 1e9 on overflows, for it fuses
-    # the division with the subtraction of a maximum that was rounded.
-    gaps = distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
-    return jax.nn.softmax(-gaps / temperature, axis=-1)
+    return jax.nn.softmax(-distance_gaps(codebooks, x) / temperature, axis=-1)
 
 
-def squared_distances(codebooks: jax.Array, x: jax.Array) -> jax.Array:
-    """Returns squared distances of slices to codewords, up to a constant per slice.
+def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns how much farther each codeword is from a slice than the slice's nearest codeword.
 
     Args:
       codebooks: Codewords [M, K, d].
       x: Embeddings [N, M * d].
 
     Returns:
-      ||x - c||^2 minus a number of the slice, [M, N, K] float32, digits kept far from the origin.
+      ||x - c||^2 - min_k ||x - c_k||^2, [M, N, K] float32, the minimum without gradient; digits are
+      kept far from the origin.
+
+    Raises:
+      ValueError: if the shapes do not agree.
     """
+    check_codebooks(codebooks, x)
     # Shifted and not scaled: a softmax of these has a temperature in their units.
     shifts = [_shift(jnp.asarray(book, jnp.float32)) for book in codebooks]
     parts = zip(split(x, codebooks.shape[0]), codebooks, shifts, strict=True)
-    return jnp.stack(
-        [kmeans.squared_distances(part - shift, book - shift) for part, book, shift in parts]
+    distances = jnp.stack(
+        [kmeans.relative_distances(part - shift, book - shift) for part, book, shift in parts]
     )
+    # Gaps and not distances: compiled, a softmax of logits from 1e9 on overflows, for it fuses
+    # the division with the subtraction of a maximum that was rounded.
+    return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
 
 
 def _shift(codewords):
@@ -170,7 +179,7 @@ def quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.A
     books, slices, softness = vary_alike(books, slices, softness)
     pairs = zip(books, split(slices, len(codebooks)), strict=True)
     parts = [_quantize_slice(book, part, softness) for book, part in pairs]
-    return jnp.concatenate(parts, axis=1).astype(rows.floating(x.dtype))
+    return jnp.concatenate(parts, axis=1).astype(floating(x.dtype))
 
 
 @jax.custom_vjp
@@ -182,7 +191,7 @@ def _quantize_forward(codewords, x, temperature):
     # The backward pass takes differences of codewords alone, which the shift leaves as they are.
     shift = _shift(codewords)
     x, centred = x - shift, codewords - shift
-    distances = kmeans.distances_by_centroid(x, centred)
+    distances = kmeans.relative_distances_by_centroid(x, centred)
     nearest = kmeans.nearest(distances)
     weights = jnp.exp((jnp.min(distances, axis=0) - distances) / temperature)
     return codewords[nearest], (centred, x, temperature, weights, nearest)
@@ -230,17 +239,17 @@ def distances(
     """
     check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
-    _check_assignments(codebooks, assignments)
+    check_shape("assignments", assignments, "N", codebooks.shape[0])
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     slices = split(queries, books.shape[0])
     if metric == "l2":
-        return _look_up(_squared_gaps(slices, books), assignments)
+        return look_up(_squared_gaps(slices, books), assignments)
     if metric == "ip":
-        return _look_up(-_products(slices, books), assignments)
-    books_scale, scale = power_of_two(books), power_of_two(queries, axis=-1)
+        return look_up(-_products(slices, books), assignments)
+    books_scale, scale = kmeans.power_of_two(books), kmeans.power_of_two(queries, axis=-1)
     books, queries = books * books_scale, queries * scale
-    products = _look_up(-_products(split(queries, books.shape[0]), books), assignments)
-    norms = root(_look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
+    products = look_up(-_products(split(queries, books.shape[0]), books), assignments)
+    norms = root(look_up(jnp.sum(jnp.square(books), axis=-1)[:, None], assignments))
     lengths = root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * norms
     return 1 + products / jnp.where(lengths > 0, lengths, 1)
 
@@ -272,13 +281,8 @@ def fit_codebooks(
       ValueError: if M does not divide D, K is above 256, or there are fewer rows than codewords.
     """
     split(x, num_codebooks)
-    check_num_codewords(num_codewords)
-    if x.shape[0] < num_codewords:
-        raise InputError(
-            f"k-means needs at least as many rows as codewords, got {x.shape[0]} rows for "
-            f"K = {num_codewords}; lower K or add training images"
-        )
-    x, mask = rows.counted(x, mask)
+    kmeans.check_num_rows(x, num_codewords)
+    x, mask = masked_rows(x, mask)
     slices = split(x, num_codebooks)
     start = functools.partial(kmeans.plus_plus, num_centroids=num_codewords, mask=mask)
     keys = jax.random.split(key, num_codebooks)
@@ -305,7 +309,7 @@ def refine_codebooks(
     """
     check_shapes(codebooks, x)
     check_finite("codebooks", codebooks)
-    x, mask = rows.counted(x, mask)
+    x, mask = masked_rows(x, mask)
     # One subspace after another: the [N, K] distances of all at once would fill memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
@@ -336,7 +340,7 @@ def quantize_identity(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     Reference:
       van den Oord, Vinyals, Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS 2017.
     """
-    x = jnp.asarray(x).astype(rows.floating(x.dtype))
+    x = jnp.asarray(x).astype(floating(x.dtype))
     assignments = encode(*jax.lax.stop_gradient((codebooks, x)))
     quantized = decode(codebooks, assignments).astype(x.dtype)
     # Not `straight_through`, which would keep the codewords' gradient from passing.
@@ -369,16 +373,33 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
     return tables.transpose(1, 0, 2)
 
 
+def look_up(tables: jax.Array, assignments: jax.Array) -> jax.Array:
+    """Sums the table entries of each item's codewords: the step that a search repeats per query.
+
+    Args:
+      tables: One number for each codeword and query, [M, Q, K].
+      assignments: Codeword numbers [N, M].
+
+    Returns:
+      sum_m tables[m, q, a_nm], [Q, N].
+    """
+    # Added in one order for every item, so that items of equal code get equal bits.
+    return sum(table[:, assignments[:, m]] for m, table in enumerate(tables))
+
+
+def floating(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the dtype of quantized rows: the rows' own dtype, or float32 for integers.
+
+    Args:
+      dtype: Dtype of the rows.
+    """
+    return dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.dtype(jnp.float32)
+
+
 def check_metric(metric: str) -> None:
     """Raises ValueError if the metric is not "l2", "ip" or "cosine"."""
     if metric not in METRICS:
         raise InputError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}")
-
-
-def check_num_codewords(num_codewords: int) -> None:
-    """Raises ValueError if the number of codewords is not from 2 to 256: it must fit in a byte."""
-    if not 2 <= num_codewords <= 256:
-        raise InputError(f"num_codewords must be between 2 and 256, got {num_codewords}")
 
 
 def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
@@ -391,14 +412,25 @@ def check_codebooks(codebooks: jax.Array, x: jax.Array | None = None, name: str 
 
 def check_shapes(codebooks: jax.Array, x: jax.Array | None = None, name: str = "x") -> None:
     """Raises ValueError if codebooks are not [M, K, d], or embeddings are not [N, M * d]."""
-    if codebooks.ndim != 3:
-        raise InputError(f"codebooks must have shape [M, K, d], got {codebooks.shape}")
-    check_num_codewords(codebooks.shape[1])
-    width = codebooks.shape[0] * codebooks.shape[2]
-    if x is not None and (x.ndim != 2 or x.shape[1] != width):
-        raise InputError(
-            f"{name} must have shape [N, {width}] for codebooks {codebooks.shape}, got {x.shape}"
-        )
+    check_shape("codebooks", codebooks, "M", "K", "d")
+    packing.check_num_codewords(codebooks.shape[1])
+    if x is not None:
+        width = codebooks.shape[0] * codebooks.shape[2]
+        check_shape(name, x, "N", width, beside=f" for codebooks {codebooks.shape}")
+
+
+def root(squares: jax.Array) -> jax.Array:
+    """Returns square roots whose derivative at zero is 0 instead of infinity.
+
+    The length of a zero vector then has a finite gradient.
+
+    Args:
+      squares: Squared lengths of any shape, 0 or more.
+
+    Returns:
+      Roots in the same shape.
+    """
+    return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
 def _squared_gaps(slices, books):
@@ -408,18 +440,3 @@ def _squared_gaps(slices, books):
 
 def _products(slices, books):
     return jnp.einsum("mqd,mkd->mqk", slices, books, precision=jax.lax.Precision.HIGHEST)
-
-
-def _look_up(tables, assignments):
-    total = 0.0
-    for m, table in enumerate(tables):
-        total = total + table[:, assignments[:, m]]
-    return total
-
-
-def _check_assignments(codebooks, assignments):
-    check_codebooks(codebooks)
-    if assignments.ndim != 2 or assignments.shape[1] != codebooks.shape[0]:
-        raise InputError(
-            f"assignments must have shape [N, {codebooks.shape[0]}], got {assignments.shape}"
-        )

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import on_explicit_mesh, vary_alike
+from quantjax.arrays import check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import product, rows
+from quantjax.quantizers import product
 
 
 class RotatedCodebooks(NamedTuple):
@@ -73,7 +73,7 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
     """
     width = product.split(x, num_codebooks).shape[-1]
-    _, variances, axes = _principal_axes(*rows.counted(x, mask))
+    _, variances, axes = _principal_axes(*masked_rows(x, mask))
     # In units of the smallest, so that each is at least 1: factors below 1 would all go to a
     # single subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
@@ -126,7 +126,7 @@ def opq(
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.1.
     """
     product.split(x, num_codebooks)
-    x, mask = rows.counted(x, mask)
+    x, mask = masked_rows(x, mask)
     rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
     codebooks = product.fit_codebooks(
         key,
@@ -138,6 +138,7 @@ def opq(
     weights = mask.astype(jnp.float32)
 
     def turn(_, carry):
+        # One Lloyd iteration a turn, as in the paper: the rotation moves the rows anyway.
         codebooks, rotation = carry
         rotated = _matmul(x, rotation)
         quantized = product.decode(codebooks, product.encode(codebooks, rotated))
@@ -181,14 +182,13 @@ def itq(
       Gong and Lazebnik, Iterative Quantization: A Procrustean Approach to Learning Binary Codes,
       CVPR 2011.
     """
-    if x.ndim != 2:
-        raise InputError(f"x must have shape [N, D], got {x.shape}")
+    check_shape("x", x, "N", "D")
     if not 1 <= num_bits <= x.shape[1]:
         raise InputError(
             f"num_bits must be between 1 and D = {x.shape[1]}, got {num_bits}; ask for fewer bits "
             "or widen the embedding"
         )
-    x, mask = rows.counted(x, mask)
+    x, mask = masked_rows(x, mask)
     mean, _, axes = _principal_axes(x, mask)
     axes = axes[:, :num_bits]
     projected = _matmul(x - mean, axes) * mask[:, None]

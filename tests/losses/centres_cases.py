@@ -1,10 +1,9 @@
-"""Rows of the contract test for `quantjax.losses.centres`."""
+"""Rows of the contract test for the class centres of `quantjax.losses.proxy`."""
 
 import jax
 import numpy as np
 
-from quantjax.losses import centres
-from quantjax.losses.centres import class_centres
+from quantjax.losses import bernoulli_centres, class_centres, hadamard_centres
 from tests.losses.case import SIZES, Case, coin, seed, sign
 
 L, D, N = SIZES["L"], SIZES["D"], SIZES["N"]
@@ -15,7 +14,7 @@ def _class_ids(rng, shape):
 
 
 def _hadamard(class_ids, *, num_classes=2 * L):
-    return centres.hadamard_centres(num_classes, L)[class_ids % num_classes]
+    return hadamard_centres(num_classes, L)[class_ids % num_classes]
 
 
 def _sylvester(class_ids, num_classes=2 * L):
@@ -27,7 +26,7 @@ def _sylvester(class_ids, num_classes=2 * L):
 
 def _bernoulli(seed, *, num_candidates=20):
     key = jax.random.key(seed)
-    return centres.bernoulli_centres(key, L, N, num_candidates=num_candidates)
+    return bernoulli_centres(key, L, N, num_candidates=num_candidates)
 
 
 def _farthest(seed, num_candidates=20):
@@ -63,7 +62,7 @@ def _majority(seed, labels, centres):
 CASES = (
     Case(
         _hadamard,
-        of=centres.hadamard_centres,
+        of=hadamard_centres,
         oracle=_sylvester,
         arguments=(("B", _class_ids),),
         result="BL",  # L bits, for D is no power of two.
@@ -74,7 +73,7 @@ CASES = (
     ),
     Case(
         _bernoulli,
-        of=centres.bernoulli_centres,
+        of=bernoulli_centres,
         oracle=_farthest,
         arguments=(("", seed),),
         result="LN",  # N bits: of fewer, more candidates are no better.

@@ -111,6 +111,14 @@ CASES = (
         trained=(0, 1),
     ),
     Case(
+        losses.nt_xent_of_views,
+        oracle=_cross_quantized,
+        arguments=_TWO_VIEWS,
+        result="B",
+        settings=({"temperature": 0.5}, {"temperature": 0.1}),
+        trained=(0, 1, 2, 3),
+    ),
+    Case(
         losses.cross_quantized,
         oracle=_cross_quantized,
         arguments=_TWO_VIEWS,

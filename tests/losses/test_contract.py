@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from jax.test_util import check_grads
 
 from quantjax import losses
 from tests.losses import case as cases
@@ -42,8 +41,7 @@ DEVICES = 8
 QUICK = {"pairwise_cosine", "triplet_quantization", "share_label"}  # the others are slow
 # Modules and names that need no rows, and why.
 NO_ROWS = {
-    "losses.shapes": "refuses and returns nothing: every row's wrong shapes",
-    "losses.vectors": "arithmetic of the losses, whose rows it runs in",
+    "losses.rows": "checks and arithmetic of the losses, whose rows they run in",
     "losses.selection.Triplets": "what selections return",
     "labels.as_labels": "refuses and returns its argument: test_labels.py",
 }
@@ -106,23 +104,36 @@ def assert_close(got, due, *, rtol=0.0, atol=0.0, share=0.0):
             np.testing.assert_array_equal(one, other)
 
 
-@functools.cache
-def compiled(case_number, setting):
-    """Compiles `*arguments -> gradients of the summed result, results`, once for all tests."""
-    case = CASES[case_number]
-    _, function = each_setting(case)[setting]
+def traced_and_fixed(options):
+    """Parts settings: floats come in traced, so that they share one compiled program."""
+    traced = {name: value for name, value in options.items() if isinstance(value, float)}
+    return traced, tuple((name, value) for name, value in options.items() if name not in traced)
 
-    def value(*args):
-        result = function(*args)
-        return jnp.sum(result.astype(jnp.float32)), [result]
+
+@functools.cache
+def compiled(case_number, fixed):
+    """Compiles gradients of the weighed sum of the result, and results, once for all tests."""
+    case = CASES[case_number]
+
+    def value(weights, traced, *args):
+        result = case.function(*args, **dict(fixed), **traced)
+        return jnp.sum(result.astype(jnp.float32) * weights), [result]
+
+    def results(_, traced, *args):
+        return (), jax.tree.leaves(case.function(*args, **dict(fixed), **traced))
 
     if not case.trained:
-        return jax.jit(lambda *args: ((), jax.tree.leaves(function(*args))))
-    return jax.jit(jax.grad(value, argnums=case.trained, has_aux=True))
+        return jax.jit(results)
+    return jax.jit(jax.grad(value, [2 + position for position in case.trained], has_aux=True))
 
 
-def run(case, setting, arguments):
-    return compiled(CASES.index(case), setting)(*arguments)
+def run(case, setting, arguments, weights=None):
+    """Returns gradients and results on the host; the results are summed when weights are None."""
+    traced, fixed = traced_and_fixed(case.settings[setting])
+    if weights is None:
+        weights = np.ones(cases.shape_of(case.result) if case.trained else ())
+    program = compiled(CASES.index(case), fixed)
+    return jax.device_get(program(np.float32(weights), traced, *arguments))
 
 
 def public_names():
@@ -185,14 +196,12 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
     arguments, rng = cases.draw(case, seed=1), np.random.default_rng(2)
     weights = rng.normal(size=cases.shape_of(case.result))
     step = 1e-6
-    for options, function in each_setting(case):
+    for setting, options in enumerate(case.settings):
         differentiable = case.oracle
         if case.surrogate is not None:
             differentiable = functools.partial(case.surrogate, at=arguments)
-        gradient = jax.jit(
-            jax.grad(lambda *args, f=function: jnp.sum(f(*args) * weights), argnums=case.trained)
-        )
-        for position, got in zip(case.trained, gradient(*cast(arguments)), strict=True):
+        gradients, _ = run(case, setting, cast(arguments), weights)
+        for position, got in zip(case.trained, gradients, strict=True):
             direction = rng.normal(size=got.shape)
             ends = []
             for sign in (1, -1):
@@ -204,18 +213,28 @@ def test_gradient_equals_the_difference_quotient_of_the_oracle(case):
 
 
 @every_smooth_case
-def test_gradient_passes_check_grads(case):
-    arguments = cast(cases.draw(case, seed=3))
-    for _, function in each_setting(case):
+def test_forward_mode_equals_reverse_mode(case):
+    """Reverse mode equals the oracle's difference quotient above, so forward mode does, too.
 
-        def of_trained(*trained, f=function):
-            full = list(arguments)
-            for position, x in zip(case.trained, trained, strict=True):
-                full[position] = x
-            return f(*full)
+    The derivative along a direction is the gradient times the direction: one program a case, where
+    `check_grads` compiles five.
+    """
+    arguments, rng = cast(cases.draw(case, seed=1)), np.random.default_rng(3)
+    weights = np.float32(rng.normal(size=cases.shape_of(case.result)))
+    trained = [arguments[position] for position in case.trained]
+    directions = [np.float32(rng.normal(size=x.shape)) for x in trained]
+    traced, fixed = traced_and_fixed(case.settings[-1])
 
-        trained = [arguments[position] for position in case.trained]
-        check_grads(jax.jit(of_trained), trained, order=1, atol=2e-2, rtol=2e-2)
+    def of_trained(*trained):
+        full = list(arguments)
+        for position, x in zip(case.trained, trained, strict=True):
+            full[position] = x
+        return case.function(*full, **dict(fixed), **traced)
+
+    _, forward = jax.jit(lambda *pair: jax.jvp(of_trained, *pair))(trained, directions)
+    gradients, _ = run(case, len(case.settings) - 1, arguments, weights)
+    reverse = sum(np.sum(g * d) for g, d in zip(gradients, directions, strict=True))
+    assert np.sum(forward * weights) == pytest.approx(reverse, rel=2e-4, abs=1e-4)
 
 
 def zero_row(x):
@@ -265,7 +284,7 @@ def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, po
             assert_close(got, due_leaves(case, numbers, options), share=case.tolerance)
             for position, gradient in zip(case.trained, gradients, strict=True):
                 assert gradient.dtype == inexact[position].dtype
-                assert jnp.all(jnp.isfinite(gradient))
+                assert np.all(np.isfinite(np.float32(gradient)))
         # The last gradients are bfloat16's: those of the same numbers in float32, rounded.
         assert_close(gradients, run(case, setting, cast(rounded))[0], atol=1e-6, share=2**-7)
 
@@ -276,14 +295,14 @@ def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
     setting = len(case.settings) - 1
     _, function = each_setting(case)[setting]
     eager = [jax.tree.leaves(function(*cast(arguments))) for arguments in draws]
-    together = jax.jit(jax.vmap(function))(*map(jnp.stack, zip(*map(cast, draws), strict=True)))
+    together = jax.jit(jax.vmap(function))(*map(np.stack, zip(*map(cast, draws), strict=True)))
     # Float64, unless JAX would take it as such.
     numpy_draws = (
         draws if not jax.config.jax_enable_x64 else [map(np.asarray, cast(draw)) for draw in draws]
     )
     for got in (
         [run(case, setting, cast(arguments))[1] for arguments in draws],
-        [[leaf[i] for leaf in jax.tree.leaves(together)] for i in range(len(draws))],
+        [[leaf[i] for leaf in map(np.asarray, jax.tree.leaves(together))] for i in range(2)],
         [jax.tree.leaves(function(*arguments)) for arguments in numpy_draws],
     ):
         for one, other in zip(got, eager, strict=True):
@@ -315,8 +334,8 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     with_gradient = jax.value_and_grad(loss, has_aux=True)
     (value, due), gradient = jax.jit(with_gradient)(matrix, arguments)
     cut = [
-        x.reshape(DEVICES, -1, *x.shape[1:]) if s else x
-        for s, x in zip(shared, arguments, strict=True)
+        np.reshape(x, (DEVICES, -1, *x.shape[1:])) if s else x
+        for s, x in zip(shared, map(np.asarray, arguments), strict=True)
     ]
     eight = jax.pmap(
         on_each_device,
@@ -327,8 +346,8 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     means, got = eight(jnp.arange(DEVICES), matrix, cut)
     assert_close(means, (value, gradient), rtol=1e-4, atol=1e-5)
     # What devices share out, row by row; what each has whole, of every device.
-    due = [x if local else jnp.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
-    got = [x.reshape(y.shape) for x, y in zip(got, due, strict=True)]
+    due = [x if local else np.broadcast_to(x, (DEVICES, *x.shape)) for x in due]
+    got = [np.reshape(x, y.shape) for x, y in zip(jax.device_get(got), due, strict=True)]
     assert_close(got, due, rtol=1e-4, atol=1e-5)
 
 
@@ -414,12 +433,14 @@ def test_explicit_axes_equal_one_device(case):
 
 @every_checked_case
 def test_shape_mismatch_is_refused_by_name(case):
-    arguments = cast(cases.draw(case, seed=0))
+    # Cut as NumPy's: a slice of a JAX array compiles anew for each shape.
+    arguments = [np.asarray(x) for x in cast(cases.draw(case, seed=0))]
     names = list(inspect.signature(case.function).parameters)
     _, function = each_setting(case)[0]
 
     def refusal(position, x):
         wrong = [x if i == position else argument for i, argument in enumerate(arguments)]
+        wrong = [*map(jnp.asarray, wrong)]
         with pytest.raises(ValueError, match=r"^[\w ]+ must (have|be) .*got .*\(.*\)") as caught:
             function(*wrong)
         return str(caught.value)
@@ -432,7 +453,7 @@ def test_shape_mismatch_is_refused_by_name(case):
         assert names[position] in refusal(position, x[None])
         for axis, letter in enumerate(axes):
             if sum(letter in other for other in axes_of(case)) > 1:
-                message = refusal(position, jnp.take(x, jnp.arange(x.shape[axis] - 1), axis))
+                message = refusal(position, np.take(x, np.arange(x.shape[axis] - 1), axis))
                 # Of two sizes that differ either may be the wrong one; both must be shown.
                 assert str(x.shape[axis] - 1) in message
                 assert str(x.shape[axis]) in message

@@ -38,6 +38,8 @@ def test_nt_xent_on_two_views_as_its_docstring_says():
     numbers = jnp.arange(6)
     got = losses.nt_xent(x, x, jnp.roll(numbers, 3), numbers, temperature=0.5)
     np.testing.assert_allclose(got, [math.log(math.exp(2) + 4) - 2] * 6, rtol=1e-5)
+    got = losses.nt_xent_of_views(views, views, views, views, jnp.arange(3), temperature=0.5)
+    np.testing.assert_allclose(got, [math.log(math.exp(2) + 4) - 2] * 3, rtol=1e-5)
 
 
 def test_debiased_nt_xent_made_by_hand():

@@ -38,10 +38,10 @@ def measured(method, mesh, **changes):
 
 
 def test_central_similarity_is_five_lines(mesh):
-    centres = losses.centres.hadamard_centres(4, 8)
+    centres = losses.hadamard_centres(4, 8)
 
     def loss(x, batch, context):
-        targets = losses.centres.class_centres(jax.random.key(0), batch["label"], centres)
+        targets = losses.class_centres(jax.random.key(0), batch["label"], centres)
         return jnp.mean(losses.central_similarity(x, targets)), {}
 
     method = methods.supervised(toy.network(), loss, quantizers.BinaryCodec(8))

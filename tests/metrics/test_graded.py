@@ -121,7 +121,7 @@ def test_graded_counts_of_two_grades_are_the_binary_counts(rng):
 def test_queries_in_groups_are_queries_at_once(rng, monkeypatch):
     distances, grades = rng.integers(0, 4, (5, 40)) * 0.5, rng.integers(0, 3, (5, 40))
     due = metrics.acg(distances, grades, num_grades=3, top_k=7)
-    monkeypatch.setattr(metrics.levels, "_COUNTS_AT_ONCE", 2 * 40 * 3)
+    monkeypatch.setattr(metrics.running, "_COUNTS_AT_ONCE", 2 * 40 * 3)
     got = metrics.acg(distances[:3], grades[:3], num_grades=3, top_k=7)
     np.testing.assert_allclose(got, due[:3], rtol=1e-6)
 

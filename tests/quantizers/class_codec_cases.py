@@ -1,4 +1,4 @@
-"""Rows of the contract test for `quantjax.quantizers.class_codec`: the D scores are of classes."""
+"""Rows of the contract test for `ClassCodec`: the D scores are of classes."""
 
 import functools
 

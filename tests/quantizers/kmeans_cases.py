@@ -44,8 +44,8 @@ _POINTS, _CENTROIDS = ("Nd", normal), ("Kd", normal)
 
 CASES = (
     Case(
-        "kmeans.squared_distances",
-        kmeans.squared_distances,
+        "kmeans.relative_distances",
+        kmeans.relative_distances,
         oracle=_squared_distances,
         arguments=(_POINTS, _CENTROIDS),
         result="NK",
@@ -53,8 +53,8 @@ CASES = (
         local="N",
     ),
     Case(
-        "kmeans.distances_by_centroid",
-        kmeans.distances_by_centroid,
+        "kmeans.relative_distances_by_centroid",
+        kmeans.relative_distances_by_centroid,
         oracle=lambda x, centroids: np.transpose(_squared_distances(x, centroids)),
         arguments=(_POINTS, _CENTROIDS),
         result="KN",

@@ -3,13 +3,13 @@
 import jax
 import numpy as np
 
-from quantjax.quantizers import residual
+from quantjax.quantizers import additive
 from tests.quantizers import oracles
 from tests.quantizers.case import NEEDS_KEY, ROW_MASK, WIDE, Case, K, M, X
 
 
 def _fit_residual(seed, x, mask, *, num_iterations):
-    return residual.fit_codebooks(
+    return additive.fit_codebooks(
         jax.random.key(seed),
         x,
         num_codebooks=M,
@@ -30,8 +30,8 @@ def _fit_residual_oracle(seed, x, mask, num_iterations):
 
 CASES = (
     Case(
-        "residual.encode",
-        residual.encode,
+        "additive.encode",
+        additive.encode,
         oracle=oracles.beam_encode,
         arguments=(WIDE, X),
         gathers="f32",
@@ -41,7 +41,7 @@ CASES = (
         local="N",
     ),
     Case(
-        "residual.fit_codebooks",
+        "additive.fit_codebooks",
         _fit_residual,
         oracle=_fit_residual_oracle,
         arguments=(NEEDS_KEY, X, ROW_MASK),

@@ -306,7 +306,7 @@ KEY = jax.random.key(0)
         ),
         (
             lambda: additive.icm_encode(KEY, BOOKS, X, START[:39], num_sweeps=1),
-            r"assignments must have shape \[40, 3\], got \(39, 3\)",
+            r"assignments must have shape \(40, 3\), got \(39, 3\)",
         ),
         (
             lambda: additive.icm_encode(KEY, BOOKS, X[:, :5], START, num_sweeps=1),
@@ -318,7 +318,7 @@ KEY = jax.random.key(0)
         ),
         (
             lambda: additive.ridge_update(BOOKS, X, START[:, :2], ridge=0.1),
-            r"assignments must have shape \[40, 3\], got \(40, 2\)",
+            r"assignments must have shape \(40, 3\), got \(40, 2\)",
         ),
         (
             lambda: additive.ridge_update(BOOKS, X[:, :5], START, ridge=0.1),

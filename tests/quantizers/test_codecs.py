@@ -11,7 +11,6 @@ from quantjax.quantizers import (
     additive,
     binary,
     product,
-    residual,
     rotation,
 )
 from tests.quantizers import oracles
@@ -241,7 +240,7 @@ def test_product_codec_refuses_other_widths():
 def test_residual_codec_packs_what_residual_encoding_finds(beam_width):
     codec = residual_codec(beam_width=beam_width)
     assert (codec.bits, codec.num_bytes) == (12, 2)
-    numbers = residual.encode(codec.codebooks, X, beam_width=beam_width)
+    numbers = additive.encode(codec.codebooks, X, beam_width=beam_width)
     codes = codec.encode(X)
     np.testing.assert_array_equal(codec.assignments(codes), numbers)
     np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 4) for row in numbers])

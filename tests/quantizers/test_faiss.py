@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import ProductCodec, ResidualCodec, product, residual
+from quantjax.quantizers import ProductCodec, ResidualCodec, additive, product
 
 faiss = pytest.importorskip("faiss")
 
@@ -78,7 +78,7 @@ def test_fitted_residual_codebooks_are_as_good_as_those_of_faiss_fitted_greedily
     theirs = faiss.ResidualQuantizer(D, 3, 4)
     theirs.train_type, theirs.max_beam_size = faiss.ResidualQuantizer.Train_default, 1
     theirs.train(rows)
-    fit = functools.partial(residual.fit_codebooks, num_codebooks=3, num_codewords=16)
+    fit = functools.partial(additive.fit_codebooks, num_codebooks=3, num_codewords=16)
     codec = ResidualCodec(jax.jit(fit)(jax.random.key(0), jnp.asarray(rows)))
     ours = np.mean((rows - codec.decode(codec.encode(jnp.asarray(rows)))) ** 2)
     assert ours < 1.03 * np.mean((rows - theirs.decode(theirs.compute_codes(rows))) ** 2)

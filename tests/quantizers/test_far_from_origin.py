@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import FloatCodec, ProductCodec, ResidualCodec, kmeans, product, residual
+from quantjax.quantizers import FloatCodec, ProductCodec, ResidualCodec, additive, kmeans, product
 
 OFFSETS = [0.0, 1e3, 1e4, 1e6]
 NORMS = [1e-30, 1e-15, 1.0, 1e15, 1e30]
@@ -87,7 +87,7 @@ def test_soft_assignments_and_gradients_are_those_of_the_origin(offset):
 def test_residual_codes_are_the_nearest_codewords(offset):
     x = rows(300, 6, 0, offset)
     books = np.stack([rows(16, 6, 1, offset), 0.3 * rows(16, 6, 2)])
-    numbers = np.asarray(residual.encode(books, x))
+    numbers = np.asarray(additive.encode(books, x))
     assert_nearest(x, books[0], numbers[:, 0])
     left = x - books[0][numbers[:, 0]]
     assert_nearest(left, books[1], numbers[:, 1])
@@ -116,8 +116,8 @@ def test_tiny_and_huge_numbers_have_the_codes_of_ordinary_ones(norm):
     for m in range(2):
         part, book = scaled[0][:, 4 * m : 4 * m + 4], scaled[1][m]
         assert_nearest(part, book, numbers[:, m], scale=np.float64(norm))
-    codes = residual.encode(scaled[1].reshape(2, 32, 4), scaled[0][:, :4])
-    np.testing.assert_array_equal(codes, residual.encode(books.reshape(2, 32, 4), x[:, :4]))
+    codes = additive.encode(scaled[1].reshape(2, 32, 4), scaled[0][:, :4])
+    np.testing.assert_array_equal(codes, additive.encode(books.reshape(2, 32, 4), x[:, :4]))
     mask = np.ones(200, bool)
     fitted = product.fit_codebooks(KEY, scaled[0], num_codebooks=2, num_codewords=4, mask=mask)
     due = product.fit_codebooks(KEY, x, num_codebooks=2, num_codewords=4, mask=mask)
@@ -150,7 +150,9 @@ def test_ordinary_data_have_the_bits_of_the_plain_formula(make):
     assert np.all(np.asarray(scale) == 1)
     assert not np.any(shift)
     plain = [
-        np.asarray(jax.jit(lambda a, b: kmeans.nearest(kmeans.distances_by_centroid(a, b)))(*pair))
+        np.asarray(
+            jax.jit(lambda a, b: kmeans.nearest(kmeans.relative_distances_by_centroid(a, b)))(*pair)
+        )
         for pair in zip(x.reshape(3000, 2, 4).transpose(1, 0, 2), books, strict=True)
     ]
     np.testing.assert_array_equal(product.encode(books, x), np.stack(plain, axis=1))

@@ -31,8 +31,10 @@ def test_squared_distances_made_by_hand():
     # ||c||^2 is 9 and 2; <x, c> is 3, 1 and 0, -1 and 0, 0.
     x = jnp.array([[1.0, 2.0], [0.0, -1.0], [0.0, 0.0]])
     centroids, due = jnp.array([[3.0, 0.0], [-1.0, 1.0]]), [[3, 0], [9, 4], [9, 2]]
-    np.testing.assert_array_equal(kmeans.squared_distances(x, centroids), due)
-    np.testing.assert_array_equal(kmeans.distances_by_centroid(x, centroids), np.transpose(due))
+    np.testing.assert_array_equal(kmeans.relative_distances(x, centroids), due)
+    np.testing.assert_array_equal(
+        kmeans.relative_distances_by_centroid(x, centroids), np.transpose(due)
+    )
 
 
 def test_nearest_made_by_hand():
@@ -44,7 +46,7 @@ def test_squared_distances_lack_only_the_rows_own_constant(rng):
     x, centroids = rng.normal(size=(48, 3)), rng.normal(size=(5, 3))
     due = np.sum((x[:, None] - centroids) ** 2, axis=-1) - np.sum(x**2, axis=-1, keepdims=True)
     np.testing.assert_allclose(
-        kmeans.squared_distances(np.float32(x), np.float32(centroids)), due, rtol=1e-4, atol=1e-5
+        kmeans.relative_distances(np.float32(x), np.float32(centroids)), due, rtol=1e-4, atol=1e-5
     )
 
 
@@ -252,7 +254,7 @@ def test_bfloat16_rows_are_worked_on_in_float32(rng):
     low = jnp.asarray(rng.normal(size=(48, 3)), jnp.bfloat16)
     full = low.astype(jnp.float32)
     for function in (
-        lambda x: kmeans.squared_distances(x, x[:5]),
+        lambda x: kmeans.relative_distances(x, x[:5]),
         lambda x: kmeans.plus_plus(jax.random.key(0), x, num_centroids=5, mask=ALL),
         lambda x: kmeans.lloyd(x[:5], x, mask=ALL, num_iterations=3),
     ):

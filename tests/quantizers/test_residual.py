@@ -6,14 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import additive, product, residual
+from quantjax.quantizers import additive, product
 from tests.quantizers import devices, oracles
 
 M, K, D, ROWS = 3, 8, 6, 64
 BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32)
 X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
-ENCODE = jax.jit(residual.encode, static_argnames="beam_width")
-FIT = functools.partial(residual.fit_codebooks, num_codebooks=M, num_codewords=K)
+ENCODE = jax.jit(additive.encode, static_argnames="beam_width")
+FIT = functools.partial(additive.fit_codebooks, num_codebooks=M, num_codewords=K)
 fit = jax.jit(FIT, static_argnames="num_iterations")
 
 
@@ -25,11 +25,11 @@ def errors(codebooks, x, assignments):
 def test_encode_made_by_hand():
     books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
     x = jnp.array([[0.9], [7.5], [4.0]])
-    np.testing.assert_array_equal(residual.encode(books, x), [[0, 1], [1, 0], [0, 1]])
+    np.testing.assert_array_equal(additive.encode(books, x), [[0, 1], [1, 0], [0, 1]])
     # 0 is nearer to 4.8 than 10 is, and leaves 3.8 behind 1; 10 would leave 3.2 behind -2.
-    np.testing.assert_array_equal(residual.encode(books, jnp.array([[4.8]])), [[0, 1]])
+    np.testing.assert_array_equal(additive.encode(books, jnp.array([[4.8]])), [[0, 1]])
     np.testing.assert_array_equal(
-        residual.encode(books, jnp.array([[4.8]]), beam_width=2), [[1, 0]]
+        additive.encode(books, jnp.array([[4.8]]), beam_width=2), [[1, 0]]
     )
 
 
@@ -52,7 +52,7 @@ def test_wider_beams_find_better_codes_and_the_widest_the_best():
 def test_a_tie_goes_to_the_lowest_number():
     books = jnp.array([[[3.0], [1.0], [-1.0], [1.0]]] * 2)
     np.testing.assert_array_equal(
-        residual.encode(books, jnp.array([[0.0], [2.0]])), [[1, 2], [0, 2]]
+        additive.encode(books, jnp.array([[0.0], [2.0]])), [[1, 2], [0, 2]]
     )
 
 
@@ -60,7 +60,7 @@ def test_a_tie_goes_to_the_lowest_number():
 def test_fit_codebooks_made_by_hand(seed):
     # {0, 4}, {100, 106} leave -2, 2, -3, 3, from whichever rows it starts.
     x = jnp.array([[0.0], [4.0], [100.0], [106.0], [1e3]])
-    got = residual.fit_codebooks(
+    got = additive.fit_codebooks(
         jax.random.key(seed), x, num_codebooks=2, num_codewords=2, mask=jnp.arange(5) < 4
     )
     np.testing.assert_allclose(np.sort(got[..., 0]), [[2, 103], [-2.5, 2.5]], rtol=1e-5)
@@ -76,12 +76,12 @@ def test_fit_finds_planted_sums():
     assert books.dtype == jnp.float32
     for got, due in zip(books, (coarse, fine), strict=True):
         np.testing.assert_allclose(sorted(got.tolist()), sorted(due.tolist()), atol=1e-3)
-    assert np.max(errors(books, x, residual.encode(books, x))) < 1e-5
+    assert np.max(errors(books, x, additive.encode(books, x))) < 1e-5
 
 
 def test_every_codebook_is_fitted_to_what_the_others_left():
     books = fit(jax.random.key(0), X)
-    numbers = np.asarray(residual.encode(books, X))
+    numbers = np.asarray(additive.encode(books, X))
     left = np.float64(X)
     distortions = [np.mean(np.sum(left**2, axis=1))]
     for m in range(M):
@@ -118,7 +118,7 @@ def test_rows_over_eight_devices_fit_and_encode_as_on_one():
     np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
     codes = ENCODE(BOOKS, *devices.by_rows(X), beam_width=3)
     np.testing.assert_array_equal(codes, ENCODE(BOOKS, X, beam_width=3))
-    np.testing.assert_array_equal(codes, residual.encode(BOOKS, X, beam_width=3))
+    np.testing.assert_array_equal(codes, additive.encode(BOOKS, X, beam_width=3))
 
 
 def test_bfloat16_embeddings_are_coded_in_float32():
@@ -141,9 +141,9 @@ def test_awkward_rows_are_coded(beam_width):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: residual.encode(BOOKS, X[:, :5]), r"x must have shape \[N, 6\].* got \(64, 5\)"),
-        (lambda: residual.encode(BOOKS[0], X), r"codebooks must have shape \[M, K, D\], got \(8,"),
-        (lambda: residual.encode(BOOKS, X, beam_width=0), "beam_width must be at least 1, got 0"),
+        (lambda: additive.encode(BOOKS, X[:, :5]), r"x must have shape \[N, 6\].* got \(64, 5\)"),
+        (lambda: additive.encode(BOOKS[0], X), r"codebooks must have shape \[M, K, D\], got \(8,"),
+        (lambda: additive.encode(BOOKS, X, beam_width=0), "beam_width must be at least 1, got 0"),
         (lambda: FIT(jax.random.key(0), X[0]), r"x must have shape \[N, D\], got \(6,\)"),
         (
             lambda: FIT(jax.random.key(0), X, num_codebooks=0),

@@ -3,13 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import usage
+from quantjax.quantizers import ema
 from tests.quantizers import devices, oracles
 
 M, K, ROWS = 3, 8, 40
 BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, 2)), jnp.float32).at[1, 3:].add(50)
 X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, M * 2)), jnp.float32)
-USAGE = jax.jit(usage.usage)
+USAGE = jax.jit(ema.usage)
 
 
 def test_usage_made_by_hand():
@@ -31,7 +31,7 @@ def test_usage_equals_a_count_in_float64():
 
 
 def test_perplexity_goes_from_1_to_the_number_of_codewords():
-    got = usage.perplexity(jnp.array([[7, 0, 0, 0], [2, 2, 2, 2], [0, 0, 0, 0]]))
+    got = ema.perplexity(jnp.array([[7, 0, 0, 0], [2, 2, 2, 2], [0, 0, 0, 0]]))
     np.testing.assert_allclose(got, [1, 4, 1], rtol=1e-6)
 
 
@@ -48,7 +48,7 @@ def test_mask_drops_rows():
 def test_rows_over_eight_devices_count_as_on_one():
     due = USAGE(BOOKS, X)
     sharded = USAGE(BOOKS, *devices.by_rows(X))
-    for got in (sharded, devices.pmap_gathered(usage.usage, BOOKS, [X])):
+    for got in (sharded, devices.pmap_gathered(ema.usage, BOOKS, [X])):
         np.testing.assert_array_equal(got.counts, due.counts)
         np.testing.assert_array_equal(got.dead, due.dead)
         np.testing.assert_allclose(got.perplexity, due.perplexity, rtol=1e-6)
@@ -66,6 +66,6 @@ def test_awkward_points_are_counted_in_float32(scale, dtype):
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\].* got \(40, 5\)"):
-        usage.usage(BOOKS, X[:, :5])
+        ema.usage(BOOKS, X[:, :5])
     with pytest.raises(ValueError, match=r"mask must have shape \(40,\), got \(39,\)"):
-        usage.usage(BOOKS, X, jnp.ones(39, bool))
+        ema.usage(BOOKS, X, jnp.ones(39, bool))

@@ -1,6 +1,12 @@
-"""Metric ids, such as "map@all|ties=expected", and argument checks of the metrics."""
+"""Runs a metric: checks its arguments, counts distances by level, and compiles it for JAX arrays.
 
-from collections.abc import Collection
+A metric is a function `(counts, top_k, ties, *options) -> values`, written once for NumPy and JAX
+arrays. It is a top-level function, because compiled programs are cached by function. Options are
+strings.
+"""
+
+from collections.abc import Callable, Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,73 +14,124 @@ import numpy as np
 from jax.core import Tracer
 
 from quantjax.errors import InputError
+from quantjax.metrics.levels import (
+    counts_from_distances,
+    graded_counts_from_distances,
+    without_rounding,
+)
 from quantjax.metrics.rank_sums import Array
 
 TIES = ("expected", "best", "worst")
 DENOMINATORS = ("hits", "capped", "all")
-DISTANCES = ("aqd", "sqd", "float", "hamming", "own")
+MOST_GRADES = 64
+
+_LARGEST_CUT = 2**31 - 1  # of int32, the type of JAX counts
+_COUNTS_AT_ONCE = 2**24  # 64 MB of int32, beside as much again for their sums
 
 
-def metric_id(
-    *,
-    top_k: int | None = None,
-    ties: str = "expected",
-    denominator: str = "capped",
-    zero: int = 0,
-    distance: str,
-) -> str:
-    """Returns the id of a mean average precision: its name with all options.
-
-    >>> metric_id(top_k=5000, distance="aqd")
-    'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
+def measure_counts(
+    metric: Callable[..., Any], counts: Array, top_k: int | None, ties: str, *options: str
+) -> Any:
+    """Checks options and binary counts, and runs a metric on them.
 
     Args:
-      top_k: The cut, or None for the whole ranking.
-      ties: "expected", "best" or "worst".
-      denominator: "hits", "capped" or "all", as in `average_precision`.
-      zero: Value of a query without relevant items; 0 is the only convention so far.
-      distance: Distance of the ranking: "aqd" (real query, coded database), "sqd" (both coded),
-        "float" (both real), "hamming", or "own" for distances from elsewhere.
+      metric: `(counts, top_k, ties, *options) -> values`.
+      counts: Must be integers [Q, levels, 2].
+      top_k: The cut; None from the first cut on that reaches all items of every query.
+      ties: One of `TIES`.
+      *options: Given to the metric.
 
     Returns:
-      The id, for example `map@all|ties=expected|den=capped|zero=0|dist=aqd`.
+      What the metric returns.
 
     Raises:
-      ValueError: if an argument is none of the above.
+      ValueError: as `check_cut`, `check_choice` and `check_counts`.
     """
-    check_cut(top_k)
-    check_choice("ties", ties, TIES)
-    check_choice("denominator", denominator, DENOMINATORS)
-    check_choice("distance", distance, DISTANCES)
-    check_choice("zero", zero, (0,))
-    cut = "all" if top_k is None else int(top_k)
-    return write_id(cut, ties=ties, denominator=denominator, zero=zero, distance=distance)
+    _check_options(top_k, ties)
+    counts = check_counts(counts)
+    return run(metric, counts, _clip_cut(top_k, counts[..., :1]), ties, *options)
 
 
-def write_id(
-    cut: object,
-    *,
+def measure_graded_counts(
+    metric: Callable[..., Any], counts: Array, top_k: int | None, ties: str, *options: str
+) -> Any:
+    """Runs a metric as `measure_counts`, on counts of items by grade, [Q, levels, G]."""
+    _check_options(top_k, ties)
+    counts = check_graded_counts(counts)
+    return run(metric, counts, _clip_cut(top_k, counts), ties, *options)
+
+
+def measure_distances(
+    metric: Callable[..., Any],
+    distances: Array,
+    relevant: Array,
+    top_k: int | None,
     ties: str,
-    denominator: str,
-    zero: int | str,
-    distance: str,
-    convention: str | None = None,
-) -> str:
-    """Joins checked parts to a metric id.
+    *options: str,
+) -> Any:
+    """Checks options, distances and relevance, counts them by level, and runs a metric.
 
     Args:
-      cut: Text after "map@".
-      ties: As in `metric_id`, or "storage" (by position in the database).
-      denominator: As in `metric_id`.
-      zero: 0, or another fate of queries, see `Convention`.
-      distance: As in `metric_id`.
-      convention: Name of the evaluator that is reproduced, if one is.
+      metric: `(counts, top_k, ties, *options) -> values`.
+      distances: Must be real numbers [Q, N].
+      relevant: Must be bool of the same shape.
+      top_k: The cut, or None.
+      ties: One of `TIES`.
+      *options: Given to the metric.
 
     Returns:
-      The id, for example `map@all-1|ties=storage|den=hits|zero=0|dist=hamming|as=deephash-pytorch`.
+      What the metric returns.
+
+    Raises:
+      ValueError: as `check_cut`, `check_choice` and `check_distances`.
     """
-    metric = f"map@{cut}|ties={ties}|den={denominator}|zero={zero}|dist={distance}"
-    return metric if convention is None else f"{metric}|as={convention}"
+    _check_options(top_k, ties)
+    distances, relevant = check_distances(distances, relevant)
+    options = _clip_to_items(top_k, distances), ties, *options
+    return _on_distances(metric, without_rounding(distances), jnp.asarray(relevant), options)
+
+
+def measure_grades(
+    metric: Callable[..., Any],
+    distances: Array,
+    grades: Array,
+    num_grades: int,
+    top_k: int | None,
+    ties: str,
+    *options: str,
+) -> Any:
+    """Runs a metric as `measure_distances`, on grades from 0 to `num_grades` - 1.
+
+    Queries go in groups of at most 2^24 counts, so that G counts an item do not fill the memory.
+    """
+    _check_options(top_k, ties)
+    distances, grades = check_grades(distances, grades, num_grades)
+    options = _clip_to_items(top_k, distances), ties, *options
+    arrays = without_rounding(distances), jnp.asarray(grades)
+    return _on_grades(metric, *arrays, int(num_grades), options)
+
+
+def run(metric: Callable[..., Any], counts: Array, *options: object) -> Any:
+    """Calls a metric; JAX counts run compiled, NumPy counts run as they are.
+
+    Args:
+      metric: `(counts, *options) -> values`.
+      counts: Counts that passed their check.
+      *options: Hashable.
+
+    Returns:
+      What the metric returns.
+    """
+    if isinstance(counts, jax.Array):
+        return _compiled(metric, counts, options)
+    return metric(counts, *options)
+
+
+def in_float32(values: Any) -> Any:
+    """Casts the floating arrays of a pytree to float32, which x64 would make float64."""
+    return jax.tree.map(
+        lambda x: x.astype(jnp.float32) if jnp.issubdtype(x.dtype, jnp.floating) else x, values
+    )
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
@@ -109,34 +166,8 @@ def check_cut(top_k: object) -> None:
         )
 
 
-MOST_GRADES = 64
-
-
-def check_options(top_k: int | None, denominator: str, ties: str) -> None:
-    """Raises ValueError if the cut, the denominator or the tie order is unknown.
-
-    Args:
-      top_k: None or an integer of at least 1.
-      denominator: One of `DENOMINATORS`.
-      ties: One of `TIES`.
-
-    Raises:
-      ValueError: naming the option, the given value and the allowed values.
-    """
+def _check_options(top_k, ties):
     check_cut(top_k)
-    check_choice("denominator", denominator, DENOMINATORS)
-    check_ties(ties)
-
-
-def check_ties(ties: str) -> None:
-    """Raises ValueError if the tie order is unknown.
-
-    Args:
-      ties: One of `TIES`.
-
-    Raises:
-      ValueError: naming the given value and the allowed values.
-    """
     check_choice("ties", ties, TIES)
 
 
@@ -153,7 +184,7 @@ def check_distances(distances: Array, relevant: Array) -> tuple[Array, Array]:
     Raises:
       ValueError: naming the argument, the given and the required form; for NaN, the first such row.
     """
-    distances, relevant = _as_array(distances), _as_array(relevant)
+    distances, relevant = as_array(distances), as_array(relevant)
     _check_shapes("relevant", relevant, distances)
     if relevant.dtype != bool:
         raise InputError(f"relevant must be bool, got {relevant.dtype}: compare labels first")
@@ -176,7 +207,7 @@ def check_grades(distances: Array, grades: Array, num_grades: int) -> tuple[Arra
       ValueError: naming the argument, the given and the required form; the values of a traced array
         are not checked.
     """
-    distances, grades = _as_array(distances), _as_array(grades)
+    distances, grades = as_array(distances), as_array(grades)
     _check_shapes("grades", grades, distances)
     if not jnp.issubdtype(grades.dtype, np.integer):
         raise InputError(f"grades must be integers, got {grades.dtype}: count shared labels")
@@ -220,6 +251,7 @@ def _check_numbers(distances):
 def _check_whole(distances):
     if not jnp.issubdtype(distances.dtype, np.integer):
         raise InputError(f"distances must be real numbers, got {distances.dtype}")
+    # JAX arrays have passed already: no type of theirs holds more without x64.
     if isinstance(distances, jax.Array) or distances.size == 0:
         return
     if not -(2**31) <= distances.min() <= distances.max() < 2**31:
@@ -240,14 +272,7 @@ def check_counts(counts: Array) -> Array:
     Raises:
       ValueError: naming the given and the required form; values of a traced array are not checked.
     """
-    counts = _as_array(counts)
-    if counts.ndim != 3 or counts.shape[1] == 0 or counts.shape[2] != 2:
-        raise InputError(f"counts must have shape [Q, levels, 2], got {counts.shape}")
-    if not jnp.issubdtype(counts.dtype, np.integer):
-        raise InputError(f"counts must be integers, got {counts.dtype}")
-    if not isinstance(counts, Tracer):
-        _check_values(np.asarray(counts))
-    return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
+    return _checked(counts, "counts", "[Q, levels, 2]", {2}, _check_values)
 
 
 def _check_values(counts):
@@ -258,6 +283,7 @@ def _check_values(counts):
             "counts must hold 0 <= relevant counts[..., 1] <= items counts[..., 0] at every "
             f"level; row {wrong[0]} does not"
         )
+    # In float64, because a sum of integers wraps around before it can be compared.
     total = items.sum(axis=1, dtype=np.float64).max(initial=0)
     if total >= 2**31:
         raise InputError(f"counts must sum to less than 2^31 items a query, got {total:.0f}")
@@ -275,16 +301,20 @@ def check_graded_counts(counts: Array) -> Array:
     Raises:
       ValueError: naming the given and the required form; values of a traced array are not checked.
     """
-    counts = _as_array(counts)
-    if counts.ndim != 3 or counts.shape[1] == 0 or not 2 <= counts.shape[2] <= MOST_GRADES:
-        raise InputError(
-            f"graded counts must have shape [Q, levels, G] with G from 2 to {MOST_GRADES}, "
-            f"got {counts.shape}"
-        )
+    due = f"[Q, levels, G] with G from 2 to {MOST_GRADES}"
+    grades = range(2, MOST_GRADES + 1)
+    return _checked(counts, "graded counts", due, grades, _check_graded_values)
+
+
+def _checked(counts, name, due, kinds, check_values):
+    counts = as_array(counts)
+    if counts.ndim != 3 or counts.shape[1] == 0 or counts.shape[2] not in kinds:
+        raise InputError(f"{name} must have shape {due}, got {counts.shape}")
     if not jnp.issubdtype(counts.dtype, np.integer):
-        raise InputError(f"graded counts must be integers, got {counts.dtype}")
+        raise InputError(f"{name} must be integers, got {counts.dtype}")
     if not isinstance(counts, Tracer):
-        _check_graded_values(np.asarray(counts))
+        check_values(np.asarray(counts))
+    # Uint8 counts, say, would wrap around in the sums to come.
     return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
 
 
@@ -292,6 +322,7 @@ def _check_graded_values(counts):
     wrong = np.flatnonzero((counts < 0).any(axis=(1, 2)))
     if wrong.size:
         raise InputError(f"graded counts must not be negative; row {wrong[0]} has such a number")
+    # A sum of grades must fit in int32, and so must a number of items, whose grade 0 counts as 1.
     weights = np.maximum(np.arange(counts.shape[2]), 1.0)
     total = (counts * weights).sum((1, 2)).max(initial=0)
     if total >= 2**31:
@@ -300,35 +331,43 @@ def _check_graded_values(counts):
         )
 
 
-def check_chance(num_relevant: Array, num_items: int) -> Array:
-    """Raises ValueError if numbers of relevant items are not from 0 to the number of items.
-
-    Args:
-      num_relevant: Must be integers [Q], 0 to `num_items`.
-      num_items: Must be an integer of at least 1.
-
-    Returns:
-      `num_relevant` as an array.
-
-    Raises:
-      ValueError: naming the given and the required form; values of a traced array are not checked.
-    """
-    num_relevant = _as_array(num_relevant)
-    if num_relevant.ndim != 1 or not jnp.issubdtype(num_relevant.dtype, np.integer):
-        raise InputError(
-            f"num_relevant must be integers [Q], got {num_relevant.dtype} {num_relevant.shape}"
-        )
-    if not isinstance(num_items, (int, np.integer)) or not 1 <= num_items < 2**31:
-        raise InputError(f"num_items must be an integer from 1 to 2^31 - 1, got {num_items!r}")
-    if not isinstance(num_relevant, Tracer):
-        values = np.asarray(num_relevant)
-        if values.size and not 0 <= values.min() <= values.max() <= num_items:
-            raise InputError(
-                f"num_relevant must be from 0 to num_items = {num_items}, "
-                f"got {values.min()} to {values.max()}"
-            )
-    return num_relevant
-
-
-def _as_array(values):
+def as_array(values: Array) -> Array:
+    """Returns a JAX array as it is, and anything else as a NumPy array."""
     return values if isinstance(values, jax.Array) else np.asarray(values)
+
+
+def _clip_cut(top_k: int | None, counts: Array) -> int | None:
+    """Returns the cut, or None where the cut of counts [Q, levels, kinds] excludes no item."""
+    if top_k is None:
+        return None
+    # Traced counts have no sum to compare with; a cut beyond int32 would not fit beside them.
+    if isinstance(counts, Tracer):
+        return min(int(top_k), _LARGEST_CUT)
+    most = np.asarray(counts).sum((1, 2)).max(initial=0)
+    return None if top_k >= most else int(top_k)
+
+
+def _clip_to_items(top_k, distances):
+    # None for every cut that excludes nothing: such cuts share one compiled program.
+    return None if top_k is None or top_k >= distances.shape[1] else int(top_k)
+
+
+@jax.jit(static_argnums=(0, 2))
+def _compiled(metric, counts, options):
+    return in_float32(metric(counts, *options))
+
+
+@jax.jit(static_argnums=(0, 3))
+def _on_distances(metric, distances, relevant, options):
+    return in_float32(metric(counts_from_distances(distances, relevant), *options))
+
+
+@jax.jit(static_argnums=(0, 3, 4))
+def _on_grades(metric, distances, grades, num_grades, options):
+    def one(row):
+        query = (part[None] for part in row)
+        return metric(graded_counts_from_distances(*query, num_grades=num_grades), *options)[0]
+
+    # Not all queries at once: [Q, N, G] counts would fill the memory.
+    at_once = max(1, _COUNTS_AT_ONCE // (distances.shape[1] * num_grades))
+    return in_float32(jax.lax.map(one, (distances, grades), batch_size=at_once))
