@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 from jax.sharding import Mesh
+from ml_collections import config_dict
 
-from experiments import feature_codes
+from experiments import codes
 from quantjax import evaluate, train
 from quantjax.data import class_counts
 from quantjax.run import console, processes
@@ -39,6 +40,7 @@ def baselines(
     if (line := evaluate.unmeasured(splits)) is not None:
         console.say(f"baselines: left out, {line}")
         return found
+    # Each baseline is a function, so that one that fails costs only its own row.
     if (due := _pixel_bytes(splits)) is None:
         console.say("pq on pixels: left out, the source has no images")
     elif due > _MOST_BYTES:
@@ -47,6 +49,7 @@ def baselines(
             f"{_MOST_BYTES / 2**30:.0f}"
         )
     elif processes.is_first():
+        # The trained codec has the length; a config may say more than the method uses.
         bits = experiment.method.codec(trained.params, trained.state).bits
         found["pq on pixels"] = functools.partial(pixels, experiment, bits)
     found["untrained network"] = functools.partial(untrained, experiment, mesh)
@@ -72,14 +75,12 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
     def flat(rows):
         return splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
 
-    config = feature_codes.get_config(
+    config = config_dict.create(
         seed=experiment.seed, bits=bits, num_codewords=num_codewords(bits, len(splits.train))
     )
-    codec, dim = feature_codes.pq(config, flat(splits.train))
-    queries, database = (
-        feature_codes.padded(flat(rows), dim) for rows in (splits.query, splits.database)
-    )
-    return feature_codes.of_codec(splits, "pq on pixels", codec, queries, database)
+    codec, dim = codes.pq(config, flat(splits.train))
+    queries, database = (codes.padded(flat(rows), dim) for rows in (splits.query, splits.database))
+    return codes.of_codec(splits, "pq on pixels", codec, queries, database)
 
 
 def num_codewords(bits: int, num_rows: int) -> int:
@@ -104,10 +105,11 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
       One result: the method's own metric, asymmetric, or the Hamming distance of its codes.
     """
     method, splits = experiment.method, experiment.splits
+    # With the seed of the run: these are the weights from which training began.
     fitted = train.initialize(experiment, mesh)
     if method.refresh is not None:
         fitted = train.refresh(experiment, fitted, epoch=0, mesh=mesh)
-    return feature_codes.of_codec(
+    return codes.of_codec(
         splits,
         "untrained network",
         method.codec(fitted.params, fitted.state),
@@ -127,17 +129,18 @@ def class_id_code(
       trained: Final state of `train.fit`.
 
     Returns:
-      One result; see `feature_codes.class_id_code`.
+      One result; see `codes.class_id_code`.
     """
     splits = experiment.splits
     x = {
         name: train.embed(experiment, trained, getattr(splits, name), queries=queries, mesh=mesh)
         for name, queries in (("train", False), ("query", True), ("database", False))
     }
-    return feature_codes.class_id_code(splits, x)
+    return codes.class_id_code(splits, x)
 
 
 def _pixel_bytes(splits):
+    # One image tells the size: all images of a source have one shape.
     batch = splits.source[splits.train[:1]]
     if "image" not in batch:
         return None

@@ -60,6 +60,7 @@ def fit_classifier(
             f"class_ids must lie in 0 to {num_classes - 1}, got {class_ids.min()} to "
             f"{class_ids.max()}"
         )
+    # Scaled to a mean square of 1, and the weights back at the end.
     length = max(float(np.sqrt(np.mean(np.square(x)))), np.finfo(np.float32).tiny)
     start = Classifier(jnp.zeros((x.shape[1], num_classes)), jnp.zeros(num_classes))
     fitted = _fit(start, jnp.asarray(x / length, jnp.float32), jnp.asarray(class_ids), penalty)
@@ -75,6 +76,7 @@ def _fit(start, x, class_ids, penalty):
         entropy = optax.softmax_cross_entropy_with_integer_labels(scores, class_ids)
         return jnp.mean(entropy) + penalty / 2 * jnp.sum(jnp.square(classifier.weights))
 
+    # The line search of L-BFGS has already computed the next value and gradient; this reuses them.
     value_and_grad = optax.value_and_grad_from_state(loss)
 
     def step(carry):
@@ -86,6 +88,7 @@ def _fit(start, x, class_ids, penalty):
         classifier = optax.apply_updates(classifier, updates)
         return classifier, state, optax.tree.norm(gradient), number + 1
 
+    # By the gradient alone: near the minimum float32 cannot tell values apart.
     def goes_on(carry):
         _, _, norm, number = carry
         return (norm > _FLAT) & (number < _MOST_STEPS)

@@ -58,6 +58,7 @@ def neighbours(
     relevant = np.asarray(labels.share_label(label[splits.query], label[splits.database]))
     precisions = np.asarray(metrics.average_precision(distances, relevant))
     queries = choose(precisions)
+    # Stable, so that equal distances are in the order of storage.
     found = np.argsort(distances[queries], axis=1, kind="stable")[:, :num_neighbours]
     images = splits.source[splits.database[found.ravel()]]["image"]
     return plots.neighbours(
@@ -82,6 +83,7 @@ def choose(precisions: np.ndarray, *, num_spread: int = 2, num_worst: int = 2) -
       better. A query comes twice where there are too few.
     """
     best_first = np.argsort(-precisions, kind="stable")
+    # The ends of the ranking are left out here; the worst come at the end.
     cuts = np.arange(1, num_spread + 1) * len(best_first) // (num_spread + 1)
     return np.concatenate([best_first[cuts], best_first[len(best_first) - num_worst :]])
 

@@ -47,11 +47,12 @@ class Baselines(Protocol):
 
 
 def main(
-    get_config: Callable[[], ConfigDict],
-    build: Callable[[ConfigDict], train.Experiment],
+    get_config: Callable[..., ConfigDict],
+    build: Callable[..., train.Experiment],
     baselines: Baselines,
     *,
     title: str,
+    data_sets: Mapping[str, Any] = MappingProxyType({}),
     sweep: Callable[[], Iterable[dict[str, Any]]] | None = None,
     variants: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
     argv: Sequence[str] | None = None,
@@ -68,16 +69,19 @@ def main(
       build: Config -> experiment.
       baselines: Baselines that the method must beat, on the same split.
       title: Name of the method in the table.
+      data_sets: Data sets by name, if the file has several. The first argument of the command
+        line then chooses one, and `get_config(name)` and `build(config, name)` take it.
       sweep: Yields overrides of the config; `--sweep` prints a command for each and runs nothing.
       variants: Overrides of the config by name, such as an ablation's. `--variant=NAME` applies
         them first, so `--config.KEY=VALUE` overrides them too.
       argv: Command line; `sys.argv` when None.
     """
-    argv = list(sys.argv if argv is None else argv)
-    if "--sweep" in argv:
-        _print_sweep(argv, get_config(), sweep)
-        return
+    words = list(sys.argv if argv is None else argv)
     try:
+        argv, get_config, build = _on_data_set(words, get_config, build, data_sets)
+        if "--sweep" in argv:
+            _print_sweep(words, get_config(), sweep)
+            return
         config, options, start = _parse(*_vary(argv, get_config(), variants))
     except QuantjaxError as error:
         sys.exit(_complain(error, 2))
@@ -411,6 +415,19 @@ def _parsed(values, argv, **options):
         return values(argv, **options)
     except flags.Error as error:
         raise InputError(f"{error}; --help lists all") from None
+
+
+def _on_data_set(argv, get_config, build, data_sets):
+    """Binds both functions to the data set that the first argument names, and removes it."""
+    if not data_sets:
+        return argv, get_config, build
+    word = argv[1] if len(argv) > 1 else ""
+    if word not in data_sets:
+        raise InputError(
+            f"the first argument must be one of the data sets {', '.join(data_sets)}, got {word!r}"
+        )
+    argv = [f"{argv[0]} {word}", *argv[2:]]  # --help prints the two as the program
+    return argv, lambda: get_config(word), lambda config: build(config, word)
 
 
 def _vary(argv, config, variants):

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import dqn, feature_codes, task
+from experiments import codes, dqn
 from experiments.baselines import baselines
+from experiments.tasks import task
 from quantjax import data, evaluate, index, launch, methods, models, train
 from quantjax.batch import first_view, over_views
 from quantjax.data import augment, embedding
@@ -64,15 +65,15 @@ def test_dqn_trains_on_features_and_beats_those_features(trained):
     assert set(found) == {
         ("dqn", "aqd"), ("dqn", "sqd"), ("dqn float", "float"), ("dqn validation", "aqd")
     }  # fmt: skip
-    pq, dim = feature_codes.pq(
+    pq, dim = codes.pq(
         config_dict.create(**CONFIG), made.splits.source[made.splits.train]["feature"]
     )
     x = {name: made.splits.source[getattr(made.splits, name)] for name in ("query", "database")}
-    plain = feature_codes.of_codec(
+    plain = codes.of_codec(
         made.splits,
         "pq",
         pq,
-        *(feature_codes.padded(part["feature"], dim) for part in x.values()),
+        *(codes.padded(part["feature"], dim) for part in x.values()),
     )
     assert found["dqn", "aqd"].value > plain.value + 0.4
     assert retrieval.audit.shared_images["query in database"] == 0
@@ -122,9 +123,10 @@ def test_features_run_from_the_command_line(tmp_path):
 def test_a_task_takes_its_features_from_a_source_of_features():
     given = splits()
     x = given.source.columns["feature"]
-    found = task.of_features(given, x, hidden=(8,))
-    config = dqn.get_config(num_epochs=1, batch_size=16, learning_rate=0.1, **CONFIG, dim=8)
-    made = dqn.build(config, "toy", found)
+    found = task.on_features(given, x, hidden=(8,))
+    config = dqn.get_config("mnist")
+    config.update({**CONFIG, "num_epochs": 1, "batch_size": 16, "dim": 8})
+    made = dqn.on_task(config, "toy", found)
     assert set(made.splits.source.columns) == {"feature", "label"}
     start = train.initialize(made, mesh())
     assert made.method.embed(start.params, start.state, made.splits.source[[0, 1]]).shape == (2, 8)

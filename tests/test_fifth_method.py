@@ -10,7 +10,8 @@ import sys
 import jax
 import pytest
 
-from experiments import entries, ledger
+from experiments.ledger import __main__ as command
+from experiments.ledger import entries
 from quantjax import methods, train
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -110,14 +111,14 @@ def test_a_fifth_method_runs_through_the_launcher(centred_file, tmp_path):
 def test_a_fifth_method_runs_through_the_ledger(centred_file, tmp_path, capsys):
     results = tmp_path / "results"
     for name in (str(centred_file), f"{centred_file}.short"):
-        ledger.main(
+        command.main(
             ["run", name, "--bits", "16", f"--results={results}", f"--workdir={tmp_path / 'runs'}"]
         )
     found = json.loads((results / "centred_toy.json").read_text())
     values = {row["name"]: row["value"] for row in found["runs"][0]["rows"]}
     assert values["codes"] > found["runs"][0]["rows"][0]["chance"] + 0.3
     capsys.readouterr()
-    ledger.main(["table", f"--results={results}"])
+    command.main(["table", f"--results={results}"])
     table = capsys.readouterr().out
     assert f"| centred toy | {values['codes']:.3f} |" in table
     assert "| centred toy: short |" in table
@@ -128,6 +129,46 @@ def test_a_fifth_method_runs_through_the_ledger(centred_file, tmp_path, capsys):
 
 def centred_toy():
     return sys.modules["centred_toy"]
+
+
+SEVERAL = '''
+"""The experiment on two data sets: images as they are, and fewer epochs of them."""
+
+import centred_toy
+
+DATA_SETS = {"toy": {}, "toy_short": {"num_epochs": 1}}
+ABLATIONS = {"8_bits": {"bits": 8}}
+
+
+def get_config(data_set):
+    config = centred_toy.get_config()
+    config.update(DATA_SETS[data_set])
+    return config
+
+
+def build(config, data_set):
+    return centred_toy.build(config)._replace(name=f"centred_on_{data_set}")
+'''
+
+
+def test_a_fifth_method_may_have_several_data_sets(centred_file, tmp_path):
+    (centred_file.parent / "centred_on.py").write_text(SEVERAL)
+    name = str(centred_file.parent / "centred_on.py")
+    try:
+        entry = entries.entry(f"{name}.toy_short.8_bits")
+        assert (entry.name, entry.data_set) == ("centred_on_toy_short.8_bits", ("toy_short",))
+        config = entries.configure(entry, {})
+        assert (config.bits, config.num_epochs) == (8, 1)
+        about = {"experiment": "centred_on_toy_short", "config": config.to_dict()}
+        (tmp_path / "config.json").write_text(json.dumps(about))
+        with pytest.raises(ValueError, match="of 'centred_on_toy_short', which is no file of"):
+            train.open_run(tmp_path)
+        opened = train.open_run(tmp_path, entry.module)
+        assert (opened.name, opened.num_epochs) == ("centred_on_toy_short", 1)
+        with pytest.raises(ValueError, match="has no data set toys; there are toy, toy_short"):
+            entries.entry(f"{name}.toys")
+    finally:
+        sys.modules.pop("centred_on", None)
 
 
 @pytest.mark.parametrize(

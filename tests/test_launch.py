@@ -476,6 +476,52 @@ def test_a_sweep_prints_commands_and_runs_none(tmp_path, monkeypatch, capsys):
         assert message in capsys.readouterr().err
 
 
+ON_DATA = {"a": 0, "b": 1}
+"""Data sets of a file, with the epochs of each."""
+
+
+def on_data(*arguments, **options):
+    """Launches a file with two data sets."""
+
+    def get_config_of(data_set):
+        config = get_config()
+        config.num_epochs = ON_DATA[data_set]
+        return config
+
+    def build_on(config, data_set):
+        return build(config)._replace(name=f"toy_{data_set}")
+
+    parts = get_config_of, build_on, lambda *_: {}
+    argv = ["toy", *arguments]
+    launch.main(*parts, title="dqn", data_sets=ON_DATA, argv=argv, **options)
+
+
+def test_the_first_argument_names_one_of_several_data_sets(tmp_path, capsys):
+    on_data("a", f"--workdir={tmp_path / 'run'}", "--config.bits=8")
+    about = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (about["experiment"], about["config"]["num_epochs"]) == ("toy_a", 0)
+    capsys.readouterr()
+    on_data("b", "--keep=2", "--sweep", sweep=lambda: [{"bits": 8}])
+    assert capsys.readouterr().out.endswith(" b --keep=2 --config.bits=8\n")
+    with pytest.raises(SystemExit) as caught:
+        on_data("b", "--help")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert out.startswith("toy b [--OPTION=VALUE ...]")
+    assert "--config.num_epochs=1" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["c"], ["--help"], ["--sweep", "a"]])
+def test_a_command_without_a_data_set_names_them(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        on_data(*arguments)
+    assert caught.value.code == 2
+    word = arguments[0] if arguments else ""
+    assert capsys.readouterr().err == (
+        f"error: the first argument must be one of the data sets a, b, got {word!r}\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -153,7 +153,7 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
 
     All weights of the backbone have gradients, but it always runs with train=False: without
     dropout, and normalized by its published statistics. Statistics of small batches of other images
-    make it worse, see `experiments/dqn_cifar10_finetuned.py`.
+    make it worse, see `experiments/dqn.py`.
 
     Args:
       backbone: Images -> [B, F]; its `init` puts the pretrained weights into place.

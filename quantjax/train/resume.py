@@ -74,7 +74,8 @@ def open_run(
     Args:
       workdir: The run's folder.
       module: The imported experiment file, with `get_config` and `build`; by default the file of
-        the package `experiments` with the experiment's name.
+        the package `experiments` with the experiment's name, METHOD_DATA, or with the name METHOD
+        and DATA among its `DATA_SETS`.
       places: Current paths of data, by the config's keys (`folders.PLACES`).
 
     Returns:
@@ -85,9 +86,10 @@ def open_run(
       ValueError: if the config is damaged, the experiment file is unknown, or its keys differ.
     """
     about = workdirs.read_config(pathlib.Path(workdir))
-    module = _module_of(about["experiment"]) if module is None else module
+    name = about["experiment"]
+    module, data_set = _experiment_of(name) if module is None else (module, _data_set(module, name))
     # Every key must be known: a setting of another version could otherwise be lost in silence.
-    config, kept = module.get_config(), {**about["config"], **(places or {})}
+    config, kept = module.get_config(*data_set), {**about["config"], **(places or {})}
     known = {*workdirs.flat(json.loads(config.to_json()))}
     unknown = sorted({*workdirs.flat(kept)} - known | {*(places or {})} - {*workdirs.PLACES})
     if unknown:
@@ -99,26 +101,45 @@ def open_run(
         config.update(kept)
     except (TypeError, ValueError) as error:
         raise InputError(f"{workdir} keeps settings of the wrong type: {error}") from None
-    return module.build(config)._replace(config=json.loads(config.to_json()))
+    experiment = module.build(config, *data_set)
+    return experiment._replace(config=json.loads(config.to_json()))
 
 
-def _module_of(name):
+def _experiment_of(name):
     """Imports an experiment file by name from the package `experiments` only.
 
     The name comes from a file that others may have written. It can only choose among the files of
     that package, so that no other code runs.
+
+    Returns:
+      The module, and () or the data set among its `DATA_SETS` with which its name continues.
     """
-    if isinstance(name, str) and name.isidentifier():
+    file = name if isinstance(name, str) and name.isidentifier() else ""
+    while file:
         try:
-            return importlib.import_module(f"experiments.{name}")
+            module = importlib.import_module(f"experiments.{file}")
         except ModuleNotFoundError as error:
             # A missing import inside of the file is another error, and is raised as it is.
-            if not f"experiments.{name}".startswith(str(error.name)):
+            if not f"experiments.{file}".startswith(str(error.name)):
                 raise
+        else:
+            data_sets, rest = vars(module).get("DATA_SETS", ()), name.removeprefix(file)
+            if rest[1:] in data_sets:
+                return module, (rest[1:],)
+            if not (rest or data_sets):
+                return module, ()
+        # "dqn_mnist_unseen" may be "unseen" of a file dqn_mnist, or "mnist_unseen" of a file dqn.
+        file = file.rpartition("_")[0]
     raise InputError(
         f"the run is of {name!r:.60}, which is no file of the package experiments; pass the module "
         "that has its get_config and build"
     )
+
+
+def _data_set(module, name):
+    """Returns the longest of a module's `DATA_SETS` that ends a name, in a tuple; () for none."""
+    found = [each for each in vars(module).get("DATA_SETS", ()) if name.endswith(f"_{each}")]
+    return tuple(sorted(found, key=len)[-1:])
 
 
 def restore(

@@ -1,4 +1,4 @@
-"""Every experiment file trains what its phases say, on tiny synthetic images, and codes survive.
+"""Every experiment trains what its phases say, on tiny synthetic images, and codes survive.
 
 Loaders and protocols of `quantjax.data`, and the extraction of features, are replaced for this
 file: no real data are read, whatever is on the machine.
@@ -6,9 +6,7 @@ file: no real data are read, whatever is on the machine.
 
 import functools
 import importlib
-import inspect
 import itertools
-import pathlib
 import pkgutil
 import runpy
 from typing import Any, NamedTuple
@@ -18,33 +16,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import experiments
+from experiments import dqn, tasks
+from experiments.ledger import entries
 from quantjax import data, index, launch, models, train
 from quantjax.data import embedding, protocols
 from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite, features
 from quantjax.run import parallel
 
-MODULES = {
-    each.name: importlib.import_module(f"experiments.{each.name}")
-    for each in pkgutil.iter_modules(experiments.__path__)
-    if not each.ispkg
-}
+TASKS = [
+    importlib.import_module(f"experiments.tasks.{each.name}")
+    for each in pkgutil.iter_modules(tasks.__path__)
+]
+ENTRIES = [entries.entry(name) for name in entries.names()]
+EXPERIMENTS = {each.name: each for each in ENTRIES if hasattr(each.module, "build")}
+"""Entries of the ledger by name, without those that train nothing."""
 
-
-def is_experiment(module):
-    """Tells files that are run from wirings such as `experiments.dqn`, whose build takes a task."""
-    if not (hasattr(module, "get_config") and hasattr(module, "build")):
-        return False
-    return list(inspect.signature(module.build).parameters) == ["config"]
-
-
-EXPERIMENTS = {name: module for name, module in MODULES.items() if is_experiment(module)}
+# Digits are the smallest images.
 ABLATED = {
-    name: module.ABLATIONS
-    for name, module in EXPERIMENTS.items()
-    # Digits are the smallest images.
-    if hasattr(module, "ABLATIONS") and name.endswith("_mnist") and "fashion" not in name
+    name: each.module.ABLATIONS
+    for name, each in EXPERIMENTS.items()
+    if hasattr(each.module, "ABLATIONS") and name.endswith("_mnist") and "fashion" not in name
 }
 TINY = {
     "batch_size": 32,
@@ -138,7 +130,7 @@ def small_backbone(input_shape):
 
 
 def forget_sources():
-    for module in MODULES.values():
+    for module in TASKS:
         for each in vars(module).values():
             if hasattr(each, "cache_clear"):
                 each.cache_clear()
@@ -150,7 +142,7 @@ def no_real_data():
     with pytest.MonkeyPatch.context() as patch:
         for name, replacement in REPLACED.items():
             patch.setattr(data, name, replacement)
-        # A small backbone compiles quickly; `test_pretrained` has the whole, and its weights.
+        # A small backbone compiles quickly; `test_efficientnet` has the whole, and its weights.
         patch.setattr(models, "efficientnet_lite0", small_backbone)
         patch.setattr(efficientnet_lite, "pretrained", lambda *parts: parts)
         patch.setattr(features, "efficientnet_lite0", lambda size: size)
@@ -173,10 +165,11 @@ class Trained(NamedTuple):
 
 def tiny(name, **changes):
     """Builds an experiment at tiny size."""
-    config = EXPERIMENTS[name].get_config()
+    entry = EXPERIMENTS[name]
+    config = entries.configure(entry, {})
     config.update({key: value for key, value in TINY.items() if key in config})
     config.update(changes)
-    return EXPERIMENTS[name].build(config)
+    return entry.module.build(config, *entry.data_set)
 
 
 def mesh():
@@ -278,7 +271,7 @@ def test_augment_leaves_to_preprocess_what_preprocess_does(name):
 def test_every_entry_is_trained_by_some_phase(name):
     experiment, train_state, done = trained(name)
     assert {entry for each in done for entry in each.phase.trains} == train_state.params.keys()
-    num_epochs = EXPERIMENTS[name].get_config().num_epochs
+    num_epochs = entries.configure(EXPERIMENTS[name], {}).num_epochs
     assert train.left_out(experiment._replace(num_epochs=num_epochs)) == []
 
 
@@ -365,17 +358,45 @@ def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
 
 
 def test_every_method_with_ablations_has_them_run():
-    due = {id(module.ABLATIONS) for module in MODULES.values() if hasattr(module, "ABLATIONS")}
+    modules = [each.module for each in EXPERIMENTS.values()]
+    due = {id(module.ABLATIONS) for module in modules if hasattr(module, "ABLATIONS")}
     assert {id(ablations) for ablations in ABLATED.values()} == due
 
 
-@every_experiment
-def test_every_ablation_is_a_variant_of_the_command(name, monkeypatch):
+@pytest.mark.parametrize("module", {each.module for each in EXPERIMENTS.values()})
+def test_every_data_set_and_ablation_is_one_of_the_command(module, monkeypatch):
     given = []
-    monkeypatch.setattr(launch, "main", lambda *_, variants=(), **__: given.append(set(variants)))
-    source = pathlib.Path(inspect.getsourcefile(EXPERIMENTS[name]))
-    runpy.run_path(str(source), run_name="__main__")
-    assert given == [set(getattr(EXPERIMENTS[name], "ABLATIONS", ()))]
+
+    def main(*_, data_sets=(), variants=(), **__):
+        given.append([[*data_sets], [*variants]])
+
+    monkeypatch.setattr(launch, "main", main)
+    runpy.run_path(module.__file__, run_name="__main__")
+    assert given == [[[*getattr(module, each, ())] for each in ("DATA_SETS", "ABLATIONS")]]
+
+
+def test_a_method_and_a_data_set_make_an_experiment():
+    assert {name for name in EXPERIMENTS if name.startswith("dqn_mnist")} == {
+        "dqn_mnist", "dqn_mnist_unseen"
+    }  # fmt: skip
+    assert EXPERIMENTS["dqn_cifar10_features"].data_set == ("cifar10_features",)
+    for name in EXPERIMENTS:
+        assert tiny(name).name == name
+
+
+def test_configs_share_no_value():
+    one, other = dqn.get_config("cifar10"), dqn.get_config("cifar10")
+    one.data_dir = "here"
+    assert other.data_dir is None
+    assert dqn.get_config("cifar10_features").data_dir is None
+
+
+@every_experiment
+def test_a_run_is_opened_by_the_name_of_its_experiment(name, tmp_path):
+    built = tiny(name)
+    train.fit(built._replace(num_epochs=0), workdir=tmp_path, mesh=mesh(), progress=False)
+    assert train.open_run(tmp_path).config == built.config
+    assert train.open_run(tmp_path, EXPERIMENTS[name].module).name == name
 
 
 @pytest.mark.parametrize("bits", [16, 32, 48])

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from experiments import dqn_mnist, dqn_ste_mnist, triplet_quantization_mnist
+from experiments import dqn, dqn_ste, triplet_quantization
 
 
-@pytest.mark.parametrize("module", [dqn_mnist, dqn_ste_mnist, triplet_quantization_mnist])
-def test_final_trains_on_the_validation_rows_too(module):
-    config = module.get_config()
-    carved = module.build(config).splits
+@pytest.mark.parametrize("method", [dqn, dqn_ste, triplet_quantization])
+def test_final_trains_on_the_validation_rows_too(method):
+    config = method.get_config("mnist")
+    carved = method.build(config, "mnist").splits
     config.final = True
-    final = module.build(config)
+    final = method.build(config, "mnist")
     both = np.union1d(carved.train, carved.validation)
     np.testing.assert_array_equal(np.sort(final.splits.train), both)
     assert len(final.splits.validation) == 0

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import config_dict
 
-from experiments import entries, hypotheses, ledger, tuning
+from experiments.ledger import __main__ as command
+from experiments.ledger import entries, hypotheses, runs, tuning
 from quantjax import data, errors
 from quantjax.report.revision import commit
 from tests import toy
@@ -36,14 +37,14 @@ def toy_file(monkeypatch):
     module = types.ModuleType("toy_file")
     contents = {"get_config": get_config, "build": build, "ABLATIONS": {"short": {"num_epochs": 1}}}
     module.__dict__.update(contents)
-    monkeypatch.setattr(entries, "names", lambda: ["toy_file"])
+    monkeypatch.setattr(entries, "names", lambda: {"toy_file": ("toy_file",)})
     monkeypatch.setitem(__import__("sys").modules, "experiments.toy_file", module)
     return module
 
 
 def run(name, tmp_path, **options):
     arguments = {"bits": [8], "seeds": [0, 1], "settings": {}, **options}
-    ledger.run(
+    runs.run(
         name,
         arguments.pop("bits"),
         arguments.pop("seeds"),
@@ -172,10 +173,10 @@ def test_tuning_without_settings_is_refused(toy_file, tmp_path):
         tuning.tune("toy_file", settings={}, results=tmp_path)
 
 
-def test_every_experiment_file_is_found_and_configures():
+def test_every_experiment_is_found_and_configures():
     found = entries.names()
     assert {"dqn_mnist", "codes_fashion_mnist", "adsq_cifar10_features"} <= set(found)
-    assert not {"dqn", "ledger", "task", "adsq", "feature_codes"} & set(found)
+    assert not {"dqn", "ledger", "task", "adsq", "codes"} & set(found)
     for name in found:
         module = entries.entry(name).module
         for ablation in ["", *getattr(module, "ABLATIONS", {})]:
@@ -185,7 +186,7 @@ def test_every_experiment_file_is_found_and_configures():
 
 def test_a_config_refuses_keys_that_it_has_not():
     for name in entries.names():
-        config = entries.entry(name).module.get_config()
+        config = entries.configure(entries.entry(name), {})
         with pytest.raises(AttributeError, match="bitz"):
             config.bitz = 3
 
@@ -309,14 +310,14 @@ def test_values_are_those_of_the_row_and_length_asked_for(tmp_path):
 )
 def test_commands_complain_in_a_line(arguments, message, toy_file, capsys):
     with pytest.raises(SystemExit) as caught:
-        ledger.main(["run", *arguments])
+        command.main(["run", *arguments])
     assert caught.value.code == 1
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_settings_of_the_command_line_are_values_and_words(toy_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(ledger, "RESULTS", tmp_path)
+    monkeypatch.setattr(runs, "RESULTS", tmp_path)
     seen = []
-    monkeypatch.setattr(ledger, "run", lambda *_, settings, **__: seen.append(settings))
-    ledger.main(["run", "toy_file", "--set", "num_epochs=3", "data_dir=a/b=c", "hidden=(8, 4)"])
+    monkeypatch.setattr(runs, "run", lambda *_, settings, **__: seen.append(settings))
+    command.main(["run", "toy_file", "--set", "num_epochs=3", "data_dir=a/b=c", "hidden=(8, 4)"])
     assert seen == [{"num_epochs": 3, "data_dir": "a/b=c", "hidden": (8, 4)}]

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import dqn_photos, pretrained
+from experiments import dqn
 from experiments.baselines import baselines
+from experiments.tasks import photos
 from quantjax import cli, data, index, launch, models, train
 from quantjax.evaluate.method import task_of
 from quantjax.models import efficientnet_lite
@@ -43,7 +44,7 @@ def records(tmp_path_factory):
 
 @pytest.fixture
 def small_backbone(monkeypatch):
-    """Compiles quickly; tests of `pretrained` have the whole, and its weights."""
+    """Compiles quickly; tests of `efficientnet` have the whole, and its weights."""
 
     def backbone(shape):
         return models.convnet(
@@ -59,8 +60,10 @@ def run(workdir, records, *arguments):
     small |= {"image_size": 16, "learning_rate": 1e-3, "records": records}
     settings = [f"--config.{key}={value}" for key, value in small.items()]
     place = [] if workdir is None else [f"--workdir={workdir}"]
-    argv = ["dqn_photos", *place, *settings, *arguments]
-    launch.main(dqn_photos.get_config, dqn_photos.build, baselines, title="dqn", argv=argv)
+    argv = ["dqn", "photos", *place, *settings, *arguments]
+    launch.main(
+        dqn.get_config, dqn.build, baselines, title="dqn", data_sets=dqn.DATA_SETS, argv=argv
+    )
 
 
 def test_records_of_a_folder_train_wherever_they_lie(records, small_backbone, tmp_path, capsys):
@@ -79,9 +82,9 @@ def test_records_of_a_folder_train_wherever_they_lie(records, small_backbone, tm
 
 
 def built(records, **changes):
-    config = dqn_photos.get_config()
+    config = dqn.get_config("photos")
     config.update({"batch_size": 16, "records": str(records), **changes})
-    return dqn_photos.build(config)
+    return dqn.build(config, "photos")
 
 
 def test_other_photos_of_equal_numbers_are_another_run(
@@ -123,7 +126,7 @@ def test_records_without_parts_name_both_ways_to_have_some(tmp_path, small_backb
     with pytest.raises(ValueError, match=f"has none, convert again with {ways}; got 'train'"):
         built(tmp_path / "records")
     with pytest.raises(ValueError, match=f"no photos are given: .* {ways}, then say --config.rec"):
-        pretrained.photos(dqn_photos.get_config())
+        photos.finetuned(dqn.get_config("photos"))
 
 
 def test_queries_that_are_searched_are_refused_unless_allowed(records, small_backbone):
@@ -174,8 +177,8 @@ def test_ten_crops_are_moves_by_an_eighth(records, small_backbone):
     ],
 )
 def test_what_cannot_be_is_said(records, changes, message):
-    config = dqn_photos.get_config()
+    config = dqn.get_config("photos")
     config.records = str(records)
     config.update(changes)
     with pytest.raises(ValueError, match=message):
-        pretrained.photos(config)
+        photos.finetuned(config)

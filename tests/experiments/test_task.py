@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import adsq, deepquan, dqn, task, triplet_quantization
-from quantjax import data, models, train
+from experiments import adsq, deepquan, dqn, triplet_quantization
+from experiments.tasks import task
+from quantjax import data, methods, models, train
 from quantjax.batch import Collectives
 from quantjax.data import augment
 from quantjax.run import parallel
@@ -27,9 +28,17 @@ def splits(label):
 CLASS_IDS = [0, 1] * 6
 
 
+def config_of(method, **changes):
+    """Returns a method's config for digits, with those changes that it has keys for."""
+    config = method.get_config("mnist")
+    changes = {"num_epochs": 1, "learning_rate": 0.1, "bits": 8, **changes}
+    config.update({key: value for key, value in changes.items() if key in config})
+    return config
+
+
 def on_features(label=CLASS_IDS, dropout=0.0):
     x = np.random.default_rng(0).normal(loc=3, size=(len(label), 5)).astype(np.float32)
-    return x, task.of_features(splits(label), x, hidden=(4,), dropout=dropout)
+    return x, task.on_features(splits(label), x, hidden=(4,), dropout=dropout)
 
 
 def test_features_are_centred_on_training_rows_and_of_one_length():
@@ -42,20 +51,19 @@ def test_features_are_centred_on_training_rows_and_of_one_length():
 
 
 def test_images_are_distorted_in_training_and_prepared_by_the_loop():
-    label = splits(CLASS_IDS)
-    found = task.of_images(
-        label,
-        lambda dim: models.mlp((2, 2, 1), hidden=(4,), dim=dim),
-        distort=lambda key, images: images + np.uint8(3),
-        prepare=augment.normalize(mean=(0.5,), std=(0.25,)),
+    found = task.Task(
+        splits=splits(CLASS_IDS),
+        network=lambda dim: models.mlp((2, 2, 1), hidden=(4,), dim=dim),
+        inputs=methods.images,
+        augment=augment.on_images(lambda key, images: images + np.uint8(3)),
+        preprocess=augment.normalize(mean=(0.5,), std=(0.25,)),
     )
     image = np.arange(12, dtype=np.uint8).reshape(3, 2, 2, 1)
     changed = found.augment(jax.random.key(0), {"image": image})["image"]
     assert changed.dtype == np.uint8
     np.testing.assert_array_equal(changed, image + 3)
-    config = dqn.get_config(num_epochs=1, batch_size=4, learning_rate=0.1, bits=8)
-    config.update({"dim": 8, "num_codewords": 16})
-    experiment = dqn.build(config, "toy", found)
+    config = config_of(dqn, batch_size=4, num_codewords=16, dim=8)
+    experiment = dqn.on_task(config, "toy", found)
     state = train.initialize(experiment, parallel.data_mesh(jax.devices()[:1]))
     prepared = train.make_prepare(experiment)(state, {"image": jnp.asarray(image)})["image"]
     np.testing.assert_allclose(prepared, ((image + 3.0) / 255 - 0.5) / 0.25, atol=1e-5)
@@ -63,7 +71,7 @@ def test_images_are_distorted_in_training_and_prepared_by_the_loop():
 
 def test_a_feature_that_is_the_mean_stays_zero():
     x = np.ones((12, 5), np.float32)
-    found = task.of_features(splits(CLASS_IDS), x, hidden=())
+    found = task.on_features(splits(CLASS_IDS), x, hidden=())
     np.testing.assert_array_equal(found.splits.source[np.arange(12)]["feature"], 0)
 
 
@@ -84,7 +92,7 @@ def test_a_dropout_that_cannot_be_is_refused(dropout):
         on_features(dropout=dropout)
 
 
-@pytest.mark.parametrize("wiring", [dqn, adsq, triplet_quantization])
+@pytest.mark.parametrize("method", [dqn, adsq, triplet_quantization])
 @pytest.mark.parametrize(
     ("label", "message"),
     [
@@ -97,22 +105,20 @@ def test_a_dropout_that_cannot_be_is_refused(dropout):
     ],
     ids=["one class", "no class", "no pair"],
 )
-def test_labels_that_teach_nothing_are_refused(wiring, label, message):
-    numbers = {"num_epochs": 1, "batch_size": 4, "learning_rate": 0.1, "images_per_class": 2}
-    config = wiring.get_config(**numbers, bits=8)
+def test_labels_that_teach_nothing_are_refused(method, label, message):
+    config = config_of(method, batch_size=4, images_per_class=2)
     x = np.ones((12, 5), np.float32)
-    found = task.of_features(splits(label), x, hidden=())
+    found = task.on_features(splits(label), x, hidden=())
     with pytest.raises(ValueError, match=message):
-        wiring.build(config, "toy", found)
+        method.on_task(config, "toy", found)
 
 
-@pytest.mark.parametrize("wiring", [adsq, dqn, triplet_quantization])
+@pytest.mark.parametrize("method", [adsq, dqn, triplet_quantization])
 @pytest.mark.parametrize("batch_size", [-4, 0, 10])
-def test_batches_that_cannot_be_are_refused(wiring, batch_size):
-    numbers = {"num_epochs": 1, "batch_size": batch_size, "images_per_class": 5}
-    config = wiring.get_config(**numbers, learning_rate=0.1, bits=8)
+def test_batches_that_cannot_be_are_refused(method, batch_size):
+    config = config_of(method, batch_size=batch_size, images_per_class=5)
     with pytest.raises(ValueError, match=r"batch_size must be|classes_per_batch|images of"):
-        wiring.build(config, "toy", on_features()[1])
+        method.on_task(config, "toy", on_features()[1])
 
 
 @pytest.fixture
@@ -136,7 +142,7 @@ def given(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("wiring", "networks"),
+    ("method", "networks"),
     [
         (dqn, {(5,)}),
         (triplet_quantization, {(5,)}),
@@ -153,11 +159,10 @@ def given(monkeypatch):
         ({"precision": "bfloat16", "microbatch": 2}, ("bfloat16", 2)),
     ],
 )
-def test_every_network_computes_as_the_config_says(wiring, networks, changes, due, given):
-    numbers = {"num_epochs": 1, "batch_size": 8, "learning_rate": 0.1, "images_per_class": 4}
-    small = {"bits": 8, "num_codewords": 16, "dim": 8, "margin": 0.5, "num_neighbours": 3}
-    config = wiring.get_config(**numbers, **small, **changes)
-    experiment = wiring.build(config, "toy", on_features()[1])
+def test_every_network_computes_as_the_config_says(method, networks, changes, due, given):
+    small = {"batch_size": 8, "images_per_class": 4, "num_codewords": 16, "dim": 8}
+    config = config_of(method, **small, margin=0.5, num_neighbours=3, **changes)
+    experiment = method.on_task(config, "toy", on_features()[1])
     state = train.initialize(experiment, parallel.data_mesh(jax.devices()[:1]))
     rows = experiment.splits.train
     batch = {**experiment.splits.source[rows], "index": np.arange(8, dtype=np.int32)}
@@ -169,28 +174,23 @@ def test_every_network_computes_as_the_config_says(wiring, networks, changes, du
     assert given == {network: {due} for network in networks}
 
 
-def config_of_dqn(**changes):
-    return dqn.get_config(num_epochs=10, batch_size=8, learning_rate=0.1, **changes)
-
-
 @pytest.mark.parametrize(("bits", "dim", "due"), [(32, 48, 48), (32, None, 64), (48, None, 96)])
 def test_an_embedding_without_a_width_has_the_papers(bits, dim, due):
-    assert dqn.dim(config_of_dqn(bits=bits, dim=dim)) == due
+    assert dqn.dim(config_of(dqn, bits=bits, dim=dim)) == due
 
 
 def test_the_inner_product_of_dqn_is_divided_by_the_bits(rng):
     x = rng.normal(size=(5, 48)).astype(np.float32)
     similar = rng.uniform(size=(5, 5)) < 0.5
     for bits in (16, 32):
-        loss = dqn.pair_loss(config_of_dqn(bits=bits, pair_loss="inner_product"))
+        loss = dqn.pair_loss(config_of(dqn, bits=bits, pair_loss="inner_product"))
         due = (np.where(similar, 1, -1) - np.float64(x) @ np.float64(x).T / bits) ** 2
         np.testing.assert_allclose(loss(x, x, similar), due, rtol=1e-5)
 
 
 def test_the_papers_settings_reach_the_method():
-    config = config_of_dqn(bits=8, num_codewords=16)
-    config.update(dqn.ABLATIONS["paper"])
-    built = dqn.build(config, "toy", on_features()[1])
+    changes = {"num_epochs": 10, "batch_size": 8, "num_codewords": 16, **dqn.ABLATIONS["paper"]}
+    built = dqn.on_task(config_of(dqn, **changes), "toy", on_features()[1])
     params, state = train.initialize(built, parallel.data_mesh(jax.devices()[:1]))[2:4]
     assert state["codebooks"].shape == (2, 16, 16)
     assert state["assignments"].shape == (1024, 2)

@@ -4,20 +4,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import triplet_quantization as wiring
-from experiments import triplet_quantization_mnist as experiment
+from experiments import triplet_quantization
 from quantjax import losses
 from quantjax.losses.selection import Triplets
 
 
 def config_with(**changes):
-    config = experiment.get_config()
+    config = triplet_quantization.get_config("mnist")
     config.update(changes)
     return config
 
 
 def test_batches_hold_images_of_each_class():
-    built = experiment.build(config_with(batch_size=40, images_per_class=10))
+    config = config_with(batch_size=40, images_per_class=10)
+    built = triplet_quantization.build(config, "mnist")
     rows = built.splits.train[built.sampler(0, 0)]
     class_ids = built.splits.source.labels[rows].argmax(axis=-1)
     assert rows.shape == (75, 40)
@@ -38,7 +38,8 @@ def test_a_word_is_a_loss(word, expected, rng):
     x = jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)
     places = jnp.arange(4)
     chosen = Triplets(places, (places + 1) % 4, (places + 2) % 4, places < 3)
-    values, mask = wiring.quantization(config_with(quantization=word, margin=0.8))(x, x, chosen)
+    config = config_with(quantization=word, margin=0.8)
+    values, mask = triplet_quantization.quantization(config)(x, x, chosen)
     rows = x, x[chosen.positives], x[chosen.negatives]
     np.testing.assert_allclose(values, expected(*rows), rtol=1e-6)
     assert mask.all() == (word == "sign_error")
@@ -46,8 +47,8 @@ def test_a_word_is_a_loss(word, expected, rng):
 
 def test_a_word_is_an_activation():
     x = jnp.array([-2.0, 3.0])
-    np.testing.assert_array_equal(wiring.activation(config_with())(x), x)
-    found = wiring.activation(config_with(activation="tanh"))(x)
+    np.testing.assert_array_equal(triplet_quantization.activation(config_with())(x), x)
+    found = triplet_quantization.activation(config_with(activation="tanh"))(x)
     np.testing.assert_array_equal(found, jnp.tanh(x))
 
 
@@ -64,4 +65,4 @@ def test_a_word_is_an_activation():
 )
 def test_what_cannot_be_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        experiment.build(config_with(**changes))
+        triplet_quantization.build(config_with(**changes), "mnist")

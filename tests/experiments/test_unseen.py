@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from experiments import dqn_mnist, dqn_mnist_unseen
+from experiments import dqn
 from quantjax.data import class_counts
 
 
@@ -11,8 +11,8 @@ def classes_of(splits, rows):
 
 
 def test_digits_are_drawn_by_class():
-    config = dqn_mnist_unseen.get_config()
-    splits = dqn_mnist_unseen.build(config).splits
+    config = dqn.get_config("mnist_unseen")
+    splits = dqn.build(config, "mnist_unseen").splits
     parts = [
         classes_of(splits, rows)
         for rows in (splits.train, splits.validation_database, splits.database)
@@ -22,13 +22,13 @@ def test_digits_are_drawn_by_class():
     np.testing.assert_array_equal(classes_of(splits, splits.query), parts[2])
     assert [len(splits.train), len(splits.query), len(splits.database)] == [2500, 150, 1350]
     config.class_draw = 1
-    other = dqn_mnist_unseen.build(config).splits
+    other = dqn.build(config, "mnist_unseen").splits
     assert classes_of(other, other.database).tolist() != parts[2].tolist()
     config.class_draw, config.final = 0, True
-    assert len(dqn_mnist_unseen.build(config).splits.train) == 3500
+    assert len(dqn.build(config, "mnist_unseen").splits.train) == 3500
 
 
 def test_all_else_is_as_for_the_seen_classes():
-    unseen = dqn_mnist_unseen.get_config().to_dict()
+    unseen = dqn.get_config("mnist_unseen").to_dict()
     unseen.pop("class_draw")
-    assert unseen == dqn_mnist.get_config().to_dict()
+    assert unseen == dqn.get_config("mnist").to_dict()

@@ -63,6 +63,8 @@ def test_a_run_is_opened_from_what_its_workdir_keeps(tmp_path):
         ({}, {}, r"of 'os', which is no file of the package experiments; pass the module"),
         ({"experiment": "os.path"}, {}, "which is no file of the package experiments"),
         ({"experiment": 3}, {}, "of 3, which is no file"),
+        ({"experiment": "dqn"}, {}, "of 'dqn', which is no file"),  # of which data set?
+        ({"experiment": "dqn_nonsense"}, {}, "of 'dqn_nonsense', which is no file"),
         ({}, {"module": SMALL, "places": {"weight": 1}}, "has a setting weight that small has not"),
         ({"config": {"wait": 1}}, {"module": SMALL}, "has a setting wait that small has not"),
         ({"config": {"weight": "x"}}, {"module": SMALL}, "keeps settings of the wrong type"),

@@ -2,14 +2,12 @@
 
 import json
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import hypotheses
-from experiments.entries import Entry, configure, entry
+from experiments.ledger import hypotheses
+from experiments.ledger.entries import Entry, configure, entry
 from quantjax import data, evaluate, train
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.report.revision import commit
@@ -32,11 +30,12 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
     """
     found = entry(name)
     if name not in hypotheses.SETTINGS:
-        raise InputError(f"{name} has no settings to try in experiments.hypotheses.SETTINGS")
+        raise InputError(f"{name} has no settings to try in experiments.ledger.hypotheses.SETTINGS")
     trials = []
     for number, tried in enumerate(hypotheses.SETTINGS[name]):
+        # Settings of the command come last: they are places of data, and hold for all trials.
         config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
-        value = _validated(found.module.build, config)
+        value = _validated(found.module.build(config, *found.data_set))
         trials.append({"settings": tried, "validation": value})
         console.say(f"{name}, setting {number + 1}: {tried} {value:.4f}")
     best = max(trials, key=lambda trial: trial["validation"])
@@ -59,6 +58,7 @@ def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
         if path.exists():
             best = json.loads(path.read_text())["chosen"]
             own = name == found.name
+            # What an ablation changes must stay as the ablation has it.
             return {key: best[key] for key in best if own or key not in found.overrides}
     return {}
 
@@ -79,13 +79,14 @@ def validation_only(splits: data.Splits) -> data.Splits:
         train=splits.train,
         validation=np.array([], np.int64),
         query=splits.validation,
+        # What they search in the split itself: the database, or rows of their own classes.
         database=splits.validation_database,
         name=f"{splits.name} validation",
     )
 
 
-def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDict) -> float:
-    experiment = build(config)
+def _validated(experiment: train.Experiment) -> float:
+    """Returns the mAP of the validation queries after training; 0 if the loss is not finite."""
     experiment = experiment._replace(splits=validation_only(experiment.splits))
     mesh = parallel.data_mesh()
     try:
@@ -93,6 +94,6 @@ def _validated(build: Callable[[ConfigDict], train.Experiment], config: ConfigDi
             state = train.fit(experiment, mesh=mesh, callbacks=[report]).state
     except NonFiniteError as error:
         console.say(str(error))
-        return 0.0
+        return 0.0  # a setting that diverges loses, and the others are still tried
     found = evaluate.evaluate_method(experiment, state, mesh=mesh, name="validation")
     return found.results[0].value

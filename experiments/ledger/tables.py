@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import hypotheses
+from experiments.ledger import hypotheses
 from quantjax.errors import InputError
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
@@ -117,42 +117,77 @@ def _split(name):
 
 def _verdicts(results):
     """Returns the table of hypotheses, or "" if no hypothesis was run."""
-    head = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
-    lines = []
+    lines = ["| hypothesis | found (95 % over seeds) | verdict |", "|---|---|---|"]
+    any_was_run = False
     for each in hypotheses.HYPOTHESES:
         try:
-            values = hypotheses.values_of(results, each.arms)
-            found, verdict = each.decide(values)
-        except (FileNotFoundError, KeyError, ValueError):
+            found, verdict = each.decide(hypotheses.values_of(results, each.arms))
+            any_was_run = True
+        except (FileNotFoundError, KeyError, ValueError):  # an entry, a row or a seed is missing
             found, verdict = "", "not run"
-        lines.append(f"| {each.claim} | {found} | {verdict} |")
-    if all(line.endswith("| not run |") for line in lines):
-        return ""
-    return "\n".join([*head, *lines]) + "\n"
+        lines.append(_line(each.claim, found, verdict))
+    return "\n".join(lines) + "\n" if any_was_run else ""
 
 
 def _main_table(title, data, files):
-    head = " | ".join(f"{bits} bits" for bits in _BITS)
-    lines = [
-        f"**{title}**\n",
-        f"| method | {head} | real, 32 | paper, 32 | time | commit |",
-        f"|---|{'---|' * len(_BITS)}---|---|---|---|",
-    ]
-    order = list(_METHODS)
-    files = sorted(files, key=lambda file: _rank(_split(file["name"])[0], order))
-    for file in files:
+    """Returns the table of a data set: a line for each method, and for each code of an entry."""
+    lengths = [f"{bits} bits" for bits in _BITS]
+    head = ["method", *lengths, "real, 32", "paper, 32", "time", "commit"]
+    lines = [f"**{title}**\n", _line(*head), f"|{'---|' * len(head)}"]
+    for file in sorted(files, key=_method_rank):
         method = _split(file["name"])[0]
         names = _names(file)
         if names and "codes" not in names:  # codes of features, no method trained
             lines += _code_lines(file, names)
             continue
-        cells = [_cell(file, bits, "codes") for bits in _BITS]
+        cells = [_cell(file, bits, "codes") for bits in _BITS] + [_cell(file, 32, "codes float")]
         paper = _PAPER.get((method, data), {}).get(32, "")
-        lines.append(
-            f"| {_words(method)} | {' | '.join(cells)} | {_cell(file, 32, 'codes float')} "
-            f"| {paper} | {_seconds(file)} | {_commits(file)} |"
-        )
+        lines.append(_line(_words(method), *cells, paper, _seconds(file), _commits(file)))
     return "\n".join(lines) + "\n"
+
+
+def _code_lines(file, names):
+    """Returns a line for each code of an entry that trains no method."""
+    lines = []
+    for name in sorted(names, key=lambda name: _rank(name, _CODES)):
+        cells, label = [_cell(file, bits, name) for bits in _BITS], _CODES.get(name, name)
+        if (length := _own_length(file, name)) is not None:
+            # The same code at every requested length, so that one cell has it.
+            label, cells = f"{label}, {length} bits", ["", _cell(file, 32, name), ""]
+        lines.append(f"| {label} | {' | '.join(cells)} | | | | {_commits(file)} |")
+    return lines
+
+
+def _ablation_table(title, main, ablations):
+    """Returns the table of a data set's ablations, each method's below its whole."""
+    lines = [
+        f"**{title}: what is left out, 32 bits**\n",
+        "| variant | codes | real | lost by coding | seeds | commit |",
+        "|---|---|---|---|---|---|",
+    ]
+    whole = {file["name"]: file for file in main}
+    ablated = {file["name"].partition(".")[0] for file in ablations}
+    files = [whole[name] for name in ablated & whole.keys()] + ablations
+    for file in sorted(files, key=lambda file: (_method_rank(file), file["name"])):
+        variant = file["name"].partition(".")[2].replace("_", " ") or "whole"
+        label = f"{_words(_split(file['name'])[0])}: {variant}"
+        cells = _cell(file, 32, "codes"), _cell(file, 32, "codes float"), _lost(file)
+        seeds = sum("failed" not in run for run in _runs(file))
+        lines.append(_line(label, *cells, seeds, _commits(file)))
+    return "\n".join(lines) + "\n"
+
+
+def _line(*cells):
+    return f"| {' | '.join(str(cell) for cell in cells)} |"
+
+
+def _method_rank(file):
+    return _rank(_split(file["name"])[0], _METHODS)
+
+
+def _rank(name, known):
+    """Returns the place of a name among the known names; unknown names come after them."""
+    return [*known, name].index(name)
 
 
 def _names(file):
@@ -161,83 +196,48 @@ def _names(file):
     return list(dict.fromkeys(row["name"] for row in [*rows, *file["summary"]]))
 
 
-def _code_lines(file, names):
-    lines = []
-    for name in sorted(names, key=lambda name: _rank(name, list(_CODES))):
-        cells, label = [_cell(file, bits, name) for bits in _BITS], _CODES.get(name, name)
-        if (length := _own_length(file, name)) is not None:
-            label, cells = f"{label}, {length} bits", ["", _cell(file, 32, name), ""]
-        lines.append(f"| {label} | {' | '.join(cells)} | | | | {_commits(file)} |")
-    return lines
-
-
-def _ablation_table(title, main, ablations):
-    lines = [
-        f"**{title}: what is left out, 32 bits**\n",
-        "| variant | codes | real | lost by coding | seeds | commit |",
-        "|---|---|---|---|---|---|",
-    ]
-    order = list(_METHODS)
-    whole = {file["name"]: file for file in main}
-    ablated = {file["name"].partition(".")[0] for file in ablations}
-    files = [whole[name] for name in ablated & whole.keys()] + ablations
-    files.sort(key=lambda file: (_rank(_split(file["name"])[0], order), file["name"]))
-    for file in files:
-        method, _, variant = file["name"].partition(".")
-        words = variant.replace("_", " ") or "whole"
-        label = f"{_words(_split(method)[0])}: {words}"
-        seeds = sum(run["bits"] == 32 and "failed" not in run for run in file["runs"])
-        lines.append(
-            f"| {label} | {_cell(file, 32, 'codes')} | {_cell(file, 32, 'codes float')} "
-            f"| {_lost(file)} | {seeds} | {_commits(file)} |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _rank(method, order):
-    return order.index(method) if method in order else len(order)
+def _runs(file, bits=32):
+    return [run for run in file["runs"] if run["bits"] == bits]
 
 
 def _cell(file, bits, name):
     """Returns the table cell of a row: mean and half-width, without symmetric distances."""
-    rows = [
-        row
-        for row in file["summary"]
-        if row["bits"] == bits and row["name"] == name and row["distance"] != "sqd"
-    ]
-    failed = [run for run in file["runs"] if run["bits"] == bits and "failed" in run]
-    if not rows:
-        return f"failed: {failed[0]['failed']}" if failed else ""
-    (row,) = rows
-    width = "" if row["half_width"] is None else f" ± {row['half_width']:.3f}"
-    return f"{row['mean']:.3f}{width}" + (f" ({len(failed)} failed)" if failed else "")
+    failed = [run["failed"] for run in _runs(file, bits) if "failed" in run]
+    for row in file["summary"]:
+        if (row["bits"], row["name"]) == (bits, name) and row["distance"] != "sqd":
+            count = f" ({len(failed)} failed)" if failed else ""
+            return _mean(row["mean"], row["half_width"]) + count
+    return f"failed: {failed[0]}" if failed else ""
 
 
 def _lost(file):
     """Returns the loss by coding at 32 bits: mean and half-width of real minus coded."""
     lost = []
-    for run in file["runs"]:
-        if run["bits"] == 32 and "failed" not in run:
-            rows = [row for row in run["rows"] if row["distance"] != "sqd"]
-            values = {row["name"]: row["value"] for row in rows}
+    for run in _runs(file):
+        rows = [row for row in run.get("rows", []) if row["distance"] != "sqd"]
+        values = {row["name"]: row["value"] for row in rows}
+        if rows:
             lost.append(values["codes float"] - values["codes"])
-    width = hypotheses.half_width(lost)
-    return f"{np.mean(lost):z.3f}" + ("" if width is None else f" ± {width:.3f}") if lost else ""
+    return _mean(np.mean(lost), hypotheses.half_width(lost)) if lost else ""
+
+
+def _mean(mean, half_width):
+    # "z": no minus ahead of a zero.
+    return f"{mean:z.3f}" + ("" if half_width is None else f" ± {half_width:.3f}")
 
 
 def _own_length(file, name):
     """Returns the bits of a code whose length differs from the requested length, or None."""
-    rows = [
-        (run["bits"], row["bits"])
-        for run in file["runs"]
-        for row in run.get("rows", [])
-        if row["name"] == name
-    ]
-    return next((length for asked, length in rows if asked != length), None)
+    for run in file["runs"]:
+        for row in run.get("rows", []):
+            if row["name"] == name and row["bits"] != run["bits"]:
+                return row["bits"]
+    return None
 
 
 def _seconds(file):
-    seconds = [run["seconds"] for run in file["runs"] if run["bits"] == 32 and "seconds" in run]
+    """Returns the time of the fastest run: others may have shared the machine."""
+    seconds = [run["seconds"] for run in _runs(file) if "seconds" in run]
     return f"{min(seconds):.0f} s" if seconds else ""
 
 

@@ -1,14 +1,25 @@
-"""Codes of features without a trained network: baselines of the methods on these features."""
+"""Codes of features or pixels without a trained network: what a trained method has to beat.
 
-from typing import Any, NamedTuple
+    python -m experiments.ledger run codes_cifar10_features
+
+- PQ and OPQ, ranked by asymmetric squared Euclid; ITQ and LSH, ranked by Hamming distance: fitted
+  to the training rows without labels.
+- The class-id code: the answer of a classifier, in ceil(log2 C) bits.
+
+docs/results.md has the numbers. `experiments/baselines.py` has the baselines of a trained method.
+"""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
 
+from experiments import configs
 from experiments.classifier import fit_classifier
-from experiments.task import Task
+from experiments.tasks import cifar10, clothing, fashion_mnist
+from experiments.tasks.task import OnData
 from quantjax import data, evaluate
 from quantjax.data import class_counts
 from quantjax.quantizers import (
@@ -25,6 +36,14 @@ from quantjax.quantizers import (
 _TURNS = 25  # of OPQ, as many as k-means has iterations
 
 
+DATA_SETS = {
+    "fashion_mnist": OnData(fashion_mnist.pixels, fashion_mnist.PIXELS),
+    "cifar10_features": OnData(cifar10.features, cifar10.FEATURES),
+    "clothing_features": OnData(clothing.features, clothing.FEATURES),
+}
+"""Data sets by name, each with the settings that extend those of `get_config`."""
+
+
 class Measured(NamedTuple):
     """Results of the codes, with the split and its audit.
 
@@ -39,39 +58,30 @@ class Measured(NamedTuple):
     results: list[evaluate.Results]
 
 
-def get_config(**numbers: Any) -> ConfigDict:
+def get_config(data_set: str) -> ConfigDict:
     """Returns the config of codes without training.
 
     Args:
-      **numbers: Settings that replace or extend the defaults.
+      data_set: Key of `DATA_SETS`.
     """
-    config = config_dict.create(seed=0, final=False, bits=32, num_codewords=256)
-    with config.unlocked():
-        config.update(numbers)
-    return config.lock()
+    settings = DATA_SETS[data_set].settings
+    return configs.create(settings, seed=0, final=False, bits=32, num_codewords=256)
 
 
-def measure(config: ConfigDict, task: Task) -> Measured:
+def measure(config: ConfigDict, data_set: str) -> Measured:
     """Measures uncoded features, and PQ, OPQ, ITQ, LSH and class-id codes fitted to training rows.
-
-    PQ and OPQ rank by asymmetric squared Euclid, ITQ and LSH by Hamming distance. The class-id code
-    ranks by the probabilities of a logistic regression and has ceil(log2 C) bits.
 
     Args:
       config: From `get_config`.
-      task: Task whose source has a column "feature".
+      data_set: Key of `DATA_SETS`.
 
     Returns:
       Results "features", "pq", "opq", "itq", "lsh", "class-id code".
     """
-    splits = task.splits
+    splits = DATA_SETS[data_set].task(config).splits
     audited = data.audit(splits)
-    x = {
-        name: splits.source[rows]["feature"]
-        for name, rows in (
-            ("train", splits.train), ("query", splits.query), ("database", splits.database)
-        )
-    }  # fmt: skip
+    rows = {"train": splits.train, "query": splits.query, "database": splits.database}
+    x = {name: splits.source[rows[name]]["feature"] for name in rows}
     fitted = {name: fit(config, x["train"]) for name, fit in CODES.items()}
     results = [
         of_codec(splits, name, codec, padded(x["query"], dim), padded(x["database"], dim))
@@ -100,6 +110,7 @@ def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Res
       1609.06753.
     """
     labels = splits.source.labels
+    # The database may have other classes, for which the classifier has no number.
     known, class_ids = np.unique(class_counts.class_ids(labels[splits.train]), return_inverse=True)
     classifier = fit_classifier(x["train"], class_ids, num_classes=len(known))
     scores = jax.jit(classifier.scores)
@@ -150,29 +161,24 @@ def plain(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
 
 def pq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
     """Fits product quantization by k-means; returns its codec and the padded width."""
-    num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
-    dim = -(-x.shape[1] // num_codebooks) * num_codebooks
-    codebooks = _fit_codebooks(
-        jax.random.key(config.seed),
-        jnp.asarray(padded(x, dim)),
-        num_codebooks=num_codebooks,
-        num_codewords=config.num_codewords,
-    )
-    return ProductCodec(codebooks, metric="l2"), dim
+    x, sizes = _sized(config, x)
+    codebooks = _fit_codebooks(jax.random.key(config.seed), x, **sizes)
+    return ProductCodec(codebooks, metric="l2"), x.shape[1]
 
 
 def opq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
     """Fits optimized product quantization (OPQ); returns its codec and the padded width."""
+    x, sizes = _sized(config, x)
+    fitted = _opq(jax.random.key(config.seed), x, num_iterations=_TURNS, **sizes)
+    return ProductCodec(fitted.codebooks, rotation=fitted.rotation, metric="l2"), x.shape[1]
+
+
+def _sized(config, x):
+    """Returns x, padded to a multiple of the codebooks, with the numbers of codebooks and words."""
     num_codebooks = packing.num_codebooks(config.bits, config.num_codewords)
-    dim = -(-x.shape[1] // num_codebooks) * num_codebooks
-    fitted = _opq(
-        jax.random.key(config.seed),
-        jnp.asarray(padded(x, dim)),
-        num_codebooks=num_codebooks,
-        num_codewords=config.num_codewords,
-        num_iterations=_TURNS,
-    )
-    return ProductCodec(fitted.codebooks, rotation=fitted.rotation, metric="l2"), dim
+    # Zeros change no distance.
+    x = padded(x, -(-x.shape[1] // num_codebooks) * num_codebooks)
+    return jnp.asarray(x), {"num_codebooks": num_codebooks, "num_codewords": config.num_codewords}
 
 
 def itq(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
@@ -190,12 +196,15 @@ def lsh(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
 CODES = {"features": plain, "pq": pq, "opq": opq, "itq": itq, "lsh": lsh}
 """What is fitted to the training rows without labels: (config, x [N, F]) -> (codec, width)."""
 
+# Compiled whole, instead of operation by operation.
 _fit_codebooks = jax.jit(product.fit_codebooks, static_argnames=("num_codebooks", "num_codewords"))
 _opq = jax.jit(rotation.opq, static_argnames=("num_codebooks", "num_codewords", "num_iterations"))
 _itq = jax.jit(rotation.itq, static_argnames="num_bits")
 
 
 def _distance(codec):
+    """Returns the kind of distance by which a codec ranks."""
     if isinstance(codec, FloatCodec):
         return "float"
+    # Bits are compared with bits; real queries are compared with all other codes.
     return "hamming" if codec.metric == "hamming" else "aqd"

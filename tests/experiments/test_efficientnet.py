@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import dqn_cifar10_finetuned, pretrained
+from experiments import dqn
+from experiments.tasks import cifar10, efficientnet
 from quantjax import data
 from quantjax.models import features
 from quantjax.run import parallel
@@ -21,7 +22,7 @@ def images(rng):
 @pytest.fixture(scope="module")
 def started():
     """The network, its params and its net_state, initialised under jit as `train.fit` does it."""
-    network = pretrained.network(4, size=SIZE)
+    network = efficientnet.network(4, size=SIZE)
     return network, *jax.jit(network.init)(jax.random.key(0), np.zeros((2, 32, 32, 3), np.uint8))
 
 
@@ -56,11 +57,11 @@ def task_with(monkeypatch, images, views):
     splits = data.make_splits(
         source, train=rows[:8], validation=rows[8:9], query=rows[9:12], database=rows[12:]
     )
-    monkeypatch.setattr(pretrained, "_cifar10", lambda data_dir: source)
+    monkeypatch.setattr(cifar10, "_source", lambda data_dir: source)
     monkeypatch.setattr(data, "cifar10_i", lambda source: splits)
-    config = dqn_cifar10_finetuned.get_config()
+    config = dqn.get_config("cifar10_finetuned")
     config.views = views
-    return pretrained.cifar10_images(config)
+    return cifar10.finetuned(config)
 
 
 def test_views_are_the_image_its_mirror_or_ten_moves(monkeypatch, images):

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import hypotheses, ledger, results_tables
+from experiments.ledger import hypotheses, runs, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS_PAGE = ROOT / "docs" / "results.md"
@@ -56,7 +56,7 @@ def results(tmp_path, monkeypatch):
 
 
 def test_a_table_has_means_half_widths_and_failures(results):
-    text = results_tables.render(results)
+    text = tables.render(results)
     line = "| DQN | 0.610 | 0.700 ± 0.012 | failed: too few rows | 0.720 ± 0.010 | 0.564 | 12 s |"
     assert f"{line} abc1234 |" in text
     assert "| PQ, no labels |  | 0.330 |  | | | | abc1234 |" in text
@@ -78,7 +78,7 @@ def test_unknown_methods_and_data_have_rows_of_their_own_names(results):
     write(results, "center_hash_birds", cell, [run()])
     write(results, "center_hash_birds.no_centers", [], [failed])
     write(results, "codes_birds", [summary(32, "rabitq", 0.4, None)], [bits])
-    known, birds, lost = results_tables.render(results).split("**Protocol `")
+    known, birds, lost = tables.render(results).split("**Protocol `")
     assert "| center hash |  | 0.500 |  |  |  |  | abc1234 |" in known
     assert birds.startswith("birds ii`**")
     assert "| center hash birds |  | 0.500 |  |  |  |  | abc1234 |" in birds
@@ -91,29 +91,29 @@ def test_only_the_part_between_the_marks_changes(results, tmp_path):
     page = tmp_path / "results.md"
     page.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
     with pytest.raises(ValueError, match="other tables than the ledger's files; run python -m"):
-        results_tables.update(page, results, check=True)
-    results_tables.update(page, results)
+        tables.update(page, results, check=True)
+    tables.update(page, results)
     text = page.read_text()
     assert text.startswith("before\n<!-- ledger: begin -->\n")
     assert text.endswith("<!-- ledger: end -->\nafter\n")
     assert "old" not in text
-    results_tables.update(page, results, check=True)
+    tables.update(page, results, check=True)
     page.write_text("no marks")
     with pytest.raises(ValueError, match="must have the lines"):
-        results_tables.update(page, results)
+        tables.update(page, results)
 
 
 def test_the_results_page_has_the_tables_of_the_ledger():
-    results_tables.update(RESULTS_PAGE, ledger.RESULTS, check=True)
+    tables.update(RESULTS_PAGE, runs.RESULTS, check=True)
 
 
 def test_readme_repeats_numbers_of_the_results_page():
     section = (ROOT / "README.md").read_text().split("\n## Results\n")[1].split("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line[:2] == "| "][1:]
     page = RESULTS_PAGE.read_text()
-    tables = [page.split(f"\n**{title}**\n")[1].split("\n**")[0] for title in DATA_IN_README]
+    parts = [page.split(f"\n**{title}**\n")[1].split("\n**")[0] for title in DATA_IN_README]
     assert len(rows) == 4
     for method, *values, _ in rows:
-        for value, table in zip(values, tables, strict=True):
+        for value, table in zip(values, parts, strict=True):
             of_method = [line for line in table.splitlines() if line.startswith(f"| {method} |")]
             assert [line.split(" | ")[2] for line in of_method] == [value], method

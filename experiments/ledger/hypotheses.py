@@ -40,6 +40,7 @@ def half_width(values: Sequence[float]) -> float | None:
     """
     if len(values) < 2:
         return None
+    # The standard error of the mean; with few seeds Student's t is much wider than 1.96 of them.
     spread = np.std(values, ddof=1) / math.sqrt(len(values))
     return float(stats.t.ppf(0.975, len(values) - 1) * spread)
 
@@ -64,6 +65,7 @@ def interval(a: Sequence[float], b: Sequence[float]) -> tuple[float, float, floa
     """
     if len(a) != len(b) or len(a) < 2:
         raise InputError(f"there must be two seeds or more, the same, got {len(a)} and {len(b)}")
+    # Paired, because a seed fixes the batches and the start of both.
     gaps = np.subtract(a, b)
     half = half_width(gaps.tolist())
     assert half is not None
@@ -103,6 +105,7 @@ def loses_less(a: str, rivals: Sequence[str]) -> Callable[..., tuple[str, str]]:
             return np.subtract(values[arm, "float"], values[arm, "codes"])
 
         found, verdicts = [f"drop {np.mean(drops(a)):.4f}"], []
+        # A small drop is no merit where the real embedding is worse, so both must hold.
         for rival in rivals:
             _, low, high = interval(drops(rival), drops(a))
             gap, _, best = interval(values[a, "float"], values[rival, "float"])
@@ -110,6 +113,7 @@ def loses_less(a: str, rivals: Sequence[str]) -> Callable[..., tuple[str, str]]:
             verdicts.append("refuted" if best < 0 else drop)
             name = rival.partition(".")[2] or rival
             found.append(f"{name}: drop {np.mean(drops(rival)):.4f}, real {-gap:+.4f}")
+        # The claim is about all rivals, so the worst verdict decides.
         for verdict in ("refuted", "undecided"):
             if verdict in verdicts:
                 return "; ".join(found), verdict
@@ -140,6 +144,7 @@ def values_of(results: pathlib.Path, arms: Sequence[str], bits: int = 32) -> dic
             if run["bits"] != bits or "failed" in run:
                 continue
             for row in run["rows"]:
+                # Symmetric distances of the same codes are left out, and so are validation rows.
                 is_codes = row["distance"] in ("aqd", "hamming") and (
                     row["name"] == (row_name or "codes")
                 )
@@ -160,6 +165,7 @@ def _grid(**values):
     ]
 
 
+# Around the defaults, six combinations for each side: who may try more fares better by chance.
 _OF_DQN = _grid(learning_rate=(0.01, 0.03), quantization_weight=(1e-4, 1e-2, 1e-1))
 _OF_TRIPLET = _grid(learning_rate=(0.003, 0.01), quantization_weight=(0.3, 1.0, 3.0))
 _OF_ADSQ = _grid(learning_rate=(3e-4, 1e-3, 3e-3), quantization_weight=(0.05, 0.5))
@@ -167,12 +173,14 @@ _OF_DEEPQUAN = _grid(margin=(30.0, 100.0, 300.0), reconstruction_weight=(0.02, 1
 
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     _DQN: _OF_DQN,
+    # Without the weight, which it leaves out: six rates instead.
     f"{_DQN}.two_step": _grid(learning_rate=(0.003, 0.01, 0.02, 0.03, 0.05, 0.1)),
     f"{_DQN}.inner_product": _grid(
         learning_rate=(0.003, 0.01, 0.03), quantization_weight=(1e-4, 1e-2)
     ),
     f"{_DQN}.paper": _grid(quantization_weight=(1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)),
     _TRIPLET: _OF_TRIPLET,
+    # On another scale than the losses of triplets, which are shares of the largest distance.
     f"{_TRIPLET}.sign_error": _grid(
         learning_rate=(0.003, 0.01), quantization_weight=(0.001, 0.003, 0.01)
     ),

@@ -1,0 +1,1 @@
+"""Data sets to learn from: each file has the data, the split, the augmentation and the network."""

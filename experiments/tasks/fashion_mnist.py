@@ -1,0 +1,67 @@
+"""Fashion-MNIST, protocol i: 28 x 28 grey pixels, from a folder that the user has."""
+
+import functools
+
+from ml_collections import ConfigDict, config_dict
+
+from experiments import configs
+from experiments.tasks import task
+from quantjax import data, methods, models
+from quantjax.data import augment
+
+PIXELS = {
+    "data_dir": config_dict.placeholder(str),  # folder of the data; $QUANTJAX_DATA when None
+}
+"""Settings of `pixels`."""
+
+IMAGES = {
+    **PIXELS,
+    "channels": (16, 32, 64),  # of the network's three stages
+}
+"""Settings of `images`."""
+
+
+def images(config: ConfigDict) -> task.Task:
+    """Returns the task on images, with a small residual network that is trained from scratch.
+
+    In training an image is moved by up to 2 pixels, mirrored or not, and loses a square.
+
+    Args:
+      config: `IMAGES`, and final, see `configs.splits`.
+    """
+    return task.Task(
+        splits=_splits(config),
+        network=lambda dim: models.patch_resnet(
+            (28, 28, 1), patch=2, channels=tuple(config.channels), num_blocks=(1, 1, 1), dim=dim
+        ),
+        inputs=methods.images,
+        augment=augment.on_images(
+            augment.compose(
+                # Padded with black, which is the background of all images.
+                augment.random_crop(padding=2, mode="constant"),
+                augment.random_flip(),
+                augment.random_erase(size=8),
+            )
+        ),
+        # Mean and standard deviation of the training pixels, from 0 to 1.
+        preprocess=augment.normalize(mean=(0.286,), std=(0.353,)),
+    )
+
+
+def pixels(config: ConfigDict) -> task.Task:
+    """Returns the task on rows of 784 pixels from 0 to 1, for methods that learn from features.
+
+    Args:
+      config: `PIXELS`, and final, see `configs.splits`.
+    """
+    return task.on_pixels(_splits(config))
+
+
+def _splits(config):
+    return configs.splits(config, data.fashion_mnist_i(_source(config.data_dir)))
+
+
+# Kept, so that experiments of one process share the pixels.
+@functools.cache
+def _source(data_dir):
+    return data.fashion_mnist(data_dir)
