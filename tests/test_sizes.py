@@ -1,4 +1,4 @@
-"""The package stays small: its files, its functions, and its comments; run it to see the numbers."""
+"""The package stays small: its files, its functions and its comments. Run it to see its sizes."""
 
 import ast
 import io

@@ -13,7 +13,12 @@ from quantjax.metrics.at_k import (
     reciprocal_rank,
     reciprocal_rank_from_counts,
 )
-from quantjax.metrics.conventions import Convention, ConventionResult, mean_average_precision_as
+from quantjax.metrics.conventions import (
+    Convention,
+    ConventionResult,
+    mean_average_precision_as,
+    rerank,
+)
 from quantjax.metrics.curves import (
     BallPrecision,
     PrecisionRecall,
@@ -40,7 +45,6 @@ from quantjax.metrics.ranking import (
     average_precision_from_counts,
     chance,
 )
-from quantjax.metrics.storage import rerank
 
 __all__ = [
     "BallPrecision", "Bounds", "Convention", "ConventionResult", "Measure", "PrecisionRecall",

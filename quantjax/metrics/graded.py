@@ -5,8 +5,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from quantjax.metrics.levels import ranks_inside
-from quantjax.metrics.over_hits import expectation_over_hits, maximum_of_wave, minimum_over_hits
+from quantjax.metrics.levels import (
+    expectation_over_hits,
+    maximum_of_wave,
+    minimum_over_hits,
+    ranks_inside,
+)
 from quantjax.metrics.rank_sums import Array, discount_sums, ramp_over_ranks, sum_over_levels
 from quantjax.metrics.running import (
     DENOMINATORS,

@@ -13,8 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from quantjax.errors import InputError
-from quantjax.metrics.levels import HITS, Levels, levels_from_counts, ranks_inside
-from quantjax.metrics.over_hits import OVER_HITS
+from quantjax.metrics.levels import HITS, OVER_HITS, Levels, levels_from_counts, ranks_inside
 from quantjax.metrics.rank_sums import Array, ramp_over_ranks, sum_over_levels
 from quantjax.metrics.running import (
     DENOMINATORS,

@@ -363,7 +363,11 @@ def test_every_method_with_ablations_has_them_run():
     assert {id(ablations) for ablations in ABLATED.values()} == due
 
 
-@pytest.mark.parametrize("module", {each.module for each in EXPERIMENTS.values()})
+@pytest.mark.parametrize(
+    "module",
+    dict.fromkeys(each.module for each in EXPERIMENTS.values()),
+    ids=lambda module: module.__name__,
+)
 def test_every_data_set_and_ablation_is_one_of_the_command(module, monkeypatch):
     given = []
 
