@@ -5,8 +5,8 @@ written once for NumPy and JAX arrays, apart from those that sort.
 
 A cut may divide a level. The number k of that level's relevant items inside the cut is then open,
 and so is the denominator of a mean over hits. v(k) is average precision, or its weighted form,
-given k; `expectation_over_hits` and `minimum_over_hits` reduce v over all possible k: `inside` ranks
-drawn from `items`, of which `relevant` are relevant.
+given k; `expectation_over_hits` and `minimum_over_hits` reduce v over all possible k, where
+`inside` ranks are drawn from `items`, of which `relevant` are relevant.
 """
 
 import math
