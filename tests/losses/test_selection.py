@@ -265,7 +265,7 @@ SQUARE = np.ones((3, 4), bool)
         (lambda: selection.all_triplets(SQUARE, SQUARE.T), r"negative .*\(3, 4\), got \(4, 3\)"),
         (
             lambda: selection.each_triplet(losses.triplet_sigmoid, SQUARE, SQUARE.T),
-            r"candidates .*\(N, 4\), got \(4, 3\)",
+            r"candidates .*\[N, 4\], got \(4, 3\)",
         ),
         (
             lambda: selection.each_triplet(losses.triplet_sigmoid, SQUARE[0], SQUARE),
@@ -287,7 +287,7 @@ SQUARE = np.ones((3, 4), bool)
             lambda: selection.group_hard(
                 jax.random.key(0), SQUARE, SQUARE.T, num_groups=1, margin=1.0
             ),
-            r"label .*\(3, L\), got \(4, 3\)",
+            r"label .*\[3, L\], got \(4, 3\)",
         ),
         (
             lambda: selection.group_hard(
