@@ -12,8 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics.at_k import hit_rate_from_counts
-from quantjax.metrics.levels import dense_ranks
+from quantjax.metrics.levels import dense_ranks, levels_from_counts
 from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
 from quantjax.metrics.running import check_choice, check_distances
@@ -257,6 +256,33 @@ def _check_whole(top_k):
 # The mean over queries without the queries that hit nothing inside the cut: if the cut divides a
 # level of ties, the order of ties decides whether a query hits anything, and so the number of
 # queries in the mean.
+
+
+def chance_of_a_hit(counts: np.ndarray, top_k: int) -> np.ndarray:
+    """Returns each query's probability of a relevant item inside the cut, over all orders of ties.
+
+    The probability is 1 if a level wholly inside the cut holds a relevant item. Otherwise the level
+    that crosses the cut has n items, p of them relevant, and r ranks inside, and the probability is
+    1 - prod_{t<p} (1 - r / (n - t)).
+
+    Args:
+      counts: Items and relevant items at every level, [Q, levels, 2].
+      top_k: The cut.
+
+    Returns:
+      The chances, [Q]; exactly 0 where no order hits anything.
+    """
+    levels = levels_from_counts(counts)
+    inside = np.clip(top_k - levels.items_before, 0, levels.items)
+    some = (inside > 0) & (levels.relevant > 0)
+    first = np.argmax(some, axis=1)
+    chances = np.where(some.any(axis=1), 1.0, 0.0)
+    # A product of p factors, not `hit_rate`'s exponent: 1/2 is exactly 1/2, and divides AP exactly.
+    for row in np.flatnonzero(chances):
+        items, relevant = counts[row, first[row]]
+        misses = 1 - inside[row, first[row]] / (items - np.arange(relevant))
+        chances[row] = 1 - np.prod(misses)
+    return chances
 
 
 def bounds_of_mean(bounds: Bounds, chances: np.ndarray, least: np.ndarray) -> Bounds:
@@ -515,7 +541,7 @@ def _score(distances, relevant, top_k, denominator):
         hits,
         total,
         *map(np.asarray, average_precision_bounds(counts, top_k=top_k, denominator=denominator)),
-        np.asarray(hit_rate_from_counts(counts, top_k=top_k)),
+        chance_of_a_hit(counts, top_k),
         # One hit, at the last rank.
         np.full(len(hits), 1 / top_k) / due_for_one,
     )

@@ -120,9 +120,8 @@ def test_smooth_recall_at_k_of_ties_never_exceeds_one():
 @pytest.mark.parametrize("relevant", [(0, 0, 0, 0), (0, 1, 0, 0)])
 def test_queries_without_a_relevant_item_give_nothing(function, relevant):
     similar, own = np.array([relevant], bool), np.array([1])
-    value, gradients = jax.value_and_grad(
-        lambda q, d: function(q, d, similar, own)[0], argnums=(0, 1)
-    )(AXIS, BY_COSINE)
+    loss = jax.value_and_grad(lambda q, d: function(q, d, similar, own)[0], argnums=(0, 1))
+    value, gradients = jax.jit(loss)(AXIS, BY_COSINE)
     for got in (value, *gradients):
         np.testing.assert_array_equal(got, np.zeros_like(got))
 
