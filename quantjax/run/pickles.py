@@ -5,13 +5,14 @@ lists, tuples, dicts, text and numbers need (protocols 2 to 5), and to find only
 closed table, each of which is a harmless replacement of ours.
 """
 
+import dataclasses
 import io
 import math
 import pickle
 import pickletools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +31,9 @@ _MAX_BITS = 128
 _MAX_KEY = 1 << 60
 
 
-class Pending(NamedTuple):
+# No tuple, which a file could pass on as the arguments of a call.
+@dataclasses.dataclass(slots=True, eq=False)
+class Pending:
     """Represents an object whose content follows in a BUILD operation, which fills `built`."""
 
     build: Callable[[Any], Any]
