@@ -5,13 +5,14 @@ lists, tuples, dicts, text and numbers need (protocols 2 to 5), and to find only
 closed table, each of which is a harmless replacement of ours.
 """
 
+import dataclasses
 import io
 import math
 import pickle
 import pickletools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,7 +31,9 @@ _MAX_BITS = 128
 _MAX_KEY = 1 << 60
 
 
-class Pending(NamedTuple):
+# No tuple, which a file could pass on as the arguments of a call.
+@dataclasses.dataclass(slots=True, eq=False)
+class Pending:
     """Represents an object whose content follows in a BUILD operation, which fills `built`."""
 
     build: Callable[[Any], Any]
@@ -82,8 +85,10 @@ def _array(data: bytes, dtype: np.dtype, shape: tuple[int, ...], order: str) -> 
     return np.ndarray(shape, dtype, data, order="F" if order == "F" else "C")
 
 
-def _reconstruct(*_: Any) -> Pending:
+def _reconstruct(subtype: None, *_: Any) -> Pending:
     """Replaces numpy's _reconstruct: returns an array whose shape and content follow in BUILD."""
+    if subtype is not None:
+        raise InputError("refused a subclass of numpy.ndarray, only plain arrays are allowed")
 
     def build(state: tuple) -> np.ndarray:
         _, shape, dtype, is_fortran, data = state
@@ -132,6 +137,7 @@ class _Unpickler(pickle._Unpickler):
     ):
         super().__init__(stream, encoding="latin1")
         self.memo = _Memo()
+        self.pending: list[Pending] = []
         self.allowed, self.resolve = allowed, resolve
 
     def persistent_load(self, pid: Any) -> Any:
@@ -148,6 +154,22 @@ class _Unpickler(pickle._Unpickler):
                 "allowed"
             )
         return self.allowed[f"{module} {name}"]
+
+    def load(self) -> Any:
+        """Reads a pickle, and raises InputError if an array in it has no content."""
+        value = super().load()
+        if not all(pending.built for pending in self.pending):
+            raise InputError("an array has no content")
+        return value
+
+    def load_reduce(self) -> None:
+        """Calls a replacement, of which `find_class` alone gives any."""
+        arguments, function = self.stack.pop(), self.stack.pop()
+        if not callable(function) or type(arguments) is not tuple:
+            raise InputError("refused a call of something that makes no array")
+        self.stack.append(function(*arguments))
+        if type(self.stack[-1]) is Pending:
+            self.pending.append(self.stack[-1])
 
     def load_build(self) -> None:
         """Replaces the library's method, which would set any attribute of any object."""
@@ -183,6 +205,7 @@ class _Unpickler(pickle._Unpickler):
             for operation in pickletools.opcodes
             if operation.name in _OPERATIONS.split()
         },
+        pickle.REDUCE[0]: load_reduce,
         pickle.BUILD[0]: load_build,
         pickle.SETITEM[0]: load_setitem,
         pickle.SETITEMS[0]: load_setitems,

@@ -95,8 +95,8 @@ def test_a_call_is_refused_by_name_and_does_not_run(protocol, capfd):
         (pickle.dumps(np.float32(1)), "refused global 'numpy.* scalar'"),
         (pickle.dumps(b"x", 2).replace(b"latin1", b"utf-16"), "encoded, and only as 'latin1'"),
         (b"\x80\x02cnumpy\ndtype\n}U\x01aK\x01sb.", "refused to set attributes of function"),
-        (b"\x80\x02cnumpy\nndarray\n)R.", "not callable"),
-        (b"\x80\x02U\x01aU\x01b\x86)R.", "not callable"),
+        (b"\x80\x02cnumpy\nndarray\n)R.", "refused a call"),
+        (b"\x80\x02U\x01aU\x01b\x86)R.", "refused a call"),
         (b"\x80\x02}(U\x01a\x85K\x01u.", "a key of a dict must be text or a number"),
         (b"\x80\x02}\x8a\x08" + b"\0" * 7 + b"\x10K\x01s.", "a number of at most 60 bits"),
         (b"\x80\x02}\x8a\x08" + b"\0" * 7 + b"\xf0K\x01s.", "a number of at most 60 bits"),
@@ -138,6 +138,12 @@ def test_what_is_not_arrays_and_containers_is_refused(content, message):
         read(content)
     assert caught.match(message)
     assert caught.match("fetch it anew from its source$")
+
+
+def test_an_array_without_content_is_refused():
+    head = PYTHON_2[: PYTHON_2.index(b"q\x05(K\x01K\x02K\x03")]
+    with pytest.raises(ValueError, match="an array has no content"):
+        read(head + b"u.")
 
 
 def test_a_false_length_claims_no_memory():
