@@ -155,7 +155,8 @@ def dqn(
         return {"net": params}, jax.tree.map(jnp.asarray, state)
 
     forward = functools.partial(_forward, network, inputs)
-    loss = functools.partial(_dqn_loss, forward, pair_loss, quantization_weight)
+    assign = _assigned_by_refit if reassign == "refit" else _assigned_now
+    loss = functools.partial(_dqn_loss, forward, assign, pair_loss, quantization_weight)
     return _method(
         init,
         Phase(name="joint", loss=loss, trains=("net",)),
@@ -172,19 +173,25 @@ def dqn(
     )
 
 
-def _dqn_loss(forward, pair_loss, quantization_weight, params, state, batch, context):
+def _dqn_loss(forward, assign, pair_loss, quantization_weight, params, state, batch, context):
     """Computes L + lambda Q of `dqn` on a batch."""
     z, similar, nets = forward(params, state, batch, context)
     pair = jnp.mean(pair_loss(z, context.gather(z), similar))
-    codebooks = state["codebooks"]
-    # With reassign="refit" the state holds h of all training rows, as of the last refit.
-    stored = "assignments" in state
-    h = state["assignments"][batch["index"]] if stored else product.encode(codebooks, z)
-    quantized = jax.lax.stop_gradient(product.decode(codebooks, h))
+    quantized = jax.lax.stop_gradient(product.decode(state["codebooks"], assign(state, batch, z)))
     error = jnp.mean(losses.quantization_error(z, quantized))
     # Before the first refit the codebooks are zeros, and would pull every z to 0.
     total = pair + jnp.where(state["fitted"], quantization_weight, 0.0) * error
     return total, ({**state, "nets": nets}, {"pair_loss": pair, "quantization_error": error})
+
+
+def _assigned_now(state, batch, z):
+    del batch
+    return product.encode(state["codebooks"], z)
+
+
+def _assigned_by_refit(state, batch, z):
+    del z
+    return state["assignments"][batch["index"]]
 
 
 def _refit_codebooks(refit, key, params, state, rows, mask):

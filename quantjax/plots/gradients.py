@@ -130,8 +130,10 @@ def voronoi(
     panels[0, 0].yaxis.set_major_locator(MaxNLocator(4))
     borders = cell_edges(codewords, low, high)
     for ax, temperature in zip(panels.flat, temperatures, strict=False):
-        _draw_cells(ax, borders, codewords, x, target)
+        ax.add_collection(LineCollection([*borders], colors=style.INK, linewidths=0.8))
+        ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
         longest = _draw_field(ax, codewords, target, temperature, low, high, num_arrows)
+        _draw_points(ax, codewords, target)
         ax.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         ax.set_title(f"temperature {temperature:g}\ngradient ≤ {longest:.3g}")
         ax.grid(visible=False)
@@ -144,12 +146,9 @@ def voronoi(
     return figure
 
 
-def _draw_cells(ax, borders, codewords, x, target):
-    """Draws the borders of the cells, the embeddings, the codewords and the target."""
-    ax.add_collection(LineCollection([*borders], colors=style.INK, linewidths=0.8))
-    ax.scatter(*x.T, s=5, color=style.SKY, linewidths=0, alpha=0.6)
-    # Above the arrows, which have zorder 2.
-    size = np.clip(800 / len(codewords), 6, 22)
+def _draw_points(ax, codewords, target):
+    """Draws the codewords and the target, above the arrows."""
+    size = np.clip(800 / len(codewords), 6, 22)  # many codewords would hide their cells
     ax.scatter(*codewords.T, s=size, color=style.RED, linewidths=0, zorder=3)
     ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
 
