@@ -320,17 +320,24 @@ def _must_stop(run):
 
 def _end_epoch(run, train_state, epoch):
     """Ends an epoch: refreshes if it is the last, saves the state, and measures it."""
-    num_epochs, plan = run.experiment.num_epochs, run.experiment.method.refresh
-    # A complete run has num_epochs as its epoch, so that a restart does not refresh again.
-    if epoch + 1 == num_epochs > int(train_state.epoch):
-        if plan is not None and plan.at_end:
-            train_state = refresh(run.experiment, train_state, epoch=num_epochs, mesh=run.mesh)
-        train_state = train_state._replace(epoch=parallel.put(run.mesh, np.int32(num_epochs)))
+    if epoch + 1 == run.experiment.num_epochs:
+        train_state = _last_refresh(run.experiment, train_state, run.mesh)
     # Saved before the evaluation, which may outlast the patience of a job scheduler.
     if run.last_good.in_memory or _is_checkpoint_step(run) or _save_is_old(run.store):
         _save(run, train_state)
     _evaluate_epoch(run, train_state, epoch)
     return train_state
+
+
+def _last_refresh(experiment, train_state, mesh):
+    """Runs the refresh that ends a run, unless this was done before a restart."""
+    num_epochs, plan = experiment.num_epochs, experiment.method.refresh
+    if int(train_state.epoch) >= num_epochs:
+        return train_state
+    if plan is not None and plan.at_end:
+        train_state = refresh(experiment, train_state, epoch=num_epochs, mesh=mesh)
+    # A complete run has num_epochs as its epoch.
+    return train_state._replace(epoch=parallel.put(mesh, np.int32(num_epochs)))
 
 
 def _save_is_old(store):
@@ -476,8 +483,10 @@ def _check(experiment, mesh, options):
 
 
 def _start(experiment, mesh, store, options):
-    """Returns the state to start from; a complete run that gets more epochs may refresh first."""
+    """Returns the state to start from, after a refresh that no epoch of the run would do."""
     found = start_state(experiment, mesh, store, options.state, resume=options.resume)
+    if experiment.num_epochs == 0:
+        return _last_refresh(experiment, found, mesh)
     step, epoch, plan = int(found.step), int(found.epoch), experiment.method.refresh
     # A complete run counts this epoch as begun, but ran only a final refresh, so that a regular
     # refresh is still due. If the run had already done it, it gives the same codebooks again.
