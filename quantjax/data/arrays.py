@@ -61,7 +61,8 @@ def as_multi_hot(
       ValueError: if the labels are neither class ids nor zeros and ones.
     """
     names = None if classes is None else tuple(classes)
-    if label is None:
+    # No columns mean the same as None: every row is without a label.
+    if label is None or np.shape(label) == (num_rows, 0):
         return np.zeros((num_rows, len(names or ())), np.uint8), names or ()
     # Class ids [N, 1] and a single label [N, 1] look alike, unless the class has a name.
     label = np.asarray(as_labels("label", label, min_classes=2 if names is None else 0))

@@ -267,3 +267,10 @@ def test_channels_that_come_last_are_taken(shape):
     assert (
         from_arrays(np.zeros(shape, np.uint8), np.arange(2))[np.arange(2)]["image"].shape == shape
     )
+
+
+@pytest.mark.parametrize("label", [None, np.zeros((4, 0), np.uint8)])
+def test_rows_may_all_be_without_a_label(label):
+    source = from_arrays(np.zeros((4, 8, 8, 1), np.uint8), label)
+    assert source.labels.shape == (4, 0)
+    assert source.classes == ()
