@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.metrics import over_hits
+from quantjax.metrics import levels
 
 
 def hypergeometric(items, relevant, inside):
@@ -34,7 +34,7 @@ def column(*values):
 def test_expectation_equals_the_sum_over_the_hypergeometric(items, relevant, inside, slack):
     due = sum(chance / (1 + k) for k, chance in hypergeometric(items, relevant, inside))
     draw = column(items, relevant, inside)
-    got = over_hits.expectation_over_hits(lambda k: 1 / (1 + k), *draw, top_k=inside + slack)
+    got = levels.expectation_over_hits(lambda k: 1 / (1 + k), *draw, top_k=inside + slack)
     np.testing.assert_allclose(got, due, rtol=1e-13)
 
 
@@ -42,11 +42,11 @@ def test_expectation_equals_the_sum_over_the_hypergeometric(items, relevant, ins
 def test_expectation_keeps_its_digits_in_float32_at_wide_cuts(draw):
     # In the second draw the window is far wider than the possible k: ratios beyond them are many.
     items, relevant, inside = draw
-    mean = over_hits.expectation_over_hits(
+    mean = levels.expectation_over_hits(
         lambda k: 1.0 * k, *map(jnp.asarray, column(*draw)), top_k=54_000
     )
     np.testing.assert_allclose(mean, inside * relevant / items, rtol=2e-6)
-    mean = over_hits.expectation_over_hits(lambda k: 1.0 * k, *column(*draw), top_k=54_000)
+    mean = levels.expectation_over_hits(lambda k: 1.0 * k, *column(*draw), top_k=54_000)
     np.testing.assert_allclose(mean, inside * relevant / items, rtol=1e-12)
 
 
@@ -59,5 +59,5 @@ def test_extremes_of_a_valley_equal_a_full_search(items, relevant, inside, valle
     due = [value(k) for k, _ in hypergeometric(items, relevant, inside)]
     draw = column(items, relevant, inside)
     for top_k in (inside, inside + 2500):
-        assert over_hits.minimum_over_hits(value, *draw, top_k=top_k) == min(due)
-        assert over_hits.maximum_over_hits(value, *draw, top_k=top_k) == max(due)
+        assert levels.minimum_over_hits(value, *draw, top_k=top_k) == min(due)
+        assert levels.maximum_over_hits(value, *draw, top_k=top_k) == max(due)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from quantjax.metrics import storage
+from quantjax.metrics import conventions
 
 
 def ranked_by_loops(distances, relevant):
@@ -34,7 +34,7 @@ DISTANCES = {
 def test_ranking_equals_pythons_stable_sort(rng, name):
     distances = DISTANCES[name](rng)
     relevant = rng.random(distances.shape) < 0.4
-    ranked = storage.rank_as_stored(distances, relevant)
+    ranked = conventions.rank_as_stored(distances, relevant)
     hits, ends = ranked_by_loops(distances, relevant)
     assert ranked.shape == distances.shape
     np.testing.assert_array_equal(ranked.hits, np.flatnonzero(hits))
@@ -44,8 +44,8 @@ def test_ranking_equals_pythons_stable_sort(rng, name):
 @pytest.mark.parametrize("top_k", [1, 4, 15])
 def test_precision_sums_equal_a_loop(rng, top_k):
     relevant = rng.random((20, 15)) < np.linspace(0, 1, 20)[:, None]
-    ranked = storage.rank_as_stored(np.tile(np.arange(15), (20, 1)), relevant)
-    sums, found = storage.sum_precisions(ranked, top_k)
+    ranked = conventions.rank_as_stored(np.tile(np.arange(15), (20, 1)), relevant)
+    sums, found = conventions.sum_precisions(ranked, top_k)
     hits = relevant[:, :top_k]
     due = [sum(row[: rank + 1].mean() for rank in np.flatnonzero(row)) for row in hits]
     np.testing.assert_allclose(sums, due, rtol=1e-14)
@@ -56,7 +56,7 @@ def test_precision_sums_equal_a_loop(rng, top_k):
 def test_level_counts_equal_a_count_of_each_distance_that_matters(rng, top_k):
     distances = np.sort(rng.integers(0, 6, (9, 12)) * np.arange(9)[:, None], axis=1)[::-1]
     relevant = rng.random((9, 12)) < 0.5
-    counts = storage.count_levels(storage.rank_as_stored(distances, relevant), top_k)
+    counts = conventions.count_levels(conventions.rank_as_stored(distances, relevant), top_k)
     for near, is_relevant, got in zip(distances, relevant, counts, strict=True):
         due, kind, total = [], None, 0
         for value in np.unique(near):
