@@ -1,7 +1,8 @@
-"""Contrastive losses, [B]: each row must find its other view among all columns.
+"""Contrastive losses, [B]: each row must find the other view of its image among all columns.
 
-Rows name their columns by number, so that on many devices local rows meet gathered columns:
-`positives` and `selves` (or `own`) are positions in the whole batch.
+Rows are the embeddings that have a loss, and columns are the embeddings they are compared with.
+`positives` and `selves` (or `own`) give positions of columns, so that on many devices the rows of
+one device can be compared with the columns gathered from all devices.
 """
 
 import jax
@@ -29,16 +30,17 @@ def nt_xent(
     Args:
       queries: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
       keys: Embeddings [N, D], the columns.
-      positives: Column of each row's positive, [B] int; a row whose number is no column (-1), or
-        is its own, costs 0.
-      selves: Column of the row itself, [B] int, which is left out; -1 where it is not there.
+      positives: Column of each row's positive, [B] int; the loss is 0 where this is no column,
+        such as -1, or is the row itself.
+      selves: Column of the row itself, [B] int, which does not count; -1 if `keys` lacks it.
       temperature: T.
 
     Returns:
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
+        inside jit).
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
@@ -65,8 +67,8 @@ def nt_xent_of_views(
 ) -> jax.Array:
     """Returns NT-Xent of two views of a batch, averaged over both directions.
 
-    l_i = ( NT-Xent(a_i -> b_i) + NT-Xent(b_i -> a_i) ) / 2 over the columns {a, b}, every row
-    but for itself being a column. The mean over i is SimCLR's loss.
+    l_i = ( NT-Xent(a_i -> b_i) + NT-Xent(b_i -> a_i) ) / 2. The columns are all rows of a and b
+    but the row itself. The mean over i is SimCLR's loss.
 
     Args:
       first: Embeddings a of one view, [B, D].
@@ -80,7 +82,8 @@ def nt_xent_of_views(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
+        inside jit).
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
@@ -106,18 +109,19 @@ def debiased_nt_xent(
 ) -> jax.Array:
     """Returns NT-Xent corrected for false negatives: columns of the row's own class.
 
-    l_i = -log( p / (p + Ng) ), Ng = max( (sum_j n_j - rho N p) / (1 - rho), N exp(-1 / T) ), with
-    p = exp(s_ip / T), n_j = exp(s_ij / T) of the N negatives and rho the chance that a negative
-    is of the row's own class. A prior of 0 gives `nt_xent`. MeCoQ's public code differs twice: its
-    floor is exp(-N / T), which is 0 for any batch, and its N leaves out the memory's columns.
-    MeCoQ compares the quantized embeddings of two views, its memory following in `keys`.
+    l_i = -log( p / (p + Ng) ), Ng = max( (sum_j n_j - rho M p) / (1 - rho), M exp(-1 / T) ), with
+    p = exp(s_ip / T), n_j = exp(s_ij / T) of the M negatives (the paper's N) and rho the chance
+    that a negative is of the row's own class. A prior of 0 gives `nt_xent`. MeCoQ's public code
+    differs twice: its floor is exp(-M / T), which is 0 for any batch, and its M leaves out the
+    memory's columns. MeCoQ compares the quantized embeddings of two views; `keys` then holds the
+    batch's columns and after them those of the code memory.
 
     Args:
       queries: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
       keys: Embeddings [N, D], the columns.
-      positives: Column of each row's positive, [B] int; a row whose number is no column (-1), or
-        is its own, costs 0.
-      selves: Column of the row itself, [B] int, which is left out; -1 where it is not there.
+      positives: Column of each row's positive, [B] int; the loss is 0 where this is no column,
+        such as -1, or is the row itself.
+      selves: Column of the row itself, [B] int, which does not count; -1 if `keys` lacks it.
       temperature: T.
       positive_prior: rho, in [0, 1).
 
@@ -125,7 +129,8 @@ def debiased_nt_xent(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
+        inside jit).
 
     Reference:
       Wang et al., Contrastive Quantization with Code Memory for Unsupervised Image Retrieval,
@@ -163,8 +168,8 @@ def cross_quantized(
 ) -> jax.Array:
     """Returns NT-Xent between the embeddings of one view and the quantized embeddings of the other.
 
-    l_i = ( NT-Xent(x_i -> z_i) + NT-Xent(z_i -> x_i) ) / 2 over the columns {x, z}, every row
-    but for itself being a column. SPQ's objective crosses the views a and b of a batch:
+    l_i = ( NT-Xent(x_i -> z_i) + NT-Xent(z_i -> x_i) ) / 2. The columns are all rows of x and z
+    but the row itself. SPQ's objective crosses the views a and b of a batch:
     `cross_quantized(x_a, z_b, ...) + cross_quantized(x_b, z_a, ...)`, x real and z quantized.
 
     Args:
@@ -179,7 +184,8 @@ def cross_quantized(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
+        inside jit).
 
     Reference:
       Jang and Cho, Self-supervised Product Quantization for Deep Unsupervised Image Retrieval,
@@ -221,7 +227,8 @@ def cibhash(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree.
+      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
+        inside jit).
 
     Reference:
       Qiu et al., Unsupervised Hashing with Contrastive Information Bottleneck, IJCAI 2021.

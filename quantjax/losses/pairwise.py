@@ -1,8 +1,8 @@
 """Pairwise losses: one loss for each query and database embedding, [Q, D] x [N, D] -> [Q, N].
 
 `similar` is binary: True and False, 0 and 1, or the papers' +1 and -1. None of these losses takes
-soft targets; outside jit, other values raise ValueError. `pair_weights` takes the soft similarity
-of labels, as weights.
+soft targets; outside jit, values other than these raise ValueError. `pair_weights` takes the soft
+similarity of labels, as weights.
 """
 
 import jax
@@ -76,8 +76,8 @@ def pairwise_likelihood(
     """Returns the negative log likelihood of each pair's label under a logistic model.
 
     l_ij = log(1 + e^t) - s_ij t, with t = scale <q_i, d_j>, s_ij = 1 for a similar pair and 0
-    otherwise. DPSH, DHN and our reconstruction of ADSQ take theta = <q, d> / 2; HashNet weighs the
-    pairs as well (`pair_weights`) and calls the scale alpha.
+    otherwise. DPSH, DHN and our reconstruction of ADSQ use the default scale of 1/2; HashNet calls
+    the scale alpha, and multiplies the loss by `pair_weights`.
 
     Args:
       queries: Embeddings [Q, D].
@@ -96,7 +96,7 @@ def pairwise_likelihood(
     """
     check_pairs(queries, database, similar)
     logits = scale * jnp.matmul(widen(queries), widen(database).T)
-    # One softplus per pair: log(1 + e^t) - t would cancel for a similar pair of large t.
+    # For a similar pair log(1 + e^t) - t is log(1 + e^-t), which does not cancel for large t.
     signed = jnp.where(similar > 0, -logits, logits)
     # log(1 + e^t), a third faster than softplus, which also looks for NaN.
     return jnp.maximum(signed, 0) + jnp.log1p(jnp.exp(-jnp.abs(signed)))
@@ -179,9 +179,9 @@ def pair_weights(
 
     Args:
       similar: Whether each pair shares a label, [Q, N] bool.
-      jaccard: The c_ij of multi-label data, [Q, N]: `labels.jaccard_similarity`; 1 when None. It
-        is left out of dissimilar pairs, where it is 0 and would take them out of the loss: our
-        reading, for the paper's text was not at hand.
+      jaccard: c_ij for multi-label data, [Q, N], from `labels.jaccard_similarity`; 1 when None. It
+        does not weigh dissimilar pairs: it is 0 there, and would remove them from the loss. This
+        is our reading; the paper's text could not be checked.
       similar_fraction: |S1| / |S| over the whole batch, between 0 and 1.
 
     Returns:
@@ -203,5 +203,5 @@ def pair_weights(
 
 
 def _target(similar, dtype):
-    # Compared with 0, so that the papers' labels of +1 and -1 are understood too.
+    # Compared with 0, because `similar` may also hold the papers' +1 and -1.
     return jnp.where(similar > 0, 1, -1).astype(dtype)

@@ -18,7 +18,7 @@ def central_similarity(x: jax.Array, targets: jax.Array) -> jax.Array:
 
     l_i = -1/D sum_k [ c_ik log h_ik + (1 - c_ik) log(1 - h_ik) ], with h = (tanh(x) + 1) / 2 and
     c the centre's bits. It is 1/D sum_k log(1 + exp(-2 x_ik t_ik)) for targets t = +-1. This form
-    neither overflows nor is cut at 100 a bit, unlike the public code's. CSQ adds lambda
+    neither overflows nor is clipped at 100 for each bit, as the public code's is. CSQ adds lambda
     `sign_error(tanh(x))` / D, with lambda = 1e-4 in public code.
 
     Args:
@@ -47,9 +47,9 @@ def orthogonal_cosine(
     """Returns the cross entropy of each row's labels under a softmax of its cosines to all centres.
 
     l_i = -sum_l p_il log softmax_l( s (cos(x_i, c_l) - m y_il) ), with p_i = y_i / sum_l y_il:
-    one label is the paper's case, several share the target evenly. Scale and margin are the
-    public code's, which takes a margin of 0.3 on CIFAR. Each bit is normalised over the batch
-    before this, to balance it, which is the network's part (a BatchNorm).
+    the paper has one label a row, and several share the target evenly. Scale and margin are the
+    public code's, which takes a margin of 0.3 on CIFAR. The paper's
+    network ends in a BatchNorm, which balances each bit over the batch; this loss does not.
 
     Args:
       x: Embeddings [B, D], of any length; a zero vector has cosine 0 to everything.
@@ -105,13 +105,13 @@ def greedy_hash(x: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Arra
     """Returns the cross entropy of each row's labels under a linear classifier of its signs.
 
     l_i = -sum_l p_il log softmax_l( W sgn(x_i) ), with p_i = y_i / sum_l y_il; the gradient
-    passes the sign unchanged. One label is the paper's case, several share the target evenly,
-    which is our reading. GreedyHash adds `cubed_sign_error`.
+    passes the sign unchanged. The paper has one label a row; that several share the target evenly
+    is our reading. GreedyHash adds `cubed_sign_error`.
 
     Args:
       x: Embeddings [B, D], without an activation.
       labels: Multi-hot labels [B, L] of zeros and ones; a row without any costs 0.
-      weights: The classifier W, [L, D], trained along; it has no bias.
+      weights: The classifier W, [L, D], trained with the network; it has no bias.
 
     Returns:
       Loss of every row, [B], float32 at least.
@@ -159,7 +159,7 @@ def hadamard_centres(num_classes: int, num_bits: int) -> jax.Array:
             f"num_classes must be at most 2 * num_bits = {2 * num_bits}, got {num_classes}; "
             "bernoulli_centres takes any"
         )
-    # Entry by entry and not by doubling the matrix: one program of any size.
+    # By entry: doubling the matrix step by step would compile a program for each size.
     bits = jnp.arange(num_bits)
     odd = jax.lax.population_count(bits[:, None] & bits) % 2
     hadamard = jnp.where(odd == 0, 1, -1).astype(jnp.float32)
@@ -171,11 +171,11 @@ def bernoulli_centres(
 ) -> jax.Array:
     """Draws random class centres that are far apart, with half of each centre's bits -1.
 
-    CSQ draws all centres at once until their smallest distance exceeds D/4 and the mean one
-    reaches D/2; public code gives up after 20 draws and keeps the last (for 100 classes on 32
-    bits we saw none of 2,000 pass). Here every class takes the candidate, of `num_candidates`
-    draws, that is farthest from the nearest centre so far. This is jittable, and at that size
-    both conditions hold. No number of classes raises an error: with too many classes for the
+    CSQ draws all centres at once until their smallest distance exceeds D/4 and their mean distance
+    reaches D/2; public code gives up after 20 draws and keeps the last (for 100 classes of 32 bits
+    none of 2,000 draws passed). Here every class takes the candidate, of `num_candidates` draws,
+    that is farthest from the nearest centre so far. This is jittable, and for 100 classes of 32
+    bits both conditions hold. No number of classes raises an error: with too many classes for the
     bits, centres move closer together and may coincide.
 
     Args:

@@ -99,7 +99,7 @@ def cubed_sign_error(x: jax.Array) -> jax.Array:
 
 
 def bit_balance(x: jax.Array) -> jax.Array:
-    """Squares each bit's mean over the batch: 0 where half of the bit's values are +1.
+    """Squares each bit's mean over the batch: 0 for signs of which half are +1 and half -1.
 
     b_k = (1/B sum_i x_ik)^2. The sum over k is ||U^T 1||^2 / B^2; ADSQ's term is a reconstruction
     without a known scale, and this one does not grow with the batch. It is a statistic of the
@@ -150,9 +150,9 @@ def bit_independence(x: jax.Array) -> jax.Array:
 def usage_entropy(soft: jax.Array) -> jax.Array:
     """Returns log K minus the entropy of codeword usage: 0 where all codewords are used equally.
 
-    u_m = log K + sum_k p_mk log p_mk, with p_mk = 1/N sum_i soft_mik: 0 where all codewords are
-    used alike, log K where only one codeword is used. The term belongs to no single paper. It is
-    a statistic of the whole batch: under `pmap`, gather the embeddings before assigning them.
+    u_m = log K + sum_k p_mk log p_mk, with p_mk = 1/N sum_i soft_mik; it is log K where only one
+    codeword is used. The term belongs to no single paper. It is a statistic of the whole batch:
+    under `pmap`, gather the embeddings before assigning them.
 
     Args:
       soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
@@ -194,9 +194,9 @@ def code_entropy(soft: jax.Array) -> jax.Array:
 def gini_batch(soft: jax.Array) -> jax.Array:
     """Sums the squared mean weights of each codebook's codewords: 1/K where all are used equally.
 
-    g_m = sum_k (1/N sum_i soft_mik)^2, which is at least 1/K. A reconstruction: recalled, not read
-    in the paper. It is a statistic of the whole batch: under `pmap`, gather the embeddings before
-    assigning them.
+    g_m = sum_k (1/N sum_i soft_mik)^2, which is at least 1/K. Written from memory, not checked
+    against the paper. It is a statistic of the whole batch: under `pmap`, gather the embeddings
+    before assigning them.
 
     Args:
       soft: Assignment weights [M, N, K], as `quantizers.product.soft_assign` returns them.
@@ -218,7 +218,7 @@ def gini_batch(soft: jax.Array) -> jax.Array:
 def gini_sample(soft: jax.Array) -> jax.Array:
     """Returns minus the sum of each assignment's squared weights: -1 for a single codeword.
 
-    g_mi = -sum_k soft_mik^2, which is at least -1. A reconstruction: recalled, not read in the
+    g_mi = -sum_k soft_mik^2, which is at least -1. Written from memory, not checked against the
     paper.
 
     Args:

@@ -31,7 +31,7 @@ def soft_average_precision(
       queries: Embeddings [Q, D], before the tanh.
       database: Embeddings [N, D]; pass `queries` again for the paper's loss within a batch.
       similar: Whether each pair shares a label, [Q, N] bool.
-      selves: Column of the query itself, [Q] int, which is left out; -1 where it is not there.
+      selves: Column of the query itself, [Q] int, which does not count; -1 if `database` lacks it.
       steepness: Slope of the relaxed sign; the public code's gamma, 1.
       num_bins: Parts of the histogram over [0, D]; D by default, fewer make it less sparse.
 
@@ -59,7 +59,7 @@ def soft_average_precision(
         # The triangular kernel splits an item between its two nearest bins, which has a gradient.
         return jnp.sum(in_bin, 1, where=counted), jnp.sum(in_bin, 1, where=relevant)
 
-    # One bin after the other and again for the gradient, for [Q, N, bins] would fill the memory.
+    # One bin at a time, computed again for the gradient: [Q, N, bins] would fill the memory.
     items, hits = jax.lax.map(bin_sums, jnp.arange(num_bins + 1, dtype=position.dtype))
     # C_{d-1} + C_d = 2 C_d - c_d.
     precision = (2 * jnp.cumsum(hits, 0) - hits + 1) / (2 * jnp.cumsum(items, 0) - items + 1)
@@ -84,13 +84,13 @@ def smooth_recall_at_k(
     l_q = 1 - mean_K min(K, sum_{x in P} sigmoid((K - r_x) / t_K)) / min(K, |P|), with the smooth
     rank r_x = 1 + sum_{z != x} sigmoid((s_qz - s_qx) / t_r) and s the cosine. Defaults are those
     of the public code, which ranks the query itself among the others and so starts at rank 2;
-    here `selves` is left out. Time grows as Q N^2, memory as N^2.
+    here the query itself, `selves`, does not count. Time grows as Q N^2, memory as N^2.
 
     Args:
       queries: Embeddings [Q, D], of any length; a zero vector has cosine 0 to everything.
       database: Embeddings [N, D]; pass `queries` again for the paper's loss within a batch.
       similar: Whether each pair shares a label, [Q, N] bool.
-      selves: Column of the query itself, [Q] int, which is left out; -1 where it is not there.
+      selves: Column of the query itself, [Q] int, which does not count; -1 if `database` lacks it.
       top_ks: The values of K.
       count_temperatures: t_K, one for each K: how softly a rank is compared with K.
       rank_temperature: t_r: how softly similarities are compared.
@@ -99,8 +99,8 @@ def smooth_recall_at_k(
       Loss of every query, [Q], in [0, 1], float32 at least; 0 where nothing is similar.
 
     Raises:
-      ValueError: if the shapes do not agree, `similar` is not binary (not checked inside jit), or
-        the number of temperatures differs from the number of K.
+      ValueError: if the shapes do not agree, `similar` is not binary (not checked inside jit), a
+        temperature is not positive, or there is not one count temperature for each K.
 
     Reference:
       Patel et al., Recall@k Surrogate Loss with Large Batches and Similarity Mixup, CVPR 2022.
@@ -131,12 +131,12 @@ def _smooth_ranks(cosine, counted, temperature):
     @jax.checkpoint
     def of_query(row):
         cosine, counted = row
-        # An item's comparison with itself is 1/2 and has no gradient: it is in the sum, and half
-        # is taken off the 1.
+        # The sum includes the comparison of an item with itself, which is 1/2 without a gradient,
+        # so that 1/2 is added and not 1.
         gaps = (cosine[:, None] - cosine) / temperature
         return 0.5 + jnp.sum(jax.nn.sigmoid(gaps), axis=0, where=counted[:, None])
 
-    # Some queries at a time and again for the gradient, for [Q, N, N] would fill the memory.
+    # Few queries at a time, computed again for the gradient: [Q, N, N] would fill the memory.
     return jax.lax.map(of_query, (cosine, counted), batch_size=8)
 
 
