@@ -33,7 +33,7 @@ def triplet_margin(
       Schroff et al., FaceNet: A Unified Embedding for Face Recognition and Clustering, CVPR 2015.
     """
     a, p, n = _widened(anchors, positives, negatives)
-    return jax.nn.relu(margin + _order(a, p, n))
+    return jax.nn.relu(margin + _distance_difference(a, p, n))
 
 
 def triplet_likelihood(
@@ -102,8 +102,8 @@ def triplet_quantization(
 
     l = [m + D(b_a, b_p) - D(b_a, b_n)]_+, with b = sgn(f) and D(u, v) = ||u - v||^2 / (4 B), the
     fraction of the B bits that differ. The gradient passes the sign as if it were the identity
-    inside [-1, 1], and not outside. The paper gives its loss in words; this is the first of
-    three reconstructions, and our default.
+    inside [-1, 1], and not outside. The paper gives its loss in words; this is the first of our
+    three reconstructions, and the default of `methods.triplet_quantization`.
 
     Args:
       anchors: Embeddings f before the sign, [T, D]; D is the paper's B.
@@ -121,7 +121,7 @@ def triplet_quantization(
       Zhou et al., Deep Hashing with Triplet Quantization Loss, VCIP 2017.
     """
     a, p, n = (binary.clipped_sign(x) for x in _widened(anchors, positives, negatives))
-    return jax.nn.relu(margin + _order(a, p, n) / (4 * a.shape[1]))
+    return jax.nn.relu(margin + _distance_difference(a, p, n) / (4 * a.shape[1]))
 
 
 def asymmetric_triplet_quantization(
@@ -130,9 +130,9 @@ def asymmetric_triplet_quantization(
     """Returns the triplet hinge loss on distances between real embeddings and fixed binary codes.
 
     l = 1/2 [m + D(f_a, b_p) - D(f_a, b_n)]_+ + 1/2 [m + D(b_a, f_p) - D(b_a, f_n)]_+, with
-    b = sgn(f) held constant, hence without a straight-through gradient, and
-    D(u, v) = ||u - v||^2 / (4 B). A reconstruction, the second of three; the factor 1/2 keeps it
-    on the scale of the others.
+    b = sgn(f) held constant, so that codes pass no straight-through gradient, and
+    D(u, v) = ||u - v||^2 / (4 B). The paper gives its loss in words; this is the second of our
+    three reconstructions. The factor 1/2 keeps it on the scale of `triplet_quantization`.
 
     Args:
       anchors: Embeddings f before the sign, [T, D]; D is the paper's B.
@@ -152,8 +152,8 @@ def asymmetric_triplet_quantization(
     a, p, n = _widened(anchors, positives, negatives)
     code_a, code_p, code_n = (jax.lax.stop_gradient(binary.sign(x)) for x in (a, p, n))
     scale = 4 * a.shape[1]
-    to_codes = jax.nn.relu(margin + _order(a, code_p, code_n) / scale)
-    from_codes = jax.nn.relu(margin + _order(code_a, p, n) / scale)
+    to_codes = jax.nn.relu(margin + _distance_difference(a, code_p, code_n) / scale)
+    from_codes = jax.nn.relu(margin + _distance_difference(code_a, p, n) / scale)
     return (to_codes + from_codes) / 2
 
 
@@ -161,11 +161,11 @@ def order_drop(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -
     """Returns how far binary codes shrink the distance gap between negative and positive.
 
     l = [g(f) - g(b)]_+, with g(u) = D(u_a, u_n) - D(u_a, u_p), b = sgn(f) and
-    D(u, v) = (1 - cos(u, v)) / 2. Of codes that is ||u - v||^2 / (4 B), the fraction of bits that
-    differ; of real embeddings it lies between 0 and 1 likewise, whatever their lengths, which is
-    what makes the two gaps comparable. A reconstruction, the third of three. g(f) is held
-    constant, so that the codes gain and the real embeddings do not lose; b passes its gradient
-    inside [-1, 1] only, as in `triplet_quantization`.
+    D(u, v) = (1 - cos(u, v)) / 2. For codes, D is ||u - v||^2 / (4 B), the fraction of bits that
+    differ. For real embeddings of any length, D also lies between 0 and 1, so that the two gaps
+    can be compared. g(f) is held constant: the loss widens the codes' gap and does not shrink the
+    embeddings' gap. b passes its gradient inside [-1, 1] only, as in `triplet_quantization`. The
+    paper gives its loss in words; this is the third of our three reconstructions.
 
     Args:
       anchors: Embeddings f before the sign, [T, D]; D is the paper's B.
@@ -187,7 +187,7 @@ def order_drop(anchors: jax.Array, positives: jax.Array, negatives: jax.Array) -
     # Two sums, not one of a (p - n): compilers fuse that with the division by lengths, and equal
     # points get a gap.
     gap_of_real = (jnp.sum(a * p, axis=-1) - jnp.sum(a * n, axis=-1)) / 2
-    gap_of_codes = -_order(code_a, code_p, code_n) / (4 * a.shape[1])
+    gap_of_codes = -_distance_difference(code_a, code_p, code_n) / (4 * a.shape[1])
     return jax.nn.relu(gap_of_real - gap_of_codes)
 
 
@@ -197,6 +197,6 @@ def _widened(anchors, positives, negatives):
     return widen(anchors), widen(positives), widen(negatives)
 
 
-def _order(a, p, n):
+def _distance_difference(a, p, n):
     # ||a - p||^2 - ||a - n||^2, without the difference of two large squares.
     return jnp.sum((n - p) * (2 * a - p - n), axis=-1)
