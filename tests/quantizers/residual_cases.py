@@ -1,4 +1,4 @@
-"""Rows of the contract test for `quantjax.quantizers.residual`."""
+"""Rows of the contract test for residual quantization, in `quantjax.quantizers.additive`."""
 
 import jax
 import numpy as np
