@@ -489,21 +489,21 @@ def _block_sum(counts, top_k, ties):
     return sum_over_levels(graded_block(levels, inside))
 
 
-def _over_relevant(counts: Array, top_k: int | None, ties: str) -> Array:
+def _divide_by_relevant(counts: Array, top_k: int | None, ties: str) -> Array:
     xp = counts.__array_namespace__()
     return _block_sum(counts, top_k, ties) / xp.maximum(counts[..., 1:].sum((1, 2)), 1)
 
 
-def _over_capped(counts: Array, top_k: int | None, ties: str) -> Array:
+def _divide_by_capped(counts: Array, top_k: int | None, ties: str) -> Array:
     xp = counts.__array_namespace__()
     due = counts[..., 1:].sum((1, 2))
     due = due if top_k is None else xp.minimum(due, top_k)
     return _block_sum(counts, top_k, ties) / xp.maximum(due, 1)
 
 
-def _over_hits(counts: Array, top_k: int | None, ties: str) -> Array:
+def _divide_by_hits(counts: Array, top_k: int | None, ties: str) -> Array:
     if top_k is None:
-        return _over_relevant(counts, top_k, ties)
+        return _divide_by_relevant(counts, top_k, ties)
     xp = counts.__array_namespace__()
     levels = graded_levels(counts, "expected")
     inside = ranks_inside(levels.items, levels.items_before, top_k)
@@ -521,4 +521,4 @@ def _over_hits(counts: Array, top_k: int | None, ties: str) -> Array:
     return OVER_HITS[ties](level, top_k=top_k)
 
 
-_QUOTIENTS = {"hits": _over_hits, "capped": _over_capped, "all": _over_relevant}
+_QUOTIENTS = {"hits": _divide_by_hits, "capped": _divide_by_capped, "all": _divide_by_relevant}

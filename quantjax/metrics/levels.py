@@ -1,12 +1,13 @@
-"""Represents a ranking by levels of equal distance: counts of items, in any order of ties.
+"""Represents a ranking by counts of items at each distance, without choosing an order of ties.
 
-Counts are made by one sort per row and hold all that an exact metric needs. Every function is
-written once for NumPy and JAX arrays, apart from those that sort.
+A level is all items at one distance of a query. Counts are made by one sort per row and hold all
+that an exact metric needs. Every function is written once for NumPy and JAX arrays, apart from
+those that sort.
 
-A cut may divide a level. The number k of that level's relevant items inside the cut is then open,
-and so is the denominator of a mean over hits. v(k) is average precision, or its weighted form,
-given k; `expectation_over_hits` and `minimum_over_hits` reduce v over all possible k, where
-`inside` ranks are drawn from `items`, of which `relevant` are relevant.
+A cut may divide a level. The number k of that level's relevant items inside the cut (its hits) then
+depends on the order of ties, and so does the denominator of a mean over hits. v(k) is average
+precision, or its weighted form, given k. The functions `..._over_hits` reduce v over all possible
+k: `inside` items are drawn from the level's `items`, of which `relevant` are relevant.
 """
 
 import math
@@ -140,7 +141,7 @@ def without_rounding(distances: Array) -> jax.Array:
         return jnp.asarray(distances)
     with np.errstate(over="ignore"):
         rounded = distances.astype(floats_of_jax)
-    # Hamming distances and half distances pass as they are: ranking on the host costs a sort.
+    # Hamming distances, and multiples of 1/2, pass as they are: ranking on the host costs a sort.
     return jnp.asarray(rounded if np.array_equal(rounded, distances) else dense_ranks(distances))
 
 
@@ -193,8 +194,8 @@ def graded_counts_from_distances(
 
     Graded counts hold at [q, level, g] how many items of that level have grade g for query q;
     levels stand nearest first, and grade 0 means not relevant. The grade of an item is the number
-    of labels it shares with the query. With two grades, `counts[..., 1]` are the relevant items,
-    but `counts[..., 0]` the others: binary counts hold all items there.
+    of labels it shares with the query. With two grades, `counts[..., 1]` are the relevant items and
+    `counts[..., 0]` the others, whereas binary counts have all items in `counts[..., 0]`.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers; -0.0 equals 0.0.
@@ -226,7 +227,7 @@ def _count_at_ends(flags, begins, ends):
     return jnp.where(ends, through - before, 0)
 
 
-_REACH = 5.0  # in units of sqrt(top_k), which is two standard deviations of k or more
+_REACH = 5.0  # in units of sqrt(top_k); two standard deviations of k are at most one unit
 
 
 def expectation_over_hits(
@@ -250,13 +251,13 @@ def expectation_over_hits(
     """
     xp = items.__array_namespace__()
     items, relevant, inside = items[:, None], relevant[:, None], inside[:, None]
-    outside = items - relevant - inside
+    outside = items - relevant - inside  # plus k, the irrelevant items outside the cut
     mean = inside * (relevant / xp.maximum(items, 1))
     start = _clip_hits(xp.round(mean).astype(items.dtype), items, relevant, inside)
     steps = xp.arange(min(top_k, math.ceil(_REACH * math.sqrt(top_k))))
     up, down = start + steps, start - steps
-    # Zero beyond the last possible k, and zero, not negative, from there on: a product of many
-    # such ratios could overflow before the zero is multiplied in.
+    # Ratios of neighbouring weights: 0 from the last possible k on. They are clipped at 0, because
+    # a product of many negative ratios could overflow before the 0 is multiplied in.
     rise = xp.maximum(relevant - up, 0) / (up + 1)
     rise = rise * (xp.maximum(inside - up, 0) / (outside + up + 1))
     fall = xp.maximum(down, 0) / (relevant - down + 1)
@@ -273,9 +274,10 @@ def maximum_over_hits(
 ) -> Array:
     """Returns the largest v(k) over all possible k.
 
-    Going from k to k + 1 adds a precision that grows with k to what v(k) is the mean of, so v
-    falls first and rises then: its maximum is at the fewest or at the most relevant items. Both
-    occur: [hit, miss | tied hit, miss] at top_k = 3 is best with the miss inside, 1 against 5/6.
+    v(k) is a mean of precisions, one for each hit. A further hit adds a precision, and the added
+    precision grows with k. So v falls first and then rises, and its maximum is at the fewest or at
+    the most relevant items. It can be at the fewest: for a hit, a miss, and then a tied hit and
+    miss, at top_k = 3 v is 1 with the tied miss inside and 5/6 with the tied hit inside.
 
     Args:
       value: v, from integers k [Q, 2] to [Q, 2].
@@ -321,7 +323,7 @@ def maximum_of_wave(
     fewest, most = (bound[:, None] for bound in _hit_range(items, relevant, inside))
     step = math.isqrt(top_k) + 1
     coarse = xp.minimum(fewest + step * xp.arange(step), most)
-    # Once v falls for good it goes on falling, so counting grid points before it locates the place.
+    # `falls` never returns to False, so the number of False grid points locates the last fall.
     rising = xp.sum(~falls(coarse), axis=1, keepdims=True)
     start = fewest + step * xp.maximum(rising - 1, 0)
     fine = xp.minimum(start + xp.arange(step + 1), most)
@@ -371,3 +373,4 @@ OVER_HITS: dict[str, Callable[..., Array]] = {
     "best": maximum_over_hits,
     "worst": minimum_over_hits,
 }
+"""Reductions of v(k) over the possible numbers of hits, by tie order."""

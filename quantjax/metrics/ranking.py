@@ -1,7 +1,8 @@
 """Average precision, exact in ties, from distances or counts.
 
-A level's block is the sum of the precisions at its relevant ranks inside the cut, in one order of
-ties. Average precision is the sum of the blocks, divided by a named denominator.
+A level is all items at one distance of a query. Its block is the sum of the precisions at its
+relevant ranks inside the cut, for one order of ties. Average precision is the sum of the blocks,
+divided by a named denominator.
 """
 
 from collections.abc import Callable
@@ -49,8 +50,9 @@ def average_precision(
     """Returns the average precision of each query's ranking.
 
     AP = sum of the precisions at the relevant ranks up to K, divided by a named denominator.
-    Equal distances are ties: no order of storage enters, but the mean over all orders of ties
-    ("expected") or the extremes. It is jittable with the options static, but not differentiable.
+    Items at equal distances are tied. The order of storage does not matter: `ties` selects the mean
+    over all orders of tied items ("expected"), or the best or the worst order. It is jittable with
+    the options static, but not differentiable.
 
     Args:
       distances: Smaller is nearer, [Q, N] real numbers, integer or float; infinities are allowed.
@@ -72,7 +74,7 @@ def average_precision(
     Reference:
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
       Presence of Tied Scores, ECIR 2008; He et al., Hashing as Tie-Aware Learning to Rank, CVPR
-      2018. The "hits" denominator with a cut is derived at `over_hits.expectation_over_hits`.
+      2018. The "hits" denominator with a cut is derived at `levels.expectation_over_hits`.
     """
     check_choice("denominator", denominator, DENOMINATORS)
     return measure_distances(_average_precision, distances, relevant, top_k, ties, denominator)
@@ -83,14 +85,14 @@ def average_precision_from_counts(
 ) -> Array:
     """Returns `average_precision`, computed from counts of items at each distance.
 
-    Counts add over parts of a database, so this is the form for a database in tiles or shards.
+    Counts of parts of a database can be added, so use this for a database in tiles or shards.
 
     Args:
       counts: All items [..., 0] and relevant ones [..., 1] at every level of distance, nearest
         level first, integers [Q, levels, 2]; empty levels may stand anywhere. A query's items
         must stay below 2^31.
-      top_k: The cut; None, or more than there are items, ranks all items. "hits" takes memory for
-        about 10 sqrt(K) values a query.
+      top_k: K, the cut; None, or more than there are items, ranks all items. The denominator
+        "hits" takes memory for about 10 sqrt(K) values a query.
       denominator: "hits", "capped" or "all", as in `average_precision`.
       ties: "expected", "best" or "worst".
 
@@ -119,7 +121,7 @@ def average_precision_bounds(
       denominator: "hits", "capped" or "all", as in `average_precision`.
 
     Returns:
-      The three values of every query; rounding is clipped, so that they are in order.
+      The three values of every query, kept in order where rounding would exchange them.
 
     Raises:
       ValueError: as `average_precision_from_counts`.
@@ -181,7 +183,8 @@ def chance(
 ) -> Array:
     """Returns the chance level: the expected average precision of a random ranking.
 
-    Any useful ranking must beat it. It is computed with all items at the same distance.
+    Any useful ranking must beat it. It is the value for all items at the same distance, on average
+    over all orders.
 
     Args:
       num_relevant: Relevant items of every query, integers [Q].
@@ -193,7 +196,8 @@ def chance(
       The chance level of every query, [Q]: NumPy numbers give float64, JAX numbers float32.
 
     Raises:
-      ValueError: if a number cannot be, or an option is unknown.
+      ValueError: if `num_relevant` is not integers [Q] from 0 to `num_items`, `num_items` is not an
+        integer from 1 to 2^31 - 1, `top_k` is below 1, or the denominator is unknown.
     """
     num_relevant = _check_chance(num_relevant, num_items)
     xp = num_relevant.__array_namespace__()
@@ -206,15 +210,16 @@ def chance(
 def expected_block(levels: Levels, inside: Array) -> Array:
     """Averages each level's sum of precisions over all orders of its items.
 
-    p/n sum_{t=1..r} (P0 + 1 + (t - 1) s) / (N0 + t), with s = (p - 1) / (n - 1): rank t is
-    relevant with chance p/n, and each of the t - 1 ranks above it then with chance s.
+    p/n sum_{t=1..r} (P0 + 1 + (t - 1) s) / (N0 + t), with s = (p - 1) / (n - 1): rank t of the
+    level is relevant with chance p/n, and then each of the level's t - 1 nearer ranks with chance
+    s. `Levels` explains n, p, N0 and P0.
 
     Args:
       levels: The levels, any shape.
       inside: r, ranks of each level inside the cut, 0 to n.
 
     Returns:
-      The sums, one per level.
+      The sums, one for each level.
 
     Reference:
       McSherry & Najork, Computing Information Retrieval Performance Measures Efficiently in the
@@ -265,14 +270,15 @@ def worst_block(levels: Levels, inside: Array) -> Array:
     return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
 
 
-def _of_relevant(block):
-    """Makes a block function skip, on the host, levels that sum to 0: often most of a ranking."""
+def _skip_zero_blocks(block):
+    """Makes a block function skip, on the host, levels whose block is 0: often most levels."""
 
     def compressed(levels: Levels, inside: Array) -> Array:
         # A compiled program has fixed shapes and computes every level.
         if not isinstance(inside, np.ndarray):
             return block(levels, inside)
         *parts, inside = np.broadcast_arrays(*levels, inside)
+        # A level without relevant items (parts[1]) or without ranks inside the cut adds nothing.
         some = np.flatnonzero((parts[1] > 0) & (inside > 0))
         sums = np.zeros(inside.size)
         sums[some] = block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some])
@@ -282,9 +288,9 @@ def _of_relevant(block):
 
 
 _BLOCKS: dict[str, Callable[[Levels, Array], Array]] = {
-    "expected": _of_relevant(expected_block),
-    "best": _of_relevant(best_block),
-    "worst": _of_relevant(worst_block),
+    "expected": _skip_zero_blocks(expected_block),
+    "best": _skip_zero_blocks(best_block),
+    "worst": _skip_zero_blocks(worst_block),
 }
 
 
@@ -294,32 +300,34 @@ def _average_precision(counts, top_k, ties, denominator):
     return _QUOTIENTS[denominator](levels, inside, ties, top_k)
 
 
-def _over_relevant(levels, inside, ties, top_k):
+def _divide_by_relevant(levels, inside, ties, top_k):
     del top_k
-    return _divided(levels, inside, ties, levels.relevant.sum(1))
+    return _divide(levels, inside, ties, levels.relevant.sum(1))
 
 
-def _over_capped(levels, inside, ties, top_k):
+def _divide_by_capped(levels, inside, ties, top_k):
     xp = inside.__array_namespace__()
-    due = levels.relevant.sum(1)
-    return _divided(levels, inside, ties, due if top_k is None else xp.minimum(due, top_k))
+    relevant = levels.relevant.sum(1)
+    capped = relevant if top_k is None else xp.minimum(relevant, top_k)
+    return _divide(levels, inside, ties, capped)
 
 
-def _divided(levels, inside, ties, due):
+def _divide(levels, inside, ties, denominator):
     xp = inside.__array_namespace__()
-    return sum_over_levels(_BLOCKS[ties](levels, inside)) / xp.maximum(due, 1)
+    return sum_over_levels(_BLOCKS[ties](levels, inside)) / xp.maximum(denominator, 1)
 
 
-def _over_hits(levels, inside, ties, top_k):
+def _divide_by_hits(levels, inside, ties, top_k):
+    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
     if top_k is None:
-        return _over_relevant(levels, inside, ties, top_k)
+        return _divide_by_relevant(levels, inside, ties, top_k)
     xp = inside.__array_namespace__()
     block = _BLOCKS[ties]
     whole = inside == levels.items
     nearer = sum_over_levels(xp.where(whole, block(levels, inside), 0))
     nearer_hits = xp.where(whole, levels.relevant, 0).sum(1)
-    # At most one level has some items inside the cut and some outside; if none has, all its
-    # numbers are 0 and the only possible number of further hits is 0.
+    # At most one level crosses the cut: some of its items are inside and some outside. Without
+    # such a level these four numbers are 0, and 0 is the only possible number of further hits.
     crossing = (inside > 0) & ~whole
     items, relevant, ranks, before = (
         xp.where(crossing, part, 0).sum(1)
@@ -327,7 +335,7 @@ def _over_hits(levels, inside, ties, top_k):
     )
 
     def value(hits: Array) -> Array:
-        # Given its hits, the part of the level inside the cut is a whole level of its own.
+        # Given the hits, the part of the level inside the cut counts like a whole level.
         column = ranks[:, None]
         inner = Levels(column, hits, before[:, None], nearer_hits[:, None])
         total = nearer[:, None] + block(inner, column)
@@ -336,15 +344,15 @@ def _over_hits(levels, inside, ties, top_k):
     return OVER_HITS[ties](value, items, relevant, ranks, top_k=top_k)
 
 
-_QUOTIENTS = {"hits": _over_hits, "capped": _over_capped, "all": _over_relevant}
+_QUOTIENTS = {"hits": _divide_by_hits, "capped": _divide_by_capped, "all": _divide_by_relevant}
 
 
 def _average_precision_at_r(counts, top_k, ties):
     del top_k
     levels = levels_from_counts(counts)
-    due = levels.relevant.sum(1)
-    inside = ranks_inside(levels.items, levels.items_before, due[:, None])
-    return _divided(levels, inside, ties, due)
+    num_relevant = levels.relevant.sum(1)
+    inside = ranks_inside(levels.items, levels.items_before, num_relevant[:, None])
+    return _divide(levels, inside, ties, num_relevant)
 
 
 def _check_chance(num_relevant, num_items):

@@ -23,10 +23,10 @@ from quantjax.metrics.rank_sums import Array
 
 TIES = ("expected", "best", "worst")
 DENOMINATORS = ("hits", "capped", "all")
-MOST_GRADES = 64
+MOST_GRADES = 64  # grades that graded counts [Q, levels, G] may hold
 
 _LARGEST_CUT = 2**31 - 1  # of int32, the type of JAX counts
-_COUNTS_AT_ONCE = 2**24  # 64 MB of int32, beside as much again for their sums
+_COUNTS_AT_ONCE = 2**24  # 64 MB of int32; their running sums take as much again
 
 
 def measure_counts(
@@ -36,8 +36,8 @@ def measure_counts(
 
     Args:
       metric: `(counts, top_k, ties, *options) -> values`.
-      counts: Must be integers [Q, levels, 2].
-      top_k: The cut; None from the first cut on that reaches all items of every query.
+      counts: All items [..., 0] and relevant ones [..., 1], integers [Q, levels, 2].
+      top_k: The cut; the metric gets None for a cut that reaches all items of every query.
       ties: One of `TIES`.
       *options: Given to the metric.
 
@@ -102,7 +102,8 @@ def measure_grades(
 ) -> Any:
     """Runs a metric as `measure_distances`, on grades from 0 to `num_grades` - 1.
 
-    Queries go in groups of at most 2^24 counts, so that G counts an item do not fill the memory.
+    Queries are measured in groups of at most 2^24 counts: G counts for each item of all queries
+    would fill the memory.
     """
     _check_options(top_k, ties)
     distances, grades = check_grades(distances, grades, num_grades)
@@ -116,8 +117,8 @@ def run(metric: Callable[..., Any], counts: Array, *options: object) -> Any:
 
     Args:
       metric: `(counts, *options) -> values`.
-      counts: Counts that passed their check.
-      *options: Hashable.
+      counts: Counts that `check_counts` or `check_graded_counts` returned.
+      *options: Hashable, because each combination is compiled on its own.
 
     Returns:
       What the metric returns.
@@ -251,7 +252,7 @@ def _check_numbers(distances):
 def _check_whole(distances):
     if not jnp.issubdtype(distances.dtype, np.integer):
         raise InputError(f"distances must be real numbers, got {distances.dtype}")
-    # JAX arrays have passed already: no type of theirs holds more without x64.
+    # Without x64 no JAX array holds an integer beyond int32.
     if isinstance(distances, jax.Array) or distances.size == 0:
         return
     if not -(2**31) <= distances.min() <= distances.max() < 2**31:
@@ -270,7 +271,8 @@ def check_counts(counts: Array) -> Array:
       JAX counts as int32, any others as NumPy int64.
 
     Raises:
-      ValueError: naming the given and the required form; values of a traced array are not checked.
+      ValueError: naming the given and the required form, also if a query has 2^31 items or more;
+        values of a traced array are not checked.
     """
     return _checked(counts, "counts", "[Q, levels, 2]", {2}, _check_values)
 
@@ -299,7 +301,8 @@ def check_graded_counts(counts: Array) -> Array:
       JAX counts as int32, any others as NumPy int64.
 
     Raises:
-      ValueError: naming the given and the required form; values of a traced array are not checked.
+      ValueError: naming the given and the required form, also if a query's items or its sum of
+        grades reach 2^31; values of a traced array are not checked.
     """
     due = f"[Q, levels, G] with G from 2 to {MOST_GRADES}"
     grades = range(2, MOST_GRADES + 1)
@@ -314,7 +317,7 @@ def _checked(counts, name, due, kinds, check_values):
         raise InputError(f"{name} must be integers, got {counts.dtype}")
     if not isinstance(counts, Tracer):
         check_values(np.asarray(counts))
-    # Uint8 counts, say, would wrap around in the sums to come.
+    # Sums of a narrow type, such as uint8, would wrap around.
     return counts.astype(np.int32 if isinstance(counts, jax.Array) else np.int64)
 
 
