@@ -76,7 +76,7 @@ def open_run(
       module: The imported experiment file, with `get_config` and `build`; by default the file of
         the package `experiments` with the experiment's name, METHOD_DATA, or with the name METHOD
         and DATA among its `DATA_SETS`.
-      places: Current paths of data, by the config's keys (`folders.PLACES`).
+      places: Current paths of data, by the config's keys (`workdirs.PLACES`).
 
     Returns:
       The experiment, for `restore`, `fit` or an evaluation.
