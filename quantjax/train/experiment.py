@@ -32,18 +32,19 @@ class Experiment(NamedTuple):
 
     Attributes:
       name: Name in results and in the default workdir.
-      method: See `methods.base.Method`.
-      splits: Source and row lists.
-      sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`; as many every epoch.
+      method: See `methods.Method`.
+      splits: Data source, and the rows of each split.
+      sampler: `(seed, epoch) -> positions in splits.train, [steps, B]`, or [steps, B, V] for V
+        views of a row; the number of steps is the same in every epoch.
       optimizers: One optax transformation per entry of params.
       num_epochs: Number of passes over the training set.
-      batch_size: B of the global batch.
+      batch_size: B, the rows of a batch on all devices together.
       seed: Seed of all randomness.
       augment: `(key, batch) -> batch` on device, training only, on batches as the source gives
         them; by default nothing is changed.
       preprocess: `batch -> batch` on device, for every batch: in training after `augment`, and for
-        embedding, refresh and evaluation. Where it makes views of an image, training takes the
-        first. By default nothing is changed.
+        embedding, refresh and evaluation. If it makes several views of an image, training uses the
+        first view. By default nothing is changed.
       config: The settings that built the experiment (JSON), or None. A workdir keeps the settings,
         and an experiment with other settings raises ValueError there.
     """
@@ -75,8 +76,8 @@ class TrainState(NamedTuple):
       step: Steps taken, [] int32.
       epoch: The last epoch that has begun, its refresh included, [] int32: -1 at first, num_epochs
         when the run is complete.
-      params: Arrays with a gradient, by entry.
-      state: Arrays that change without a gradient.
+      params: Arrays with a gradient, by entry, such as "net" or "codebooks".
+      state: Arrays that change without a gradient, see `methods.Method`.
       opt: Optimizer state of each entry of params.
     """
 
@@ -114,7 +115,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
         embedding.padded_length(len(rows)),
         parallel.data_mesh() if mesh is None else mesh,
     )
-    # `init` needs shapes, and reading the first rows is cheap for every source.
+    # `init` needs only shapes and types, and two rows are cheap to read from every source.
     return start(key(experiment.seed, "init"), source[rows[:2]])
 
 
@@ -141,8 +142,8 @@ def make_prepare(experiment: Experiment) -> parallel.Prepare:
       experiment: Gives both functions and the seed.
 
     Returns:
-      `(train_state, batch) -> batch`, for `run.parallel.sharded_step` or `pmapped_step`. The same
-      function for the same parts.
+      `(train_state, batch) -> batch`, for `run.parallel.sharded_step` or `pmapped_step`. Equal
+      functions and seeds give the same function, which compiles only once.
     """
     return _prepare(experiment.augment, experiment.preprocess, experiment.seed)
 
@@ -152,7 +153,7 @@ def _prepare(augment, preprocess, seed):
     def prepare(train_state: TrainState, batch: Batch) -> Batch:
         augmented = augment(key(seed, "augment", train_state.step), batch)
         prepared = preprocess(augmented)
-        # A loss wants the views of sampler and augment; those of preprocess are for embedding.
+        # Views of sampler and augment are for the loss, views of preprocess for embedding only.
         return prepared if columns_with_views(augmented) else first_view(prepared)
 
     return prepare
@@ -179,7 +180,7 @@ def embed(
       Embeddings [N, D] on the host, in every process.
 
     Raises:
-      ValueError: if there are no rows, or the devices' number is no power of two.
+      ValueError: if there are no rows, or the number of devices is not a power of two.
     """
     method = experiment.method
     return embedding.embed(
@@ -200,11 +201,11 @@ def left_out(experiment: Experiment) -> list[str]:
       experiment: The experiment to run.
 
     Returns:
-      A line for each phase that takes no step, and one if no refresh comes before the end.
+      A line for each phase that takes no step, and a line if no refresh comes before the end.
 
     Raises:
-      ValueError: if the run would end without codes, as no refresh makes the codebooks; or as
-        `check`.
+      ValueError: if the run would end without codes because no refresh makes the codebooks, or for
+        the reasons of `check`.
     """
     check(experiment)
     method, plan, num_epochs = experiment.method, experiment.method.refresh, experiment.num_epochs
@@ -235,9 +236,9 @@ def check(experiment: Experiment) -> None:
       experiment: The experiment to run.
 
     Raises:
-      ValueError: if num_epochs or the seed is negative, the refresh comes at no epoch, there are
-        fewer training rows than it needs, the sampler's batches are of another size, or the method
-        breaks the contract of `methods.check`.
+      ValueError: if num_epochs or the seed is negative, the refresh has a negative start or an
+        interval below 1, there are fewer training rows than it needs, the sampler's batches do not
+        have `batch_size` rows, or the method breaks the contract of `methods.check`.
     """
     for name, value in (("num_epochs", experiment.num_epochs), ("seed", experiment.seed)):
         if value < 0:
@@ -253,7 +254,7 @@ def check(experiment: Experiment) -> None:
             f"there are fewer training rows than codewords: {rows} rows, at least "
             f"{plan.min_rows} are due; lower num_codewords or add training images"
         )
-    # Only the first epoch's batches here: the loop checks those of later epochs when they come.
+    # Only the batches of the first epoch: `fit` checks those of later epochs when it draws them.
     positions = experiment.sampler(experiment.seed, 0)
     if positions.ndim < 2 or positions.shape[1] != experiment.batch_size:
         raise InputError(

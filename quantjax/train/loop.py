@@ -51,8 +51,8 @@ class AfterEpoch(Protocol):
     def __call__(self, train_state: TrainState, epoch: int, /) -> dict[str, float]:
         """Returns measured values by name.
 
-        They become a record with "after_epoch", null where they are not finite. The checkpoint
-        whose "validation" is largest is kept.
+        They are logged as one record, which also has "after_epoch"; a value that is not finite is
+        logged as null. The checkpoint with the largest value named "validation" is kept.
 
         Args:
           train_state: At the end of the epoch.
@@ -139,22 +139,24 @@ def fit(
       mesh: Devices to run on; all of them when None.
       callbacks: Each is called with every logged record, a dict of JSON values; see `Callback`.
       log_every: Steps between two records; the last step of an epoch is always logged.
-      checkpoint_every: Steps between two checkpoints, beside those after epochs that gave a
-        "validation" and after those whose last checkpoint is ten seconds old.
+      checkpoint_every: Steps between two checkpoints. A checkpoint is also saved after an epoch for
+        which `after_epoch` returned "validation", and after an epoch that ends ten seconds or more
+        after the last save began.
       keep: Number of latest checkpoints to keep; the best by "validation" is kept as well, and the
         previous best until the next checkpoint is saved.
       after_epoch: See `AfterEpoch`.
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
-        in the records, where it would stop the run.
-      profile: First step and the one after the last of a trace in the workdir's folder "profile".
+        in the records, instead of stopping the run.
+      profile: First step of a profiler trace and the step after its last; the trace is written to
+        the workdir's folder "profile".
       raise_on_signal: Whether a signal that stopped the run is raised once all is saved, so that
-        the cells behind do not run: KeyboardInterrupt for SIGINT, `run.signals.Stopped` for
-        SIGTERM, whose `state` is then that of the last step.
-      progress: Whether a notebook or a terminal shows a bar with the latest loss and what
-        `after_epoch` measured.
+        the next cells of a notebook do not run: KeyboardInterrupt for SIGINT, `run.signals.Stopped`
+        for SIGTERM. The error's `state` is then that of the last step.
+      progress: Whether a notebook or a terminal shows a bar with the latest loss and the latest
+        values of `after_epoch`.
 
     Returns:
-      Final state, history, and the signal that stopped the run, if one did.
+      Final state, history, and the number of the signal that stopped the run, or None.
 
     Raises:
       ValueError: if batch size, training rows, optimizers, a number, the state or the workdir do
@@ -174,8 +176,8 @@ def fit(
     )  # fmt: skip
     mesh = parallel.data_mesh() if mesh is None else mesh
     with _open_run(experiment, mesh, options) as (run, train_state):
-        # Read from here: a resumed run enters the epoch that it was stopped in, and each function
-        # below does nothing that was done before the stop.
+        # A resumed run enters the epoch in which it was stopped. Each function below therefore
+        # skips work that was done before the stop.
         for epoch in range(run.first_epoch, experiment.num_epochs):
             train_state = _begin_epoch(run, train_state, epoch)
             for batch in _remaining_batches(run, epoch):
@@ -194,7 +196,7 @@ def fit(
 
 
 class _Options(NamedTuple):
-    """Options of `fit`, see there."""
+    """The arguments of `fit` that its steps read; `fit` explains them."""
 
     workdir: pathlib.Path | None
     resume: bool
@@ -218,15 +220,15 @@ class _Run:
       experiment: The experiment.
       mesh: Its devices.
       options: Options of `fit`.
-      per_epoch: Steps of an epoch.
-      steps: Compiled step of each phase.
+      steps_per_epoch: Number of steps of an epoch.
+      step_functions: Compiled step of each phase.
       store: Its checkpoints.
       journal: Its records.
-      last_good: History and state for an error.
+      last_good: History and last saved state, which an error that leaves `fit` carries.
       caught: Returns the number of a signal that this process has caught, or None.
       agreement: Lets all processes stop at the same step.
       next_batch: Returns the next batch and the seconds of waiting for it.
-      trace: Holds the profiler's trace while it runs.
+      trace: Exit stack that is open while the profiler traces, and ends the trace.
       first_epoch: Epoch that the run starts or resumes in.
       step: Steps taken. The train state has this number too, but to read it would wait for the
         devices.
@@ -237,8 +239,8 @@ class _Run:
     experiment: Experiment
     mesh: Mesh
     options: _Options
-    per_epoch: int
-    steps: list[Callable[..., Any]]
+    steps_per_epoch: int
+    step_functions: list[Callable[..., Any]]
     store: checkpoint.Store
     journal: metric_log.Journal
     last_good: LastGood
@@ -263,10 +265,10 @@ def _begin_epoch(run, train_state, epoch):
 
 
 def _remaining_batches(run, epoch):
-    """Yields the batches of an epoch that are not trained on yet; stops early at a signal."""
+    """Yields the batches of an epoch that no step has used yet; stops early at a signal."""
     # Only a single process may stop without its next batch: other processes would wait for it.
     unless = None if processes.spans(run.mesh) else run.caught
-    while run.step < (epoch + 1) * run.per_epoch and run.stopped is None:
+    while run.step < (epoch + 1) * run.steps_per_epoch and run.stopped is None:
         try:
             batch, waited = run.next_batch(unless)
         except prefetch.GivenUpError:
@@ -280,9 +282,9 @@ def _take_step(run, train_state, batch, epoch):
     """Takes one step, queues its metrics, and saves the state if `checkpoint_every` says so."""
     _trace(run, train_state)
     phase = run.experiment.method.phase_at(epoch)
-    train_state, metrics = run.steps[phase](train_state, batch)
+    train_state, metrics = run.step_functions[phase](train_state, batch)
     run.step += 1
-    ends_epoch = run.step % run.per_epoch == 0
+    ends_epoch = run.step % run.steps_per_epoch == 0
     name = run.experiment.method.phases[phase].name
     record = {"step": run.step, "epoch": epoch, "phase": name}
     due = ends_epoch or run.step % run.options.log_every == 0
@@ -313,7 +315,7 @@ def _is_checkpoint_step(run):
 def _must_stop(run):
     """Returns whether a signal stops the run, as agreed among all processes."""
     # After the run's last step it is too late: the refresh that ends the run must still come.
-    if run.step < run.experiment.num_epochs * run.per_epoch:
+    if run.step < run.experiment.num_epochs * run.steps_per_epoch:
         run.stopped = run.agreement.exchange(run.caught())
     return run.stopped is not None
 
@@ -322,7 +324,7 @@ def _end_epoch(run, train_state, epoch):
     """Ends an epoch: refreshes if it is the last, saves the state, and measures it."""
     if epoch + 1 == run.experiment.num_epochs:
         train_state = _last_refresh(run.experiment, train_state, run.mesh)
-    # Saved before the evaluation, which may outlast the patience of a job scheduler.
+    # Saved before the evaluation, during which a job scheduler may kill the run.
     if run.last_good.in_memory or _is_checkpoint_step(run) or _save_is_old(run.store):
         _save(run, train_state)
     _evaluate_epoch(run, train_state, epoch)
@@ -377,6 +379,7 @@ def _evaluate_epoch(run, train_state, epoch):
         # All processes take the first one's values, because what they do next depends on them.
         records = processes.from_first(lambda: [record])
         metric_log.log_record(journal, records[0])
+        # The time of the evaluation does not count in the rate of the next steps.
         journal.clock.since += seconds
     run.store.values.update(validations(records))
     if run.step in run.store.values:
@@ -417,7 +420,7 @@ def _report_signal(result, run, *, raises):
 @contextlib.contextmanager
 def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     """Checks a run, opens its workdir, and yields the run with the state it starts from."""
-    per_epoch = _check(experiment, mesh, options)
+    steps_per_epoch = _check(experiment, mesh, options)
     workdir, about = options.workdir, about_run(experiment)
     last_good = LastGood(in_memory=workdir is None)
     with contextlib.ExitStack() as stack:
@@ -435,17 +438,17 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
         # An error in the first epoch also leaves a state to go on from.
         last_good.take(train_state)
         step, epoch = int(train_state.step), int(train_state.epoch)
-        journal = _open_journal(experiment, train_state, per_epoch, options, callbacks)
+        journal = _open_journal(experiment, train_state, steps_per_epoch, options, callbacks)
         last_good.history = journal.history
         # From the first process, which alone reads and writes the records.
         store.values.update(processes.from_first(lambda: [*validations(journal.history).items()]))
-        batches = _batches(experiment, mesh, step, per_epoch)
+        batches = _batches(experiment, mesh, step, steps_per_epoch)
         run = _Run(
             experiment=experiment,
             mesh=mesh,
             options=options,
-            per_epoch=per_epoch,
-            steps=_compiled_steps(experiment, mesh, options),
+            steps_per_epoch=steps_per_epoch,
+            step_functions=_compiled_steps(experiment, mesh, options),
             store=store,
             journal=journal,
             last_good=last_good,
@@ -496,7 +499,7 @@ def _start(experiment, mesh, store, options):
     return found
 
 
-def _open_journal(experiment, train_state, per_epoch, options, callbacks):
+def _open_journal(experiment, train_state, steps_per_epoch, options, callbacks):
     workdir, first, step = options.workdir, processes.is_first(), int(train_state.step)
     log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
     # Only warnings: the run is correct, but the user may have lost files by accident.
@@ -505,7 +508,7 @@ def _open_journal(experiment, train_state, per_epoch, options, callbacks):
             f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=5
         )
     checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
-    if log_file is not None and step >= per_epoch and checkpoints and not log_file.exists():
+    if log_file is not None and step >= steps_per_epoch and checkpoints and not log_file.exists():
         warnings.warn(
             f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=5
         )
@@ -529,19 +532,19 @@ def _compiled_steps(experiment, mesh, options):
     ]
 
 
-def _batches(experiment, mesh, step, per_epoch) -> Iterator[Any]:
+def _batches(experiment, mesh, step, steps_per_epoch) -> Iterator[Any]:
     """Yields the remaining batches, on device; each process yields its own rows."""
     source, train = experiment.splits.source, experiment.splits.train
     mine = parallel.local_rows(mesh, experiment.batch_size)
     # One CPU: its programs take arrays of the host as they are, at no cost of their own.
     plain = mesh.size == 1 and mesh.devices.item().platform == "cpu"
-    for epoch in range(step // per_epoch, experiment.num_epochs):
+    for epoch in range(step // steps_per_epoch, experiment.num_epochs):
         positions = experiment.sampler(experiment.seed, epoch)
-        if len(positions) != per_epoch:
+        if len(positions) != steps_per_epoch:
             raise InputError(
-                f"the sampler must give as many batches every epoch, got {per_epoch} in the first "
-                f"and {len(positions)} in epoch {epoch}"
+                "the sampler must give as many batches every epoch, got "
+                f"{steps_per_epoch} in the first and {len(positions)} in epoch {epoch}"
             )
-        for rows in positions[max(step - epoch * per_epoch, 0) :, mine]:
+        for rows in positions[max(step - epoch * steps_per_epoch, 0) :, mine]:
             batch = {**source[train[rows]], "index": rows.astype(np.int32)}
             yield batch if plain else parallel.put_rows(mesh, batch)

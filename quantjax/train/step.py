@@ -24,13 +24,13 @@ def make_step(
     Args:
       experiment: Gives optimizers and seed.
       phase: Its loss and the entries it trains.
-      skip_non_finite: Whether a step whose loss, gradient or outcome is not finite leaves
-        everything but the step's number as it was; its metrics have "skipped" 1, others' 0.
+      skip_non_finite: Whether a step whose loss, gradient, new params or new state are not finite
+        changes nothing but the number of the step. Its metric "skipped" is 1, and 0 otherwise.
 
     Returns:
       `(train_state, batch, *, collectives) -> (train_state, metrics)`; metrics are scalars and
       hold at least "loss", "grad_norm" and "leaf", the number of the first array that is not finite
-      among `leaf_names`, or -1. The same function, once compiled, for the same parts.
+      among `leaf_names`, or -1. Equal arguments give the same function, which compiles only once.
     """
     optimizers = tuple(experiment.optimizers.items())
     return _step(phase, experiment.method.after_step, optimizers, experiment.seed, skip_non_finite)
@@ -54,11 +54,11 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
         def loss_of(trained):
             return phase.loss({**params, **trained}, train_state.state, batch, context)
 
-        # Only these entries are differentiated: the others stay bit-equal.
+        # Only the entries in `trains` are differentiated: the others stay bit-equal.
         trained = {name: params[name] for name in phase.trains}
         (loss, (state, metrics)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
         loss, metrics, gradients = collectives.mean((loss, metrics, gradients))
-        # One number for each array: a norm that is not finite tells which array to blame.
+        # One norm for each array: a norm that is not finite names the array at fault.
         squares = [optax.tree.norm(leaf, squared=True) for leaf in jax.tree.leaves(gradients)]
         metrics = {"loss": loss, "grad_norm": jnp.sqrt(sum(squares)), **metrics}
         # Each entry has its own optimizer, because a phase may train one entry and not another.
@@ -67,18 +67,18 @@ def _step(phase, after_step, optimizers, seed, skip_non_finite):
             params[name] = optax.apply_updates(params[name], updates)
         if after_step is not None:
             params, state = after_step(params, state)
-        taken = train_state._replace(params=params, state=state, opt=opt)
+        after = train_state._replace(params=params, state=state, opt=opt)
         finite = [jnp.isfinite(square) for square in squares]
         if skip_non_finite:
             finite += finite_leaves((params, state))
-            whole = all_finite((loss, metrics["grad_norm"])) & jnp.all(jnp.stack(finite))
+            usable = all_finite((loss, metrics["grad_norm"])) & jnp.all(jnp.stack(finite))
             # Selected on device: a branch on the host would wait for every step.
-            taken = jax.tree.map(lambda new, old: jnp.where(whole, new, old), taken, train_state)
-            metrics["skipped"] = 1.0 - whole
-        # argmin finds the first False; the False appended at the end means that all are finite.
+            after = jax.tree.map(lambda new, old: jnp.where(usable, new, old), after, train_state)
+            metrics["skipped"] = 1.0 - usable
+        # argmin finds the first False. If it is the False appended here, all arrays are finite.
         first = jnp.argmin(jnp.stack([*finite, jnp.array(False)]))
         metrics["leaf"] = jnp.where(first == len(finite), -1, first)
-        return taken._replace(step=train_state.step + 1), metrics
+        return after._replace(step=train_state.step + 1), metrics
 
     return step
 
@@ -139,7 +139,7 @@ def check_finite(train_state: TrainState, step: int) -> None:
       step: Its step, for the message.
     """
     parts = {"params": train_state.params, "state": train_state.state}
-    # One number first: fetching one flag for each array would wait for many small transfers.
+    # One flag for all arrays first: a flag for each array costs many small transfers.
     if _all_finite(parts):
         return
     wrong = [
@@ -159,7 +159,8 @@ def refresh(
     Args:
       experiment: Its method must have a `refresh`.
       train_state: The current state.
-      epoch: Number that chooses the random key.
+      epoch: Epoch that begins with this refresh, or num_epochs for the last refresh; it chooses the
+        random key.
       mesh: From `run.parallel.data_mesh`.
 
     Returns:
@@ -168,7 +169,7 @@ def refresh(
     plan, splits = experiment.method.refresh, experiment.splits
     assert plan is not None
     params, state = train_state.params, train_state.state
-    # Values come from `collect` anew, not from training: those are of older parameters.
+    # Computed again for all rows: values kept from training steps belong to older parameters.
     rows = embedding.apply_to_rows(
         plan.collect,
         params,
@@ -182,17 +183,18 @@ def refresh(
     # Rows are padded to a fixed number, so that the program is the same on any number of devices.
     mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
     mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
-    drawn = key(experiment.seed, "refresh", epoch)
-    params, state = _updater(plan.update, mesh)(drawn, params, state, rows, mask)
+    refresh_key = key(experiment.seed, "refresh", epoch)
+    params, state = _updater(plan.update, mesh)(refresh_key, params, state, rows, mask)
     opt = dict(train_state.opt)
-    # The momentum of replaced arrays belongs to arrays that are gone.
+    # Replaced arrays start without momentum: the old momentum belongs to the old arrays.
     for name in plan.rewrites:
-        whole = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
-        opt[name] = whole(params[name])
+        init = jax.jit(experiment.optimizers[name].init, out_shardings=parallel.replicated(mesh))
+        opt[name] = init(params[name])
     return train_state._replace(params=params, state=state, opt=opt)
 
 
 @parallel.shared
 def _updater(update, mesh):
-    del mesh  # a program for each: shardings are read at its first call
+    # `mesh` only keys the cache: a compiled update keeps the shardings of its first call.
+    del mesh
     return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
