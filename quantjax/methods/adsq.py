@@ -48,14 +48,14 @@ def second(one: jax.Array, other: jax.Array) -> jax.Array:
 
 
 def both(one: jax.Array, other: jax.Array) -> jax.Array:
-    """Returns the sum, so that the network with the larger value decides the sign of a bit."""
+    """Returns the sum of both arguments: the larger value of the two decides the sign of a bit."""
     return one + other
 
 
 def closed_form_codes(
     label_features: jax.Array, u: jax.Array, v: jax.Array, *, label_weight: float
 ) -> jax.Array:
-    """Returns the binary codes with the smallest squared distance to all three networks' outputs.
+    """Returns the binary codes nearest to the outputs of all three networks, by weighted squares.
 
     B = sgn(c F + U + V) = argmin over {-1, 1} of c ||F - B||^2 + ||U - B||^2 + ||V - B||^2. A
     reconstruction: that codes have a closed form is attested by "alternating optimization" alone.
@@ -76,7 +76,7 @@ def with_semantic_layer(below: Network, above: Network) -> Network:
     """Joins two networks: the second computes the code from the first network's semantic features.
 
     Args:
-      below: Inputs -> [B, S]; tanh of it are the semantic features.
+      below: Inputs -> [B, S]; the semantic features are tanh of its output.
       above: Semantic features [B, S] -> [B, bits].
 
     Returns:
@@ -125,20 +125,23 @@ def adsq(
 ) -> Method:
     """Builds ADSQ: trains LabelNet alone, then the two image networks in alternating epochs.
 
-    LabelNet, F = tanh(g(Y)), minimises over a batch
+    NLL is the loss of `losses.pairwise_likelihood` for the given logits, s is +1 for a similar pair
+    and -1 otherwise, and d, l, q, r are weights. LabelNet, F = tanh(g(Y)) of the label vectors Y,
+    minimises over a batch
       J1 = l mean NLL(F F^T / 2) + q mean ||F - sgn F||^2 + r sum_k (mean_i F_ik)^2.
-    An image network, U = tanh(f(X)), with V, F and the codes B of all N training rows held fixed,
-    minimises over B x N pairs
+    An image network, U = tanh(f(X)), with F, the other image network's V and the codes B of all
+    training rows held fixed, minimises over all pairs of a batch row and a training row
       J2 = d mean (s - <u, v> / bits)^2 + l mean NLL(U F^T / 2) + q mean ||U - B||^2
            + r sum_k (mean_i U_ik)^2,
-    and the other one the same with U and V exchanged. Before each of these epochs B =
-    `closed_form_codes`, and F, U and V are computed anew, so that what is fixed is exact. All of
-    this is reconstruction; the shape and the names of the terms are attested, see the module.
-    Means over pairs and rows in place of the reconstruction's sums make weights independent of
-    batch and data set, and LabelNet shares q and r with the image networks.
+    and the other image network minimises the same with U and V exchanged. Before each of these
+    epochs F, U and V are computed anew, so that they belong to the present parameters, and B is set
+    by `closed_form_codes`. All of this is reconstruction; the shape and the names of the terms are
+    attested, see the module. The terms are means over pairs and rows, not sums, so that the weights
+    do not depend on the sizes of batch and data set. LabelNet shares l, q and r with the image
+    networks.
 
-    With semantic_dim = S above 0 every network has S semantic features, G for LabelNet and P for an
-    image network, ahead of its code; J1 then has + p mean NLL(G G^T / 2), and J2 has
+    With semantic_dim = S above 0 the code of every network is computed from S semantic features, G
+    for LabelNet and P for an image network; J1 then has + p mean NLL(G G^T / 2), and J2 has
     + p mean NLL(P G^T / 2), G held fixed. The layer and these terms are inferred from DSEH, which
     has S = 512; its regression from codes to labels is left out, and tanh and means are ours.
 
@@ -150,8 +153,8 @@ def adsq(
       label_network: Multi-hot labels [B, L] float32 -> [B, bits]; the method applies tanh. The
         paper's has three dense layers. With semantic features, [B, semantic_dim + bits]: see
         `with_semantic_layer`.
-      image_network: Inputs -> the same; the method applies tanh. Both image networks are this
-        one, initialised with keys of their own.
+      image_network: Inputs -> [B, bits], or [B, semantic_dim + bits] as above; the method applies
+        tanh. Both image networks have this architecture, and start from different random keys.
       bits: Length of a code.
       label_epochs: Epochs that train LabelNet before the image networks begin.
       likelihood_weight: l.
@@ -159,13 +162,14 @@ def adsq(
       quantization_weight: q.
       balance_weight: r.
       label_code_weight: c, LabelNet's weight in the codes.
-      streams: Entries of params that hold the two image networks; one name twice is one network.
-      guide: Chooses, from F and the other network's embeddings, the partner of the likelihood.
+      streams: Names of the two image networks in params; one name twice makes them one network.
+      guide: Chooses, from F and the other image network's V, the embeddings with which the
+        likelihood compares U.
       query: Chooses the query's embedding from u and v; `first` and `database=second` is
         asymmetric.
       database: Chooses a database item's embedding from u and v.
-      semantic_dim: S, semantic features ahead of the code; 0 for no such layer.
-      semantic_weight: p.
+      semantic_dim: S, the number of semantic features; 0 for no semantic layer.
+      semantic_weight: p, the weight of the likelihood of semantic features.
       inputs: Selects the image networks' input from a batch: `images` or `features`.
 
     Returns:
@@ -174,8 +178,8 @@ def adsq(
       tables of the training rows.
 
     Raises:
-      ValueError: if bits, label_epochs or semantic_dim are not possible, or a stream is called
-        "label_net"; when traced, if a network's output has another width.
+      ValueError: if bits is below 1, label_epochs or semantic_dim is negative, or a stream is
+        called "label_net"; and when a network first runs, if its output has another width.
     """
     if bits < 1 or label_epochs < 0 or semantic_dim < 0:
         raise InputError(
@@ -200,7 +204,7 @@ def adsq(
     return Method(
         init=functools.partial(_init, networks, inputs_of, semantic_dim, bits),
         phases=_phases(embed, weights, guide, streams),
-        # LabelNet first, then the image networks by turns, the first one first.
+        # LabelNet trains first, then the two image networks in alternating epochs.
         phase_at=lambda epoch: 0 if epoch < label_epochs else 1 + (epoch - label_epochs) % 2,
         embed=functools.partial(_embed_images, embed, streams, database),
         embed_query=functools.partial(_embed_images, embed, streams, query),
@@ -213,7 +217,7 @@ def _phases(embed, weights, guide, streams):
     """Returns the phases of LabelNet and of both image networks."""
     label_loss = functools.partial(_label_loss, embed, weights)
     image_loss = functools.partial(_image_loss, embed, weights, guide)
-    # Each image network is trained against the other one's table, in epochs by turns.
+    # Each image network trains against the other network's table, in alternating epochs.
     u, v = streams
     return (
         Phase(name="labels", loss=label_loss, trains=("label_net",)),
@@ -260,6 +264,7 @@ def _embed(networks, inputs_of, semantic_dim, bits, name, params, nets, batch, *
 
 
 def _label_loss(embed, weights, params, state, batch, context):
+    """Computes J1 of `adsq` on a batch."""
     nets = state["nets"]
     semantic, f, net_state = embed("label_net", params, nets, batch, train=True, key=context.key)
     # Pairs and bit balance are over the global batch, not over this device's rows alone.
@@ -277,16 +282,17 @@ def _label_loss(embed, weights, params, state, batch, context):
 
 
 def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, context):
+    """Computes J2 of `adsq` for the image network `trained`; `fixed` names the other one."""
     nets = state["nets"]
     semantic, u, net_state = embed(trained, params, nets, batch, train=True, key=context.key)
-    # A table, and not the other network: what is fixed in this epoch has no gradient.
+    # From the table, not by running the other network, which is held fixed in this epoch.
     v = state["embeddings"][fixed]
-    features = guide(state["embeddings"]["label_net"], v)
+    partners = guide(state["embeddings"]["label_net"], v)
     similar = labels.share_label(batch["label"], state["label"])
     # Pairs reach over the whole training table, so padded rows must not count.
     mean = functools.partial(_mean_over, state["present"])
     terms = {
-        "likelihood": mean(losses.pairwise_likelihood(u, features, similar)),
+        "likelihood": mean(losses.pairwise_likelihood(u, partners, similar)),
         "difference": mean(losses.pairwise_inner_product(u, v, similar)),
         "quantization_error": jnp.mean(
             losses.quantization_error(u, state["codes"][batch["index"]])
@@ -300,6 +306,7 @@ def _image_loss(embed, weights, guide, trained, fixed, params, state, batch, con
 
 
 def _collect(embed, params, state, batch):
+    """Returns a batch's rows of the tables: embeddings by every network, and labels."""
     nets = state["nets"]
     found = {name: embed(name, params, nets, batch, train=False) for name in nets}
     rows = {"embeddings": {name: code for name, (_, code, _) in found.items()}}
@@ -314,7 +321,7 @@ def _update(streams, label_code_weight, key, params, state, rows, mask):
     found = rows["embeddings"]
     of_images = (found[name] for name in streams)
     codes = closed_form_codes(found["label_net"], *of_images, label_weight=label_code_weight)
-    # The table keeps the type of `init`: another would be another program.
+    # The table keeps the type of `init`: with another type the step would compile again.
     label = rows["label"].astype(state["label"].dtype)
     tables = {"embeddings": found, "codes": codes, "label": label, "present": mask}
     if "semantic" in state:
@@ -333,6 +340,6 @@ def _total(weights, terms):
 
 
 def _mean_over(present, pairs):
-    # Tables are padded beyond the training rows.
+    # Tables are padded beyond the training rows, and padding must not count in a mean.
     total = jnp.sum(jnp.where(present, pairs, 0))
     return total / (len(pairs) * jnp.maximum(jnp.sum(present), 1))

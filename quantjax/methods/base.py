@@ -69,12 +69,14 @@ class Loss(Protocol):
         """Returns `(scalar, (state, metrics))`.
 
         The scalar is the mean over the rows of this device: `train.fit` averages it, its gradient
-        and the metrics over the devices. The state has every entry that came in, with the net
-        states that the networks returned. The metrics are scalars by name.
+        and the metrics over the devices. The returned state has every entry of `state`, with the
+        net states that the networks returned; a net state holds, for example, the statistics of
+        batch normalisation. The metrics are scalars by name.
 
         Args:
           params: Every entry of params; those that the phase trains are differentiated.
-          state: Arrays without gradient, {"nets": {name: net_state}, own arrays}.
+          state: Arrays without gradient: {"nets": {name: net_state}} and further entries of the
+            method.
           batch: See `Batch`; it has "index".
           context: See `Context`.
         """
@@ -87,7 +89,7 @@ class Phase(NamedTuple):
     Attributes:
       name: Name in metrics and messages.
       loss: `(params, state, batch, context) -> (scalar, (state, metrics))`, see `Loss`. It returns
-        the net states of the nets it trains and runs the others with train=False.
+        new net states of the networks it trains, and runs the others with train=False.
       trains: Entries of params that are differentiated and updated; the others stay bit-equal.
     """
 
@@ -100,9 +102,10 @@ class Refresh(NamedTuple):
     """Plan of refreshes: passes over the training set that update arrays without gradient.
 
     Attributes:
-      collect: `(params, state, batch) -> pytree of [B, ...]`, with train=False, no augmentation.
-      update: `(key, params, state, rows, mask) -> (params, state)`; row i of `rows` is training
-        index i, padded rows are masked out.
+      collect: `(params, state, batch) -> pytree of [B, ...]`. Batches are not augmented, and the
+        networks run with train=False.
+      update: `(key, params, state, rows, mask) -> (params, state)`. `rows` is what `collect` gave
+        for all training rows, [num_rows, ...]; row i has "index" i. `mask` is False on padding.
       every: Epochs between two refreshes; None means a single refresh, at `start`.
       start: First epoch that begins with a refresh.
       at_end: Whether a refresh follows the last epoch, so that the codec is up to date.
@@ -154,7 +157,7 @@ def codebooks_shape(
     Raises:
       ValueError: if M does not divide dim, or K or the metric is not allowed.
     """
-    # Checked when the method is built: the first use of the codebooks is hours later.
+    # Checked when the method is built: the codebooks may be used hours later for the first time.
     product.check_metric(metric)
     packing.bits_per_codeword(num_codewords)
     if num_codebooks < 1 or dim % num_codebooks:
@@ -171,7 +174,7 @@ def first_phase(epoch: int) -> int:
     return 0
 
 
-# A NamedTuple cannot define `__new__`, so that the fields have a class of their own.
+# A NamedTuple cannot define `__new__`, so `Method` inherits its fields and defines it.
 class _MethodFields(NamedTuple):
     init: Callable[..., tuple[Any, Any]]
     phases: tuple[Phase, ...]
@@ -189,13 +192,16 @@ class Method(_MethodFields):
     All fields are given by keyword.
 
     Attributes:
-      init: `(key, batch, num_rows) -> (params, state)`; state = {"nets": {name: net_state}, own
-        arrays}. num_rows counts the training rows padded to a multiple of 1,024.
+      init: `(key, batch, num_rows) -> (params, state)`. `params` is a dict; each of its entries
+        belongs to one network or holds other trained arrays. `state` is {"nets": {name: net_state}}
+        and further entries of the method. `num_rows` counts the training rows padded to a multiple
+        of 1,024.
       phases: The phases of training.
-      phase_at: Epoch -> index of its phase; by default every epoch is of the first phase.
-      embed: `(params, state, batch) -> [B, D]`, the database side.
-      embed_query: The query side; by default `embed`, as the paper is symmetric.
-      codec: `(params, state) -> Codec`; raises ValueError before its codebooks exist.
+      phase_at: Epoch -> index of its phase; by default all epochs belong to the first phase.
+      embed: `(params, state, batch) -> [B, D]`, embeddings of the database.
+      embed_query: The same for queries; by default `embed`, for a symmetric paper.
+      codec: `(params, state) -> codec`, such as a `quantizers.ProductCodec`; it raises ValueError
+        while the codebooks do not exist yet.
       refresh: See `Refresh`.
       after_step: `(params, state) -> (params, state)` after every step, or None.
     """
@@ -215,12 +221,12 @@ class Method(_MethodFields):
         after_step: Callable[..., tuple[Any, Any]] | None = None,
     ):
         """Builds the method from keywords; `embed_query` defaults to `embed`. See the class."""
-        # The same function, and not an equal one: programs are shared by identity.
+        # The function itself: JAX shares compiled programs only between identical functions.
         query = embed if embed_query is None else embed_query
         return super().__new__(
             cls, init, phases, phase_at, embed, query, codec, refresh, after_step
         )
 
     def __getnewargs_ex__(self):
-        # A copy is built anew, and by keyword.
+        # For copy and pickle: `__new__` takes keywords only.
         return (), self._asdict()

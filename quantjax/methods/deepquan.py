@@ -1,13 +1,14 @@
 """DeepQuan: an unsupervised autoencoder with a product-quantized embedding.
 
 Attested (abstract, and a review of the paper): a fully connected autoencoder with a decoder
-symmetric to its encoder, a loss that preserves the manifold by reconstruction, a weighted triplet
-loss on the embedding against trivial solutions, product quantization of it, and alternating
-optimization of network, codebooks and codes.
+symmetric to its encoder, a loss of the decoder's output that preserves the manifold, a weighted
+triplet loss on the embedding against trivial solutions, product quantization of the embedding, and
+alternating optimization of network, codebooks and codes.
 
-Reconstruction (the full text could not be read): every equation and weight, how triplets and their
-weights come about without labels, the start by reconstruction alone, the distance at search.
-Do not print results of this method beside the paper's numbers as if they were the paper's.
+Our reconstruction of the paper (the full text could not be read): every equation and weight, how
+triplets and their weights come about without labels, first epochs of the autoencoder alone, the
+distance at search. Do not print results of this method beside the paper's numbers as if they were
+the paper's.
 
 Reference:
   Chen, Cheung, Wang, Learning Deep Unsupervised Binary Codes for Image Retrieval, IJCAI 2018.
@@ -29,7 +30,7 @@ from quantjax.quantizers import ProductCodec, product
 
 Weigh = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 """`(squared distances of inputs [B, N], ranks [B, N]) -> weights of (a, p) and of (a, n)`, [B, N]
-each; a triplet's weight is the product of the two. Rank 1 is the nearest neighbour."""
+each; a triplet's weight is the product of the two. `weighted_triplets` explains the ranks."""
 
 
 def heat_kernel(
@@ -53,7 +54,15 @@ def heat_kernel(
 
 
 def by_rank(squared: jax.Array, ranks: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Weights triplets by 1 / log2(1 + rank of the positive)."""
+    """Weights triplets by 1 / log2(1 + rank of the positive).
+
+    Args:
+      squared: Not used, except for its shape [B, N].
+      ranks: Ranks as in `weighted_triplets`, [B, N]; where there is no positive the weight is 1.
+
+    Returns:
+      Weights as positive and as negative, [B, N] each; the latter are 1.
+    """
     return 1 / jnp.log2(1.0 + jnp.maximum(ranks, 1)), jnp.ones_like(squared)
 
 
@@ -113,12 +122,13 @@ def deepquan(
 ) -> Method:
     """Builds DeepQuan: trains the autoencoder alone, then network and codebooks alternately.
 
-    J = g mean ||x - g(f(x))||^2 + alpha mean_T w_apn [m + ||z_a - z_p||^2 - ||z_a - z_n||^2]_+
+    J = gamma mean ||x - g(f(x))||^2 + alpha mean_T w_apn [m + ||z_a - z_p||^2 - ||z_a - z_n||^2]_+
         + beta mean ||z - C h||^2
-    with z = f(x), C and h held constant; T is all triplets of a batch whose p is among the
-    neighbours of a in input space and whose n is not. Codebooks are k-means' at first, then
-    refined by Lloyd iterations, which are the closed forms of C and h by turns. All of this is
-    reconstruction; the names of the terms are attested, see the module.
+    with encoder f, decoder g, z = f(x), and codebooks C and codes h held constant. T is all
+    triplets of a batch whose p is among the neighbours of a in input space and whose n is not.
+    k-means makes the first codebooks; later refits are Lloyd iterations, which compute h for fixed
+    C and C for fixed h in turn. All equations are our reconstruction of the paper; the names of the
+    terms are attested, see the module.
 
     Batches need a column "neighbours", [B, k] positions in the training set, nearest first, as
     `data.nearest_neighbours` finds them; labels are not used.
@@ -132,8 +142,8 @@ def deepquan(
       dim: Width of z.
       num_codebooks: M; it must divide dim.
       num_codewords: K, a power of two up to 256; bits = M log2 K.
-      pretrain_epochs: Epochs of reconstruction alone; k-means follows.
-      reconstruction_weight: g.
+      pretrain_epochs: Epochs that train the autoencoder by the first term alone; k-means follows.
+      reconstruction_weight: gamma.
       triplet_weight: alpha.
       quantization_weight: beta.
       margin: m, in units of squared distance of z.
@@ -235,7 +245,7 @@ def _joint_loss(networks, weights, weigh, margin, params, state, batch, context)
     distortion = jnp.mean(losses.quantization_error(z, quantized))
     terms = {
         "reconstruction": error,
-        "triplets": _mean_triplet(x, z, batch, context, weigh, margin),
+        "triplets": _mean_triplet_loss(x, z, batch, context, weigh, margin),
         # Before the first k-means the codebooks are zeros, and would pull every z to 0.
         "quantization_error": jnp.where(state["fitted"], distortion, 0.0),
     }
@@ -262,8 +272,9 @@ def _codec(plan, metric, params, state):
     return ProductCodec(state["codebooks"], metric=metric)
 
 
-def _mean_triplet(x, z, batch, context, weigh, margin):
-    # A neighbour counts only if it is in the batch: its rank is found by its training position.
+def _mean_triplet_loss(x, z, batch, context, weigh, margin):
+    # A neighbour counts only if it is in the batch, so each row's neighbours are compared with the
+    # training positions of all rows: b rows of this device, k neighbours, B rows on all devices.
     index = context.gather(batch["index"])
     at = batch["neighbours"][:, :, None] == index  # [b, k, B]
     ranks = jnp.where(jnp.any(at, axis=1), 1 + jnp.argmax(at, axis=1), 0)
@@ -272,5 +283,6 @@ def _mean_triplet(x, z, batch, context, weigh, margin):
     weights = weigh(squared_distances(x, context.gather(x)), ranks)
     distances = squared_distances(z, context.gather(z))
     total, number = weighted_triplets(distances, weights, ranks, margin=margin)
-    # Devices hold different numbers of triplets; the mean over all of them is due.
+    # Devices have different numbers of triplets. Divided by the mean number, the average over
+    # devices is the mean over all triplets.
     return total / jnp.maximum(context.mean(number), 1e-6)

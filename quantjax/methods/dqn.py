@@ -4,23 +4,27 @@ Two methods share this file. `dqn` has the paper's equations: codebooks have no 
 refitted by k-means between epochs. `dqn_ste` is ours: the codebooks start from k-means once and are
 then trained with the network through straight-through assignment.
 
-The paper: the cosine loss on pairs; the quantization error against stored codes h, which stay as
-they are between refits; one k-means for each subspace, each epoch; the Euclidean distance of the
-real query to the reconstruction; K = 256, M = bits / 8, R = 16 M; batches of 64, momentum 0.9,
-weight decay 0.0005, a new layer at ten times the rate; rate and lambda by cross-validation among
-powers of ten, lambda from 1e-5 to 1. The variant "paper" of the experiments has
-these settings, but for batch and rates, which are the experiment's.
+Symbols: z an embedding of width R, C the M codebooks of K codewords, h the code of an image (a
+codeword of each codebook), C h the embedding that the code stands for, lambda the weight of the
+quantization error. A refit computes the codebooks anew from the embeddings of all training images.
 
-The authors' code alone: all pairs of a batch, means where the paper sums, lambda = 1e-4 and 0
-before the first codebooks, a refit every two epochs, ranking by inner product (these are the
-defaults here); R = 300, no weight decay, biases at twice the rate, ten crops at test, half the rate
-every 500 steps. For a batch of B images, lambda times a mean weighs as B lambda does in the paper's
-sums.
+The paper has: the cosine loss on pairs; the quantization error against stored codes h, which stay
+as they are between refits; one k-means for each subspace, each epoch; the Euclidean distance of
+the real query to C h; K = 256, M = bits / 8, R = 16 M; batches of 64, momentum 0.9, weight decay
+0.0005, a new layer at ten times the rate; rate and lambda by cross-validation among powers of ten,
+lambda from 1e-5 to 1. The variant "paper" of the experiments has these settings, except batch size
+and rates, which are the experiment's.
+
+Only the authors' code has: all pairs of a batch, means where the paper sums, lambda = 1e-4 and 0
+before the first codebooks, a refit every two epochs, ranking by inner product. These are the
+defaults of `dqn`. The code also has R = 300, no weight decay, biases at twice the rate, ten crops
+at test, half the rate every 500 steps. For a batch of B images, lambda times a mean weighs as much
+as B lambda in the paper's sums.
 
 Our differences: h is the nearest codeword at every step, unless `reassign` is "refit".
-k-means sees embeddings computed anew in evaluation mode; the authors keep a table of what training
-gave. It starts by k-means++ and takes 25 Lloyd iterations; theirs is scikit-learn's
-MiniBatchKMeans. A refit follows the last epoch; their codebooks can be two epochs stale. The
+k-means gets embeddings computed anew in evaluation mode; the authors keep those that training steps
+computed. It starts by k-means++ and takes 25 Lloyd iterations; theirs is scikit-learn's
+MiniBatchKMeans. A refit follows the last epoch; their codebooks can be two epochs old. The
 gradient is the true one; the paper's equation (9) lacks the terms of the norms. In the experiments
 R = 48 at every length, and the schedule of the rate is ours.
 
@@ -74,8 +78,8 @@ def warm_start(
 ) -> jax.Array:
     """Refits codebooks by Lloyd iterations from the current codebooks.
 
-    This is cheaper than `restart` and never raises the error. The first time, when all codewords
-    are still equal, it fits from scratch like `restart`.
+    This is cheaper than `restart`, and never increases the quantization error. The first time,
+    when all codewords are still equal, it fits from scratch like `restart`.
 
     Args:
       key: Random key, consumed.
@@ -112,9 +116,10 @@ def dqn(
     """Builds DQN: trains the network by L + lambda Q, and fits codebooks by k-means.
 
     L is the mean of (s_ij - cos(z_i, z_j))^2 over all pairs of the batch, the diagonal included;
-    Q is the mean of ||z_i - C h_i||^2 with C and h held constant, and counts only once codebooks
-    exist, after `refit_every` epochs. The defaults are those of the authors' code; the paper
-    refits every epoch, ranks by "l2" and holds h between refits. The module says more.
+    Q is the mean of ||z_i - C h_i||^2, the squared distance of an embedding to its codewords, with
+    C and h held constant. It counts only once codebooks exist, after `refit_every` epochs. The
+    defaults are those of the authors' code; the paper refits every epoch, ranks by "l2" and holds
+    h between refits. The module's docstring has the symbols and all differences.
 
     Args:
       network: Inputs -> [B, dim]; the method applies the bottleneck's tanh.
@@ -123,11 +128,11 @@ def dqn(
       num_codewords: K, a power of two up to 256; bits = M log2 K.
       quantization_weight: lambda.
       pair_loss: `losses.pairwise_cosine`, or another two-sided loss for an ablation.
-      metric: "ip" or "l2" or "cosine", the codec's distance.
+      metric: "ip", "l2" or "cosine", the codec's distance.
       refit: `restart` or `warm_start`.
       refit_every: Epochs between two refits.
-      reassign: When h changes: "refit" keeps the codeword numbers of the last refit, as the paper
-        does; "step" takes the nearest codewords of the present embedding.
+      reassign: When the codes h change: "refit" keeps the codes of the last refit, as the paper
+        does; "step" takes the nearest codewords of the present embedding at every step.
       inputs: Selects the network's input from a batch: `images` or `features`.
 
     Returns:
@@ -148,10 +153,10 @@ def dqn(
             "codebooks": jnp.zeros(shape, jnp.float32),
             "fitted": False,
         }
-        # Only where they are used: of a million images they are many bytes of every checkpoint.
+        # Only if they are used: the codes of a million images would enlarge every checkpoint.
         if reassign == "refit":
             state["assignments"] = jnp.zeros((num_rows, num_codebooks), jnp.uint8)
-        # Arrays from the start: a Python bool would be compiled in as a constant.
+        # As an array: a Python bool would be a constant of the compiled program.
         return {"net": params}, jax.tree.map(jnp.asarray, state)
 
     forward = functools.partial(_forward, network, inputs)
@@ -197,7 +202,7 @@ def _assigned_by_refit(state, batch, z):
 def _refit_codebooks(refit, key, params, state, rows, mask):
     codebooks = refit(key, state["codebooks"], rows, mask)
     state = {**state, "codebooks": codebooks, "fitted": jnp.asarray(True)}
-    # Stored now, because until the next refit they must not follow the embeddings.
+    # Codes are stored here, because they must not follow the embeddings until the next refit.
     if "assignments" in state:
         state["assignments"] = product.encode(codebooks, rows)
     return params, state
@@ -220,7 +225,7 @@ def dqn_ste(
 
     After `start` epochs k-means fills the codebooks. From then on the loss adds the pairwise loss
     between real and quantized embeddings, as in asymmetric search, and the quantization error,
-    both through `product.quantize`. This is not in the paper.
+    both through `quantizers.product.quantize`. This is not in the paper.
 
     Args:
       network: Inputs -> [B, dim]; the method applies the bottleneck's tanh.
@@ -230,7 +235,7 @@ def dqn_ste(
       quantization_weight: lambda of the quantization error.
       temperature: Temperature of the straight-through softmax, in units of squared distance.
       pair_loss: A two-sided pair loss.
-      metric: "ip" or "l2" or "cosine", the codec's distance.
+      metric: "ip", "l2" or "cosine", the codec's distance.
       start: Epoch that begins with k-means.
       inputs: Selects the network's input from a batch: `images` or `features`.
 
@@ -274,7 +279,7 @@ def _ste_loss(forward, pair_loss, quantization_weight, temperature, params, stat
     pair = jnp.mean(pair_loss(z, context.gather(z), similar))
     asymmetric = jnp.mean(pair_loss(z, context.gather(quantized), similar))
     error = jnp.mean(losses.quantization_error(z, quantized))
-    # Not scaled by lambda: the asymmetric loss is what the search ranks by.
+    # Not scaled by lambda: search compares real with quantized embeddings, as this loss does.
     quantized_part = asymmetric + quantization_weight * error
     # Before k-means fills the codebooks they are zeros, and quantized embeddings mean nothing.
     total = pair + jnp.where(state["fitted"], 1.0, 0.0) * quantized_part
@@ -288,18 +293,22 @@ def _start_codebooks(key, params, state, rows, mask):
 
 
 def _method(init, phase, refresh, codebooks_of, metric):
+    """Returns the method of one phase; `codebooks_of` gets the codebooks from params and state."""
+
     def codec(params, state):
         refresh.check_fitted(state["fitted"])
         return ProductCodec(codebooks_of(params, state), metric=metric)
 
+    # k-means fits the embeddings that the codec encodes, so one function gives both.
     return Method(init=init, phases=(phase,), embed=refresh.collect, codec=codec, refresh=refresh)
 
 
 def _forward(network, inputs, params, state, batch, context):
+    """Returns embeddings [b, R], similar pairs [b, B], and net states; b rows of B are here."""
     output, net_state = network.apply(
         params["net"], state["nets"]["net"], inputs(batch), train=True, key=context.key
     )
-    # Rows of this device against the rows of all, so that every pair of the batch counts.
+    # Rows of this device with the rows of all devices, so that every pair of the batch counts.
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
     return jnp.tanh(output), similar, {"net": net_state}
 
