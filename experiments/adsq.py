@@ -31,12 +31,12 @@ from quantjax.methods.adsq import both, first, second, with_semantic_layer
 _FEATURES = {"num_epochs": 50, "batch_size": 128, "learning_rate": 1e-3, "dropout": 0.3}
 
 DATA_SETS = {
-    # 61 s of processor time, mAP .9742 (Hamming, whole database; .9617 were all ties in the worst
-    # order) at commit 976a27b; k-means product quantization of pixels gave .4486. What each part is
-    # worth, seed 0, same commit: without LabelNet .9629, shared weights .9742, without balance
-    # .9676, without quantization .9578, likelihood alone .9710, difference alone .9586. Of the
-    # whole, the first network alone gave .9694, asking the second .9728, asking both .9727. 95 %
-    # intervals over queries are .01 to either side.
+    # 61 s of processor time, mAP .9742 (Hamming, whole database; .9617 with all ties in the worst
+    # order) at commit 976a27b; k-means product quantization of pixels gave .4486. The ablations,
+    # seed 0, same commit: without LabelNet .9629, shared weights .9742, without balance .9676,
+    # without quantization .9578, likelihood alone .9710, difference alone .9586. With queries
+    # embedded by the first network, a database embedded by the first gave .9694, by the second
+    # .9728, by both .9727. 95 % intervals over queries are .01 to either side.
     "mnist": OnData(digits.images, {"num_epochs": 70, "batch_size": 64, "learning_rate": 1e-3}),
     # docs/results.md has the numbers on the others.
     "fashion_mnist": OnData(
@@ -57,8 +57,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "difference_alone": {"likelihood_weight": 0.0},
     "semantic_layer": {"semantic_dim": 128},
 }
-"""What each leaves out, but for the semantic layer, which is inferred from DSEH and added. Shared
-weights train their one network for twice the epochs."""
+"""Settings of each variant. Each leaves out a part, except "semantic_layer", which adds the layer
+inferred from DSEH. With "shared_weights" the only image network trains for twice the epochs."""
 
 
 def get_config(data_set: str) -> ConfigDict:
@@ -81,12 +81,12 @@ def get_config(data_set: str) -> ConfigDict:
         quantization_weight=0.05,
         balance_weight=0.05,
         label_code_weight=1.0,
-        guide="labels",  # or "second": what the likelihood compares with
+        guide="labels",  # the likelihood compares with LabelNet, or "second": the other network
         shared_weights=False,  # True: both image networks are one
         semantic_dim=0,  # width of a layer ahead of the codes; 0 for none
         semantic_weight=1.0,
-        query="both",  # "first", "second" or "both" networks
-        database="both",
+        query="both",  # image networks that embed queries: "first", "second" or "both"
+        database="both",  # and the database
     )
 
 
@@ -152,7 +152,7 @@ def _networks(config, task):
     if not config.semantic_dim:
         label_network = models.mlp(label.shape[1:], hidden=hidden, dim=config.bits)
         return label_network, task.network(config.bits)
-    # It takes the place of the last hidden layer, so that LabelNet's layers stay as many.
+    # The semantic layer replaces the last hidden layer, so that LabelNet has as many layers.
     label_network = models.mlp(label.shape[1:], hidden=hidden[:-1], dim=config.semantic_dim)
     above = models.mlp((config.semantic_dim,), hidden=(), dim=config.bits)
     below = label_network, task.network(config.semantic_dim)
@@ -172,7 +172,7 @@ def optimizer(
     """
     phases = [method.phases[method.phase_at(epoch)] for epoch in range(config.num_epochs)]
     epochs = sum(entry in phase.trains for phase in phases)
-    steps = max(epochs * steps_per_epoch, 1)  # an entry that no epoch trains has a schedule too
+    steps = max(epochs * steps_per_epoch, 1)  # optax needs a step, even for an untrained entry
     return optax.adam(optax.cosine_decay_schedule(config.learning_rate, steps))
 
 

@@ -1,4 +1,4 @@
-"""Makes configs, and what every method makes of a config in the same way."""
+"""Makes configs, and builds from them the parts that all experiments share."""
 
 import copy
 import json
@@ -15,7 +15,7 @@ from quantjax.quantizers import packing
 
 
 def create(settings: dict[str, Any], **defaults: Any) -> ConfigDict:
-    """Returns a config, which refuses keys that it has not.
+    """Returns a config; setting a key that it does not have raises an error.
 
     Args:
       settings: Keys and values that extend or replace the defaults.
@@ -45,7 +45,7 @@ def num_codebooks(config: ConfigDict) -> int:
     """Returns M, the number of codebooks, from bits and K.
 
     Args:
-      config: Its bits, num_codewords (K) and num_codebooks (M, or None to follow the two).
+      config: Its bits, num_codewords (K) and num_codebooks (M, or None to compute M from them).
 
     Raises:
       ValueError: if log2 K does not divide bits, or the config's M contradicts bits and K.

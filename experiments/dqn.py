@@ -43,12 +43,14 @@ _FINETUNED = {
 }
 
 DATA_SETS = {
-    # 23 s on two cores, mAP .9742 (AQD, whole database) at commit 86e2188; see `dqn_mnist`.
+    # 23 s on two cores, mAP .9742 (by asymmetric distance AQD, whole database) at commit 86e2188;
+    # see `dqn_mnist`.
     "mnist": OnData(digits.images, _MNIST),
-    # Retrieves among classes that never trained. 34 s on two busy cores, mAP .6122 at commit
-    # cc8e259, where the class-id code got .5964, k-means product quantization of pixels .7346, and
-    # chance is .3367. Over draws 0 to 4 of the classes the means are .5510, .4746 and .6603: pixels
-    # beat DQN in every draw. Nothing was chosen here; all numbers are those of "mnist".
+    # Retrieves among classes that had no training images. 34 s on two busy cores, mAP .6122 at
+    # commit cc8e259, where the class-id code (the class that the network predicts, as a code) got
+    # .5964, k-means product quantization of pixels .7346, and chance is .3367. Over five draws of
+    # the classes the means of DQN, class-id code and pixels are .5510, .4746 and .6603: pixels beat
+    # DQN in every draw. No setting was chosen for this task; all are those of "mnist".
     "mnist_unseen": OnData(digits.unseen, {**digits.UNSEEN, **_MNIST}),
     # A network twice as wide, trained for longer, gave mAP .8427 in 204 s at commit 7484a33:
     # --config.channels="(32,64,128)" --config.num_epochs=35.
@@ -63,8 +65,8 @@ DATA_SETS = {
     "clothing_features": OnData(
         clothing.features, {**clothing.FEATURES, **_FEATURES, "dropout": 0.3}
     ),
-    # Trains all layers. Batch normalisation keeps the published statistics: with those of the
-    # batches of 32, and no centring ahead of the bottleneck, validation queries fared far worse in
+    # Trains all layers. Batch normalisation keeps the published statistics: with those of batches
+    # of 32, and no centring ahead of the bottleneck, the mAP of validation queries was far lower in
     # the short runs that were tried. 598 s on two cores, mAP .7660 at commit 0a9c6c5. Rates and
     # epochs were not tuned at 96 pixels, and --config.views=ten_crop, the average of ten crops of
     # the authors' code, was not measured: it embeds the database at a tenth of the speed.
@@ -84,10 +86,11 @@ ABLATIONS: dict[str, dict[str, Any]] = {
         "weight_decay": 5e-4,
     },
 }
-"""The paper's DQN2 and DQNip, and what its text says where the rest follows the authors' code:
-R = 16 M, Euclidean distance, a refit every epoch, codes held between refits, weight decay 0.0005;
-lambda is to be chosen by validation queries. Without quantization is the row "dqn float" of every
-run."""
+"""Settings of each variant. "two_step" is the paper's DQN2, "inner_product" its DQNip. "paper"
+follows the paper's text where the defaults follow the authors' code: R = 16 M, Euclidean distance,
+a refit every epoch, codes held between refits, weight decay 0.0005; choose lambda by validation
+queries.
+DQN without quantization needs no variant: every run reports it in the row "dqn float"."""
 
 
 def get_config(data_set: str) -> ConfigDict:
@@ -109,11 +112,11 @@ def get_config(data_set: str) -> ConfigDict:
         num_codewords=256,  # K
         num_codebooks=config_dict.placeholder(int),  # M, which follows from bits and K
         dim=48,  # R; None for the paper's 16 M
-        metric="ip",
-        pair_loss="cosine",
+        metric="ip",  # or "l2", "cosine": the distance at search
+        pair_loss="cosine",  # or "inner_product"
         quantization_weight=1e-4,  # lambda
         refit_every=2,  # epochs
-        reassign="step",  # "refit": codes are held between refits
+        reassign="step",  # codes change at every step; "refit": they are held between refits
         weight_decay=0.0,
     )
 
@@ -174,10 +177,10 @@ def pair_loss(config: ConfigDict) -> PairLoss:
     """Returns the pairwise loss by its name in the config.
 
     Args:
-      config: Its pair_loss, and bits, by which the paper's variant divides inner products.
+      config: Its pair_loss, and bits, by which "inner_product" divides inner products.
 
     Raises:
-      ValueError: if it is neither "cosine" nor "inner_product".
+      ValueError: if pair_loss is neither "cosine" nor "inner_product".
     """
     known = {
         "cosine": losses.pairwise_cosine,
@@ -194,8 +197,8 @@ def optimizer(config: ConfigDict, num_steps: int) -> optax.GradientTransformatio
 
     Args:
       config: Its learning_rate; weight_decay, the factor of the L2 penalty's gradient (0.0005 in
-        the paper, none in the authors' code); and backbone_factor, of a pretrained part's rate, if
-        the data set has it.
+        the paper, none in the authors' code); and backbone_factor, the factor of the rate of a
+        pretrained backbone, if the data set has one.
       num_steps: Steps of the whole run.
     """
     staircase = optax.piecewise_constant_schedule(

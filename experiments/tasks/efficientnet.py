@@ -40,7 +40,7 @@ def features(config: ConfigDict, name: str, splits: data.Splits) -> task.Task:
     """Returns the task on features of the network, extracted once and kept in a file.
 
     Args:
-      config: `FEATURES`.
+      config: Its keys of `FEATURES`.
       name: Name of the data, for the file.
       splits: The images.
     """
@@ -53,7 +53,7 @@ def finetuned(config: ConfigDict, splits: data.Splits, *, padding: int) -> task.
     """Returns the task that trains all layers, on images that are moved and maybe mirrored.
 
     Args:
-      config: `FINETUNED`.
+      config: Its keys of `FINETUNED`.
       splits: The images.
       padding: Pixels by which training and the view "ten_crop" move an image at most.
 
@@ -137,7 +137,7 @@ def _farthest_moves(padding, batch):
     return {**crops, "image": crops["image"][:, (4, 0, 1, 2, 3, 9, 5, 6, 7, 8)]}
 
 
-# Kept, so that experiments of one process read the file once.
+# Cached, so that experiments of one process read the file once.
 @functools.cache
 def _extracted(source, name, size, folder):
     """Returns features [N, 1280] of all images, from the file of an earlier run if it is there."""

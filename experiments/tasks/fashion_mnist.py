@@ -1,4 +1,7 @@
-"""Fashion-MNIST, protocol i: 28 x 28 grey pixels, from a folder that the user has."""
+"""Fashion-MNIST from a folder of the user, by protocol i: 28 x 28 grey pixels.
+
+docs/results.md describes the protocols: which images train, query and are searched.
+"""
 
 import functools
 
@@ -27,7 +30,7 @@ def images(config: ConfigDict) -> task.Task:
     In training an image is moved by up to 2 pixels, mirrored or not, and loses a square.
 
     Args:
-      config: `IMAGES`, and final, see `configs.splits`.
+      config: Its keys of `IMAGES`, and final, see `configs.splits`.
     """
     return task.Task(
         splits=_splits(config),
@@ -52,7 +55,7 @@ def pixels(config: ConfigDict) -> task.Task:
     """Returns the task on rows of 784 pixels from 0 to 1, for methods that learn from features.
 
     Args:
-      config: `PIXELS`, and final, see `configs.splits`.
+      config: Its keys of `PIXELS`, and final, see `configs.splits`.
     """
     return task.on_pixels(_splits(config))
 
@@ -61,7 +64,7 @@ def _splits(config):
     return configs.splits(config, data.fashion_mnist_i(_source(config.data_dir)))
 
 
-# Kept, so that experiments of one process share the pixels.
+# Cached, so that experiments of one process share the pixels in memory.
 @functools.cache
 def _source(data_dir):
     return data.fashion_mnist(data_dir)

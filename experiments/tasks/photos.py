@@ -42,7 +42,7 @@ def finetuned(config: ConfigDict) -> task.Task:
     In training a photo is moved by up to an eighth of its smaller side and mirrored or not.
 
     Args:
-      config: `FINETUNED`, and final, see `configs.splits`.
+      config: Its keys of `FINETUNED`, and final, see `configs.splits`.
 
     Raises:
       ValueError: if there are no such parts, or as `data.from_records`.

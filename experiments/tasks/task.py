@@ -1,4 +1,4 @@
-"""Tasks: a data split with fitting network, inputs and augmentation, for any method."""
+"""Tasks: a data split with the network, inputs and augmentation that suit it, for any method."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,11 +14,11 @@ from quantjax.models import features
 
 
 class Task(NamedTuple):
-    """Data split with the network, inputs and augmentation that fit it.
+    """Data split with the network, inputs and augmentation that suit it.
 
     Attributes:
       splits: Splits of the images; with a column "feature" if `inputs` selects it.
-      network: D -> a network from inputs to [B, D], for this data.
+      network: Function of D that returns a network, which maps inputs to embeddings [B, D].
       inputs: Selects the network's input from a batch.
       augment: `(key, batch) -> batch`, in training, before `preprocess`.
       preprocess: `batch -> batch`, of every batch.
@@ -35,9 +35,9 @@ class OnData(NamedTuple):
     """A row of a method's table `DATA_SETS`: the task, and the method's settings on it.
 
     Attributes:
-      task: Config -> the task.
-      settings: Keys that the task reads, and numbers of the method that suit this data; they extend
-        or replace the method's defaults.
+      task: Function of the config that returns the task.
+      settings: Keys of the config that the task reads, and values for the method that suit this
+        data; they extend or replace the defaults of `get_config`.
     """
 
     task: Callable[[ConfigDict], Task]
@@ -56,7 +56,7 @@ def on_features(
       dropout: Share of a feature's entries set to 0 in training; the others are scaled up.
 
     Raises:
-      ValueError: if dropout is not in 0 to 1.
+      ValueError: if dropout is below 0, or 1 or more.
     """
     if not 0 <= dropout < 1:
         raise InputError(f"dropout must be 0 or more and below 1, got {dropout}")
@@ -65,7 +65,7 @@ def on_features(
     # A feature that equals the mean stays zero; length sqrt(F) makes the entries about 1.
     x = x * np.float32(np.sqrt(x.shape[1])) / np.maximum(length, np.finfo(np.float32).tiny)
 
-    # On the device, and anew for every batch; `preprocess` does not see it.
+    # As augmentation, and not in `preprocess`, so that embedding drops nothing.
     def drop(key, batch):
         kept = jax.random.bernoulli(key, 1 - dropout, batch["feature"].shape)
         return {**batch, "feature": batch["feature"] * kept / (1 - dropout)}
@@ -78,7 +78,7 @@ def on_pixels(splits: data.Splits, *, hidden: tuple[int, ...] = (512,)) -> Task:
     """Returns a task on rows of pixels from 0 to 1, without centring or scaling.
 
     Args:
-      splits: The images.
+      splits: Splits of the images.
       hidden: Widths of a perceptron's hidden layers.
     """
     image = splits.source[np.arange(len(splits.source))]["image"]
