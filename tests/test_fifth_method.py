@@ -36,8 +36,8 @@ def centred(network, *, bits):
     def loss(params, state, batch, context):
         nets = state["nets"]
         x, net = network.apply(params["net"], nets["net"], batch["image"], train=True)
-        due = batch["label"].astype(jnp.float32) @ state["centres"]
-        total = jnp.mean(jax.nn.softplus(-x * due))
+        targets = batch["label"].astype(jnp.float32) @ state["centres"]
+        total = jnp.mean(jax.nn.softplus(-x * targets))
         return total, ({**state, "nets": {"net": net}}, {"centre_loss": total})
 
     def embed(params, state, batch):
