@@ -40,9 +40,9 @@ class History(list[Record]):
         return f"<History of {len(self)} records up to step {self[-1].get('step')}{course}>"
 
 
-_PATIENCE = 100  # skipped steps in a row that end the run
-_AHEAD = 16  # most queued steps before they are checked
-_GLANCE = 0.25  # seconds after which queued steps are checked, however few
+_MOST_SKIPPED = 100  # skipped steps in a row that end the run
+_MOST_QUEUED = 16  # steps that are queued before they are checked
+_CHECK_AFTER = 0.25  # seconds after which queued steps are checked, even if they are fewer
 
 
 @dataclasses.dataclass
@@ -135,8 +135,8 @@ def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, lo
     """Queues one step's metrics; when a log line is due, waits for earlier steps and writes it.
 
     Waiting one step behind keeps the devices busy. Steps that are not logged are checked with the
-    next logged step, or after `_GLANCE` seconds or `_AHEAD` steps: waiting for each of many short
-    steps would take several percent of the time of devices and host.
+    next logged step, or after `_CHECK_AFTER` seconds or `_MOST_QUEUED` steps: waiting for each of
+    many short steps would take several percent of the time of devices and host.
 
     Args:
       journal: From `open_journal`.
@@ -151,9 +151,9 @@ def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, lo
     behind = len(journal.pending)
     due = behind > 0 and journal.pending[-1][2]
     journal.pending.append((record, metrics, log))
-    # By time too: of long steps a NaN must be found after one, not after sixteen.
-    late = time.perf_counter() - journal.clock.checked > _GLANCE
-    if due or late or behind == _AHEAD:
+    # By time too: if steps are long, a NaN must be found after one step, not after sixteen.
+    late = time.perf_counter() - journal.clock.checked > _CHECK_AFTER
+    if due or late or behind == _MOST_QUEUED:
         flush(journal, keep=1)
 
 
@@ -172,7 +172,8 @@ def flush(journal: Journal, *, keep: int = 0) -> None:
     found = [metrics for _, metrics, _ in taken]
     # Devices run steps in order: when the last is done, all are.
     jax.block_until_ready(found[-1:])
-    if jax.default_backend() != "cpu":  # there nothing is copied, and it takes ten times longer
+    # On CPUs nothing needs a copy, and `device_get` takes ten times longer than the reads below.
+    if jax.default_backend() != "cpu":
         found = jax.device_get(found)
     journal.clock.checked = time.perf_counter()
     for (record, _, log), metrics in zip(taken, found, strict=True):
@@ -188,10 +189,10 @@ def flush(journal: Journal, *, keep: int = 0) -> None:
             record = {**record, "skipped": ", ".join(wrong)}
             # JSON has neither NaN nor infinity.
             values = {name: None if name in wrong else value for name, value in values.items()}
-            if journal.clock.skipped == _PATIENCE:
+            if journal.clock.skipped == _MOST_SKIPPED:
                 raise NonFiniteError(
-                    f"{_PATIENCE} steps in a row were skipped, {wrong[0]} not being finite, up to "
-                    f"{_where(record)}{_in(leaf)}"
+                    f"{_MOST_SKIPPED} steps in a row were skipped, {wrong[0]} not being finite, "
+                    f"up to {_where(record)}{_in(leaf)}"
                 )
         else:
             journal.clock.skipped = 0
@@ -244,7 +245,7 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     Returns:
       Records whose step is at most `step`, oldest first.
     """
-    # Up to the first later record and not all earlier ones: the file is in the order of time.
+    # Stops at the first later record: the file is in the order of time, and steps may repeat.
     kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
     if path.exists():
         files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -38,7 +38,7 @@ def test_a_step_that_is_not_logged_is_checked_all_the_same():
 
 
 def test_short_steps_are_checked_with_the_next_that_is_logged(monkeypatch):
-    monkeypatch.setattr(metric_log, "_GLANCE", 60.0)
+    monkeypatch.setattr(metric_log, "_CHECK_AFTER", 60.0)
     journal = metric_log.open_journal(None, [], 0)
     for step, loss in ((1, 0.5), (2, float("nan")), (3, 0.5)):
         note(journal, step, loss, log=step == 3)
@@ -65,7 +65,7 @@ LEAVES = {"joint": ["the gradient of net/kernel", "state mean"], "other": ["para
     ],
 )
 def test_the_first_array_that_is_not_finite_is_named(leaf, skipped, loss, due, monkeypatch):
-    monkeypatch.setattr(metric_log, "_PATIENCE", 1)
+    monkeypatch.setattr(metric_log, "_MOST_SKIPPED", 1)
     journal = metric_log.open_journal(None, [], 0, leaves=LEAVES)
     metrics = {"loss": jnp.float32(loss), "leaf": jnp.int32(leaf), "skipped": jnp.float32(skipped)}
     where = {"step": 1, "epoch": 0, "phase": "joint"}
@@ -82,9 +82,9 @@ def test_the_number_of_an_array_is_no_metric():
     assert "leaf" not in journal.history[0]
 
 
-@pytest.mark.parametrize(("name", "value"), [("_AHEAD", 1), ("_GLANCE", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("_MOST_QUEUED", 1), ("_CHECK_AFTER", 0.0)])
 def test_steps_are_checked_after_some_of_them_or_some_time(name, value, monkeypatch):
-    for key, large in (("_AHEAD", 100), ("_GLANCE", 60.0)):
+    for key, large in (("_MOST_QUEUED", 100), ("_CHECK_AFTER", 60.0)):
         monkeypatch.setattr(metric_log, key, value if key == name else large)
     journal = metric_log.open_journal(None, [], 0)
     note(journal, 1, float("nan"), log=False)
