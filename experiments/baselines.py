@@ -13,7 +13,7 @@ from quantjax import evaluate, train
 from quantjax.data import class_counts
 from quantjax.run import console, processes
 
-_MOST_BYTES = 2 * 2**30  # of pixels as float32: three and a half times as much is held for a while
+_MOST_BYTES = 2 * 2**30  # of pixels as float32; fitting needs 3.5 times as much for a while
 _MOST_CODEWORDS = 256
 
 
@@ -22,10 +22,11 @@ def baselines(
 ) -> dict[str, Callable[[], evaluate.Results]]:
     """Returns the possible baselines: PQ of pixels, the untrained network and the class-id code.
 
-    Codes are as long as the trained method's. A baseline that is left out prints its reason: the
-    class-id code if training images do not have one label each; pixels if they take more than 2 GiB
-    or the source has no images; all if queries or database have no labels. With several processes
-    only the first measures pixels, because it must hold all of them.
+    PQ is product quantization; the class-id code stores the class that a classifier predicts. Codes
+    are as long as the trained method's, except the class-id code. A baseline that is left out
+    prints its reason: the class-id code if training images do not have one label each; pixels if
+    they take more than 2 GiB or the source has no images; all if queries or database have no
+    labels. With several processes only the first measures pixels, because it must hold all of them.
 
     Args:
       experiment: Gives split, method, preprocessing and seed.
@@ -68,7 +69,7 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
       bits: Code length; `num_codewords` divides it into codebooks.
 
     Returns:
-      One result: squared Euclid, asymmetric.
+      One result, by asymmetric squared Euclidean distance.
     """
     splits = experiment.splits
 
@@ -102,7 +103,7 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
       mesh: From `run.parallel.data_mesh`.
 
     Returns:
-      One result: the method's own metric, asymmetric, or the Hamming distance of its codes.
+      One result, by the asymmetric distance of the method's codec or the Hamming distance of codes.
     """
     method, splits = experiment.method, experiment.splits
     # With the seed of the run: these are the weights from which training began.
@@ -121,7 +122,7 @@ def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:
 def class_id_code(
     experiment: train.Experiment, mesh: Mesh, trained: train.TrainState
 ) -> evaluate.Results:
-    """Measures the class-id code of a classifier on the trained embedding.
+    """Measures a code of the class that a classifier of the trained embeddings predicts.
 
     Args:
       experiment: Gives split, method and preprocessing; training images have one label each.

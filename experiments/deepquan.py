@@ -10,7 +10,8 @@ could not be found, so all values are our choice.
 - Loss: `reconstruction_weight` times the error of the decoder, `triplet_weight` times a hinge with
   `margin` on (image, neighbour, other image), weighted by `weigh`, and `quantization_weight` times
   the squared distance to the codewords. Neighbours are the `num_neighbours` nearest rows of input.
-- Optimizer: Adam at a constant rate. The first `pretrain_epochs` epochs train reconstruction alone.
+- Optimizer: Adam at a constant rate. In the first `pretrain_epochs` epochs the error of the decoder
+  is the only loss.
 - Refits: k-means fits the codebooks after the pretraining, and refines them after each epoch.
 - Codes: one codeword of `num_codewords` in each of bits / log2(num_codewords) codebooks.
 - Baselines: `experiments/baselines.py`. Ablations: `ABLATIONS`, by --variant=NAME.
@@ -52,7 +53,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "no_reconstruction": {"reconstruction_weight": 0.0, "pretrain_epochs": 0},
     "two_step": {"quantization_weight": 0.0},
 }
-"""What each leaves out, or weighs otherwise."""
+"""Settings of each variant: each leaves out a loss, or weighs triplets in another way."""
 
 
 def get_config(data_set: str) -> ConfigDict:
@@ -76,7 +77,7 @@ def get_config(data_set: str) -> ConfigDict:
         reconstruction_weight=0.02,
         triplet_weight=1.0,
         margin=100.0,
-        weigh="heat_kernel",  # as wide as a neighbour is far; or "by_rank", "equal"
+        weigh="heat_kernel",  # its width is the distance of neighbours; or "by_rank", "equal"
         quantization_weight=0.01,
         num_epochs=40,
         batch_size=250,

@@ -47,10 +47,10 @@ DATA_SETS = {
     # see `dqn_mnist`.
     "mnist": OnData(digits.images, _MNIST),
     # Retrieves among classes that had no training images. 34 s on two busy cores, mAP .6122 at
-    # commit cc8e259, where the class-id code (the class that the network predicts, as a code) got
-    # .5964, k-means product quantization of pixels .7346, and chance is .3367. Over five draws of
-    # the classes the means of DQN, class-id code and pixels are .5510, .4746 and .6603: pixels beat
-    # DQN in every draw. No setting was chosen for this task; all are those of "mnist".
+    # commit cc8e259, where the class-id code (see `experiments/codes.py`) got .5964, product
+    # quantization of pixels .7346, and chance is .3367. Over draws 0 to 4 of the classes the means
+    # of DQN, class-id code and pixels are .5510, .4746 and .6603: pixels beat DQN in every draw. No
+    # setting was chosen for this task; all are those of "mnist".
     "mnist_unseen": OnData(digits.unseen, {**digits.UNSEEN, **_MNIST}),
     # A network twice as wide, trained for longer, gave mAP .8427 in 204 s at commit 7484a33:
     # --config.channels="(32,64,128)" --config.num_epochs=35.

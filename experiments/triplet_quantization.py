@@ -80,7 +80,8 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "asymmetric": {"quantization": "asymmetric"},
     "order_drop": {"quantization": "order_drop"},
 }
-"""No loss of quantization, the usual one, and the other two of our readings of the paper's."""
+"""Settings of each variant: no quantization loss, the usual `sign_error`, and our other two
+readings of the paper's loss (`quantjax/losses/triplet.py`)."""
 
 
 def get_config(data_set: str) -> ConfigDict:
@@ -97,7 +98,7 @@ def get_config(data_set: str) -> ConfigDict:
         microbatch=config_dict.placeholder(int),  # rows at a time through the network
         bits=32,
         margin=0.5,
-        quantization="straight_through",  # see `quantization`
+        quantization="straight_through",  # name of the quantization loss, see `quantization`
         quantization_weight=1.0,
         activation="linear",  # or "tanh"
     )

@@ -78,32 +78,34 @@ def triplet_quantization(
     """Builds the method: trains a network by L_tri + lambda L_TQ; codes are signs.
 
     L_tri is the mean of [m + ||a - p||^2 - ||a - n||^2]_+ over the chosen triplets of the batch,
-    with a, p and n the embeddings f at length 1. L_TQ is the mean of `quantization` of f itself, on
-    the same triplets if it is of triplets. These are 0 where no triplet is chosen: train on batches
-    of several images of several classes (`data.class_balanced`). Queries become signs too, and
-    Hamming distance ranks, as in the authors' patent; the embedding without codes is f, compared by
-    its angle.
+    with a, p and n the embeddings f scaled to length 1. L_TQ is the mean of `quantization` of the
+    embeddings f as they are; a loss of triplets gets the same triplets. Terms of triplets are 0 if
+    no triplet is chosen: train on batches of several images of several classes
+    (`data.class_balanced`). Queries become signs too, and Hamming distance ranks, as in the
+    authors' patent; search without codes compares the angles of f.
 
-    All defaults are of the reconstruction, none the paper's.
+    All defaults are ours, none is the paper's.
 
     Args:
       network: Inputs -> [B, bits]; the method applies the activation.
       bits: B, the length of a code and width of the embedding.
       margin: m, in units of the squared distance of embeddings of length 1, which is 4 at most.
-      quantization: L_TQ, by `on_triplets` or `on_rows`; None is the first reading, the triplet
-        loss of straight-through signs, with margin m / 4: the same share of the largest distance.
+      quantization: L_TQ, from `on_triplets` or `on_rows`. None is our first reading,
+        `losses.triplet_quantization`, with margin m / 4: Hamming distances reach 1 and the squared
+        distances of L_tri reach 4.
       quantization_weight: lambda.
       select: `(distances, positive, negative, *, margin) -> Triplets`, on squared distances of
         embeddings of length 1.
-      activation: From the network's output to f: tanh, or the identity. Where tanh saturates, f is
-        all but a code already, and there is little left to quantize.
+      activation: Function from the network's output to f: tanh, or the identity. Where tanh
+        saturates, f is almost a code already, and L_TQ has little effect.
       inputs: Selects the network's input from a batch: `images` or `features`.
 
     Returns:
       The method; params {"net"}, state {"nets"}.
 
     Raises:
-      ValueError: if bits are below 1; when traced, if the network's output has another width.
+      ValueError: if bits is below 1; and when the network first runs, if its output has another
+        width.
     """
     if bits < 1:
         raise InputError(f"bits must be 1 or more, got {bits}")
@@ -164,12 +166,12 @@ def _terms(x, batch, context, margin, select, quantization):
 def _marks(batch, context):
     """Marks the positives and negatives of this device's rows among all rows, [A, N] bool each."""
     similar = labels.share_label(batch["label"], context.gather(batch["label"]))
-    # An image is no positive of itself, also where a sampler repeats it in a batch.
+    # An image is not its own positive, even if a sampler repeats it in a batch.
     apart = batch["index"][:, None] != context.gather(batch["index"])
     return similar & apart, ~similar
 
 
 def _mean(values, mask, context):
-    # Sums of all devices over counts of all devices: each has chosen another number of triplets.
+    # Divided by the mean count of all devices, because each device chooses another number.
     count = context.mean(jnp.sum(mask, dtype=jnp.float32))
     return jnp.sum(values, where=mask) / jnp.where(count > 0, count, 1)

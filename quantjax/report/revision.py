@@ -1,4 +1,4 @@
-"""Which commit of the code made a result."""
+"""Names the commit of the code, to be stored with a result."""
 
 import pathlib
 import subprocess

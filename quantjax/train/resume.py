@@ -88,7 +88,7 @@ def open_run(
     about = workdirs.read_config(pathlib.Path(workdir))
     name = about["experiment"]
     module, data_set = _experiment_of(name) if module is None else (module, _data_set(module, name))
-    # Every key must be known: a setting of another version could otherwise be lost in silence.
+    # Every key must be known: otherwise a setting of another version would be lost in silence.
     config, kept = module.get_config(*data_set), {**about["config"], **(places or {})}
     known = {*workdirs.flat(json.loads(config.to_json()))}
     unknown = sorted({*workdirs.flat(kept)} - known | {*(places or {})} - {*workdirs.PLACES})
