@@ -23,10 +23,10 @@ def check_shape(name: str, x: jax.Array | np.ndarray, *due: int | str, beside: s
       name: Name of the array in the message.
       x: The array.
       *due: Size of each axis; a letter stands for any size.
-      beside: Text behind the shape that was due, such as " for codebooks (2, 4, 3)".
+      beside: Text behind the required shape, such as " for codebooks (2, 4, 3)".
 
     Raises:
-      ValueError: with the array's name, the shape that was due and the shape that came.
+      ValueError: with the array's name, the required shape and the given shape.
     """
     sizes = zip(due, x.shape, strict=False)
     if x.ndim == len(due) and all(isinstance(d, str) or d == size for d, size in sizes):
@@ -44,7 +44,7 @@ def check_mask(mask: jax.Array | np.ndarray | None, num_rows: int) -> None:
       num_rows: N.
 
     Raises:
-      ValueError: with the shape that was due and the shape that came.
+      ValueError: with the required shape and the given shape.
     """
     if mask is not None:
         check_shape("mask", mask, num_rows)

@@ -1,4 +1,4 @@
-"""Your own photos, from records that `quantjax records` wrote; read when their batch is due.
+"""Your own photos, from ArrayRecord files that `quantjax records` wrote, read batch by batch.
 
     quantjax records FOLDER OUT --parts=train,validation,test --size=128
     python -m experiments.dqn photos --config.records=OUT

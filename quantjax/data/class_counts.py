@@ -76,7 +76,7 @@ def renumbered(class_ids: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
       class_ids: [N], 0 or more.
 
     Returns:
-      Class ids [N] int64 below L, and the L names: the ids that came, as text.
+      Class ids [N] int64 below L, and the L names: the given ids as text.
     """
     found, positions = np.unique(class_ids, return_inverse=True)
     width = int(found[-1]) + 1

@@ -17,7 +17,7 @@ def check_pairs(queries: jax.Array, database: jax.Array, similar: jax.Array) -> 
       similar: Label of every pair, [Q, N].
 
     Raises:
-      ValueError: naming the argument, its shape and the shape that was due; or as `check_binary`.
+      ValueError: naming the argument, its shape and the required shape; or as `check_binary`.
     """
     check_shape("queries", queries, "Q", "D")
     check_shape("database", database, "N", queries.shape[1])
@@ -54,7 +54,7 @@ def check_binary(name: str, marks: jax.Array) -> None:
       marks: Whether each pair is similar, of any shape and type.
 
     Raises:
-      ValueError: naming the range that came; the values of a traced array are not seen.
+      ValueError: naming the range of the given values; a traced array is not checked.
     """
     if not (_holds_only(marks, 0, 1) or _holds_only(marks, -1, 1)):
         raise InputError(
@@ -72,7 +72,7 @@ def check_multi_hot(name: str, labels: jax.Array) -> None:
       labels: Multi-hot labels [B, L], of any type.
 
     Raises:
-      ValueError: naming the range that came; the values of a traced array are not seen.
+      ValueError: naming the range of the given values; a traced array is not checked.
     """
     if not _holds_only(labels, 0, 1):
         raise InputError(

@@ -12,7 +12,7 @@ from quantjax.errors import InputError
 from quantjax.methods.base import Context, Method, Phase, Refresh
 
 TAKEN = ("step", "epoch", "phase", "loss", "grad_norm", "skipped", "leaf")
-"""Names that the loop gives to metrics and records of its own."""
+"""Names in log records that `train.fit` uses itself, so that no metric may have them."""
 
 _SHOWN = 3  # entries that a message names
 
