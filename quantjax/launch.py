@@ -60,14 +60,14 @@ def main(
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
 
     Exits with 2 for a wrong flag, 1 for an error, 3 if only a baseline failed, 75 after SIGTERM,
-    which launchers take as "try again", and 130 after Ctrl-C. After both signals the state is
+    which job schedulers take as "try again", and 130 after Ctrl-C. After both signals the state is
     saved, and the same command resumes the run. Errors of `quantjax.errors` and of a disk that
     cannot be written to are printed as one line, all others with their traceback, in every process.
 
     Args:
       get_config: Returns the default config; `--config.KEY=VALUE` overrides its values.
-      build: Config -> experiment.
-      baselines: Baselines that the method must beat, on the same split.
+      build: Function of the config that returns the experiment.
+      baselines: Function that returns the baselines that the method must beat; see `Baselines`.
       title: Name of the method in the table.
       data_sets: Data sets by name, if the file has several. The first argument of the command
         line then chooses one, and `get_config(name)` and `build(config, name)` take it.

@@ -1,4 +1,4 @@
-"""Rows as the losses take them: checks of their shapes and labels, casts, cosines and distances."""
+"""Steps that losses share: checks of shapes and labels, casts, cosines and squared distances."""
 
 import jax
 import jax.numpy as jnp

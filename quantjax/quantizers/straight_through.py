@@ -1,4 +1,4 @@
-"""The straight-through estimator: forward the value of one array, backward another's gradient."""
+"""The straight-through estimator: the value of one array with the gradient of another array."""
 
 import jax
 

@@ -1,1 +1,1 @@
-"""Runs a job whatever it learns: mesh, processes, signals, checkpoints, metric log and workdirs."""
+"""Serves any training run: mesh, processes, signals, checkpoints, metric log and workdirs."""
