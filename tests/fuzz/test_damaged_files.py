@@ -121,6 +121,8 @@ def test_damaged_files_are_read_or_refused_as_documented(name, count, tmp_path, 
             jax.clear_caches()  # a program for each shape of a codec's arrays
         with warnings.catch_warnings(), limited_memory():
             warnings.simplefilter("error" if seed % 2 else "ignore")
+            # A damaged number may still be a class id, of which the user is told.
+            warnings.filterwarnings("ignore", "class ids reach .* they are renumbered")
             was_read, wrong = outcome(reader, path)
         assert not wrong, f"{name}, seed {seed}: {wrong}"
         assert not calls, f"{name}, seed {seed}: {calls}"
