@@ -1,7 +1,8 @@
 """Reproduces the mean average precision of other evaluators, to compare with published tables.
 
-Each convention was read off the public code named in its source. Equal distances are ranked in
-the order of storage. Where the original leaves their order to an unstable sort, its number lies
+Other evaluators know no ties: they rank equal distances by position in the database. `rerank` and
+`rank_as_stored` rank so, and each convention then averages as the public code named in its source
+does. Where the original leaves their order to an unstable sort, its number lies
 between the bounds. The functions take `relevant`, not labels: thulab/DeepHash and code derived
 from it overwrite the zeros of the caller's labels by -1, which is not reproduced.
 """
