@@ -1,20 +1,18 @@
 """`quantjax COMMAND` converts photos before an experiment and draws reports after it."""
 
 import argparse
-import dataclasses
-import math
+import importlib
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from quantjax import data, report
-from quantjax.data.decoding import pixel_limit
-from quantjax.data.photos import absent_classes
-from quantjax.errors import InputError, is_one_line
-from quantjax.run import console
+from quantjax.errors import is_one_line
 
-_SPLIT = ("train", "validation", "test")
+COMMANDS = {
+    "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
+    "report": "draws a run's report.html again; of several runs, one page that compares them",
+}
+"""What each command does; `quantjax/commands/NAME.py`, hyphens as underscores, implements it."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -27,9 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: Command line without the program's name; the process's own when None.
     """
-    arguments = _parser().parse_args(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments.run(arguments)
+        arguments = _parser(argv[:1]).parse_args(argv)
+        status = arguments.run(arguments)
     except Exception as error:
         if not is_one_line(error):
             raise
@@ -37,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    if status:
+        sys.exit(status)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -44,126 +45,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"error: {message}; --help lists all\n")
 
 
-def _parser():
+def _parser(chosen):
+    """Returns the parser of all commands; only the chosen command has its arguments."""
     parser = _Parser(prog="quantjax", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add_records(commands)
-    _add_report(commands)
+    for name, about in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=about, allow_abbrev=False)
+        # Imported only when chosen, so that no command waits for the imports of another.
+        if name in chosen:
+            module = importlib.import_module(f"quantjax.commands.{name.replace('-', '_')}")
+            module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser
-
-
-def _add_report(commands):
-    about = "draws a run's report.html again; of several runs, one page that compares them"
-    command = commands.add_parser("report", help=about, description=about, allow_abbrev=False)
-    add = command.add_argument
-    add("workdirs", metavar="WORKDIR", type=Path, nargs="+", help="folder that a run has left")
-    text = "page of the comparison; comparison.html where absent"
-    add("-o", "--out", metavar="FILE", type=Path, help=text)
-    command.set_defaults(run=_report)
-
-
-def _report(arguments):
-    workdirs = [path.expanduser() for path in arguments.workdirs]
-    if len(workdirs) > 1:
-        out = arguments.out or Path("comparison.html")
-        console.say(f"comparison: {report.compare(workdirs, out)}")
-        return
-    if arguments.out is not None:
-        raise InputError("--out is for a comparison; one run's page is its own report.html")
-    console.say(f"report: {report.write(workdirs[0])}")
-
-
-def _add_records(commands):
-    about = "converts a folder of photos into ArrayRecord files, for data.from_records"
-    command = commands.add_parser("records", help=about, description=about, allow_abbrev=False)
-    add = command.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="has a folder for each class")
-    add("out", metavar="OUT", type=Path, help="made here, or empty")
-    # Both make parts, so that only one of them may be given.
-    parts = command.add_mutually_exclusive_group()
-    text = "FOLDER has these folders, such as train,test, and each of them one for each class"
-    parts.add_argument("--parts", metavar="NAME,...", help=text)
-    text = "per cent of each class, such as 80,10,10, that become the parts train, validation, test"
-    parts.add_argument("--split", metavar="P,P,P", type=_shares, help=text)
-    add("--seed", metavar="N", type=int, help="of the draw of --split; 0 where absent")
-    text = (
-        "store pixels of this height and width, the shorter side resized, the longer cropped "
-        "(faster to read); files as they are where absent"
-    )
-    add("--size", metavar="PX", type=int, help=text)
-    text = "number of files; one for each 4,096 photos, at most 256, where absent"
-    add("--shards", metavar="N", type=int, help=text)
-    text = "go on without photos that cannot be read, and name them"
-    add("--skip_unreadable", action="store_true", help=text)
-    text = (
-        "pixels that a photo may have, so that no small file fills the memory; Pillow's limit of "
-        "89,478,485 where absent"
-    )
-    add("--max_pixels", metavar="N", type=int, help=text)
-    command.set_defaults(run=_records)
-
-
-def _shares(text):
-    """Parses --split into the percentage of each part."""
-    try:
-        shares = [float(share) for share in text.split(",")]
-    except ValueError:
-        shares = []
-    # Negated, as NaN compares as False.
-    if len(shares) != len(_SPLIT) or not (min(shares) >= 0 and math.isclose(sum(shares), 100)):
-        due = "three numbers that sum to 100, such as 80,10,10"
-        raise argparse.ArgumentTypeError(f"must be {due}, got {text}")
-    if not shares[0]:
-        raise argparse.ArgumentTypeError(f"must leave some to train, got {text}")
-    return dict(zip(_SPLIT, shares, strict=True))
-
-
-def _records(arguments):
-    # Links are resolved, as OUT may be in FOLDER by another name.
-    folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
-    if folder.resolve() in out.resolve().parents:
-        raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
-    with pixel_limit(arguments.max_pixels):
-        photos, parts = _photos(arguments, folder)
-        # Before the conversion, which may take hours: the user may have named the wrong folder.
-        if photos.notes:
-            console.say(photos.summary)
-        with console.counter("photos") as progress:
-            notes = data.to_records(
-                photos,
-                out,
-                size=arguments.size,
-                num_shards=arguments.shards,
-                parts=parts,
-                skip_unreadable=arguments.skip_unreadable,
-                progress=progress,
-            )
-    # Opened again, so that the command fails now if the new records cannot be read.
-    source = data.from_records(out, size=arguments.size or 1)
-    line = f"{len(source)} photos of {len(source.classes)} classes are in {out}"
-    if arguments.max_pixels is not None and arguments.size is None:
-        notes = (*notes, "larger ones need the limit raised where they are read too, or --size=PX")
-    console.say("; ".join((line, *notes)))
-
-
-def _photos(arguments, folder):
-    """Returns the photos of a folder, and the rows of each part by name."""
-    if arguments.seed is not None and arguments.split is None:
-        raise InputError("--seed is of the draw of --split, which is absent; leave it out")
-    # Any size skips the check that all headers agree; without --size files are stored unchanged.
-    size = arguments.size or 1
-    if arguments.parts is not None:
-        names = arguments.parts.split(",")
-        photos, rows = data.image_folders(folder, names, size=size)
-        return photos, dict(zip(names, rows, strict=True))
-    photos = data.image_folder(folder, size=size)
-    if arguments.split is None:
-        return photos, {}
-    parts = data.stratified(photos.labels, arguments.split, seed=arguments.seed or 0)
-    numbers = ", ".join(f"{len(rows)} {name}" for name, rows in parts.items())
-    absent = absent_classes(photos.labels, photos.classes, parts)
-    notes = (*photos.notes, f"split into {numbers}", *absent)
-    return dataclasses.replace(photos, notes=notes), parts
 
 
 if __name__ == "__main__":

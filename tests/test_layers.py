@@ -32,7 +32,9 @@ MAY_IMPORT = {
     "plots": {"metrics", "quantizers"},
     "report": {"evaluate", "train", "plots", "run", "data", "metrics", "quantizers"},
     "launch": {"train", "evaluate", "index", "report", "run", "data"},
-    "cli": {"run", "data", "report"},
+    "commands": {"launch", "train", "evaluate", "index", "report", "run", "data", "models",
+                 "methods", "losses", "quantizers", "metrics", "labels"},
+    "cli": {"commands"},
 }  # fmt: skip
 OPEN = {"arrays", "batch", "errors"}
 

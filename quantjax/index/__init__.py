@@ -1,5 +1,5 @@
 """Saves codes with their codec and ids to disk, and loads them for search."""
 
-from quantjax.index.artefact import Artefact, load, save
+from quantjax.index.artefact import Index, load, save
 
-__all__ = ["Artefact", "load", "save"]
+__all__ = ["Index", "load", "save"]

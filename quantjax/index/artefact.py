@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -34,20 +36,20 @@ _KINDS: dict[str, Any] = {
 }
 
 
-class Artefact(NamedTuple):
-    """Holds saved codes and the codec and ids that a search needs.
+class Index(NamedTuple):
+    """Holds the codes of a database, with the codec and ids that a search needs.
 
     Attributes:
       codec: Codec that measures distances to the codes.
       codes: [N, num_bytes] uint8.
       ids: The items' numbers in their source, [N] int64, or names, [N] str objects.
-      manifest: Format, version, metric, bits, count and digests, as on disk.
+      manifest: Format, version, metric, bits, count and digests, as on disk; empty in memory.
     """
 
     codec: Codec
     codes: np.ndarray
     ids: np.ndarray
-    manifest: dict[str, Any]
+    manifest: Mapping[str, Any] = MappingProxyType({})
 
 
 def save(
@@ -99,7 +101,7 @@ def save(
     return folder / "codes.json"
 
 
-def load(folder: str | pathlib.Path) -> Artefact:
+def load(folder: str | pathlib.Path) -> Index:
     """Loads the codes, codec and ids that `save` wrote, and checks every digest.
 
     Args:
@@ -135,7 +137,7 @@ def load(folder: str | pathlib.Path) -> Artefact:
     claim = f"{folder} holds codes, ids and a codec that do not fit"
     with files.reading(claim, "save them again"):
         codec, ids = _contents(manifest, tensors)
-    return Artefact(codec, tensors["codes"], ids, manifest)
+    return Index(codec, tensors["codes"], ids, manifest)
 
 
 def _check_manifest(manifest, folder):
