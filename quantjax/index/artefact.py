@@ -1,6 +1,5 @@
 """Saves and loads codes as a safetensors file with a JSON manifest."""
 
-import dataclasses
 import hashlib
 import json
 import pathlib
@@ -12,28 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.errors import InputError, MissingFileError
+from quantjax.index import codecs
 from quantjax.index.ids import Ids, id_tensors, read_ids
-from quantjax.quantizers import (
-    BinaryCodec,
-    ClassCodec,
-    Codec,
-    FloatCodec,
-    ProductCodec,
-    ResidualCodec,
-)
+from quantjax.quantizers import ClassCodec, Codec, FloatCodec
 from quantjax.run import files
 from quantjax.run.files import one_line
 
 FORMAT = "quantjax-codes"
 VERSION = 1
-
-_KINDS: dict[str, Any] = {
-    "product": ProductCodec,
-    "binary": BinaryCodec,
-    "residual": ResidualCodec,
-    "float": FloatCodec,
-    "class": ClassCodec,
-}
 
 
 class Index(NamedTuple):
@@ -72,14 +57,11 @@ def save(
         is of an unknown kind. Nothing is written then.
     """
     folder = pathlib.Path(folder)
-    kind = next((name for name, cls in _KINDS.items() if type(codec) is cls), None)
-    if kind is None:
-        raise InputError(f"no format for {type(codec).__name__}; there are {', '.join(_KINDS)}")
     # A single number gets an axis, so that the error of a wrong shape is ours.
     codes = np.atleast_1d(np.asarray(codes))
-    arrays, settings = _parts(codec)
+    kind, arrays, settings = codecs.parts(codec)
     tensors = {"codes": codes, **id_tensors(ids, len(codes))}
-    tensors |= {f"codec.{name}": x for name, x in arrays.items()}
+    tensors |= arrays
     tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     with files.reading("codec, codes and ids do not fit", "nothing was saved"):
         manifest = {
@@ -147,10 +129,10 @@ def _check_manifest(manifest, folder):
             f"{one_line(manifest.get('format'))} version {one_line(manifest.get('version'))}"
         )
     missing = sorted({"codec", "settings", "digests"} - manifest.keys())
-    if missing or str(manifest["codec"]) not in _KINDS:
+    if missing or str(manifest["codec"]) not in codecs.KINDS:
         raise InputError(
-            f"{folder}/codes.json must name a codec ({', '.join(_KINDS)}), settings and digests, "
-            f"got codec {one_line(manifest.get('codec'))!r} and "
+            f"{folder}/codes.json must name a codec ({', '.join(codecs.KINDS)}), settings and "
+            f"digests, got codec {one_line(manifest.get('codec'))!r} and "
             f"{', '.join(missing) or 'nothing'} missing"
         )
     for name in ("settings", "digests"):
@@ -165,7 +147,7 @@ def _contents(manifest, tensors):
 
     `save` calls it too, so that `load` can read every saved folder.
     """
-    codec, codes, ids = _codec(manifest, tensors), tensors["codes"], read_ids(tensors)
+    codec, codes, ids = codecs.read(manifest, tensors), tensors["codes"], read_ids(tensors)
     if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
         raise InputError(
             f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
@@ -200,54 +182,6 @@ def _check_values(codec, codes):
             f"codes must be of {due}, got others in row {rows[0]} ({rows.size} of {len(codes)} "
             "rows)"
         )
-
-
-def _codec(manifest, tensors):
-    kind = _KINDS[manifest["codec"]]
-    # Static fields are stored in the manifest, arrays as tensors; a damaged file may mix them up.
-    is_setting = {field.name: "static" in field.metadata for field in dataclasses.fields(kind)}
-    arrays = {
-        name.removeprefix("codec."): _real(name, x)
-        for name, x in tensors.items()
-        if name.startswith("codec.")
-    }
-    for name, value in {**arrays, **manifest["settings"]}.items():
-        if is_setting[name] != (name in manifest["settings"]):
-            raise InputError(f"{name} must be {'a setting' if is_setting[name] else 'a tensor'}")
-        if is_setting[name] and type(value) is not (str if name == "metric" else int):
-            raise InputError(f"{name} must not be {value!r}")
-    for name, x in arrays.items():
-        if not np.isfinite(x).all():
-            raise InputError(f"{name} must be of finite numbers")
-
-    codec = kind(**arrays, **manifest["settings"])
-    codec.check()
-    # JAX keeps float32: a value that overflows there would not be the one that was saved.
-    with np.errstate(over="raise"):
-        return dataclasses.replace(codec, **{name: jnp.asarray(x) for name, x in arrays.items()})
-
-
-def _parts(codec):
-    """Splits a codec into arrays and settings, by its dataclass fields."""
-    arrays, settings = {}, {}
-    for field in dataclasses.fields(codec):
-        value = getattr(codec, field.name)
-        if field.metadata.get("static"):
-            settings[field.name] = int(value) if isinstance(value, np.integer) else value
-        elif value is not None:
-            value = np.asarray(value)
-            # safetensors stores little-endian, and the digest must be that of the stored bytes.
-            arrays[field.name] = value.astype(value.dtype.newbyteorder("<"), copy=False)
-    return arrays, settings
-
-
-def _real(name, x):
-    # bfloat16 can be written, but NumPy's reader of safetensors does not know it.
-    if x.dtype not in (np.float16, np.float32, np.float64):
-        raise InputError(
-            f"{name} must be of real numbers, got {x.dtype}; float16, 32 and 64 can be saved"
-        )
-    return x
 
 
 def _digest(x):
