@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "data": {"run", "labels"},
     "models": {"run", "data"},
     "methods": {"losses", "quantizers", "labels", "models"},
-    "index": {"quantizers", "run"},
+    "index": {"quantizers", "run", "data"},
     "train": {"methods", "run", "optimizers", "data"},
     "evaluate": {"train", "methods", "metrics", "quantizers", "labels", "data", "run"},
     "plots": {"metrics", "quantizers"},

@@ -7,6 +7,7 @@ import contextlib
 import os
 import pathlib
 import pickle
+import shutil
 import struct
 from collections.abc import Generator, Mapping
 from typing import Any
@@ -67,6 +68,33 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
         raise
 
 
+@contextlib.contextmanager
+def replacing_folder(path: pathlib.Path) -> Generator[pathlib.Path]:
+    """Yields an empty folder, which replaces `path` if the context ends without an error.
+
+    Args:
+      path: Folder, which need not exist; all that it holds is lost. Its parent must exist.
+
+    Raises:
+      OSError: if the parent cannot be written to. `path` is then as before.
+    """
+    scratch, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        scratch.mkdir()
+        yield scratch
+        # No system renames a folder onto another that has files.
+        if path.exists():
+            path.rename(old)
+        scratch.rename(path)
+    except BaseException:
+        if old.exists():
+            old.rename(path)
+        raise
+    finally:
+        for folder in (scratch, old):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_text(path: pathlib.Path, text: str) -> None:
     """Writes a text file in UTF-8 atomically.
 
@@ -94,7 +122,8 @@ def write_arrays(
     Raises:
       OSError: if the file cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    # Not `ascontiguousarray`, which gives a single number an axis.
+    tensors = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     with replacing(path) as scratch:
         save_file(tensors, scratch, dict(about) if about else None)
 
