@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in finished.iterdir()}
     assert names >= {
-        "config.json", "metrics.jsonl", "checkpoints", "codes.safetensors", "codes.json",
+        "config.json", "metrics.jsonl", "checkpoints", "codes-1.safetensors", "codes.json",
         "results.json", "per_query.safetensors",
     }  # fmt: skip
     config = json.loads((finished / "config.json").read_text())

@@ -1,10 +1,11 @@
-"""Saves codes with their codec and ids, and encoders; loads both for search."""
+"""Saves codes with their codec and ids, and encoders; changes and loads them for search."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
+    from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.encoder import Encoder, load_encoder
     from quantjax.index.exporting import save_encoder
     from quantjax.index.preparation import Preparation
@@ -13,13 +14,17 @@ _MODULES = {
     "Encoder": "encoder",
     "Index": "artefact",
     "Preparation": "preparation",
+    "append": "changes",
+    "delete": "changes",
     "load": "artefact",
     "load_encoder": "encoder",
+    "replace_encoder": "changes",
     "save": "artefact",
     "save_encoder": "exporting",
 }
 __all__ = [
-    "Encoder", "Index", "Preparation", "load", "load_encoder", "save", "save_encoder",
+    "Encoder", "Index", "Preparation", "append", "delete", "load", "load_encoder",
+    "replace_encoder", "save", "save_encoder",
 ]  # fmt: skip
 
 

@@ -1,24 +1,19 @@
-"""Saves and loads codes as a safetensors file with a JSON manifest."""
+"""Saves codes, with their codec and ids, as an index in a folder, and loads it."""
 
-import hashlib
-import json
+import collections
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
-from quantjax.errors import InputError, MissingFileError
-from quantjax.index import codecs
-from quantjax.index.ids import Ids, id_tensors, read_ids
-from quantjax.quantizers import ClassCodec, Codec, FloatCodec
-from quantjax.run import files
+from quantjax.errors import InputError
+from quantjax.index import codecs, columns, versions
+from quantjax.index.ids import Ids, read_ids
+from quantjax.quantizers import Codec
+from quantjax.run import files, tensors
 from quantjax.run.files import one_line
-
-FORMAT = "quantjax-codes"
-VERSION = 1
 
 
 class Index(NamedTuple):
@@ -26,86 +21,90 @@ class Index(NamedTuple):
 
     Attributes:
       codec: Codec that measures distances to the codes.
-      codes: [N, num_bytes] uint8.
-      ids: The items' numbers in their source, [N] int64, or names, [N] str objects.
-      manifest: Format, version, metric, bits, count and digests, as on disk; empty in memory.
+      codes: [N, num_bytes] uint8; a read-only memory map of the file if loaded.
+      ids: The items' numbers, [N] int64, or names, [N] str objects.
+      manifest: Description as on disk, with "root", "classes" and "encoder"; empty in memory.
+      vectors: Embeddings to re-rank by, [N, D] float16, or None.
+      labels: Numbers of `manifest["classes"]`, [N] int64, -1 for unknown; or None.
+      lists: Arrays of inverted lists, a NamedTuple, or None.
     """
 
     codec: Codec
     codes: np.ndarray
     ids: np.ndarray
     manifest: Mapping[str, Any] = MappingProxyType({})
+    vectors: np.ndarray | None = None
+    labels: np.ndarray | None = None
+    lists: Any = None
 
 
 def save(
-    folder: str | pathlib.Path, codec: Codec, codes: np.ndarray, *, ids: Ids | None = None
+    folder: str | pathlib.Path,
+    codec: Codec,
+    codes: np.ndarray,
+    *,
+    ids: Ids | None = None,
+    vectors: np.ndarray | None = None,
+    labels: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    root: str | pathlib.Path | None = None,
+    encoder: str | pathlib.Path | None = None,
+    lists: Any = None,
 ) -> pathlib.Path:
-    """Writes codes, codec and ids to codes.safetensors, and their description to codes.json.
+    """Writes codes, codec, ids and what else belongs to them into a folder, atomically.
 
     Args:
-      folder: Created if it does not exist.
+      folder: Created if it does not exist; an index that it holds is replaced.
       codec: Codec that made the codes.
       codes: [N, num_bytes] uint8.
       ids: The items' numbers, [N] integers that fit in int64, or their names, [N] strings; 0 to
-        N - 1 when None.
+        N - 1 when None. No id may repeat.
+      vectors: Embeddings to re-rank by, [N, D], stored as float16.
+      labels: Class numbers [N], -1 for unknown.
+      classes: Names of the classes.
+      root: Folder or URL that names of files are relative to.
+      encoder: Folder of the encoder of queries, which is copied into the index; its codec must be
+        equal.
+      lists: Inverted lists of the codes, a NamedTuple of arrays.
 
     Returns:
       Path of the manifest.
 
     Raises:
-      ValueError: if codes, codec and ids do not fit, if `load` would not read them, or if the codec
-        is of an unknown kind. Nothing is written then.
+      ValueError: if the values do not fit, if `load` would not read them, or if another process
+        writes into the folder. Nothing is written then.
+      OSError: if the disk is full; an older index in the folder is then as it was.
     """
-    folder = pathlib.Path(folder)
-    # A single number gets an axis, so that the error of a wrong shape is ours.
-    codes = np.atleast_1d(np.asarray(codes))
-    kind, arrays, settings = codecs.parts(codec)
-    tensors = {"codes": codes, **id_tensors(ids, len(codes))}
-    tensors |= arrays
-    tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
     with files.reading("codec, codes and ids do not fit", "nothing was saved"):
-        manifest = {
-            "format": FORMAT,
-            "version": VERSION,
-            "codec": kind,
-            "settings": settings,
-            "metric": codec.metric,
-            "bits": codec.bits,
-            "num_bytes": codec.num_bytes,
-            "count": len(codes),
-            "digests": {name: _digest(x) for name, x in tensors.items()},
-        }
-        _contents(manifest, tensors)  # raises now what `load` would raise later
-    folder.mkdir(parents=True, exist_ok=True)
-    # The manifest goes last and holds the digests, so `load` notices files of two different saves.
-    files.write_arrays(folder / "codes.safetensors", tensors)
-    files.write_text(folder / "codes.json", json.dumps(manifest, indent=2) + "\n")
-    return folder / "codes.json"
+        # What `load` would raise later is raised now.
+        kind, tensors_of_codec, settings = codecs.parts(codec)
+        codecs.read({"codec": kind, "settings": settings}, tensors_of_codec)
+        table = columns.make(codes, ids, vectors, labels)
+        columns.check(table, codec, len(classes))
+        columns.check_unique([table])
+        arrays = {} if lists is None else lists._asdict()
+        arrays = {versions.LISTS + name: np.asarray(x) for name, x in arrays.items()}
+    about = {"root": None if root is None else str(root), "classes": list(classes)}
+    return versions.write(folder, codec, {**table, **arrays}, about, encoder=encoder)
 
 
 def load(folder: str | pathlib.Path) -> Index:
-    """Loads the codes, codec and ids that `save` wrote, and checks every digest.
+    """Loads an index that `save` wrote, mapped into memory, and checks every digest.
+
+    Indexes of version 1, and the workdirs of runs, are read too.
 
     Args:
-      folder: Folder of codes.json and codes.safetensors.
-
-    Returns:
-      Codec, codes, ids and manifest.
+      folder: Folder of codes.json and its data file.
 
     Raises:
       FileNotFoundError: if either file is missing.
-      ValueError: if the format is unknown, or a tensor's digest differs from the manifest's.
+      ValueError: if the format is unknown or newer, or a tensor's digest differs from the
+        manifest's.
     """
     folder = pathlib.Path(folder)
-    for name in ("codes.json", "codes.safetensors"):
-        if not (folder / name).is_file():
-            raise MissingFileError(f"{folder} has no {name}; save an index there first")
-    with files.reading(f"{folder} holds no readable codes", "save them again"):
-        manifest = dict(json.loads((folder / "codes.json").read_text()))
-        tensors, _ = files.read_arrays(folder / "codes.safetensors")
-    _check_manifest(manifest, folder)
+    manifest, arrays = versions.opened(folder)
     # Before anything else looks at the tensors: a flipped byte is damage, whatever it means.
-    found = {name: _digest(x) for name, x in tensors.items()}
+    found = {name: tensors.digest(x) for name, x in arrays.items()}
     wrong = sorted(
         name
         for name in {*found, *manifest["digests"]}
@@ -118,73 +117,27 @@ def load(folder: str | pathlib.Path) -> Index:
         )
     claim = f"{folder} holds codes, ids and a codec that do not fit"
     with files.reading(claim, "save them again"):
-        codec, ids = _contents(manifest, tensors)
-    return Index(codec, tensors["codes"], ids, manifest)
+        return _index(manifest, arrays)
 
 
-def _check_manifest(manifest, folder):
-    if manifest.get("format") != FORMAT or manifest.get("version") != VERSION:
-        raise InputError(
-            f"{folder}/codes.json must be {FORMAT} version {VERSION}, got "
-            f"{one_line(manifest.get('format'))} version {one_line(manifest.get('version'))}"
-        )
-    missing = sorted({"codec", "settings", "digests"} - manifest.keys())
-    if missing or str(manifest["codec"]) not in codecs.KINDS:
-        raise InputError(
-            f"{folder}/codes.json must name a codec ({', '.join(codecs.KINDS)}), settings and "
-            f"digests, got codec {one_line(manifest.get('codec'))!r} and "
-            f"{', '.join(missing) or 'nothing'} missing"
-        )
-    for name in ("settings", "digests"):
-        if not isinstance(manifest[name], dict):
-            raise InputError(
-                f"{folder}/codes.json must have an object of {name}, got {one_line(manifest[name])}"
-            )
-
-
-def _contents(manifest, tensors):
-    """Builds codec and ids from tensors, and raises an error if they do not fit the codes.
-
-    `save` calls it too, so that `load` can read every saved folder.
-    """
-    codec, codes, ids = codecs.read(manifest, tensors), tensors["codes"], read_ids(tensors)
-    if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
-        raise InputError(
-            f"codes must be uint8 [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
-        )
-    # Distances count bits of whole bytes, so unused bits must not differ.
-    if codec.bits % 8 and (codes[:, -1] >> codec.bits % 8).any():
-        raise InputError(f"codes must have zeros behind their {codec.bits} bits")
-    _check_values(codec, codes)
-    if ids.shape != codes.shape[:1]:
-        raise InputError(f"ids must have shape {codes.shape[:1]}, got {ids.shape}")
-    due = {"metric": codec.metric, "bits": codec.bits, "count": len(codes)}
+def _index(manifest, arrays):
+    """Builds an index from a manifest and tensors, and raises an error if they do not fit."""
+    codec = codecs.read(manifest, arrays)
+    table = {name: x for name, x in arrays.items() if name in columns.NAMES}
+    ids = read_ids(table)
+    columns.check(table, codec, len(manifest["classes"]))
+    due = {"metric": codec.metric, "bits": codec.bits, "count": len(table["codes"])}
     for name, value in due.items():
         if manifest.get(name) != value:
             raise InputError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
-    return codec, ids
-
-
-def _check_values(codec, codes):
-    """Raises ValueError, with the first bad row, if codes decode to NaN or to unknown classes."""
-    if isinstance(codec, FloatCodec):
-        due = "finite numbers"
-        x = np.ascontiguousarray(codes).view("<f4")
-        wrong = ~np.isfinite(x).all(axis=1)
-    elif isinstance(codec, ClassCodec):
-        due = f"classes 0 to {codec.num_classes - 1}"
-        wrong = np.asarray(codec.class_ids(jnp.asarray(codes))) >= codec.num_classes
-    else:
-        return
-    rows = np.flatnonzero(wrong)
-    if rows.size:
-        raise InputError(
-            f"codes must be of {due}, got others in row {rows[0]} ({rows.size} of {len(codes)} "
-            "rows)"
-        )
-
-
-def _digest(x):
-    # Type and shape enter too: equal bytes may be other numbers.
-    head = f"{x.dtype.str} {x.shape} ".encode()
-    return hashlib.sha256(head + np.ascontiguousarray(x).tobytes()).hexdigest()
+    prefix = versions.LISTS
+    lists = {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
+    return Index(
+        codec,
+        table["codes"],
+        ids,
+        manifest,
+        table.get("vectors"),
+        table.get("labels"),
+        collections.namedtuple("Lists", lists)(**lists) if lists else None,
+    )

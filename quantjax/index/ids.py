@@ -6,7 +6,7 @@ all strings in a row as UTF-8, and `ids.ends`, [N] int64, the position after the
 
 import itertools
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ Ids = np.ndarray | Sequence[int] | Sequence[str]
 
 # Python gives file names that are not UTF-8 as lone surrogates; they must survive save and load.
 _CODING = ("utf-8", "surrogatepass")
+_BLOCK = 1 << 16  # strings that are copied from a file at once
 
 
 def id_tensors(ids: Ids | None, num_items: int) -> dict[str, np.ndarray]:
@@ -77,16 +78,30 @@ def read_ids(tensors: Mapping[str, np.ndarray]) -> np.ndarray:
         if tensors["ids"].dtype != np.int64:
             raise InputError(f"ids must be int64, got {tensors['ids'].dtype}")
         return tensors["ids"]
+    # As Python strings: NumPy's fixed-width strings would all be as long as the longest.
+    return np.fromiter(iterate(tensors), object, len(tensors["ids.ends"]))
+
+
+def iterate(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
+    """Yields the strings of `id_tensors` one by one, so that they need not all be in memory.
+
+    Args:
+      tensors: All tensors of a file, by name; they may be memory maps.
+
+    Raises:
+      KeyError: if a tensor is missing.
+      ValueError: if `id_tensors` cannot have made the tensors.
+    """
     text, ends = tensors["ids.text"], tensors["ids.ends"]
     if text.dtype != np.uint8 or ends.dtype != np.int64 or text.ndim != 1 or ends.ndim != 1:
         raise InputError("ids.text must be uint8 and ids.ends int64, of one axis each")
-    places = np.append(0, ends)
-    if (places[1:] < places[:-1]).any() or places[-1] != len(text):
+    if (ends[1:] < ends[:-1]).any() or (ends[:1] < 0).any() or [*ends[-1:], 0][0] != len(text):
         raise InputError(f"ids.ends must rise to {len(text)}, the length of ids.text")
-    raw = text.tobytes()
-    pairs = itertools.pairwise(places.tolist())
-    # As Python strings: NumPy's fixed-width strings would all be as long as the longest.
-    return np.array([raw[start:end].decode(*_CODING) for start, end in pairs], object)
+    for first in range(0, len(ends), _BLOCK):
+        start = int(ends[first - 1]) if first else 0
+        places = [0, *(ends[first : first + _BLOCK] - start).tolist()]
+        raw = text[start : start + places[-1]].tobytes()
+        yield from (raw[a:b].decode(*_CODING) for a, b in itertools.pairwise(places))
 
 
 def _fits_int64(item):

@@ -17,9 +17,10 @@ from safetensors import numpy as safetensors_numpy
 
 from quantjax import data, index
 from quantjax.data import record_manifest
+from quantjax.errors import InputError, MissingFileError
 from quantjax.models import features, weights
 from quantjax.quantizers import ProductCodec
-from quantjax.run import pickles
+from quantjax.run import pickles, tensors
 from tests.data.test_mnist import idx_bytes
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
@@ -178,7 +179,11 @@ def _tensors_of_codes() -> list[bytes]:
 def _manifests() -> list[bytes]:
     manifest = {
         "format": "quantjax-codes",
-        "version": 1,
+        "version": 2,
+        "file": "codes-1.safetensors",
+        "root": None,
+        "classes": ["a", "b"],
+        "encoder": None,
         "codec": "product",
         "settings": {"metric": "ip"},
         "metric": "ip",
@@ -202,7 +207,7 @@ _MANIFEST_TOKENS = (
 
 
 def _digests(content: bytes) -> dict[str, str]:
-    return {name: index.artefact._digest(x) for name, x in safetensors_numpy.load(content).items()}
+    return {name: tensors.digest(x) for name, x in safetensors_numpy.load(content).items()}
 
 
 def _read_tensors_of_codes(path: Path) -> None:
@@ -255,7 +260,10 @@ def _read_records(path: Path) -> None:
 
 
 def _read_codes(path: Path) -> None:
-    found = index.load(path.parent)
+    try:
+        found = index.load(path.parent)
+    except MissingFileError as error:  # a manifest may name a file that is not there
+        raise InputError(*error.args) from error
     assert found.codes.shape == (len(found.ids), found.codec.num_bytes)
 
 
@@ -303,7 +311,7 @@ READERS = {
     "codes": Reader(
         _tensors_of_codes,
         _read_tensors_of_codes,
-        "codes.safetensors",
+        "codes-1.safetensors",
         _SAFETENSORS_TOKENS,
         restructured.safetensors,
         prepare=_save_codes,

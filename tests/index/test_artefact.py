@@ -2,7 +2,13 @@
 
 import dataclasses
 import json
+import os
+import pathlib
+import resource
+import shutil
 import struct
+from concurrent import futures
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +16,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from quantjax import index
-from quantjax.errors import InputError
-from quantjax.index.artefact import _digest
+from quantjax.errors import InputError, is_one_line
+from quantjax.index import versions
 from quantjax.quantizers import (
     BinaryCodec,
     ClassCodec,
@@ -19,8 +25,11 @@ from quantjax.quantizers import (
     ProductCodec,
     ResidualCodec,
 )
+from quantjax.run import workdirs
+from quantjax.run.tensors import digest
 from tests.models.weight_files import safetensors
 
+ROOT = pathlib.Path(__file__).parents[2]
 LETTERS = np.full(50, ord("a"), np.uint8)
 
 
@@ -60,7 +69,7 @@ def test_manifest_says_what_is_stored(saved):
     _, _, _, folder = saved
     manifest = json.loads((folder / "codes.json").read_text())
     assert manifest["format"] == "quantjax-codes"
-    assert manifest["version"] == 1
+    assert (manifest["version"], manifest["file"]) == (2, "codes-1.safetensors")
     assert (manifest["codec"], manifest["metric"]) == ("product", "ip")
     assert (manifest["bits"], manifest["num_bytes"], manifest["count"]) == (12, 2, 50)
     assert set(manifest["digests"]) == {"codes", "ids", "codec.codebooks"}
@@ -79,20 +88,20 @@ def test_binary_and_residual_codecs_come_back(rng, tmp_path):
     projection = jnp.asarray(np.linalg.qr(rng.normal(size=(6, 4)))[0], jnp.float32)
     offset = jnp.arange(6.0)
     index.save(tmp_path / "b", BinaryCodec(4, offset, projection), np.zeros((1, 1), np.uint8))
-    codec, _, _, manifest = index.load(tmp_path / "b")
+    codec, _, _, manifest, *_ = index.load(tmp_path / "b")
     assert (manifest["codec"], manifest["metric"], codec.num_bits) == ("binary", "hamming", 4)
     np.testing.assert_array_equal(codec.offset, offset)
     np.testing.assert_array_equal(codec.projection, projection)
     books = jnp.asarray(rng.normal(size=(3, 16, 2)), jnp.float32)
     index.save(tmp_path / "r", ResidualCodec(books, "ip", beam_width=3), np.zeros((1, 2), np.uint8))
-    codec, _, _, manifest = index.load(tmp_path / "r")
+    codec, _, _, manifest, *_ = index.load(tmp_path / "r")
     assert (manifest["codec"], codec.metric, codec.beam_width) == ("residual", "ip", 3)
     np.testing.assert_array_equal(codec.codebooks, books)
 
 
 def test_a_flipped_byte_is_refused_by_name(saved):
     _, _, _, folder = saved
-    path = folder / "codes.safetensors"
+    path = folder / "codes-1.safetensors"
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
@@ -113,24 +122,37 @@ def test_files_of_two_saves_are_refused(saved, rng, tmp_path):
     [
         ("codes.json", b"{", "no readable codes"),
         ("codes.json", b"\xff\xfe", "no readable codes"),
-        ("codes.safetensors", b"short", "no readable codes"),
-        ("codes.json", b'{"format": "other"}', "must be quantjax-codes version 1, got other"),
+        ("codes-1.safetensors", b"short", "no readable codes"),
+        ("codes.json", b'{"format": "other"}', "must be quantjax-codes version 1 or 2, got other"),
         ("codes.json", b"[1]", "no readable codes"),
         ("codes.json", b"[" * 100_000, "no readable codes: maximum recursion depth"),
         ("codes.json", b'{"format": ["a"]}', "got list version None"),
         ("codes.json", b'{"format": "a\\nb"}', "got a b version None"),
         (
-            "codes.safetensors",
+            "codes-1.safetensors",
             struct.pack("<Q", 2**40) + b"{}",
             "readable codes: .*header too large",
         ),
-        ("codes.safetensors", safetensors({"codes": ("F8_E4M3", (1,), b"a")}), "no readable codes"),
         (
-            "codes.safetensors",
+            "codes-1.safetensors",
+            safetensors({"codes": ("F8_E4M3", (1,), b"a")}),
+            "no readable codes",
+        ),
+        (
+            "codes-1.safetensors",
             safetensors({"codes": ("F32", (0, 2**63), b"")}),
             "no readable codes",
         ),
-        ("codes.safetensors", safetensors({"a\nb" * 99: ("U8", (1,), b"a")}), "a b.* not what the"),
+        (
+            "codes-1.safetensors",
+            safetensors({"a\nb" * 99: ("U8", (1,), b"a")}),
+            "a b.* not what the",
+        ),
+        (
+            "codes.json",
+            b'{"format": "quantjax-codes", "version": 3}',
+            "version 3, this quantjax reads 1 to 2; pip install --upgrade quantjax",
+        ),
         (
             "codes.json",
             b'{"format": "quantjax-codes", "version": 1, "codec": "x"}',
@@ -161,6 +183,9 @@ def test_damaged_files_are_refused(saved, name, content, message):
         ({"metric": "l2"}, "do not fit: metric must be 'ip', got 'l2'"),
         ({"bits": 13}, "do not fit: bits must be 12, got 13"),
         ({"count": 49}, "do not fit: count must be 50, got 49"),
+        ({"file": "../other/codes-1.safetensors"}, "must name codes-N.safetensors, got ../other"),
+        ({"file": ["codes-1.safetensors"]}, "must name codes-N.safetensors, got list"),
+        ({"classes": ["a", 3]}, "must have a list of classes, got list"),
     ],
 )
 def test_a_manifest_of_other_codes_is_refused(saved, change, message):
@@ -205,15 +230,25 @@ def test_a_manifest_of_other_codes_is_refused(saved, change, message):
         ({"codes": np.full((50, 2), 255, np.uint8)}, "codes must have zeros behind their 12 bits"),
         ({"codec.metric": np.zeros(3, np.float32)}, "do not fit: "),
         ({"codec.other": np.zeros(3, np.float32)}, "do not fit: 'other'"),
+        ({"labels": np.zeros(50, np.int64)}, "labels must be -1 to -1, numbers of classes, got 0"),
+        ({"labels": np.zeros(50, np.int32)}, "labels must be int64, got int32"),
+        ({"labels": np.zeros((50, 1), np.int64)}, "labels must have shape"),
+        (
+            {"vectors": np.zeros((50, 6), np.float32)},
+            r"vectors must be float16 \[50, D\], got float",
+        ),
+        ({"vectors": np.zeros((49, 6), np.float16)}, r"vectors must be float16 \[50, D\], got"),
+        ({"vectors": np.full((50, 6), np.inf, np.float16)}, "at most 65,504, got others in row 0"),
+        ({"lists.a b": np.zeros(3)}, "do not fit: .*valid identifiers"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_whatever_their_digests(saved, change, message):
     _, _, _, folder = saved
     manifest = json.loads((folder / "codes.json").read_text())
-    tensors = {**load_file(folder / "codes.safetensors"), **change}
+    tensors = {**load_file(folder / "codes-1.safetensors"), **change}
     tensors = {name: x for name, x in tensors.items() if x is not None}
-    save_file(tensors, folder / "codes.safetensors")
-    manifest["digests"] = {name: _digest(x) for name, x in tensors.items()}
+    save_file(tensors, folder / "codes-1.safetensors")
+    manifest["digests"] = {name: digest(x) for name, x in tensors.items()}
     (folder / "codes.json").write_text(json.dumps(manifest))
     with pytest.raises(ValueError, match=message):
         index.load(folder)
@@ -245,8 +280,8 @@ def test_codecs_check_that_their_fields_fit(codec, change, message):
 
 def test_a_missing_file_is_named(saved):
     _, _, _, folder = saved
-    (folder / "codes.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"has no codes\.safetensors"):
+    (folder / "codes-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no codes-1\.safetensors"):
         index.load(folder)
 
 
@@ -295,10 +330,11 @@ def test_save_refuses_what_load_would_refuse(codec, codes, message, tmp_path, mo
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "new").exists()
     # Written all the same, it would not be read.
-    monkeypatch.setattr("quantjax.index.artefact._contents", lambda manifest, tensors: None)
+    monkeypatch.setattr("quantjax.index.columns.check", lambda *arguments: None)
+    monkeypatch.setattr("quantjax.index.codecs.read", lambda *arguments: None)
     try:
         index.save(tmp_path, codec, codes)
-    except InputError:
+    except (InputError, IndexError):
         return  # what has no number of bits, or of items, has no manifest either
     monkeypatch.undo()
     with pytest.raises(ValueError, match=r"do not fit|no readable codes"):
@@ -311,3 +347,158 @@ def test_settings_and_arrays_of_numpys_own_types_come_back(tmp_path):
     codec = index.load(tmp_path).codec
     assert codec.beam_width == 3
     np.testing.assert_array_equal(codec.codebooks, books)
+
+
+class Lists(NamedTuple):
+    centroids: np.ndarray
+    starts: np.ndarray
+
+
+def full_index(rng, folder):
+    """An index with all that an index may hold, in a folder; returns its columns."""
+    codes = rng.integers(0, 256, (50, 2), dtype=np.uint8)
+    codes[:, 1] &= 15
+    names = [f"c{row % 3}/{row}.jpg" for row in range(50)]
+    vectors = rng.normal(size=(50, 6)).astype(np.float32)
+    labels = np.arange(50) % 3 - 1
+    lists = Lists(rng.normal(size=(4, 6)).astype(np.float32), np.array([0, 9, 9, 30, 50]))
+    index.save(
+        folder, product_codec(rng), codes, ids=names, vectors=vectors, labels=labels,
+        classes=["a", "b"], root="/photos", lists=lists,
+    )  # fmt: skip
+    return codes, names, vectors, labels, lists
+
+
+def test_vectors_labels_classes_root_and_lists_come_back(rng, tmp_path):
+    codes, names, vectors, labels, lists = full_index(rng, tmp_path)
+    found = index.load(tmp_path)
+    np.testing.assert_array_equal(found.codes, codes)
+    np.testing.assert_array_equal(found.vectors, vectors.astype(np.float16))
+    np.testing.assert_array_equal(found.labels, labels)
+    assert found.ids.tolist() == names
+    assert (found.manifest["root"], found.manifest["classes"]) == ("/photos", ["a", "b"])
+    np.testing.assert_array_equal(found.lists.centroids, lists.centroids)
+    np.testing.assert_array_equal(found.lists.starts, lists.starts)
+
+
+def test_codes_and_vectors_are_read_only_maps_of_the_file(rng, tmp_path):
+    full_index(rng, tmp_path)
+    found = index.load(tmp_path)
+    for x in (found.codes, found.vectors):
+        base = x
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert isinstance(base, np.memmap)
+        assert not x.flags.writeable
+
+
+def test_any_reader_of_safetensors_reads_an_index(rng, tmp_path):
+    codes, _, vectors, _, _ = full_index(rng, tmp_path)
+    found = load_file(tmp_path / "codes-1.safetensors")
+    np.testing.assert_array_equal(found["codes"], codes)
+    np.testing.assert_array_equal(found["vectors"], vectors.astype(np.float16))
+
+
+def test_equal_contents_make_equal_files(rng, tmp_path):
+    for name in ("a", "b"):
+        full_index(np.random.default_rng(0), tmp_path / name)
+    for name in ("codes.json", "codes-1.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ids": [3, 1, 3]}, "ids must differ, got 3 twice; nothing was saved"),
+        ({"ids": ["a", "b", "a"]}, "ids must differ, got 'a' twice; nothing was saved"),
+        ({"ids": ["a"] * 3}, "ids must differ, got 'a' twice"),
+        ({"vectors": np.zeros((3, 2), int)}, "vectors must be of real numbers, got int64"),
+        ({"vectors": np.full((3, 2), 1e5)}, "vectors must be finite and at most 65,504"),
+        ({"vectors": np.full((3, 2), np.nan)}, "vectors must be finite"),
+        ({"labels": [0, 0, 1], "classes": ["a"]}, "labels must be -1 to 0, .* got 0 to 1"),
+        ({"labels": [0.0, 0.0, 0.0], "classes": ["a"]}, "labels must be class numbers, got float"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused_before_a_file_is_written(given, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        index.save(tmp_path / "new", BinaryCodec(8), np.zeros((3, 1), np.uint8), **given)
+    assert not (tmp_path / "new").exists()
+
+
+def test_files_are_readable_as_the_umask_says(rng, tmp_path):
+    before = os.umask(0o027)
+    try:
+        full_index(rng, tmp_path / "index")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "index").glob("codes*")}
+    assert modes == {0o640}
+
+
+def test_a_second_save_replaces_the_first_and_keeps_its_maps_readable(saved):
+    codec, codes, _, folder = saved
+    old = index.load(folder)
+    index.save(folder, codec, codes[:7])
+    assert sorted(path.name for path in folder.glob("codes*")) == [
+        "codes-2.safetensors", "codes.json",
+    ]  # fmt: skip
+    np.testing.assert_array_equal(old.codes, codes)
+    np.testing.assert_array_equal(index.load(folder).codes, codes[:7])
+
+
+def test_an_index_of_version_1_is_replaced_whole(saved, tmp_path):
+    codec, codes, _, _ = saved
+    shutil.copytree(ROOT / "tests" / "quantizers" / "golden" / "product", tmp_path / "old")
+    index.save(tmp_path / "old", codec, codes)
+    assert {path.name for path in (tmp_path / "old").glob("codes*")} == {
+        "codes-1.safetensors", "codes.json",
+    }  # fmt: skip
+
+
+def test_a_reader_follows_a_version_that_changes_under_it(saved, monkeypatch):
+    """The writer switches versions after the reader has read the manifest."""
+    codec, codes, _, folder = saved
+    read, calls = versions.read_manifest, []
+
+    def then_switch(path):
+        manifest = read(path)
+        calls.append(manifest["file"])
+        if len(calls) == 1:
+            with monkeypatch.context() as context:
+                context.setattr(versions, "read_manifest", read)
+                index.save(folder, codec, codes[:9])
+        return manifest
+
+    monkeypatch.setattr(versions, "read_manifest", then_switch)
+    assert len(index.load(folder).codes) == 9
+    assert calls == ["codes-1.safetensors", "codes-2.safetensors"]
+
+
+def test_a_full_disk_leaves_the_old_version_whole(saved, rng):
+    """A limit on the size of files stands for the disk."""
+    codec, codes, _, folder = saved
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            index.save(folder, codec, np.zeros((5000, 2), np.uint8))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert is_one_line(caught.value)
+    np.testing.assert_array_equal(index.load(folder).codes, codes)
+    assert {path.name for path in folder.iterdir()} == {
+        "codes-1.safetensors", "codes.json", ".lock",
+    }  # fmt: skip
+
+
+def test_two_writers_at_once_are_refused(saved):
+    codec, codes, _, folder = saved
+    with workdirs.held(folder), futures.ThreadPoolExecutor(1) as pool:
+        for change in (
+            lambda: index.save(folder, codec, codes),
+            lambda: index.append(folder, codes, ids=range(2000, 2050)),
+            lambda: index.delete(folder, [1]),
+        ):
+            with pytest.raises(InputError, match=f"is in use by process {os.getpid()} on"):
+                pool.submit(change).result()
+    assert index.load(folder).manifest["file"] == "codes-1.safetensors"

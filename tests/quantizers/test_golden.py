@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from quantjax import index
+from quantjax.index import codecs
 from quantjax.quantizers import BinaryCodec, ClassCodec, FloatCodec, ProductCodec, ResidualCodec
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
@@ -103,13 +104,13 @@ ARTEFACTS = {
 
 def test_there_is_a_golden_file_of_every_kind():
     assert {path.name for path in FOLDER.iterdir()} == set(ARTEFACTS)
-    assert set(ARTEFACTS) == set(index.artefact._KINDS)
+    assert set(ARTEFACTS) == set(codecs.KINDS)
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
 def test_codes_of_an_earlier_version_mean_what_they_meant(name):
     golden = ARTEFACTS[name]
-    codec, codes, ids, manifest = index.load(FOLDER / name)
+    codec, codes, ids, manifest, *_ = index.load(FOLDER / name)
     assert type(codec) is golden.kind
     assert codec.metric == manifest["metric"] == golden.metric
     assert (codec.bits, codec.num_bytes) == (manifest["bits"], manifest["num_bytes"])
@@ -124,8 +125,9 @@ def test_codes_of_an_earlier_version_mean_what_they_meant(name):
 
 
 @pytest.mark.parametrize("name", ARTEFACTS)
-def test_saving_again_writes_the_same_bytes(name, tmp_path):
-    codec, codes, ids, _ = index.load(FOLDER / name)
+def test_saving_again_writes_the_same_arrays(name, tmp_path):
+    codec, codes, ids, manifest, *_ = index.load(FOLDER / name)
     index.save(tmp_path, codec, codes, ids=ids)
-    for file in ("codes.json", "codes.safetensors"):
-        assert (tmp_path / file).read_bytes() == (FOLDER / name / file).read_bytes()
+    again = index.load(tmp_path).manifest
+    same = ("codec", "settings", "metric", "bits", "num_bytes", "count", "digests")
+    assert {key: again[key] for key in same} == {key: manifest[key] for key in same}

@@ -49,7 +49,7 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert any("everything is in" in line for line in said[0])
     assert said[1] == []
     first, second = (written(errors) for _, _, errors in ended)
-    assert {"codes.json", "codes.safetensors", "results.json", "metrics.jsonl"} <= first
+    assert {"codes.json", "codes-1.safetensors", "results.json", "metrics.jsonl"} <= first
     assert {path.split("/")[0] for path in second} == {"checkpoints"}
     assert programs.steps_of(tmp_path / "run") == programs.steps_of(alone)
     one, two = (programs.final_state(workdir) for workdir in (alone, tmp_path / "run"))
