@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import faulthandler
 import functools
 import json
 import pathlib
@@ -24,7 +25,8 @@ from quantjax.report import revision
 from quantjax.run import console, parallel, prefetch, processes, signals, workdirs, writers
 
 TRY_AGAIN = 75
-"""Exit code of a run that saved its state after SIGTERM: EX_TEMPFAIL of sysexits.h."""
+"""Exit code of a run that saved its state after a signal of `signals.POLITE`, or lost a peer:
+EX_TEMPFAIL of sysexits.h."""
 
 BASELINE_FAILED = 3
 """Exit code of a run whose method was measured but a baseline of which failed."""
@@ -60,8 +62,9 @@ def main(
     """Runs an experiment file: parses flags, trains or resumes, evaluates, prints the table.
 
     Exits with 2 for a wrong flag, 1 for an error, 3 if only a baseline failed, 75 after SIGTERM,
-    which job schedulers take as "try again", and 130 after Ctrl-C. After both signals the state is
-    saved, and the same command resumes the run. Errors of `quantjax.errors` and of a disk that
+    SIGHUP, SIGUSR1 or the loss of another process, which job schedulers take as "try again", and
+    130 after Ctrl-C. After these signals the state is saved, and the same command resumes the run.
+    SIGQUIT prints the stacks of all threads. Errors of `quantjax.errors` and of a disk that
     cannot be written to are printed as one line, all others with their traceback, in every process.
 
     Args:
@@ -85,27 +88,27 @@ def main(
         config, options, start = _parse(*_vary(argv, get_config(), variants))
     except QuantjaxError as error:
         sys.exit(_complain(error, 2))
-    nans, leaks, deterministic = (start.pop(key) for key in _JAX_FLAGS)
-    debug = options["debug"] = options["debug"] or nans or leaks
+    with console.surviving_output():
+        status = _run_guarded(config, build, baselines, title, options, start)
+    if status:
+        sys.exit(status)
+
+
+def _run_guarded(config, build, baselines, title, options, start):
+    """Starts the processes and the run; returns the exit status, or raises a program's fault."""
     fit = functools.partial(train.fit, **{name: options.pop(name) for name in _FIT_FLAGS})
+    debug = options["debug"] = options["debug"] or start["debug_nans"] or start["debug_leaks"]
+    # Handlers first: a signal during the start must end all processes as one in training does.
     try:
-        for name, wanted in (("jax_debug_nans", nans), ("jax_check_tracer_leaks", leaks)):
-            if wanted:
-                jax.config.update(name, True)
-        # Both before any use of JAX, which reads flags and looks for processes when it starts.
-        if deterministic:
-            processes.repeat_bits()
-        processes.start(**start)
-        processes.check_same({"deterministic": deterministic})
-        if not processes.is_first():
-            console.silence()
-        train.keep_programs()
         with signals.ending():
+            _start(start)
             status = run(config, build, baselines, title=title, fit=fit, **options)
     except signals.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
         processes.leave(_code(error.number), at_once=prefetch.abandoned())
-    except Exception as error:
+    except BaseException as error:
+        if (lost := processes.lost_peer(error)) and not debug:
+            processes.leave(_complain(f"{lost}; start all processes again", TRY_AGAIN))
         if is_one_line(error) and not debug:
             processes.leave(_complain(error, 1), at_once=prefetch.abandoned())
         # A plain raise would wait at exit for other processes, or for a blocked prefetch thread.
@@ -115,12 +118,29 @@ def main(
         processes.leave(1, at_once=True)
     if status and prefetch.abandoned():
         processes.leave(status, at_once=True)
-    if status:
-        sys.exit(status)
+    return status
+
+
+def _start(options):
+    """Sets JAX's debugging flags and connects the processes, before any use of JAX."""
+    nans, leaks, deterministic = (options.pop(key) for key in _JAX_FLAGS)
+    for name, wanted in (("jax_debug_nans", nans), ("jax_check_tracer_leaks", leaks)):
+        if wanted:
+            jax.config.update(name, True)
+    if deterministic:
+        processes.repeat_bits()
+    # kill -QUIT prints the stacks of all threads, of a run that seems to hang.
+    with contextlib.suppress(OSError):  # standard error may be closed
+        faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
+    processes.start(**options)
+    processes.check_same({"deterministic": deterministic})
+    if not processes.is_first():
+        console.silence()
+    train.keep_programs()
 
 
 def _code(number):
-    return TRY_AGAIN if number == signal.SIGTERM else 128 + number
+    return TRY_AGAIN if number in signals.POLITE else 128 + number
 
 
 def run(
@@ -134,6 +154,8 @@ def run(
     allow_query_overlap: bool = False,
     max_equal_images: float = 0.01,
     draw_report: bool = True,
+    tensorboard: bool = False,
+    wandb: bool = False,
     debug: bool = False,
     fit: Callable[..., train.FitResult] = train.fit,
 ) -> int:
@@ -151,6 +173,8 @@ def run(
       max_equal_images: Share of the queries that may have an equal image in another list; the names
         of all equal images are written into the workdir's equal_images.txt.
       draw_report: Whether to write report.html into the workdir at the end.
+      tensorboard: Whether to write curves for TensorBoard, see `run.writers.opened`.
+      wandb: Whether to record curves with Weights & Biases, see `run.writers.opened`.
       debug: Whether to show the traceback of a baseline that fails.
       fit: `train.fit`, or a `functools.partial` of it with further options.
 
@@ -163,6 +187,7 @@ def run(
     began = time.perf_counter()
     experiment = build(config)._replace(config=json.loads(config.to_json()))
     # Before anything is written: a run that would end without codes must leave no folder.
+    curves = {"tensorboard": tensorboard, "wandb": wandb}
     notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
     about = train.about_workdir(experiment)
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
@@ -178,12 +203,12 @@ def run(
             console.say(f"note: {line}")
         audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
         mesh = parallel.data_mesh()
-        with console.progress(experiment) as bar, _writers(workdir, about) as curves:
+        with console.progress(experiment) as bar, _writers(workdir, about, curves) as written:
             result = fit(
                 experiment,
                 workdir=workdir,
                 mesh=mesh,
-                callbacks=[bar, *curves],
+                callbacks=[bar, *written],
                 after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
                 progress=False,
             )
@@ -312,11 +337,11 @@ def _print_sweep(argv, config, sweep):
 
 
 @contextlib.contextmanager
-def _writers(workdir, about):
+def _writers(workdir, about, asked):
     if not processes.is_first():
         yield []
         return
-    with writers.opened(workdir, about["experiment"], about["config"]) as written:
+    with writers.opened(workdir, about["experiment"], about["config"], **asked) as written:
         yield written
 
 
@@ -335,6 +360,10 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "profile": (_TEXT, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (_BOOL, False, "Measure although queries leak."),
     "draw_report": (_BOOL, True, "Write report.html into the workdir at the end."),
+    "tensorboard": (_BOOL, False, "Write curves to WORKDIR/tensorboard."),
+    "wandb": (
+        _BOOL, False, "Record curves with Weights & Biases; WANDB_PROJECT or WANDB_MODE ask too."
+    ),
     "max_equal_images": (
         flags.DEFINE_float, 0.01, "Share of queries that may have an equal image in another list."
     ),

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -24,6 +25,51 @@ def silence() -> None:
     """Turns off all printing in this process, so that only process 0 of several prints."""
     global _silent
     _silent = True
+
+
+@contextlib.contextmanager
+def surviving_output() -> Generator[None]:
+    """Drops output that cannot be written, so that a dead reader of the log ends no run.
+
+    `COMMAND | head`, a terminal that was closed and a full disk under a log file all make writes
+    fail. From the first failure on, the stream writes to the null device.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (_Surviving(stream) for stream in before)
+    try:
+        yield
+    finally:
+        # Python flushes the streams at exit once more, and would fail there.
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+class _Surviving:
+    """Forwards to a text stream, and redirects it to the null device once a write fails."""
+
+    def __init__(self, stream):
+        self._stream = stream
+
+    def __getattr__(self, name):
+        return getattr(self._stream, name)
+
+    def write(self, text):
+        return self._attempt(self._stream.write, text)
+
+    def flush(self):
+        self._attempt(self._stream.flush)
+
+    def _attempt(self, function, *args):
+        try:
+            return function(*args)
+        except (OSError, ValueError):  # ValueError: the stream was closed
+            with contextlib.suppress(OSError, ValueError):
+                null = os.open(os.devnull, os.O_WRONLY)
+                # The descriptor itself, which libraries in C++ write to as well.
+                os.dup2(null, self._stream.fileno())
+                os.close(null)
+            return len(args[0]) if args else None
 
 
 def say(text: str) -> None:

@@ -4,13 +4,15 @@ Arrays are stored as safetensors files; their metadata (text by text) describes 
 """
 
 import contextlib
+import errno
 import os
 import pathlib
 import pickle
 import shutil
+import stat
 import struct
 from collections.abc import Generator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import ml_dtypes  # noqa: F401  NumPy, and so safetensors, knows bfloat16 once this is imported
 import numpy as np
@@ -54,7 +56,9 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
     # two processes apart.
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        scratch.touch()
+        # Of a killed process, or a link that someone put there: never written through.
+        scratch.unlink(missing_ok=True)
+        os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         mode = scratch.stat().st_mode  # as the umask has it
         yield scratch
         # safetensors makes files that only their owner may read.
@@ -93,6 +97,40 @@ def replacing_folder(path: pathlib.Path) -> Generator[pathlib.Path]:
     finally:
         for folder in (scratch, old):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def opened_plain(path: pathlib.Path, mode: str) -> Generator[IO[str]]:
+    """Opens a text file for writing in place, but neither through a link nor a device.
+
+    A folder that somebody else prepared may hold a link under the name, to a file of the user.
+
+    Args:
+      path: File in an existing folder; created if it does not exist.
+      mode: "a" to append, or "a+" to read as well.
+
+    Yields:
+      The open file.
+
+    Raises:
+      InputError: if the path is a link, a folder or a device.
+      OSError: if the file cannot be written.
+    """
+
+    def opener(name, flags):
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+    due = f"{path} must be a plain file, got a link, folder or device; remove it"
+    try:
+        file = open(path, mode, encoding="utf-8", opener=opener)  # noqa: SIM115  closed below
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise InputError(due) from None
+        raise
+    with file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise InputError(due)
+        yield file
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -215,7 +216,7 @@ def log_record(journal: Journal, record: Record) -> None:
     """
     journal.history.append(record)
     if journal.path is not None:
-        with journal.path.open("a") as file:
+        with files.opened_plain(journal.path, "a") as file:
             file.write(json.dumps(record) + "\n")
     for callback in journal.callbacks:
         callback(record)
@@ -228,7 +229,7 @@ def sync(journal: Journal) -> None:
       journal: From `open_journal`.
     """
     if journal.path is not None and journal.path.exists():
-        with journal.path.open("ab") as file:
+        with files.opened_plain(journal.path, "a") as file:
             os.fsync(file.fileno())
 
 
@@ -236,7 +237,8 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     """Reads the records up to a step and drops later ones from the file.
 
     A killed run has logged steps after its last checkpoint. The resumed run takes and logs these
-    steps again. An incomplete last line is dropped too.
+    steps again. An incomplete last line is dropped too. Other lines that cannot be read are moved
+    to a file beside, with a warning.
 
     Args:
       path: The file; need not exist.
@@ -245,15 +247,24 @@ def rewind(path: pathlib.Path, step: int) -> list[Record]:
     Returns:
       Records whose step is at most `step`, oldest first.
     """
+    found, bad = _parsed(path)
     # Stops at the first later record: the file is in the order of time, and steps may repeat.
-    kept = list(itertools.takewhile(lambda record: record["step"] <= step, read(path)))
+    kept = list(itertools.takewhile(lambda record: record["step"] <= step, found))
+    if bad:
+        aside = path.with_name(f"{path.name}.unreadable")
+        with files.opened_plain(aside, "a") as file:
+            file.writelines(f"{line.decode(errors='backslashreplace')}\n" for line in bad)
+        warnings.warn(
+            f"{path}: {len(bad)} lines could not be read and were moved to {aside.name}",
+            stacklevel=2,
+        )
     if path.exists():
         files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
     return kept
 
 
 def read(path: pathlib.Path) -> list[Record]:
-    """Reads the records of a file up to its first invalid line, such as an incomplete last line.
+    """Reads the records of a file, without lines that cannot be read.
 
     Args:
       path: The file; need not exist.
@@ -261,16 +272,25 @@ def read(path: pathlib.Path) -> list[Record]:
     Returns:
       The records, oldest first.
     """
-    found = []
-    for line in path.read_bytes().splitlines() if path.exists() else ():
+    return _parsed(path)[0]
+
+
+def _parsed(path):
+    """Returns the records, and the unreadable lines but for an incomplete last one."""
+    found, bad = [], []
+    lines = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    for line in lines:
         try:
             record = json.loads(line)
-            if not isinstance(record["step"], int):
-                break
+            valid = isinstance(record["step"], int)
         except (ValueError, KeyError, TypeError, RecursionError):
-            break
-        found.append(record)
-    return found
+            valid = False
+        if valid:
+            found.append(record)
+        elif line.strip():
+            bad.append(line)
+    # A killed process leaves its last line without an end.
+    return found, bad[:-1] if bad and lines[-1] == bad[-1] else bad
 
 
 def _rates(journal, step):

@@ -98,6 +98,26 @@ def leave(status: int, *, at_once: bool = False) -> NoReturn:
     sys.exit(status)
 
 
+# What JAX's runtime says of a process that is gone; it has no error type for it.
+_LOST = re.compile("Gloo|Connection (closed|reset)|UNAVAILABLE|heartbeat|coordination service")
+
+
+def lost_peer(error: BaseException) -> str | None:
+    """Returns one line about a process of the run that is gone, or None for any other error.
+
+    Args:
+      error: Error that ended the run in this process. One that `train.fit` raised before its first
+        step gives None: a run that never trains must not be tried again and again.
+    """
+    if not several() or not isinstance(error, jax.errors.JaxRuntimeError):
+        return None
+    if getattr(error, "history", None) == []:
+        return None
+    if _LOST.search(str(error)) is None:
+        return None
+    return f"another process of the run is gone: {str(error).splitlines()[0][:200]}"
+
+
 def several() -> bool:
     """Returns whether the run has more than one process."""
     return jax.distributed.is_initialized() and jax.process_count() > 1

@@ -1,4 +1,8 @@
-"""Handles SIGTERM and Ctrl-C: the training loop polls for them, other code gets an exception."""
+"""Handles the signals that end a run: the training loop polls for them, other code is interrupted.
+
+SIGTERM, SIGHUP (a lost terminal) and SIGUSR1 (which clusters send ahead of the end) ask a run to
+save its state and end; so does a first Ctrl-C. A second Ctrl-C ends the process at once.
+"""
 
 import contextlib
 import os
@@ -6,12 +10,14 @@ import signal
 import threading
 from collections.abc import Callable, Generator
 
-_NUMBERS = (signal.SIGTERM, signal.SIGINT)
+POLITE = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals after which a run saves its state and exits with "try again"."""
+
 _held_back: list[int] = []
 
 
 class Stopped(BaseException):
-    """Reports a SIGTERM or SIGINT that arrived outside of `watch`.
+    """Reports a signal to end that arrived outside of `watch`.
 
     Attributes:
       number: Number of the signal.
@@ -24,9 +30,10 @@ class Stopped(BaseException):
 
 @contextlib.contextmanager
 def watch() -> Generator[Callable[..., int | None]]:
-    """Catches the first SIGTERM or SIGINT, so that a loop can poll for it and stop cleanly.
+    """Catches the signals to end, so that a loop can poll for them and stop cleanly.
 
-    A second signal acts as it would without `watch`. Signals reach the main thread only; in
+    Later signals of `POLITE` change nothing, so that no save under way is cut off. A Ctrl-C after
+    the first signal acts as it would without `watch`. Signals reach the main thread only; in
     another thread no signal is caught. A caught signal that the loop never polled is sent again on
     exit, unless the loop stops anyway.
 
@@ -39,14 +46,13 @@ def watch() -> Generator[Callable[..., int | None]]:
         return
     _held_back.clear()
     told = False
-    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    ctrl_c = signal.getsignal(signal.SIGINT)
 
     def handle(number, frame):
         del frame
         _held_back.append(number)
-        # Handlers are restored at once, so that a second signal acts as usual.
-        for each in _NUMBERS:
-            signal.signal(each, before[each])
+        # The handler is restored at once, so that a later Ctrl-C acts as usual.
+        signal.signal(signal.SIGINT, ctrl_c)
 
     def caught(stops=False):
         nonlocal told
@@ -62,9 +68,10 @@ def watch() -> Generator[Callable[..., int | None]]:
 
 @contextlib.contextmanager
 def ending() -> Generator[None]:
-    """Raises `Stopped` at the first SIGTERM or SIGINT outside of `watch`.
+    """Raises `Stopped` at the first signal to end outside of `watch`.
 
-    A second signal ends the process at once, with exit code 128 + the signal's number.
+    A Ctrl-C after the first signal ends the process at once, with exit code 130; other signals
+    after the first do nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -75,7 +82,9 @@ def ending() -> Generator[None]:
         del frame
         # A signal that `watch` caught counts as the first.
         if seen or _held_back:
-            os._exit(128 + number)
+            if number == signal.SIGINT:
+                os._exit(128 + number)
+            return
         seen.append(number)
         raise Stopped(number)
 
@@ -86,11 +95,14 @@ def ending() -> Generator[None]:
 
 @contextlib.contextmanager
 def _handling(handle):
-    before = {number: signal.getsignal(number) for number in _NUMBERS}
+    before = {number: signal.getsignal(number) for number in (*POLITE, signal.SIGINT)}
+    # `nohup` ignores SIGHUP, so that a run outlives its terminal.
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
     try:
-        for number in _NUMBERS:
+        for number in before:
             signal.signal(number, handle)
         yield
     finally:
-        for number in _NUMBERS:
+        for number in before:
             signal.signal(number, before[number])

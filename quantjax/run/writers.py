@@ -1,10 +1,9 @@
-"""Sends records to TensorBoard and Weights & Biases, if their packages are installed."""
+"""Sends records to TensorBoard and Weights & Biases where the user asked for curves."""
 
 import contextlib
 import functools
 import hashlib
 import importlib
-import importlib.util
 import os
 import pathlib
 import secrets
@@ -13,47 +12,56 @@ import warnings
 from collections.abc import Callable, Generator
 from typing import Any
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, load_package
+from quantjax.run import files
 
 Write = Callable[[dict[str, Any]], None]
 
 
 @contextlib.contextmanager
-def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generator[list[Write]]:
-    """Opens writers for TensorBoard and Weights & Biases, if their packages are installed.
+def opened(
+    workdir: pathlib.Path,
+    name: str,
+    config: dict[str, Any],
+    *,
+    tensorboard: bool = False,
+    wandb: bool = False,
+) -> Generator[list[Write]]:
+    """Opens the writers of curves that the user asked for, by option or by environment.
 
-    TensorBoard's event files go to the workdir's folder "tensorboard" if tensorboardX is
-    installed. If wandb is installed, Weights & Biases records the run. It uploads the run only if
-    WANDB_PROJECT or WANDB_MODE is set, since installing a package is no consent to uploads;
-    otherwise it keeps the run in the workdir's folder "wandb", for `wandb sync`.
-    WANDB_MODE=disabled turns it off. A resumed run continues its curves: TensorBoard drops the
-    values after the step that the run resumes from.
+    Nothing leaves the machine unasked: Weights & Biases is asked for by `wandb`, or by
+    WANDB_PROJECT or WANDB_MODE in the environment; WANDB_MODE=offline keeps the run in the
+    workdir's folder "wandb" for `wandb sync`, and WANDB_MODE=disabled turns it off. The package
+    then reports neither its errors nor the machine's description. A resumed run continues its
+    curves: TensorBoard drops the values after the step that the run resumes from.
 
-    If a writer cannot be opened or fails, it gives a warning and is not used again, so that no run
-    is lost for a curve.
+    If a writer fails, it gives a warning and is not used again, and if a server cannot be reached,
+    the run is kept offline, so that no run is lost for a curve.
 
     Args:
       workdir: Folder of the run.
       name: Name of the experiment.
       config: Config, shown beside the curves.
+      tensorboard: Whether to write TensorBoard's event files to the workdir's "tensorboard".
+      wandb: Whether to record the run with Weights & Biases.
 
     Yields:
       Callbacks for `train.fit`.
 
     Raises:
-      ValueError: if the run should be uploaded to Weights & Biases and cannot be.
+      ModuleNotFoundError: if an asked package is not installed.
+      ValueError: if Weights & Biases refuses the run, for example without a login.
     """
     found = []
-    if _installed("tensorboardX"):
-        _forgiving(lambda: found.append(_tensorboard(workdir / "tensorboard")))()
-    if os.environ.get("WANDB_MODE") != "disabled" and _installed("wandb"):
-        # Asked for uploads, a failure is an error; unasked, a warning is enough.
-        asked = os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE")
-        begin = functools.partial(_wandb, workdir, name, config)
-        if asked:
-            found.append(_sent(begin))
-        else:
-            _forgiving(lambda: found.append(begin()))()
+    if tensorboard:
+        load_package("tensorboardX", extra="tensorboard", purpose="--tensorboard")
+        found.append(_tensorboard(workdir / "tensorboard"))
+    asked = wandb or os.environ.get("WANDB_PROJECT") or os.environ.get("WANDB_MODE")
+    if asked and os.environ.get("WANDB_MODE") != "disabled":
+        # Read when the package is imported.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        load_package("wandb", extra="wandb", purpose="Weights & Biases (--wandb or WANDB_...)")
+        found.append(_started(functools.partial(_wandb, workdir, name, config)))
     try:
         yield [_forgiving(write) for write, _ in found]
     finally:
@@ -61,22 +69,22 @@ def opened(workdir: pathlib.Path, name: str, config: dict[str, Any]) -> Generato
             _forgiving(close)()
 
 
-def _installed(name):
-    # A folder of that name, such as wandb leaves behind, has a spec too, but no origin.
-    spec = importlib.util.find_spec(name)
-    return spec is not None and spec.origin is not None
-
-
-def _sent(begin):
-    """Starts an uploaded run, or raises ValueError with a message of one line."""
+def _started(begin):
+    """Starts a run of Weights & Biases: offline, with a warning, where no server answers."""
     try:
-        return begin(resume="allow")
+        return begin()
     except Exception as error:  # wandb raises many kinds of errors
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(
-            f"Weights & Biases cannot be sent the run: {reason.rstrip('.')}; or set WANDB_MODE to "
-            "offline or disabled"
-        ) from None
+        reason = (" ".join(str(error).split()) or type(error).__name__).rstrip(".")
+        # `CommError` is wandb's name for a server that is down or out of reach.
+        if type(error).__name__ != "CommError":
+            raise InputError(
+                f"Weights & Biases cannot be sent the run: {reason}; or set WANDB_MODE to offline "
+                "or disabled"
+            ) from None
+    warnings.warn(
+        f"Weights & Biases cannot be reached, the run is kept offline: {reason}", stacklevel=2
+    )
+    return begin(mode="offline")
 
 
 def _forgiving(function):
@@ -141,10 +149,8 @@ def _wandb(workdir, name, config, **options):
     """Returns functions that write a record to Weights & Biases and that finish the run."""
     wandb: Any = importlib.import_module("wandb")  # no dependency, not even to check types
 
-    if not options:
-        # Nobody asked for Weights & Biases here, so it also prints nothing.
-        quiet = wandb.Settings(silent=True, console="off")
-        options = {"mode": "offline", "settings": quiet}
+    # Host name, program, path and the machine's load are nobody's business but the user's.
+    quiet = {"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True}
     run = wandb.init(
         dir=str(workdir),
         project=os.environ.get("WANDB_PROJECT") or "quantjax",
@@ -152,6 +158,10 @@ def _wandb(workdir, name, config, **options):
         group=name,
         config=config,
         id=_id_of(workdir),
+        resume="allow",
+        settings=wandb.Settings(
+            console="off", save_code=False, disable_git=True, host="unnamed", **quiet
+        ),
         **options,
     )
 
@@ -167,7 +177,7 @@ def _id_of(workdir):
     file = workdir / "wandb" / "id"
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
-        file.write_text(secrets.token_hex(16))
+        files.write_text(file, secrets.token_hex(16))
     return hashlib.sha256(f"{file.read_text()} {workdir.resolve()}".encode()).hexdigest()[:12]
 
 

@@ -116,7 +116,7 @@ def fit(
 
     With a workdir `fit` saves checkpoints, also on SIGTERM or Ctrl-C, writes metrics.jsonl, and
     resumes from the latest intact checkpoint. A signal, such as interrupting a notebook's cell,
-    ends the run after the current step: `fit` prints a line and returns. A second signal stops at
+    ends the run after the current step: `fit` prints a line and returns. A second Ctrl-C stops at
     once. Several processes call `fit` with equal arguments; each reads the rows of its own devices,
     and the first process writes. Compiled programs are cached on disk, see `keep_programs`.
 

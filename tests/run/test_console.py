@@ -1,7 +1,9 @@
 """Progress and tables on a terminal read well; tests of the launcher cover plain lines."""
 
 import io
+import os
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -66,3 +68,18 @@ def test_a_pipe_gets_plain_lines_even_where_colour_is_forced(monkeypatch, capsys
     console.say("word " * 30)
     lines = capsys.readouterr().out.splitlines()
     assert lines == ["step 12/12  epoch 3/3  loss 0.5000  1.0 steps/s", "word " * 30]
+
+
+def test_output_that_nobody_reads_is_dropped(monkeypatch):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with console.surviving_output():
+            console.say("read")
+            assert os.read(reader, 100) == b"read\n"
+            os.close(reader)
+            for _ in range(3):
+                console.say("not read")
+            print("nor this", flush=True)
+            os.write(writer, b"nor what a library writes")
+        assert sys.stdout is stream

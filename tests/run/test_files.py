@@ -1,6 +1,7 @@
 """A written file replaces the old file as a whole, and damage in a file is an error of one line."""
 
 import os
+import re
 import stat
 
 import numpy as np
@@ -96,3 +97,29 @@ def test_a_value_from_a_file_is_shown_in_one_short_line():
     assert files.one_line("a\n b" * 100) == " ".join(("a\n b" * 50).split())
     assert files.one_line([1] * 10**5) == "list"
     assert files.one_line(None) == "None"
+
+
+def test_a_scratch_file_is_never_written_through_a_link(tmp_path):
+    precious = tmp_path / "key"
+    precious.write_text("secret")
+    (tmp_path / f".a.json.{os.getpid()}.tmp").symlink_to(precious)
+    files.write_text(tmp_path / "a.json", "{}")
+    assert (precious.read_text(), (tmp_path / "a.json").read_text()) == ("secret", "{}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "key"]
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+def test_only_plain_files_are_written_in_place(kind, tmp_path):
+    path, other = tmp_path / "log", tmp_path / "other"
+    if kind == "link":
+        other.write_text("before")
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(other)
+    message = f"{path} must be a plain file, got a link, folder or device; remove it"
+    with pytest.raises(InputError, match=re.escape(message)), files.opened_plain(path, "a") as file:
+        file.write("x")
+    assert not other.exists() or other.read_text() == "before"

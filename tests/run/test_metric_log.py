@@ -119,6 +119,18 @@ def test_rewind_drops_later_steps_and_a_cut_line(tmp_path):
     assert metric_log.rewind(tmp_path / "none.jsonl", 8) == []
 
 
+def test_a_bad_line_is_moved_aside_and_later_ones_stay(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    good = [json.dumps({"step": step}) for step in (2, 4, 6)]
+    bad = '{"step": 3, "lo\x00', '["step"]', '{"step": "4"}'
+    path.write_text("\n".join([good[0], bad[0], good[1], *bad[1:], good[2], '{"st']))
+    with pytest.warns(UserWarning, match=r"3 lines could not be read and were moved to metrics"):
+        assert metric_log.rewind(path, 8) == [{"step": 2}, {"step": 4}, {"step": 6}]
+    assert path.read_text().splitlines() == good
+    assert (tmp_path / "metrics.jsonl.unreadable").read_text().splitlines() == list(bad)
+    assert metric_log.rewind(path, 4) == metric_log.read(path) == [{"step": 2}, {"step": 4}]
+
+
 def test_of_devices_that_tell_their_memory_the_fullest_is_recorded(monkeypatch):
     class Device:
         def __init__(self, stats):

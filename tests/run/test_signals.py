@@ -23,6 +23,38 @@ def test_the_first_signal_is_held_and_the_second_acts():
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize("number", signals.POLITE)
+def test_a_signal_of_a_scheduler_is_held_and_cuts_nothing_off_when_it_comes_again(number):
+    with signals.watch() as caught:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), number)
+        assert caught() == number
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_later_signal_does_not_cut_off_the_clean_up():
+    def clean_up():
+        try:
+            os.kill(os.getpid(), signal.SIGHUP)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(signals.Stopped) as stopped, signals.ending():
+        clean_up()
+    assert stopped.value.number == signal.SIGHUP
+
+
+def test_a_lost_terminal_ends_no_run_under_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with signals.ending(), signals.watch() as caught:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert caught() is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_handlers_are_put_back_after_an_error():
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(RuntimeError), signals.watch():

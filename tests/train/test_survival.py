@@ -62,7 +62,13 @@ def test_thirty_kills_at_random_moments_in_the_middle_of_saves_too(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 128 + signal.SIGINT)]
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 75),
+        (signal.SIGHUP, 75),
+        (signal.SIGUSR1, 75),
+        (signal.SIGINT, 128 + signal.SIGINT),
+    ],
 )
 def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
     workdir, whole = tmp_path / "run", tmp_path / "whole"
@@ -83,18 +89,41 @@ def test_a_signal_saves_and_says_whether_to_try_again(tmp_path, number, code):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_stops_at_once(tmp_path, number):
-    # The refresh takes a minute: the first signal waits for it, the second does not.
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_waits(tmp_path, number):
+    # The refresh takes a minute, and the first signal waits for it.
     (process,) = programs.start(tmp_path / "run", "--config.refreshing=60.0", "--log_every=1")
     programs.wait_for_steps(tmp_path / "run", 4, process)
-    process.send_signal(number)
-    time.sleep(1)
-    assert process.poll() is None
+    for _ in range(2):
+        process.send_signal(number)
+        time.sleep(1)
+    if number == signal.SIGTERM:
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
     began = time.perf_counter()
-    process.send_signal(number)
     ((code, _, _),) = programs.wait([process])
-    assert code == 128 + number
+    assert code == 128 + signal.SIGINT
     assert time.perf_counter() - began < 5
+
+
+@pytest.mark.slow
+def test_a_dead_reader_of_the_log_ends_no_run(tmp_path):
+    (process,) = programs.start(tmp_path / "run", "--log_every=1")
+    for stream in (process.stdout, process.stderr):
+        stream.close()
+    assert process.wait(timeout=programs.SECONDS) == 0
+    assert (tmp_path / "run" / "results.json").exists()
+    assert programs.records_of(tmp_path / "run")[-1]["step"] == 20
+
+
+@pytest.mark.slow
+def test_sigquit_prints_all_stacks_and_the_run_goes_on(tmp_path):
+    (process,) = programs.start(tmp_path / "run", "--config.num_epochs=20", "--log_every=1")
+    programs.wait_for_steps(tmp_path / "run", 4, process)
+    process.send_signal(signal.SIGQUIT)
+    ((code, _, errors),) = programs.wait([process])
+    assert code == 0
+    assert "most recent call first" in errors
+    assert "loop.py" in errors
 
 
 @pytest.mark.slow
