@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from quantjax.errors import is_one_line
 
 COMMANDS = {
+    "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "report": "draws a run's report.html again; of several runs, one page that compares them",
 }

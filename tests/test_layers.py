@@ -58,7 +58,7 @@ OPTIONAL = {"plots": {"matplotlib"}}
 # Never at the top of a module: imported inside the function that needs them.
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
-    "grain", "array_record", "equinox", "haiku",
+    "grain", "array_record", "equinox", "haiku", "lance", "lancedb", "pyarrow", "duckdb", "usearch",
 }  # fmt: skip
 
 

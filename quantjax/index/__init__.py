@@ -7,24 +7,30 @@ if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
     from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.encoder import Encoder, load_encoder
+    from quantjax.index.engines.faiss import to_faiss
+    from quantjax.index.engines.from_faiss import from_faiss
     from quantjax.index.exporting import save_encoder
+    from quantjax.index.lists import InvertedLists
     from quantjax.index.preparation import Preparation
 
 _MODULES = {
     "Encoder": "encoder",
     "Index": "artefact",
+    "InvertedLists": "lists",
     "Preparation": "preparation",
     "append": "changes",
     "delete": "changes",
+    "from_faiss": "engines.from_faiss",
     "load": "artefact",
     "load_encoder": "encoder",
     "replace_encoder": "changes",
     "save": "artefact",
     "save_encoder": "exporting",
+    "to_faiss": "engines.faiss",
 }
 __all__ = [
-    "Encoder", "Index", "Preparation", "append", "delete", "load", "load_encoder",
-    "replace_encoder", "save", "save_encoder",
+    "Encoder", "Index", "InvertedLists", "Preparation", "append", "delete", "from_faiss", "load",
+    "load_encoder", "replace_encoder", "save", "save_encoder", "to_faiss",
 ]  # fmt: skip
 
 
