@@ -119,4 +119,5 @@ def experiment(
         seed=config.seed,
         # Kept with the run, so that a workdir refuses another config and can be opened again.
         config=json.loads(config.to_json()),
+        licence=task.licence,
     )

@@ -10,6 +10,7 @@ from quantjax.errors import is_one_line
 
 COMMANDS = {
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
+    "export-encoder": "writes the encoder of a run anew, as after an update of jax",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "report": "draws a run's report.html again; of several runs, one page that compares them",
 }

@@ -268,6 +268,7 @@ def _measure(run, baselines, audited):
     if processes.is_first():
         index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
         evaluate.write_results(run.workdir, results, about)
+        _leave_encoder(run)
     measured, failed = _baselines(baselines(experiment, run.mesh, run.trained), debug=run.debug)
     results += measured
     if processes.is_first():
@@ -276,6 +277,14 @@ def _measure(run, baselines, audited):
     failed = processes.all_agree(failed)
     console.table(results)
     return retrieval, failed
+
+
+def _leave_encoder(run):
+    """Writes the encoder; a failure prints one line, as not every network can be exported."""
+    try:
+        train.save_encoder(run.experiment, run.trained, run.workdir / "encoder")
+    except Exception as error:
+        console.say(f"no encoder: {_reason(error, debug=run.debug)}")
 
 
 def _draw_report(run, retrieval, seconds):

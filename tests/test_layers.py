@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "models": {"run", "data"},
     "methods": {"losses", "quantizers", "labels", "models"},
     "index": {"quantizers", "run", "data"},
-    "train": {"methods", "run", "optimizers", "data"},
+    "train": {"methods", "run", "optimizers", "data", "index"},
     "evaluate": {"train", "methods", "metrics", "quantizers", "labels", "data", "run"},
     "plots": {"metrics", "quantizers"},
     "report": {"evaluate", "train", "plots", "run", "data", "metrics", "quantizers"},

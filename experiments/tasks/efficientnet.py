@@ -73,6 +73,7 @@ def finetuned(config: ConfigDict, splits: data.Splits, *, padding: int) -> task.
         augment=augment.on_images(distort),
         # The network itself resizes and normalises.
         preprocess=configs.choice(config, "views", known),
+        licence=efficientnet_lite.licence(),
     )
 
 

@@ -22,6 +22,7 @@ class Task(NamedTuple):
       inputs: Selects the network's input from a batch.
       augment: `(key, batch) -> batch`, in training, before `preprocess`.
       preprocess: `batch -> batch`, of every batch.
+      licence: Text of the licence of published weights that the network starts from, or None.
     """
 
     splits: data.Splits
@@ -29,6 +30,7 @@ class Task(NamedTuple):
     inputs: methods.Inputs
     augment: Augment
     preprocess: Preprocess
+    licence: str | None = None
 
 
 class OnData(NamedTuple):

@@ -74,7 +74,7 @@ def save_encoder(
     """
     _check_example(example, photos)
     sides = {"embed": embed} | ({} if embed_query is None else {"embed_query": embed_query})
-    kept, rebuild = _used_leaves(sides.values(), weights, example)
+    kept, rebuild = _used_weights(sides.values(), weights, example)
     kind, tensors, settings = codecs.parts(codec)
     programs = {
         program_file(side, rows): _export(
@@ -145,7 +145,7 @@ def _check_example(example, photos):
         raise InputError(f"example must be {due}, got {example.dtype} {example.shape}")
 
 
-def _used_leaves(functions, weights, example):
+def _used_weights(functions, weights, example):
     """Finds the weights that any of the functions uses.
 
     A method's state may hold tables of the training set, which no embedding needs.
@@ -154,20 +154,17 @@ def _used_leaves(functions, weights, example):
       The used leaves by path, and the function from them to all weights, with zeros for the others.
     """
     x = jax.ShapeDtypeStruct((1, *example.shape), example.dtype)
-    leaves = sealing.by_path(weights)
-    structure = jax.tree.structure(weights)
+    leaves, structure = sealing.by_path(weights), jax.tree.structure(weights)
     if len(leaves) < structure.num_leaves:
         raise InputError("weights must have a name each, got two of one path; rename the entries")
-    used = np.any([_used(jax.make_jaxpr(each)(weights, x), len(leaves)) for each in functions], 0)
-    kept = {
-        path: leaf for (path, leaf), is_used in zip(leaves.items(), used, strict=True) if is_used
-    }
+    marks = [jax.tree.leaves(used_leaves(function, weights, x)) for function in functions]
+    used = dict(zip(leaves, map(any, zip(*marks, strict=True)), strict=True))
 
     def rebuild(kept):
         whole = [kept[path] if path in kept else _zeros(leaf) for path, leaf in leaves.items()]
         return jax.tree.unflatten(structure, whole)
 
-    return kept, rebuild
+    return {path: leaf for path, leaf in leaves.items() if used[path]}, rebuild
 
 
 def _zeros(leaf):
@@ -177,14 +174,39 @@ def _zeros(leaf):
     return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
 
 
-def _used(traced, count):
-    """Returns for each of the first `count` inputs whether a traced function's results need it."""
-    jaxpr = traced.jaxpr
-    needed = {atom for atom in jaxpr.outvars if isinstance(atom, Var)}
+def used_leaves(function: Callable[..., Any], tree: Any, *rest: Any) -> Any:
+    """Returns for each leaf of `tree` whether the results of `function(tree, *rest)` depend on it.
+
+    A leaf that is passed to a loop or a branch counts as used.
+
+    Args:
+      function: A function that JAX can trace.
+      tree: Pytree of arrays or their shapes.
+      *rest: Further arguments, arrays or their shapes.
+
+    Returns:
+      Pytree of bool, of the structure of `tree`.
+    """
+    jaxpr = jax.make_jaxpr(function)(tree, *rest).jaxpr
+    used = _used_inputs(jaxpr, [True] * len(jaxpr.outvars))
+    structure = jax.tree.structure(tree)
+    return jax.tree.unflatten(structure, used[: structure.num_leaves])
+
+
+def _used_inputs(jaxpr, wanted):
+    """Returns for each input of a jaxpr whether any of its wanted results depends on it."""
+    pairs = zip(jaxpr.outvars, wanted, strict=True)
+    needed = {atom for atom, is_wanted in pairs if is_wanted and isinstance(atom, Var)}
     for equation in reversed(jaxpr.eqns):
-        if not needed.isdisjoint(equation.outvars):
-            needed.update(atom for atom in equation.invars if isinstance(atom, Var))
-    return [var in needed for var in jaxpr.invars[:count]]
+        results = [var in needed for var in equation.outvars]
+        if not any(results):
+            continue
+        used = [True] * len(equation.invars)
+        if equation.primitive.name == "jit":  # it takes whole batches, of which it may use a part
+            used = _used_inputs(equation.params["jaxpr"].jaxpr, results)
+        pairs = zip(equation.invars, used, strict=True)
+        needed.update(atom for atom, is_used in pairs if is_used and isinstance(atom, Var))
+    return [var in needed for var in jaxpr.invars]
 
 
 def _export(side, embed, arrays, codec, rows, example):

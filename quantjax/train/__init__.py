@@ -6,6 +6,7 @@ state must be saved: a run that is killed and started again ends with the same b
 
 from quantjax.batch import Augment, Preprocess
 from quantjax.run.compile_cache import keep_programs
+from quantjax.train.encoders import save_encoder
 from quantjax.train.experiment import (
     Experiment,
     TrainState,
@@ -39,4 +40,5 @@ __all__ = [
     "open_run",
     "refresh",
     "restore",
+    "save_encoder",
 ]

@@ -47,6 +47,7 @@ class Experiment(NamedTuple):
         first view. By default nothing is changed.
       config: The settings that built the experiment (JSON), or None. A workdir keeps the settings,
         and an experiment with other settings raises ValueError there.
+      licence: Text of the licence of published weights that the network starts from, or None.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Experiment(NamedTuple):
     augment: Augment = _no_augment
     preprocess: Preprocess = _no_preprocess
     config: dict[str, Any] | None = None
+    licence: str | None = None
 
     def __repr__(self) -> str:
         phases = ", ".join(phase.name for phase in self.method.phases)
