@@ -11,7 +11,7 @@ import pytest
 from ml_collections import config_dict
 
 from experiments.baselines import baselines
-from quantjax import data, errors, evaluate, index, launch
+from quantjax import cli, data, errors, evaluate, index, launch, train
 from tests import programs, toy
 
 
@@ -43,13 +43,46 @@ def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in finished.iterdir()}
     assert names >= {
         "config.json", "metrics.jsonl", "checkpoints", "codes-1.safetensors", "codes.json",
-        "results.json", "per_query.safetensors",
+        "results.json", "per_query.safetensors", "encoder",
     }  # fmt: skip
     config = json.loads((finished / "config.json").read_text())
     assert config["experiment"] == "toy"
     assert config["config"]["num_epochs"] == 3
     codes = index.load(finished)
     np.testing.assert_array_equal(codes.ids, toy.splits().database)
+
+
+def test_the_encoder_of_a_run_gives_its_codes_without_the_experiment(finished):
+    encoder, found = index.load_encoder(finished), index.load(finished)
+    x = toy.splits().source[found.ids]["image"]
+    np.testing.assert_array_equal(encoder(x), found.codes)
+
+
+def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+    def fail(*args):
+        raise ValueError("no such\nprogram")
+
+    monkeypatch.setattr(train, "save_encoder", fail)
+    run(tmp_path / "toy", "--config.num_epochs=1")
+    out = capsys.readouterr().out
+    assert "\nno encoder: ValueError: no such program\n" in out
+    assert not (tmp_path / "toy" / "encoder").exists()
+    assert len(index.load(tmp_path / "toy").codes) == len(toy.splits().database)
+
+
+def test_an_encoder_is_written_anew_from_the_checkpoints_of_a_run(finished, monkeypatch, capsys):
+    digest = index.load_encoder(finished).digest
+    (finished / "encoder" / "embed.1.bin").write_bytes(b"of an old version")
+    monkeypatch.setattr(train, "open_run", build_of)
+    cli.main(["export-encoder", str(finished), "--json"])
+    due = {"encoder": str(finished / "encoder"), "digest": digest}
+    assert json.loads(capsys.readouterr().out) == due
+    assert index.load_encoder(finished).digest == digest
+
+
+def build_of(workdir):
+    config = get_config()
+    return build(config)._replace(config=json.loads(config.to_json()))
 
 
 def failing(experiment, mesh, trained):

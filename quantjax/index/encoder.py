@@ -94,7 +94,7 @@ class Encoder:
 
     def _run(self, side, output, x, none):
         """Returns one output of a side's program for all rows; `none` is that of no rows."""
-        x = x if _are_paths(x) else self._rows(x)
+        x = x if _are_paths(x) else self._checked(x)
         rows = next((rows for rows in exporting.ROWS if len(x) <= 4 * rows), exporting.ROWS[-1])
         results = [none]
         program = self.programs[exporting.program_file(side, rows)]
@@ -107,26 +107,31 @@ class Encoder:
         return np.concatenate(results)
 
     def _blocks(self, x, rows) -> Iterator[np.ndarray]:
+        """Yields the rows of each block; reads photo files, or converts and checks vectors."""
         starts = range(0, len(x), rows)
         if isinstance(x, np.ndarray):
-            yield from (x[start : start + rows] for start in starts)
+            due = jnp.dtype(self.manifest["row"]["dtype"])
+            for start in starts:
+                block = np.asarray(x[start : start + rows], due)
+                # Block by block: the vectors may be a file that is larger than memory.
+                bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
+                if len(bad):
+                    row = start + bad[0]
+                    raise InputError(f"vectors must be finite, got NaN or infinity in row {row}")
+                yield block
             return
         with futures.ThreadPoolExecutor() as pool:
             for start in starts:
                 yield np.stack([*pool.map(self.read, x[start : start + rows])])
 
-    def _rows(self, x):
-        """Checks an array of inputs and returns it in the type that the programs take."""
+    def _checked(self, x):
+        """Returns inputs as an array, after checking their shape and type."""
         x = np.asarray(x)
-        due = jnp.dtype(self.manifest["row"]["dtype"])
+        due = self.manifest["row"]["dtype"]
         is_kind = x.dtype == due if self.input == "photos" else x.dtype.kind in "fiu"
-        if x.shape[1:] != self.row_shape or x.ndim == 0 or not is_kind:
+        if x.ndim == 0 or x.shape[1:] != self.row_shape or not is_kind:
             shape = ", ".join(map(str, ("N", *self.row_shape)))
             raise InputError(f"{self.input} must be {due} [{shape}], got {x.dtype} {x.shape}")
-        x = x.astype(due, copy=False)
-        if self.input == "vectors" and not np.isfinite(x).all():
-            row = np.flatnonzero(~np.isfinite(x).all(axis=1))[0]
-            raise InputError(f"vectors must be finite, got NaN or infinity in row {row}")
         return x
 
 

@@ -53,7 +53,7 @@ def save_encoder(
     the programs, not constants; weights that `embed` and `embed_query` do not use are not written.
 
     Args:
-      folder: Replaced as a whole if it exists; its parent folder must exist.
+      folder: Empty, or an encoder's, which is replaced as a whole; created if it does not exist.
       embed: `(weights, x) -> [B, D]`, pure: the database side. x are photos [B, H, W, C] uint8, or
         vectors [B, F] floating.
       weights: Pytree of arrays.
@@ -69,9 +69,11 @@ def save_encoder(
       Path of the manifest.
 
     Raises:
-      ValueError: if the example is no such row, `embed` cannot be traced or returns another shape,
-        or the codec is of an unknown kind. The folder is then as before.
+      ValueError: if the folder holds other files, the example is no such row, `embed` returns
+        another shape, or the codec is of an unknown kind. The folder is then as before.
     """
+    folder = pathlib.Path(folder)
+    _check_free(folder)
     _check_example(example, photos)
     sides = {"embed": embed} | ({} if embed_query is None else {"embed_query": embed_query})
     kept, rebuild = _used_weights(sides.values(), weights, example)
@@ -83,16 +85,12 @@ def save_encoder(
         for side, of in sides.items()
         for rows in ROWS
     }
-    widths = {each.out_avals[0].shape[1] for each in programs.values()}
-    if len(widths) > 1:
-        raise InputError(f"embed and embed_query must be of one width, got {sorted(widths)}")
     manifest = {
         "format": FORMAT,
         "version": VERSION,
         "input": "photos" if example.dtype == np.uint8 else "vectors",
         "row": {"shape": [*example.shape], "dtype": np.dtype(example.dtype).name},
         "photos": None if photos is None else photos._asdict(),
-        "dim": widths.pop(),
         "codec": kind,
         "settings": settings,
         "bits": codec.bits,
@@ -101,15 +99,11 @@ def save_encoder(
         "classes": [*classes],
         "licence": licence,
         "about": dict(about),
-        "jax": jax.__version__,
-        "platforms": [*PLATFORMS],
-        "calling_convention_version": max(
-            each.calling_convention_version for each in programs.values()
-        ),
+        **_about_programs(programs),
     }
     content = {name: bytes(each.serialize()) for name, each in programs.items()}
     arrays = {name: np.asarray(leaf) for name, leaf in kept.items()} | tensors
-    return _write(pathlib.Path(folder), manifest, content, arrays)
+    return _write(folder, manifest, content, arrays)
 
 
 def program_file(side: str, rows: int) -> str:
@@ -122,7 +116,21 @@ def program_file(side: str, rows: int) -> str:
     return f"{side}.{rows}.bin"
 
 
+def _about_programs(programs):
+    """Returns what the manifest says of the programs; raises ValueError if their widths differ."""
+    widths = {each.out_avals[0].shape[1] for each in programs.values()}
+    if len(widths) > 1:
+        raise InputError(f"embed and embed_query must be of one width, got {sorted(widths)}")
+    return {
+        "dim": widths.pop(),
+        "jax": jax.__version__,
+        "platforms": [*PLATFORMS],
+        "calling_convention_version": max(x.calling_convention_version for x in programs.values()),
+    }
+
+
 def _write(folder, manifest, programs, arrays):
+    folder.parent.mkdir(parents=True, exist_ok=True)
     # A new folder replaces the old one: programs of one save never stand beside weights of another.
     with files.replacing_folder(folder) as scratch:
         files.write_arrays(scratch / WEIGHTS, arrays)
@@ -135,6 +143,12 @@ def _write(folder, manifest, programs, arrays):
         sealed = sealing.sealed({**manifest, "files": digests})
         files.write_text(scratch / MANIFEST, json.dumps(sealed, indent=2) + "\n")
     return folder / MANIFEST
+
+
+def _check_free(folder):
+    # Replaced as a whole: a folder of other things would be lost.
+    if folder.exists() and not (folder / MANIFEST).exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty and holds no encoder; choose another folder")
 
 
 def _check_example(example, photos):

@@ -387,4 +387,12 @@ def test_parts_that_do_not_fit_raise_and_leave_the_folder_alone(tmp_path, option
     }
     with pytest.raises(InputError, match=match):
         index.save_encoder(folder, **{**good, **options})
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
     assert index.load_encoder(folder).digest == before
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    (tmp_path / "thesis.txt").write_text("42")
+    with pytest.raises(InputError, match="is not empty and holds no encoder; choose another"):
+        vectors_encoder(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]

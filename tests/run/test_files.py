@@ -1,6 +1,7 @@
 """A written file replaces the old file as a whole, and damage in a file is an error of one line."""
 
 import os
+import pathlib
 import re
 import stat
 
@@ -123,3 +124,39 @@ def test_only_plain_files_are_written_in_place(kind, tmp_path):
     with pytest.raises(InputError, match=re.escape(message)), files.opened_plain(path, "a") as file:
         file.write("x")
     assert not other.exists() or other.read_text() == "before"
+
+
+def fill(folder, text):
+    with files.replacing_folder(folder) as scratch:
+        (scratch / text).write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    for text in ("old", "new"):
+        fill(tmp_path / "folder", text)
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == [
+        "folder", "folder/new",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["write_text", "rename"])
+def test_an_error_leaves_the_old_folder_and_no_other(name, tmp_path, monkeypatch):
+    fill(tmp_path / "folder", "old")
+    whole = getattr(pathlib.Path, name)
+
+    def fail(path, *args):
+        if path.name.endswith(".tmp") or args == ("new",):
+            raise OSError(28, "No space left on device")
+        return whole(path, *args)
+
+    monkeypatch.setattr(pathlib.Path, name, fail)
+    with pytest.raises(OSError, match="No space left"):
+        fill(tmp_path / "folder", "new")
+    assert (tmp_path / "folder" / "old").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_single_number_stays_one(tmp_path):
+    files.write_arrays(tmp_path / "file", {"a": np.float32(2)})
+    arrays, _ = files.read_arrays(tmp_path / "file")
+    assert arrays["a"].shape == ()
