@@ -114,9 +114,8 @@ class Encoder:
             for start in starts:
                 block = np.asarray(x[start : start + rows], due)
                 # Block by block: the vectors may be a file that is larger than memory.
-                bad = np.flatnonzero(~np.isfinite(block).reshape(len(block), -1).all(axis=1))
-                if len(bad):
-                    row = start + bad[0]
+                if self.input == "vectors" and not np.isfinite(block).all():
+                    row = start + np.flatnonzero(~np.isfinite(block).all(axis=1))[0]
                     raise InputError(f"vectors must be finite, got NaN or infinity in row {row}")
                 yield block
             return
