@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 from quantjax import data, index, methods, models, train
 from quantjax.errors import InputError
 from quantjax.evaluate.evaluation import encode
+from quantjax.methods.adsq import first, second
 from tests import toy
 
 
@@ -28,7 +29,8 @@ def saved(experiment, folder):
 
 @pytest.fixture(scope="module")
 def adsq(tmp_path_factory):
-    experiment, folder = toy.experiment(toy.adsq()), tmp_path_factory.mktemp("run")
+    asymmetric = toy.adsq(query=first, database=second)
+    experiment, folder = toy.experiment(asymmetric), tmp_path_factory.mktemp("run")
     return experiment, *saved(experiment, folder), folder / "encoder"
 
 
