@@ -5,26 +5,36 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
+    from quantjax.index.build import build_lists
     from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.encoder import Encoder, load_encoder
     from quantjax.index.exporting import save_encoder
+    from quantjax.index.lists import InvertedLists
+    from quantjax.index.neighbours import true_neighbours
     from quantjax.index.preparation import Preparation
+    from quantjax.index.searching import SearchResult, search
 
 _MODULES = {
     "Encoder": "encoder",
     "Index": "artefact",
+    "InvertedLists": "lists",
     "Preparation": "preparation",
+    "SearchResult": "searching",
     "append": "changes",
+    "build_lists": "build",
     "delete": "changes",
     "load": "artefact",
     "load_encoder": "encoder",
     "replace_encoder": "changes",
     "save": "artefact",
     "save_encoder": "exporting",
+    "search": "searching",
+    "true_neighbours": "neighbours",
 }
 __all__ = [
-    "Encoder", "Index", "Preparation", "append", "delete", "load", "load_encoder",
-    "replace_encoder", "save", "save_encoder",
+    "Encoder", "Index", "InvertedLists", "Preparation", "SearchResult", "append", "build_lists",
+    "delete", "load", "load_encoder", "replace_encoder", "save", "save_encoder", "search",
+    "true_neighbours",
 ]  # fmt: skip
 
 
