@@ -206,14 +206,14 @@ def test_map_of_a_whole_ranking_is_the_evaluators(rng):
     precision = [(np.cumsum(row)[row] / places[row]).mean() for row in hits]
     every = np.asarray(codec.distances(queries, codes))
     results = evaluate.evaluate_distances(every, asked, labels)
-    assert np.mean(precision) == pytest.approx(results[0].value, abs=1e-5)
+    assert np.mean(precision) == pytest.approx(results.numbers[0].value, abs=1e-5)
 
 
 def small(**changes):
     rng = np.random.default_rng(4)
     codes = rng.integers(0, 256, (20, 4), dtype=np.uint8)
     artefact = index.Index(CODECS["product l2"], codes, np.arange(20))
-    return artefact._replace(**changes), np.asarray(normal(rng, 2, D))
+    return artefact._replace(**changes), np.array(normal(rng, 2, D))
 
 
 @pytest.mark.parametrize(
@@ -226,6 +226,7 @@ def small(**changes):
         ({"top_k": 1, "allowed": np.ones(3, bool)}, r"allowed must have shape \(20,\), got \(3,\)"),
         ({"top_k": 1, "rerank": 5}, "rerank needs the items' vectors; save the index with vectors"),
         ({"top_k": 1, "num_probes": 2}, "num_probes must be 1 or more, for an index of inverted"),
+        ({"top_k": 1, "engine": "faiss", "mesh": 1}, "engine faiss takes no inverted lists and no"),
         ({"top_k": 1, "engine": "turbo"}, "engine must be auto, own or faiss, got 'turbo'"),
     ],
 )
