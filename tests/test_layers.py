@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "methods": {"losses", "quantizers", "labels", "models"},
     "index": {"quantizers", "run", "data"},
     "train": {"methods", "run", "optimizers", "data", "index"},
-    "evaluate": {"train", "methods", "metrics", "quantizers", "labels", "data", "run"},
+    "evaluate": {"index", "train", "methods", "metrics", "quantizers", "labels", "data", "run"},
     "plots": {"metrics", "quantizers"},
     "report": {"evaluate", "train", "plots", "run", "data", "metrics", "quantizers"},
     "launch": {"train", "evaluate", "index", "report", "run", "data"},

@@ -22,6 +22,7 @@ from quantjax.evaluate.method import (
     watcher,
 )
 from quantjax.evaluate.ranked import DistinctCodes, distinct_codes, ranked_counts
+from quantjax.evaluate.recall import recall
 from quantjax.evaluate.relevance import Relevance, items_and_relevant, relevance
 from quantjax.evaluate.results import Number, Results, read_results, write_results
 
@@ -49,6 +50,7 @@ __all__ = [
     "randomization_p_value",
     "ranked_counts",
     "read_results",
+    "recall",
     "relevance",
     "resampled_means",
     "task_of",

@@ -1,24 +1,29 @@
-"""Saves codes with their codec and ids, and encoders; changes and loads them for search."""
+"""Saves codes with their codec and ids, and encoders; changes, searches and loads them."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
+    from quantjax.index.build import build_lists
     from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.encoder import Encoder, load_encoder
     from quantjax.index.engines.faiss import to_faiss
     from quantjax.index.engines.from_faiss import from_faiss
     from quantjax.index.exporting import save_encoder
     from quantjax.index.lists import InvertedLists
+    from quantjax.index.neighbours import true_neighbours
     from quantjax.index.preparation import Preparation
+    from quantjax.index.searching import SearchResult, search
 
 _MODULES = {
     "Encoder": "encoder",
     "Index": "artefact",
     "InvertedLists": "lists",
     "Preparation": "preparation",
+    "SearchResult": "searching",
     "append": "changes",
+    "build_lists": "build",
     "delete": "changes",
     "from_faiss": "engines.from_faiss",
     "load": "artefact",
@@ -26,11 +31,14 @@ _MODULES = {
     "replace_encoder": "changes",
     "save": "artefact",
     "save_encoder": "exporting",
+    "search": "searching",
     "to_faiss": "engines.faiss",
+    "true_neighbours": "neighbours",
 }
 __all__ = [
-    "Encoder", "Index", "InvertedLists", "Preparation", "append", "delete", "from_faiss", "load",
-    "load_encoder", "replace_encoder", "save", "save_encoder", "to_faiss",
+    "Encoder", "Index", "InvertedLists", "Preparation", "SearchResult", "append", "build_lists",
+    "delete", "from_faiss", "load", "load_encoder", "replace_encoder", "save", "save_encoder",
+    "search", "to_faiss", "true_neighbours",
 ]  # fmt: skip
 
 

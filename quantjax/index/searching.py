@@ -1,0 +1,251 @@
+"""Searches an index: the exact nearest items of each query, with filters and re-ranking."""
+
+import importlib
+import weakref
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from quantjax.arrays import check_finite, check_shape
+from quantjax.errors import InputError
+from quantjax.index.artefact import Index
+from quantjax.index.finish import nearest
+from quantjax.index.neighbours import nearest_vectors, vector_distances
+from quantjax.index.probe import nearest_in_lists, put_probe
+from quantjax.index.scan import put_block, put_shard, scan
+from quantjax.index.shares import merged, shares
+from quantjax.index.tables import width
+from quantjax.quantizers import FloatCodec
+
+_QUERIES, _FEW = 32, 8  # of a block: in whole numbers of two bytes, two registers and a half
+
+_latest: dict[str, tuple] = {}  # the codes of one search, and their copy on the devices
+
+
+class SearchResult(NamedTuple):
+    """Holds the nearest items of each query, nearest first.
+
+    Attributes:
+      distances: [Q, k] float32; smaller is nearer. Equal distances are ordered by row.
+      ids: The items' ids, [Q, k] int64 or str objects, as in the index.
+      rows: The items' rows in the index, [Q, k] int64.
+    """
+
+    distances: np.ndarray
+    ids: np.ndarray
+    rows: np.ndarray
+
+
+def search(
+    index: Index,
+    queries: np.ndarray | jax.Array,
+    *,
+    top_k: int,
+    symmetric: bool = False,
+    allowed: np.ndarray | Sequence[int] | Sequence[str] | None = None,
+    num_probes: int | None = None,
+    rerank: int | None = None,
+    mesh: Mesh | None = None,
+    engine: str = "auto",
+) -> SearchResult:
+    """Finds the nearest items of each query, exactly by the codec's distances.
+
+    The result is the same for any number of queries in a call, on any number of devices.
+
+    Args:
+      index: From `load`, or made in memory.
+      queries: Embeddings [Q, D].
+      top_k: k, items to find for each query.
+      symmetric: Whether queries are quantized too (SQD), instead of compared as they are (AQD).
+        Hamming distances always are between codes.
+      allowed: The items to search among: a mask [N] bool, or ids. All when None.
+      num_probes: Lists to scan for each query, in an index of inverted lists.
+      rerank: Number of candidates to order anew by their kept vectors, at least k. The distances
+        of the result are then those of the vectors: the codec's metric, or squared Euclid for
+        Hamming codes.
+      mesh: The devices that share the items; the default device when None.
+      engine: "own", "faiss", or "auto": an installed faiss where it is faster.
+
+    Returns:
+      Distances, ids and rows.
+
+    Raises:
+      ValueError: if queries have another width than the codec or hold NaN, top_k is more than the
+        items there are, or an option does not fit the index.
+    """
+    if engine not in ("auto", "own", "faiss"):
+        raise InputError(f"engine must be auto, own or faiss, got {engine!r}")
+    if engine == "faiss" and (index.lists is not None or mesh is not None):
+        raise InputError("engine faiss takes no inverted lists and no mesh; take engine own")
+    queries = _checked_queries(index, queries)
+    among = _allowed_rows(index, allowed)
+    _check_probes(index, num_probes)
+    wanted = _checked_depth(index, top_k, rerank, len(index.codes) if among is None else len(among))
+    asked = _quantized(index.codec, queries) if symmetric else queries
+    found = _searched(index, asked, among, wanted, num_probes, mesh, engine)
+    _refuse_non_finite(found[0])
+    if rerank is not None:
+        found = _reranked(index, queries, found[1], top_k)
+    distances, rows = found
+    return SearchResult(distances, np.asarray(index.ids)[rows], rows)
+
+
+def _checked_queries(index, queries):
+    queries = np.asarray(queries)
+    check_shape("queries", queries, "Q", width(index.codec))
+    check_finite("queries", queries)
+    return queries
+
+
+def _allowed_rows(index, allowed):
+    """Returns the rows to search among, [n] int64 ascending; None for all."""
+    if allowed is None:
+        return None
+    allowed = np.asarray(allowed)
+    if allowed.dtype == bool:
+        check_shape("allowed", allowed, len(index.codes))
+        return np.flatnonzero(allowed)
+    known = np.asarray(index.ids)
+    if allowed.dtype.kind in "iu" and known.dtype.kind in "iu":
+        return np.flatnonzero(np.isin(known, allowed))
+    wanted = set(allowed.tolist())
+    return np.flatnonzero([each in wanted for each in known.tolist()])
+
+
+def _checked_depth(index, top_k, rerank, count):
+    """Returns how many items to find by codes: k, or the candidates of the re-ranking."""
+    if rerank is not None and index.vectors is None:
+        raise InputError("rerank needs the items' vectors; save the index with vectors=")
+    if rerank is not None and rerank < top_k:
+        raise InputError(f"rerank must be at least top_k = {top_k}, got {rerank}")
+    if not count:
+        raise InputError(f"allowed must leave items to search, got none of the {len(index.codes)}")
+    if not 1 <= top_k <= count:
+        raise InputError(f"top_k must be from 1 to {count}, the items to search, got {top_k}")
+    return top_k if rerank is None else min(rerank, count)
+
+
+def _check_probes(index, num_probes):
+    if num_probes is not None and (index.lists is None or num_probes < 1):
+        raise InputError(
+            "num_probes must be 1 or more, for an index of inverted lists, got "
+            f"{num_probes} for an index {'without' if index.lists is None else 'with'} lists"
+        )
+
+
+def _refuse_non_finite(distances):
+    bad = np.flatnonzero(~np.isfinite(distances).all(axis=1))
+    if bad.size:
+        raise InputError(
+            f"distances of query {bad[0]} are infinite: scale embeddings whose squares float32 "
+            "cannot hold"
+        )
+
+
+def _searched(index, queries, among, top_k, num_probes, mesh, engine):
+    """Returns distances and rows [Q, k] of the nearest codes, among some rows or all."""
+    codes = index.codes if among is None else index.codes[among]
+    if engine == "faiss":
+        found = _by_faiss(index._replace(codes=codes), queries, top_k)
+    elif index.lists is not None:
+        found = _nearest_in_lists(index, codes, among, queries, top_k, num_probes)
+    else:
+        found = _nearest(index.codec, queries, codes, top_k, mesh)
+    return found if among is None else (found[0], among[found[1]])
+
+
+def _quantized(codec, queries):
+    blocks = (codec.decode(codec.encode(block)) for block in _blocks(queries))
+    return np.concatenate([np.asarray(block) for block in blocks])[: len(queries)]
+
+
+def _blocks(queries):
+    """Yields the queries in blocks of 64, the last one padded with zeros."""
+    for start in range(0, len(queries), _QUERIES):
+        block = queries[start : start + _QUERIES]
+        yield np.pad(block, ((0, _QUERIES - len(block)), (0, 0)))
+
+
+def _nearest(codec, queries, codes, top_k, mesh):
+    """Returns distances and rows [Q, k] of the nearest codes, equal distances ordered by row."""
+    if isinstance(codec, FloatCodec):
+        vectors = np.ascontiguousarray(codes).view("<f4")
+        return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
+    if not len(queries):
+        return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
+    shards = _kept(codes, (codec, mesh), lambda: _shards(codec, codes, mesh))
+    least = 0 if codec.metric == "l2" else -np.inf
+    found = []
+    for start, size in _cuts(len(queries)):
+        block = queries[start : start + size]
+        scans = [scan(put_block(block, size, shard), shard, top_k) for shard in shards]
+        parts = [nearest(each, top_k, least) for each in scans]
+        found.append(merged(parts, top_k, mesh, len(block)))
+    return tuple(map(np.concatenate, zip(*found, strict=True)))
+
+
+def _by_faiss(index, queries, top_k):
+    """Searches with an installed faiss, whose order of equal distances is its own."""
+    faiss = importlib.import_module("quantjax.index.engines.faiss")
+    rows = index._replace(ids=np.arange(len(index.codes)))
+    engine = _kept(index.codes, ("faiss", index.codec), lambda: faiss.to_faiss(rows))
+    distances, found = faiss.search(engine, index.codec, queries, top_k)
+    return np.asarray(distances, np.float32), np.asarray(found)
+
+
+def _nearest_in_lists(index, codes, among, queries, top_k, num_probes):
+    starts = index.lists.starts
+    if among is not None:
+        starts = np.searchsorted(among, starts)
+    lists = index.lists._replace(starts=starts)
+    probe = _kept(codes, (index.codec,), lambda: put_probe(index.codec, codes, lists))
+    return nearest_in_lists(probe, queries, top_k, num_probes or len(lists.centroids))
+
+
+def _cuts(num_queries):
+    """Yields start and size of each block: 32 queries, and 8 where no more are left."""
+    start = 0
+    while start < num_queries:
+        size = _FEW if num_queries - start <= _FEW else _QUERIES
+        yield start, size
+        start += size
+
+
+def _shards(codec, codes, mesh):
+    """Puts the codes on this process's devices."""
+    return [
+        put_shard(codec, codes[rows], rows.start, device)
+        for device, rows in shares(mesh, len(codes))
+    ]
+
+
+def _kept(codes, key, put):
+    """Returns `put()`, or what it returned for the same codes at the latest search.
+
+    A copy to the devices takes longer than the search for one query. Codes that can be written to
+    are copied each time; `load` returns such as cannot.
+    """
+    known, *latest = _latest.get("codes", (lambda: None,))
+    if known() is codes and all(a is b for a, b in zip(latest[0], key, strict=True)):
+        return latest[1]
+    _latest.clear()
+    there = put()
+    if not codes.flags.writeable:
+        _latest["codes"] = weakref.ref(codes, lambda _: _latest.clear()), key, there
+    return there
+
+
+def _reranked(index, queries, rows, top_k):
+    """Orders candidates [Q, C] anew by the distances of their vectors, and keeps the nearest k."""
+    rows = np.sort(rows, axis=1)
+    distances = np.stack(
+        [
+            vector_distances(query, index.vectors[candidates], index.codec.metric)
+            for query, candidates in zip(queries, rows, strict=True)
+        ]
+    )
+    order = np.argsort(distances, axis=1, kind="stable")[:, :top_k]
+    return np.take_along_axis(distances, order, 1), np.take_along_axis(rows, order, 1)
