@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
     from quantjax.index.changes import append, delete, replace_encoder
+    from quantjax.index.classes import class_mask
     from quantjax.index.encoder import Encoder, load_encoder
     from quantjax.index.engines.faiss import to_faiss
     from quantjax.index.engines.from_faiss import from_faiss
@@ -19,6 +20,7 @@ _MODULES = {
     "InvertedLists": "lists",
     "Preparation": "preparation",
     "append": "changes",
+    "class_mask": "classes",
     "delete": "changes",
     "from_faiss": "engines.from_faiss",
     "load": "artefact",
@@ -29,8 +31,8 @@ _MODULES = {
     "to_faiss": "engines.faiss",
 }
 __all__ = [
-    "Encoder", "Index", "InvertedLists", "Preparation", "append", "delete", "from_faiss", "load",
-    "load_encoder", "replace_encoder", "save", "save_encoder", "to_faiss",
+    "Encoder", "Index", "InvertedLists", "Preparation", "append", "class_mask", "delete",
+    "from_faiss", "load", "load_encoder", "replace_encoder", "save", "save_encoder", "to_faiss",
 ]  # fmt: skip
 
 
