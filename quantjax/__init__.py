@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         quantizers,
         report,
         run,
+        serve,
         train,
     )
 
@@ -42,6 +43,7 @@ __all__ = [
     "quantizers",
     "report",
     "run",
+    "serve",
     "train",
 ]
 

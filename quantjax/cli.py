@@ -12,6 +12,8 @@ COMMANDS = {
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "export-encoder": "writes the encoder of a run anew, as after an update of jax",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
+    "search": "finds the items of an index that are nearest to photos or vectors",
+    "serve": "serves a page on this machine that searches an index by image",
     "report": "draws a run's report.html again; of several runs, one page that compares them",
 }
 """What each command does; `quantjax/commands/NAME.py`, hyphens as underscores, implements it."""

@@ -31,8 +31,9 @@ MAY_IMPORT = {
     "evaluate": {"index", "train", "methods", "metrics", "quantizers", "labels", "data", "run"},
     "plots": {"metrics", "quantizers"},
     "report": {"evaluate", "train", "plots", "run", "data", "metrics", "quantizers"},
+    "serve": {"index", "quantizers", "data"},
     "launch": {"train", "evaluate", "index", "report", "run", "data"},
-    "commands": {"launch", "train", "evaluate", "index", "report", "run", "data", "models",
+    "commands": {"launch", "train", "evaluate", "index", "report", "serve", "run", "data", "models",
                  "methods", "losses", "quantizers", "metrics", "labels"},
     "cli": {"commands"},
 }  # fmt: skip
@@ -49,16 +50,20 @@ ONLY_IN = {
     "optax": {"train", "optimizers"},
     "matplotlib": {"plots"},
     "equinox": {"models"},
+    "anyio": {"serve"},
+    "starlette": {"serve"},
+    "uvicorn": {"serve"},
     "haiku": {"models"},
 }
 
-# Parts that are imported for the sake of one optional package, and by no other part.
-OPTIONAL = {"plots": {"matplotlib"}}
+# Parts that are imported for the sake of one optional extra, and by no other part.
+OPTIONAL = {"plots": {"matplotlib"}, "serve": {"anyio", "starlette", "uvicorn"}}
 
 # Never at the top of a module: imported inside the function that needs them.
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
     "grain", "array_record", "equinox", "haiku", "lance", "lancedb", "pyarrow", "duckdb", "usearch",
+    "anyio", "starlette", "uvicorn",
 }  # fmt: skip
 
 

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
     from quantjax.index.build import build_lists
     from quantjax.index.changes import append, delete, replace_encoder
+    from quantjax.index.classes import class_mask
     from quantjax.index.encoder import Encoder, load_encoder
     from quantjax.index.engines.faiss import to_faiss
     from quantjax.index.engines.from_faiss import from_faiss
@@ -24,6 +25,7 @@ _MODULES = {
     "SearchResult": "searching",
     "append": "changes",
     "build_lists": "build",
+    "class_mask": "classes",
     "delete": "changes",
     "from_faiss": "engines.from_faiss",
     "load": "artefact",
@@ -37,8 +39,8 @@ _MODULES = {
 }
 __all__ = [
     "Encoder", "Index", "InvertedLists", "Preparation", "SearchResult", "append", "build_lists",
-    "delete", "from_faiss", "load", "load_encoder", "replace_encoder", "save", "save_encoder",
-    "search", "to_faiss", "true_neighbours",
+    "class_mask", "delete", "from_faiss", "load", "load_encoder", "replace_encoder", "save",
+    "save_encoder", "search", "to_faiss", "true_neighbours",
 ]  # fmt: skip
 
 
