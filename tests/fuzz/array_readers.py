@@ -84,6 +84,24 @@ def _idx_files() -> list[bytes]:
     ]
 
 
+def _npy_files() -> list[bytes]:
+    arrays = (np.arange(6, dtype=code).reshape(3, 2) for code in ("<f4", ">i2", "u1"))
+    streams = [io.BytesIO() for _ in range(3)]
+    for stream, array in zip(streams, arrays, strict=True):
+        np.save(stream, array)
+    return [stream.getvalue() for stream in streams]
+
+
+def _fvecs_files() -> list[bytes]:
+    return [b"".join(struct.pack("<i4f", 4, *range(row, row + 4)) for row in range(5))]
+
+
+def _read_vectors(path: Path) -> None:
+    x = data.read_vectors(path)
+    assert x.nbytes <= path.stat().st_size
+    x.tobytes()
+
+
 def _gzipped(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
 
@@ -278,6 +296,8 @@ READERS = {
     ),
     "pickle": Reader(_pickles, _read_pickle, tokens=_PICKLE_TOKENS, restructured=_OPERATIONS),
     "idx": Reader(_idx_files, data.read_idx),
+    "npy": Reader(_npy_files, _read_vectors, "x.npy"),
+    "fvecs": Reader(_fvecs_files, _read_vectors, "x.fvecs"),
     "idx gz": Reader(lambda: list(map(_gzipped, _idx_files())), data.read_idx),
     "idx in gz": Reader(_idx_files, data.read_idx, wrap=_gzipped),
     "pth zip": Reader(lambda: list(map(_archive, _programs())), _read_weights),
