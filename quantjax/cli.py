@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from quantjax.errors import is_one_line
 
 COMMANDS = {
+    "encode": "codes the photos of a folder, or vectors, by a run's encoder, and writes an index",
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "export-encoder": "writes the encoder of a run anew, as after an update of jax",
+    "merge": "joins the parts that encode --shard=I/N wrote to an index",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "search": "finds the items of an index that are nearest to photos or vectors",
     "serve": "serves a page on this machine that searches an index by image",

@@ -63,7 +63,7 @@ OPTIONAL = {"plots": {"matplotlib"}, "serve": {"anyio", "starlette", "uvicorn"}}
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
     "grain", "array_record", "equinox", "haiku", "lance", "lancedb", "pyarrow", "duckdb", "usearch",
-    "anyio", "starlette", "uvicorn",
+    "anyio", "starlette", "uvicorn", "fsspec", "ray",
 }  # fmt: skip
 
 

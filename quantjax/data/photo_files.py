@@ -202,6 +202,44 @@ def _photos(class_folder: Path, found: ClassFolders) -> Iterator[Path]:
             found.ignored[suffix or "without a suffix"].append(path)
 
 
+def photos_below(root: Path) -> tuple[list[str], list[str]]:
+    """Lists the photos at any depth below a folder, with or without class folders.
+
+    Args:
+      root: Folder of photos.
+
+    Returns:
+      Paths of the photos below the root, sorted; and notes on ignored files.
+
+    Raises:
+      FileNotFoundError: if the folder does not exist.
+    """
+    found = ClassFolders({}, defaultdict(list))
+    root = existing_folder(root)
+    names = sorted(path.relative_to(root).as_posix() for path in _photos(root, found))
+    return names, notes_of(root, [found])
+
+
+def classes_of(names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Returns the classes of photos by their folders, as `read_class_folders` sees them.
+
+    The class is the first folder of a path, or the second where the first folders are parts, such
+    as train and test.
+
+    Args:
+      names: N paths of photos, relative to the folder of all.
+
+    Returns:
+      Names of the classes, sorted; and class numbers [N] int64, -1 for photos in no class folder.
+    """
+    tops = {name.partition("/")[0] for name in names if "/" in name}
+    depth = int(len(tops) > 1 and all(top.lower() in _PARTS for top in tops))
+    folders = [[*name.split("/")[depth:-1], ""][0] for name in names]
+    classes = sorted({*folders} - {""})
+    number_of = {name: number for number, name in enumerate(classes)}
+    return classes, np.array([number_of.get(folder, -1) for folder in folders], np.int64)
+
+
 def _check_no_parts(folder: Path, photos: Mapping[Path, Sequence[Path]]) -> None:
     """Raises ValueError if several folders look like parts of a split, not like classes.
 

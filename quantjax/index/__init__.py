@@ -9,11 +9,13 @@ if TYPE_CHECKING:
     from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.classes import class_mask
     from quantjax.index.encoder import Encoder, load_encoder
+    from quantjax.index.encoding import encode, encode_part, make_job
     from quantjax.index.engines.faiss import to_faiss
     from quantjax.index.engines.from_faiss import from_faiss
     from quantjax.index.exporting import save_encoder
     from quantjax.index.lists import InvertedLists
     from quantjax.index.neighbours import true_neighbours
+    from quantjax.index.parts import merge
     from quantjax.index.preparation import Preparation
     from quantjax.index.searching import SearchResult, search
 
@@ -27,9 +29,13 @@ _MODULES = {
     "build_lists": "build",
     "class_mask": "classes",
     "delete": "changes",
+    "encode": "encoding",
+    "encode_part": "encoding",
     "from_faiss": "engines.from_faiss",
     "load": "artefact",
     "load_encoder": "encoder",
+    "make_job": "encoding",
+    "merge": "parts",
     "replace_encoder": "changes",
     "save": "artefact",
     "save_encoder": "exporting",
@@ -39,8 +45,9 @@ _MODULES = {
 }
 __all__ = [
     "Encoder", "Index", "InvertedLists", "Preparation", "SearchResult", "append", "build_lists",
-    "class_mask", "delete", "from_faiss", "load", "load_encoder", "replace_encoder", "save",
-    "save_encoder", "search", "to_faiss", "true_neighbours",
+    "class_mask", "delete", "encode", "encode_part", "from_faiss", "load", "load_encoder",
+    "make_job", "merge", "replace_encoder", "save", "save_encoder", "search", "to_faiss",
+    "true_neighbours",
 ]  # fmt: skip
 
 

@@ -7,7 +7,6 @@ the old version or the new version, and keeps its memory map of a file that is r
 
 import contextlib
 import hashlib
-import importlib
 import json
 import os
 import pathlib
@@ -33,8 +32,8 @@ ENCODER = "encoder"
 """Folder in the folder of an index that holds the encoder of its queries."""
 LISTS = "lists."
 """Prefix of the tensors of inverted lists."""
-DEFAULTS: Mapping[str, Any] = {"root": None, "classes": [], "encoder": None}
-"""Entries of a manifest that version 1 does not have."""
+DEFAULTS: Mapping[str, Any] = {"root": None, "classes": [], "encoder": None, "failures": []}
+"""Entries of a manifest that version 1 does not have; "failures" has names and reasons."""
 
 _FIRST_FILE = "codes.safetensors"  # of version 1, whose manifest names no file
 _DATA_FILE = re.compile(r"codes(?:-(\d{1,18}))?\.safetensors")
@@ -117,13 +116,21 @@ def encoder_digest(encoder: str | pathlib.Path, codec: Codec) -> str:
       ValueError: if the encoder has another codec.
     """
     # Imported here: an index without an encoder needs no program.
-    loaded = importlib.import_module("quantjax.index.encoder").load_encoder(encoder)
+    from quantjax.index.encoder import load_encoder
+
+    loaded = load_encoder(encoder)
     if codec_digest(loaded.codec) != codec_digest(codec):
         raise InputError(
             f"{encoder} has another codec than the codes; take the encoder that made them, or "
             "encode the items again"
         )
     return loaded.digest
+
+
+def encoder_folder(source: str | pathlib.Path) -> pathlib.Path:
+    """Returns the folder of an encoder; a workdir and an index have it in theirs."""
+    source = pathlib.Path(source).expanduser()
+    return source / ENCODER if (source / ENCODER).is_dir() else source
 
 
 @contextlib.contextmanager
@@ -142,8 +149,7 @@ def copied_encoder(
     """
     due, scratch = folder / ENCODER, folder / f".{ENCODER}.{os.getpid()}.tmp"
     old = scratch.with_suffix(".old")
-    inside = None if source is None else pathlib.Path(source) / ENCODER
-    found = inside if inside is None or inside.is_dir() else inside.parent
+    found = None if source is None else encoder_folder(source)
     if found is None or found.resolve() == due.resolve():
         yield lambda: None
         return

@@ -212,11 +212,12 @@ def _terminal_bar(console, total):
         yield report
 
 
-def _bar(console, unit):
+def _bar(console, unit, *columns):
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
+        *columns,
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=console,
@@ -257,19 +258,40 @@ def counter(what: str) -> Generator[Callable[[int, int], None]]:
     """
     console = _console()
     if console.is_terminal:
-        with _bar(console, "") as bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        with _bar(console, "", TextColumn("{task.fields[rate]}")) as bar:
+            task, rate = bar.add_task(what, total=None, rate=""), _rate()
+            yield lambda done, total: bar.update(
+                task, completed=done, total=total, rate=rate(done, total)[0]
+            )
         return
-    last = -_LINES_APART
+    last, rate = -_LINES_APART, _rate()
 
     def report(done, total):
         nonlocal last
+        told = rate(done, total)
         if done == total or time.monotonic() - last >= _LINES_APART:
             last = time.monotonic()
-            say(f"{what}: {done}/{total}")
+            say(", ".join(filter(None, (f"{what}: {done}/{total}", *told))))
 
     yield report
+
+
+def _rate():
+    """Returns a function `(done, total)` -> the rate and the time left as words, maybe empty."""
+    first = None
+
+    def told(done, total):
+        nonlocal first
+        # Counted from the first call, since a program that goes on has much done already.
+        first = first or (done, time.monotonic())
+        seconds, count = time.monotonic() - first[1], done - first[0]
+        if not count or seconds < 1:
+            return "", ""
+        left = (total - done) * seconds / count
+        words = f"{left:.0f} s" if left < 100 else f"{left / 60:.0f} min"
+        return f"{count / seconds:,.0f}/s", f"{words} left" if done < total else ""
+
+    return told
 
 
 def table(results: list[Any]) -> None:

@@ -1,7 +1,8 @@
 """An index changes as a whole: items join and leave, a new encoder replaces the old encoder."""
 
+import json
 import resource
-import sys
+import types
 
 import numpy as np
 import pytest
@@ -9,14 +10,9 @@ import pytest
 from quantjax import index
 from quantjax.errors import InputError
 from quantjax.quantizers import BinaryCodec
-from tests.index import fake_encoder
+from tests.index import encoders
 
 NAMES = np.array([f"{number}.jpg" for number in range(9)], object)
-
-
-@pytest.fixture(autouse=True)
-def encoders(monkeypatch):
-    monkeypatch.setitem(sys.modules, "quantjax.index.encoder", fake_encoder.module())
 
 
 def columns(rng, rows):
@@ -129,18 +125,22 @@ def test_a_full_disk_leaves_the_index_as_it_was(rng, tmp_path):
 
 
 def test_an_index_with_inverted_lists_is_not_changed(rng, tmp_path):
-    lists = fake_encoder.types.SimpleNamespace(_asdict=lambda: {"starts": np.array([0, 2])})
+    lists = types.SimpleNamespace(_asdict=lambda: {"starts": np.array([0, 2])})
     index.save(tmp_path, BinaryCodec(16), CODES, lists=lists)
     with pytest.raises(InputError, match="has inverted lists, which no item can join or leave"):
         index.append(tmp_path, CODES, ids=[7, 8])
 
 
+def digest_in(folder):
+    return json.loads((folder / "encoder.json").read_text())["digest"]
+
+
 def test_an_encoder_is_copied_into_the_index(tmp_path):
-    source = fake_encoder.save(tmp_path / "run" / "encoder")
-    index.save(tmp_path / "index", BinaryCodec(16), CODES, encoder=tmp_path / "run")
-    copy = tmp_path / "index" / "encoder" / "fake.json"
-    assert copy.read_text() == (source / "fake.json").read_text()
-    digest = fake_encoder.load_encoder(source).digest
+    source = encoders.of_vectors(tmp_path / "run" / "encoder")
+    index.save(tmp_path / "index", encoders.CODEC, CODES, encoder=tmp_path / "run")
+    digest = digest_in(source)
+    assert digest_in(tmp_path / "index" / "encoder") == digest
+    assert index.load_encoder(tmp_path / "index").digest == digest
     assert index.load(tmp_path / "index").manifest["encoder"] == digest
     index.append(tmp_path / "index", CODES, ids=[7, 8], encoder=digest)
     assert index.load(tmp_path / "index").manifest["encoder"] == digest
@@ -149,9 +149,10 @@ def test_an_encoder_is_copied_into_the_index(tmp_path):
 
 
 def test_an_encoder_of_other_codes_is_refused(tmp_path):
-    other = fake_encoder.save(tmp_path / "other", width=24)
+    other = encoders.of_vectors(tmp_path / "other", codec=BinaryCodec(15))
     with pytest.raises(InputError, match="other has another codec than the codes; take the"):
         index.save(tmp_path / "index", BinaryCodec(16), CODES, encoder=other)
+    assert not (tmp_path / "index").exists()
     index.save(tmp_path / "index", BinaryCodec(16), CODES)
     with pytest.raises(InputError, match="other has another codec than the codes"):
         index.replace_encoder(tmp_path / "index", other)
@@ -159,14 +160,11 @@ def test_an_encoder_of_other_codes_is_refused(tmp_path):
 
 
 def test_a_new_encoder_of_the_same_codec_replaces_the_old(tmp_path):
-    old, new = (fake_encoder.save(tmp_path / name, name) for name in ("old", "new"))
-    index.save(tmp_path / "index", BinaryCodec(16), CODES, encoder=old)
+    old, new = (encoders.of_vectors(tmp_path / name, about={"n": name}) for name in ("old", "new"))
+    index.save(tmp_path / "index", encoders.CODEC, CODES, encoder=old)
     index.replace_encoder(tmp_path / "index", new)
-    assert (
-        fake_encoder.load_encoder(tmp_path / "index").digest
-        == (index.load(tmp_path / "index").manifest["encoder"])
-    )
-    assert "new" in (tmp_path / "index" / "encoder" / "fake.json").read_text()
+    assert index.load(tmp_path / "index").manifest["encoder"] == digest_in(new)
+    assert digest_in(tmp_path / "index" / "encoder") == digest_in(new) != digest_in(old)
     assert {path.name for path in (tmp_path / "index").iterdir()} == {
         "codes-1.safetensors", "codes.json", "encoder", ".lock",
     }  # fmt: skip
