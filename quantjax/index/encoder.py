@@ -65,16 +65,21 @@ class Encoder:
         Raises:
           ValueError: if inputs are of another shape or type, or a photo is unreadable (named).
         """
-        return self._run("embed", 1, x, np.zeros((0, self.codec.num_bytes), np.uint8))
+        return self._run("embed", x, 1)[0]
 
     def embed(self, x: Inputs) -> np.ndarray:
         """Embeds inputs as items of a database, [N, D] float32; raises ValueError as the call."""
-        return self._run("embed", 0, x, np.zeros((0, self.manifest["dim"]), np.float32))
+        return self._run("embed", x, 0)[0]
+
+    def embed_and_encode(self, x: Inputs) -> tuple[np.ndarray, np.ndarray]:
+        """Returns what `embed` and the call return, and runs the network once for both."""
+        embeddings, codes = self._run("embed", x, 0, 1)
+        return embeddings, codes
 
     def embed_query(self, x: Inputs) -> np.ndarray:
         """Embeds inputs as queries, [Q, D] float32; raises ValueError as the call."""
         side = self.manifest["sides"][-1]  # a symmetric method has one side
-        return self._run(side, 0, x, np.zeros((0, self.manifest["dim"]), np.float32))
+        return self._run(side, x, 0)[0]
 
     def read(self, path: str | pathlib.Path) -> np.ndarray:
         """Reads a photo file as one row, pixels [H, W, C] uint8, as the training data was read.
@@ -92,19 +97,25 @@ class Encoder:
             raise InputError(f"photo {path} must be of {self.row_shape}, got {row.shape}")
         return row
 
-    def _run(self, side, output, x, none):
-        """Returns one output of a side's program for all rows; `none` is that of no rows."""
+    def _run(self, side, x, *outputs):
+        """Returns outputs of a side's program for all rows: 0 for embeddings, 1 for codes."""
         x = x if _are_paths(x) else self._checked(x)
         rows = next((rows for rows in exporting.ROWS if len(x) <= 4 * rows), exporting.ROWS[-1])
-        results = [none]
+        # The outputs of no rows come first: their types and widths hold where x has none.
+        none = (
+            np.zeros((0, self.manifest["dim"]), np.float32),
+            np.zeros((0, self.codec.num_bytes), np.uint8),
+        )
+        results = [[none[number] for number in outputs]]
         program = self.programs[exporting.program_file(side, rows)]
         for block in self._blocks(x, rows):
             # Padded with its first row: zeros may be unlike any row.
             padded = np.concatenate([block, np.repeat(block[:1], rows - len(block), axis=0)])
-            results.append(program(*self.arguments, padded)[output][: len(block)])
+            found = program(*self.arguments, padded)
+            results.append([found[number][: len(block)] for number in outputs])
             # Fetched only now, so that the device computes while the next block is read.
-            results[-2] = np.asarray(results[-2])
-        return np.concatenate(results)
+            results[-2] = [np.asarray(each) for each in results[-2]]
+        return [np.concatenate(each) for each in zip(*results, strict=True)]
 
     def _blocks(self, x, rows) -> Iterator[np.ndarray]:
         """Yields the rows of each block; reads photo files, or converts and checks vectors."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from quantjax import data
-from quantjax.data.decoding import UnreadablePhotoError
+from quantjax.data.decoding import UnreadablePhotoError, pixel_limit
 from quantjax.errors import InputError, MissingPackageError
 from quantjax.index import columns, parts, versions
 from quantjax.index.encoder import load_encoder
@@ -82,7 +82,10 @@ def make_job(
       FileNotFoundError: if there is no encoder or no source.
       ValueError: if the source has no items, or the folder has parts of another encoder.
     """
-    folder, loaded = pathlib.Path(folder).expanduser(), load_encoder(encoder)
+    # Absolute, since workers of other processes may have another current folder.
+    folder, loaded = pathlib.Path(folder).expanduser().resolve(), load_encoder(encoder)
+    if loaded.input == "photos" and loaded.photos is None:
+        raise InputError(f"{encoder} encodes arrays of pixels, not files")
     items = list_items(source, kind=loaded.input)
     folder.mkdir(parents=True, exist_ok=True)
     copy = folder / versions.ENCODER
@@ -90,7 +93,7 @@ def make_job(
     with tempfile.TemporaryDirectory(prefix=".encoder", dir=folder) as scratch:
         whole = pathlib.Path(scratch) / versions.ENCODER
         shutil.copytree(versions.encoder_folder(encoder), whole, copy_function=shutil.copyfile)
-        with contextlib.suppress(FileExistsError, OSError):
+        with contextlib.suppress(OSError):
             whole.rename(copy)
     if load_encoder(copy).digest != loaded.digest:
         raise InputError(f"{folder} has parts of another encoder; encode to another folder")
@@ -129,7 +132,9 @@ def encode_part(
         number, job.num_parts, items.digest, encoder.digest, job.keep_vectors, begin, end,
         items.root, list(items.classes),
     )  # fmt: skip
-    with workdirs.held(folder), futures.ThreadPoolExecutor() as pool:
+    # Photos that are too large are failures, of which Pillow need not warn.
+    limit = contextlib.nullcontext() if items.vectors else pixel_limit(None)
+    with limit, workdirs.held(folder), futures.ThreadPoolExecutor() as pool:
         part, place = parts.start(folder, due)
         if part.chunks is None:
             blocks = _read_blocks(job, encoder, pool, range(place, end, BLOCK), end)
@@ -159,9 +164,12 @@ def _encode_chunk(job, encoder, take, left):
     rows, codes, vectors, failures = [], [], [], []
     while size < min(left, _CHUNK) and not (size and time.monotonic() - began > _SECONDS):
         block, _ = take()
-        codes.append(encoder(block.x))
         if job.keep_vectors:
-            vectors.append(encoder.embed(block.x).astype(np.float16))
+            found, block_codes = encoder.embed_and_encode(block.x)
+            vectors.append(found.astype(np.float16))
+        else:
+            block_codes = encoder(block.x)
+        codes.append(block_codes)
         rows.append(block.rows)
         failures += block.failures
         size += min(BLOCK, left - size)

@@ -1,6 +1,7 @@
 """Encodes the parts of a list on the machines of a Ray cluster."""
 
 import os
+import warnings
 
 from quantjax.data.decoding import max_pixels, pixel_limit
 from quantjax.errors import load_package
@@ -30,7 +31,12 @@ def encode_parts(job: Job, progress: Progress) -> None:
     if is_ours:
         # On this machine alone, nobody else is to reach the cluster.
         local = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
-        ray.init(log_to_driver=False, **({} if os.environ.get("RAY_ADDRESS") else local))
+        with warnings.catch_warnings(action="ignore"):  # JAX's, of forks; Ray's start a program
+            ray.init(
+                log_to_driver=False,
+                logging_level="error",
+                **({} if os.environ.get("RAY_ADDRESS") else local),
+            )
     try:
         num_gpus = 1 if ray.cluster_resources().get("GPU") else 0
         task = ray.remote(num_gpus=num_gpus)(_encode_part)

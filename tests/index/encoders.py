@@ -8,6 +8,7 @@ from quantjax import index
 from quantjax.quantizers import BinaryCodec
 
 CODEC = BinaryCodec(16)
+PHOTOS = index.Preparation(8)
 
 
 def of_vectors(folder, *, codec=CODEC, about=None):
@@ -24,7 +25,7 @@ def of_vectors(folder, *, codec=CODEC, about=None):
     return folder
 
 
-def of_photos(folder, *, size=8):
+def of_photos(folder, *, photos=PHOTOS):
     """Saves an encoder of photos, projected at random; returns its folder."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     kernel = np.random.default_rng(7).normal(size=(8 * 8 * 3, 16))
@@ -34,7 +35,7 @@ def of_photos(folder, *, size=8):
         weights=jnp.asarray(kernel, jnp.float32),
         codec=CODEC,
         example=jax.ShapeDtypeStruct((8, 8, 3), np.uint8),
-        photos=index.Preparation(size),
+        photos=photos,
     )
     return folder
 

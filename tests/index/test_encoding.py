@@ -47,7 +47,7 @@ def test_an_index_has_the_codes_of_the_encoder_for_each_name(place):
     assert found.ids.tolist() == due
     paths = [place / "photos" / name for name in due]
     np.testing.assert_array_equal(found.codes, encoder(paths))
-    np.testing.assert_allclose(found.vectors, encoder.embed(paths), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found.vectors, encoder.embed(paths).astype(np.float16))
     assert found.manifest["classes"] == ["ant", "cat"]
     assert [found.manifest["classes"][label] for label in found.labels] == [
         name.partition("/")[0] for name in due
@@ -134,7 +134,7 @@ def test_a_folder_that_changed_is_not_gone_on_with(place, tmp_path):
 
 def test_parts_of_another_encoder_are_not_joined_by_this_one(place, tmp_path):
     index.make_job(place / "run", place / "photos", tmp_path / "parts")
-    other = encoders.of_photos(tmp_path / "other", size=None)
+    other = encoders.of_photos(tmp_path / "other", photos=index.Preparation(9))
     with pytest.raises(InputError, match="has parts of another encoder; encode to another folder"):
         index.make_job(other, place / "photos", tmp_path / "parts")
 
@@ -237,3 +237,9 @@ def test_a_source_without_a_readable_photo_is_refused(place, tmp_path):
     shutil.copy(place / "photos" / BAD, tmp_path / "photos" / "a.png")
     with pytest.raises(InputError, match=r"no item could be read, such as a.png \(cannot identify"):
         index.encode(place / "run", tmp_path / "photos", tmp_path / "index")
+
+
+def test_an_encoder_of_arrays_takes_no_files(place, tmp_path):
+    from_arrays = encoders.of_photos(tmp_path / "encoder", photos=None)
+    with pytest.raises(InputError, match="encoder encodes arrays of pixels, not files"):
+        index.encode(from_arrays, place / "photos", tmp_path / "index")

@@ -39,7 +39,7 @@ def test_classes_are_below_folders_of_parts(tmp_path):
 def test_a_list_names_paths_relative_to_its_folder(photos):
     (photos / "list.txt").write_text("cat/a.png\n\n  ant/a.png \n")
     found = list_items(photos / "list.txt", kind="photos")
-    assert (found.names, found.root, found.classes) == (["cat/a.png", "ant/a.png"], str(photos), ())
+    assert (found.names, found.root, found.classes) == (["cat/a.png", "ant/a.png"], str(photos), [])
     assert read_photo(found, 1, index.Preparation(4)).shape == (4, 4, 3)
 
 
