@@ -1,6 +1,5 @@
 """Saves codes, with their codec and ids, as an index in a folder, and loads it."""
 
-import collections
 import pathlib
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -11,6 +10,7 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.index import codecs, columns, versions
 from quantjax.index.ids import Ids, read_ids
+from quantjax.index.lists import InvertedLists
 from quantjax.quantizers import Codec
 from quantjax.run import files, tensors
 from quantjax.run.files import one_line
@@ -26,7 +26,7 @@ class Index(NamedTuple):
       manifest: Description as on disk, with "root", "classes" and "encoder"; empty in memory.
       vectors: Embeddings to re-rank by, [N, D] float16, or None.
       labels: Numbers of `manifest["classes"]`, [N] int64, -1 for unknown; or None.
-      lists: Arrays of inverted lists, a NamedTuple, or None.
+      lists: Inverted lists that the codes are sorted by, or None.
     """
 
     codec: Codec
@@ -35,7 +35,7 @@ class Index(NamedTuple):
     manifest: Mapping[str, Any] = MappingProxyType({})
     vectors: np.ndarray | None = None
     labels: np.ndarray | None = None
-    lists: Any = None
+    lists: InvertedLists | None = None
 
 
 def save(
@@ -49,7 +49,7 @@ def save(
     classes: Sequence[str] = (),
     root: str | pathlib.Path | None = None,
     encoder: str | pathlib.Path | None = None,
-    lists: Any = None,
+    lists: InvertedLists | None = None,
 ) -> pathlib.Path:
     """Writes codes, codec, ids and what else belongs to them into a folder, atomically.
 
@@ -65,7 +65,7 @@ def save(
       root: Folder or URL that names of files are relative to.
       encoder: Folder of the encoder of queries, which is copied into the index; its codec must be
         equal.
-      lists: Inverted lists of the codes, a NamedTuple of arrays.
+      lists: Inverted lists that the codes are sorted by.
 
     Returns:
       Path of the manifest.
@@ -84,6 +84,7 @@ def save(
         columns.check_unique([table])
         arrays = {} if lists is None else lists._asdict()
         arrays = {versions.LISTS + name: np.asarray(x) for name, x in arrays.items()}
+        _lists(arrays, len(table["codes"]))
     about = {"root": None if root is None else str(root), "classes": list(classes)}
     return versions.write(folder, codec, {**table, **arrays}, about, encoder=encoder)
 
@@ -130,8 +131,6 @@ def _index(manifest, arrays):
     for name, value in due.items():
         if manifest.get(name) != value:
             raise InputError(f"{name} must be {value!r}, got {manifest.get(name)!r}")
-    prefix = versions.LISTS
-    lists = {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
     return Index(
         codec,
         table["codes"],
@@ -139,5 +138,27 @@ def _index(manifest, arrays):
         manifest,
         table.get("vectors"),
         table.get("labels"),
-        collections.namedtuple("Lists", lists)(**lists) if lists else None,
+        _lists(arrays, len(table["codes"])),
     )
+
+
+def _lists(arrays, num_items):
+    """Builds the inverted lists of tensors, or None; raises an error if they do not fit."""
+    prefix = versions.LISTS
+    fields = {k.removeprefix(prefix): x for k, x in arrays.items() if k.startswith(prefix)}
+    if not fields:
+        return None
+    lists = InvertedLists(**fields)
+    centroids, starts = lists
+    if centroids.ndim != 2 or centroids.dtype != np.float32 or not np.isfinite(centroids).all():
+        raise InputError(
+            f"centroids of lists must be finite float32 [L, D], got {centroids.dtype} "
+            f"{centroids.shape}"
+        )
+    rises = starts.shape == (len(centroids) + 1,) and starts.dtype == np.int64
+    if not (rises and starts[0] == 0 and starts[-1] == num_items and (np.diff(starts) >= 0).all()):
+        raise InputError(
+            f"starts of lists must be int64 ({len(centroids) + 1},) and rise from 0 to "
+            f"{num_items}, got {starts.dtype} {starts.shape}"
+        )
+    return lists

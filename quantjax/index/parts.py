@@ -104,6 +104,10 @@ def _chunks_of(folder):
     return sorted((int(match[1]), int(match[2])) for match in found if match)
 
 
+def _chunk_path(folder, begin, end):
+    return folder / f"chunk-{begin:012d}-{end:012d}.safetensors"
+
+
 def write_chunk(
     folder: pathlib.Path,
     begin: int,
@@ -121,7 +125,7 @@ def write_chunk(
       failures: Names of the others, with reasons.
     """
     text = np.frombuffer(json.dumps(failures).encode("utf-8"), np.uint8)
-    path = folder / f"chunk-{begin:012d}-{end:012d}.safetensors"
+    path = _chunk_path(folder, begin, end)
     tensors.write(path, {**table, FAILURES: text})
 
 
@@ -133,7 +137,7 @@ def finish(folder: pathlib.Path, part: Part) -> Part:
     """
     place, chunks, failures = part.begin, {}, []
     for begin, end in _chunks_of(folder):
-        path = folder / f"chunk-{begin:012d}-{end:012d}.safetensors"
+        path = _chunk_path(folder, begin, end)
         if begin != place:
             raise InputError(f"{folder} lacks items {place} to {begin}; remove it and start again")
         with files.reading(f"cannot read {path}", "remove its folder and encode the part again"):

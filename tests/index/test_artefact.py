@@ -8,7 +8,6 @@ import resource
 import shutil
 import struct
 from concurrent import futures
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +29,10 @@ from quantjax.run.tensors import digest
 from tests.models.weight_files import safetensors
 
 ROOT = pathlib.Path(__file__).parents[2]
+LISTS = {
+    "lists.centroids": np.zeros((4, 6), np.float32),
+    "lists.starts": np.array([0, 9, 9, 30, 50]),
+}
 LETTERS = np.full(50, ord("a"), np.uint8)
 
 
@@ -239,7 +242,17 @@ def test_a_manifest_of_other_codes_is_refused(saved, change, message):
         ),
         ({"vectors": np.zeros((49, 6), np.float16)}, r"vectors must be float16 \[50, D\], got"),
         ({"vectors": np.full((50, 6), np.inf, np.float16)}, "at most 65,504, got others in row 0"),
-        ({"lists.a b": np.zeros(3)}, "do not fit: .*valid identifiers"),
+        ({"lists.other": np.zeros(3)}, "do not fit: .*unexpected keyword argument 'other'"),
+        (
+            {**LISTS, "lists.centroids": np.zeros((4, 6))},
+            "centroids of lists must be finite float32",
+        ),
+        (
+            {**LISTS, "lists.starts": np.array([0, 9, 9, 30])},
+            r"starts of lists must be int64 \(5,\)",
+        ),
+        ({**LISTS, "lists.starts": np.array([0, 9, 8, 30, 50])}, "and rise from 0 to 50"),
+        ({**LISTS, "lists.starts": np.array([0, 9, 9, 30, 49])}, "and rise from 0 to 50"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_whatever_their_digests(saved, change, message):
@@ -349,11 +362,6 @@ def test_settings_and_arrays_of_numpys_own_types_come_back(tmp_path):
     np.testing.assert_array_equal(codec.codebooks, books)
 
 
-class Lists(NamedTuple):
-    centroids: np.ndarray
-    starts: np.ndarray
-
-
 def full_index(rng, folder):
     """An index with all that an index may hold, in a folder; returns its columns."""
     codes = rng.integers(0, 256, (50, 2), dtype=np.uint8)
@@ -361,7 +369,9 @@ def full_index(rng, folder):
     names = [f"c{row % 3}/{row}.jpg" for row in range(50)]
     vectors = rng.normal(size=(50, 6)).astype(np.float32)
     labels = np.arange(50) % 3 - 1
-    lists = Lists(rng.normal(size=(4, 6)).astype(np.float32), np.array([0, 9, 9, 30, 50]))
+    lists = index.InvertedLists(
+        rng.normal(size=(4, 6)).astype(np.float32), np.array([0, 9, 9, 30, 50])
+    )
     index.save(
         folder, product_codec(rng), codes, ids=names, vectors=vectors, labels=labels,
         classes=["a", "b"], root="/photos", lists=lists,

@@ -2,7 +2,6 @@
 
 import json
 import resource
-import types
 
 import numpy as np
 import pytest
@@ -125,7 +124,7 @@ def test_a_full_disk_leaves_the_index_as_it_was(rng, tmp_path):
 
 
 def test_an_index_with_inverted_lists_is_not_changed(rng, tmp_path):
-    lists = types.SimpleNamespace(_asdict=lambda: {"starts": np.array([0, 2])})
+    lists = index.InvertedLists(np.zeros((1, 16), np.float32), np.array([0, 2]))
     index.save(tmp_path, BinaryCodec(16), CODES, lists=lists)
     with pytest.raises(InputError, match="has inverted lists, which no item can join or leave"):
         index.append(tmp_path, CODES, ids=[7, 8])
