@@ -60,6 +60,20 @@ def test_what_is_counted_has_a_bar(terminal):
     assert "3/3" in terminal().splitlines()[-1]
 
 
+def test_a_pipe_gets_the_rate_and_the_time_left_of_what_is_counted(monkeypatch, capsys):
+    with console.counter("photos") as report:
+        # The first 100 were done before this program started.
+        for seconds, done in ((0, 100), (10, 200), (11, 220), (300, 400), (330, 1000)):
+            monkeypatch.setattr(console.time, "monotonic", lambda seconds=seconds: float(seconds))
+            report(done, 1000)
+    assert capsys.readouterr().out.splitlines() == [
+        "photos: 100/1000",
+        "photos: 200/1000, 10/s, 80 s left",
+        "photos: 400/1000, 1/s, 10 min left",
+        "photos: 1000/1000, 3/s",
+    ]
+
+
 def test_a_pipe_gets_plain_lines_even_where_colour_is_forced(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "80")
