@@ -100,8 +100,12 @@ def iterate(tensors: Mapping[str, np.ndarray]) -> Iterator[str]:
     for first in range(0, len(ends), _BLOCK):
         start = int(ends[first - 1]) if first else 0
         places = [0, *(ends[first : first + _BLOCK] - start).tolist()]
-        raw = text[start : start + places[-1]].tobytes()
-        yield from (raw[a:b].decode(*_CODING) for a, b in itertools.pairwise(places))
+        raw, pairs = text[start : start + places[-1]].tobytes(), itertools.pairwise(places)
+        if raw.isascii():  # half the time: one conversion for all, as a byte is a character
+            whole = raw.decode()
+            yield from (whole[a:b] for a, b in pairs)
+        else:
+            yield from (raw[a:b].decode(*_CODING) for a, b in pairs)
 
 
 def _fits_int64(item):
