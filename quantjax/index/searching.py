@@ -1,8 +1,10 @@
 """Searches an index: the exact nearest items of each query, with filters and re-ranking."""
 
 import importlib
+import os
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -178,13 +180,19 @@ def _nearest(codec, queries, codes, top_k, mesh):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
     shards = _kept(codes, (codec, mesh), lambda: _shards(codec, codes, mesh))
     least = 0 if codec.metric == "l2" else -np.inf
-    found = []
-    for start, size in _cuts(len(queries)):
+
+    def nearest_of_block(start, size):
         block = queries[start : start + size]
         scans = [scan(put_block(block, size, shard), shard, top_k) for shard in shards]
-        parts = [nearest(each, top_k, least) for each in scans]
-        found.append(merged(parts, top_k, mesh, len(block)))
-    return tuple(map(np.concatenate, zip(*found, strict=True)))
+        return [nearest(each, top_k, least) for each in scans]
+
+    # In threads: a compiled scan takes one core, and NumPy's part of the work another.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda cut: nearest_of_block(*cut), _cuts(len(queries))))
+    by_shard = [
+        tuple(map(np.concatenate, zip(*parts, strict=True))) for parts in zip(*found, strict=True)
+    ]
+    return merged(by_shard, top_k, mesh, len(queries))
 
 
 def _by_faiss(index, queries, top_k):

@@ -1,0 +1,252 @@
+"""Times searches against faiss, usearch and nanopq: `python -m experiments.benchmarks.search`.
+
+Each case runs ours, without faiss inside, and every installed peer in turns in one process and
+compares minima. Vectors are pixels of Fashion-MNIST in 64 principal components; to reach a million
+items each image is repeated with noise of half its components' spread, so that recall still means
+something.
+"""
+
+import functools
+import importlib
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmarks.timing import Timing, run_cases, side_by_side
+from quantjax import data, evaluate, index
+from quantjax.errors import MissingPackageError, load_package
+from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, product
+
+_DIM, _TOP_K = 64, 100
+_CODEBOOKS, _LISTS = 8, 1024
+_NOISE = 0.5  # of a component's spread
+
+
+def main() -> None:
+    """Runs the cases named on the command line, all by default, and prints a line for each."""
+    run_cases(__doc__, CASES, peers=_describe())
+
+
+def product_codes(seconds: float) -> Iterator[Timing]:
+    """Times asymmetric search of a million 8-byte product codes, at 1, 100 and 1,000 queries."""
+    artefact, queries, truth = _product_index(1_000_000)
+    recall = evaluate.recall(artefact, queries[:100], truth[:100], engine="own")
+    for number in (1, 100, 1000):
+        asked = queries[:number]
+        peers = _faiss_search(artefact, asked)
+        if number == 1:
+            peers |= _nanopq_search(artefact, asked)
+        yield _compare(
+            f"AQD M=8 K=256 N=1e6 Q={number}", artefact, asked, peers, 0.9, seconds, recall
+        )
+
+
+def hamming(seconds: float) -> Iterator[Timing]:
+    """Times search of a million 64-bit codes, signs of the principal components."""
+    vectors, queries = _vectors(1_000_000)
+    codec = BinaryCodec(_DIM)
+    artefact = _in_memory(codec, vectors)
+    truth = index.true_neighbours(vectors, queries[:100], 100)
+    recall = evaluate.recall(artefact, queries[:100], truth, engine="own")
+    for number in (1, 100, 1000):
+        peers = _faiss_search(artefact, queries[:number]) | _usearch(artefact, queries[:number])
+        yield _compare(
+            f"Hamming 64 bit N=1e6 Q={number}",
+            artefact,
+            queries[:number],
+            peers,
+            1.0,
+            seconds,
+            recall,
+        )
+
+
+def inverted_lists(seconds: float) -> Iterator[Timing]:
+    """Times a million codes in 1,024 inverted lists, of which 16 are probed."""
+    vectors, queries = _vectors(1_000_000)
+    built = index.build_lists(
+        jax.random.key(0), vectors, num_lists=_LISTS, num_codebooks=_CODEBOOKS
+    )
+    built.codes.flags.writeable = False
+    truth = index.true_neighbours(vectors, queries[:100], 100)
+    recall = evaluate.recall(built, queries[:100], truth, num_probes=16, engine="own")
+    for number in (1, 100, 1000):
+        asked = queries[:number]
+        ours = functools.partial(
+            index.search, built, asked, top_k=_TOP_K, num_probes=16, engine="own"
+        )
+        peers = _faiss_search(built, asked, num_probes=16)
+        yield _timing(f"IVF 16 of 1,024 lists N=1e6 Q={number}", ours, peers, 0.7, seconds, recall)
+
+
+def growth(seconds: float) -> Iterator[Timing]:
+    """Times 100 queries on ten thousand to ten million product codes."""
+    artefact, queries, _ = _product_index(100_000)
+    for exponent in (4, 5, 6, 7):
+        codes = np.resize(artefact.codes, (10**exponent, _CODEBOOKS))
+        codes.flags.writeable = False
+        grown = artefact._replace(codes=codes, ids=np.arange(len(codes)))
+        yield _compare(
+            f"AQD M=8 K=256 N=1e{exponent} Q=100", grown, queries[:100],
+            _faiss_search(grown, queries[:100]), 0.9, seconds, {},
+        )  # fmt: skip
+
+
+CASES = {
+    "product_codes": product_codes,
+    "hamming": hamming,
+    "inverted_lists": inverted_lists,
+    "growth": growth,
+}
+
+
+@functools.cache
+def _vectors(num_items):
+    """Returns a database [N, 64] and 1,000 queries, which are other images."""
+    source = data.fashion_mnist()
+    pixels = np.concatenate(
+        [
+            np.float32(source[np.arange(i, i + 10_000)]["image"]).reshape(10_000, -1)
+            for i in range(0, 70_000, 10_000)
+        ]
+    )
+    middle = pixels.mean(0)
+    _, axes = np.linalg.eigh(np.cov(pixels[::10].T))
+    parts = (pixels - middle) @ np.float32(axes[:, : -_DIM - 1 : -1])
+    rng = np.random.default_rng(0)
+    base, queries = parts[:69_000], parts[69_000:]
+    vectors = base[np.arange(num_items) % len(base)]
+    for start in range(len(base), num_items, 100_000):
+        copies = vectors[start : start + 100_000]
+        copies += _NOISE * base.std(0) * rng.standard_normal(copies.shape, np.float32)
+    return vectors, queries
+
+
+def _in_memory(codec: Codec, vectors):
+    codes = np.concatenate(
+        [
+            np.asarray(codec.encode(jnp.asarray(vectors[i : i + 100_000])))
+            for i in range(0, len(vectors), 100_000)
+        ]
+    )
+    codes.flags.writeable = False  # as after `index.load`, so that they stay on the device
+    return index.Index(codec, codes, np.arange(len(codes)))
+
+
+def _product_index(num_items):
+    vectors, queries = _vectors(num_items)
+    codebooks = product.fit_codebooks(
+        jax.random.key(0),
+        jnp.asarray(vectors[:: len(vectors) // 50_000]),
+        num_codebooks=_CODEBOOKS,
+        num_codewords=256,
+    )
+    truth = index.true_neighbours(vectors, queries[:100], 100)
+    return _in_memory(ProductCodec(codebooks), vectors), queries, truth
+
+
+def _compare(name, artefact, queries, peers, bar, seconds, recall):
+    ours = functools.partial(index.search, artefact, queries, top_k=_TOP_K, engine="own")
+    return _timing(name, ours, peers, bar, seconds, recall)
+
+
+def _timing(name, ours, peers: dict[str, Callable[[], Any]], bar, seconds, recall):
+    note = ", ".join(f"{key} {value:.3f}" for key, value in recall.items())
+    if not peers:
+        first = side_by_side([ours], seconds=seconds)[0]
+        return Timing(name, first, float("nan"), "no peer", bar, note)
+    first, *rest = side_by_side([ours, *peers.values()], seconds=seconds)
+    best = int(np.argmin(rest))
+    return Timing(name, first, rest[best], list(peers)[best], bar, note)
+
+
+def _installed(name):
+    try:
+        return load_package(name, extra="bench", purpose="this comparison")
+    except MissingPackageError:
+        return None
+
+
+def _describe():
+    names = ("faiss", "usearch", "nanopq")
+    found = ((name, _installed(name)) for name in names)
+    return ", ".join(
+        f"{name} {getattr(module, '__version__', '')}"
+        if module
+        else f"{name} skipped: not installed"
+        for name, module in found
+    )
+
+
+def _faiss_search(artefact, queries, num_probes=None):
+    faiss = _installed("faiss")
+    if faiss is None:
+        return {}
+    codec = artefact.codec
+    if isinstance(codec, BinaryCodec):
+        flat = faiss.IndexBinaryFlat(codec.bits)
+        flat.add(artefact.codes)
+        asked = np.asarray(codec.encode(jnp.asarray(queries)))
+        return {"faiss": lambda: flat.search(asked, _TOP_K)}
+    books = np.asarray(codec.codebooks)
+    if artefact.lists is None:
+        flat = faiss.IndexPQ(_DIM, len(books), 8)
+        _put_codebooks(faiss, flat.pq, books)
+        flat.is_trained = True
+        flat.add_sa_codes(artefact.codes)
+        return {"faiss": lambda: flat.search(queries, _TOP_K)}
+    coarse = faiss.IndexFlatL2(_DIM)
+    coarse.add(artefact.lists.centroids)
+    flat = faiss.IndexIVFPQ(coarse, _DIM, len(artefact.lists.centroids), len(books), 8)
+    _put_codebooks(faiss, flat.pq, books)
+    flat.is_trained = True
+    flat.precompute_table()
+    starts = artefact.lists.starts
+    for number, (start, end) in enumerate(itertools.pairwise(starts)):
+        if end > start:
+            ids, codes = np.ascontiguousarray(artefact.ids[start:end]), artefact.codes[start:end]
+            codes = np.ascontiguousarray(codes)
+            pointers = faiss.swig_ptr(ids), faiss.swig_ptr(codes)
+            flat.invlists.add_entries(number, len(ids), *pointers)
+    flat.ntotal, flat.nprobe = len(artefact.ids), num_probes
+    return {"faiss": lambda: flat.search(queries, _TOP_K)}
+
+
+def _put_codebooks(faiss, quantizer, books):
+    faiss.copy_array_to_vector(books.ravel(), quantizer.centroids)
+
+
+def _nanopq_search(artefact, queries):
+    if _installed("nanopq") is None:
+        return {}
+    books = np.asarray(artefact.codec.codebooks)
+    peer = importlib.import_module("nanopq").PQ(M=len(books), Ks=books.shape[1], verbose=False)
+    peer.Ds, peer.codewords = books.shape[2], books
+
+    def search():
+        distances = peer.dtable(queries[0]).adist(artefact.codes)
+        near = np.argpartition(distances, _TOP_K)[:_TOP_K]
+        return near[np.argsort(distances[near])]
+
+    return {"nanopq": search}
+
+
+def _usearch(artefact, queries):
+    if _installed("usearch") is None:
+        return {}
+    engine = importlib.import_module("usearch.index")
+    asked = np.asarray(artefact.codec.encode(jnp.asarray(queries)))
+    metric, kind = engine.MetricKind.Hamming, engine.ScalarKind.B1
+    return {
+        "usearch exact": lambda: engine.search(
+            artefact.codes, asked, _TOP_K, metric, exact=True, dtype=kind, threads=0
+        )
+    }
+
+
+if __name__ == "__main__":
+    main()
