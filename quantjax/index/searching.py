@@ -19,6 +19,7 @@ from quantjax.index.neighbours import nearest_vectors, vector_distances
 from quantjax.index.probe import nearest_in_lists, put_probe
 from quantjax.index.scan import put_block, put_shard, scan
 from quantjax.index.shares import merged, shares
+from quantjax.index.signs import nearest_signs, serves
 from quantjax.index.tables import width
 from quantjax.quantizers import FloatCodec
 
@@ -178,6 +179,8 @@ def _nearest(codec, queries, codes, top_k, mesh):
         return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
     if not len(queries):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
+    if mesh is None and serves(codec, len(queries)):
+        return nearest_signs(codec, codes, queries, top_k)
     shards = _kept(codes, (codec, mesh), lambda: _shards(codec, codes, mesh))
     least = 0 if codec.metric == "l2" else -np.inf
 

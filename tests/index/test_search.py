@@ -37,6 +37,7 @@ def codecs():
     yield "half a byte left", ProductCodec(normal(rng, 1, 16, D))
     yield "three bits", ProductCodec(normal(rng, 4, 8, 4), rotation, "cosine")
     yield "signs", BinaryCodec(D)
+    yield "words", BinaryCodec(64, None, normal(rng, 64, D).T)
     yield "itq", BinaryCodec(12, normal(rng, D), orthonormal(rng, D, 12))
     yield "classes", ClassCodec(D)
 
@@ -112,7 +113,7 @@ def test_devices_do_not_change_a_bit(artefact, queries, num_devices):
 
 def test_the_number_of_queries_and_of_items_found_does_not_change_a_bit(artefact, queries):
     many = index.search(artefact, queries, top_k=1000)
-    for rows in (slice(3, 4), slice(30, 37)):
+    for rows in (slice(3, 4), slice(9, 11), slice(30, 37)):
         few = index.search(artefact, queries[rows], top_k=100)
         for a, b in zip(many, few, strict=True):
             np.testing.assert_array_equal(a[rows, :100], b)
@@ -137,11 +138,12 @@ def test_a_search_among_allowed_items_is_a_search_of_those_alone(artefact, queri
     np.testing.assert_array_equal(by_id.rows, found.rows)
 
 
-@pytest.mark.parametrize("bits", [8, 64])
-def test_thousands_of_ties_are_ordered_by_row(rng, bits):
+@pytest.mark.parametrize("num_queries", [2, 9])
+@pytest.mark.parametrize("bits", [8, 64, 320])
+def test_thousands_of_ties_are_ordered_by_row(rng, bits, num_queries):
     codec = BinaryCodec(bits)
     codes = rng.integers(0, 3, (40_000, bits // 8), dtype=np.uint8)
-    signs = np.asarray(normal(rng, 9, bits))
+    signs = np.asarray(normal(rng, num_queries, bits))
     every = np.asarray(codec.distances(signs, codes))
     found = index.search(index.Index(codec, codes, np.arange(40_000)), signs, top_k=100)
     np.testing.assert_array_equal(found.rows, np.argsort(every, axis=1, kind="stable")[:, :100])
