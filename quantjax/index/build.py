@@ -85,6 +85,7 @@ def _assign(vectors, centroids, codec):
         numbers = kmeans.assign(x, there)
         parts.append((np.asarray(numbers), np.asarray(codec.encode(x - there[numbers]))))
     numbers, codes = map(np.concatenate, zip(*parts, strict=True))
+    # Stable, so that items of a list keep the order of their rows.
     order = np.argsort(numbers, kind="stable")
     starts = np.searchsorted(numbers[order], np.arange(len(centroids) + 1))
     return order, codes[order], starts

@@ -78,6 +78,7 @@ def _groups_within(scan, top_k):
     for _ in levels[1:]:
         counts.append(-(-counts[-1] // FAN))
     top = np.ascontiguousarray(levels[-1][: counts[-1], : block.count].T)
+    # k groups hold k rows at least as near as their own least sums.
     kth = np.partition(top, top_k - 1, axis=1)[:, top_k - 1]
     limits = kth + block.slack[: block.count]
     queries, groups = np.nonzero(top <= limits[:, None])

@@ -134,6 +134,7 @@ def _least_distances(queries, vectors, centre, metric):
         distances = squares[0] + squares[1][:, None] + 2 * distances
     if metric == "cosine":
         distances = 1 + distances
+    # Selection costs more than the products, and a group is looked at as one.
     groups = distances.reshape(-1, _GROUP, len(queries))
     # The largest rounding of a sum of D products, and of what the sums are put together from.
     roundings = 4 * (queries.shape[1] + 8) * jnp.finfo(jnp.float32).eps
@@ -143,6 +144,7 @@ def _least_distances(queries, vectors, centre, metric):
 
 def _near_groups(least, error, best, k):
     """Returns query and group of the groups that may hold one of the k nearest so far."""
+    # No limit until k rows are known, by groups of this chunk or by earlier chunks.
     limit = np.full(len(least), np.inf, np.float32)
     if least.shape[1] >= k:
         limit = np.partition(least, k - 1, axis=1)[:, k - 1] + error

@@ -118,6 +118,7 @@ def _plan(gaps, starts, top_k, num_probes):
     """Returns the lists that each query probes, in ascending order."""
     sizes = np.diff(starts)
     order = np.argsort(gaps, axis=1, kind="stable")
+    # Few probes may hold fewer than k items: the next nearest lists fill up.
     enough = np.argmax(np.cumsum(sizes[order], axis=1) >= top_k, axis=1) + 1
     return [
         np.sort(row[: max(num_probes, least)]) for row, least in zip(order, enough, strict=True)
@@ -137,20 +138,24 @@ def _nearest_in_plan(probe, entries, gaps, plan, top_k):
 
 
 def _scanned(probe, entries, gaps, plan, each, top_k):
+    # One pair for each query and probed list; lists are cut into groups of 4 rows.
     lists = np.concatenate(plan)
     query = np.repeat(np.arange(len(plan)), [len(some) for some in plan])
     starts, sizes = probe.starts[lists], np.diff(probe.starts)[lists]
     counts = -(-sizes // _GROUP)
     inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     begins = np.repeat(starts, counts) + _GROUP * inside
+    # Sizes of few kinds, because each is compiled.
     padding = (1 << max(8, (len(begins) - 1).bit_length())) - len(begins)
     of_query = np.repeat(query, counts)
     padded = (np.pad(x.astype(np.int32), (0, padding)) for x in (begins, of_query))
     sums = np.asarray(_sums(_same_height(entries), probe.numbers, probe.shift, *padded))
     distances = sums[: len(begins)] + np.repeat(gaps[query, lists], counts)[:, None]
     rows = begins[:, None] + np.arange(_GROUP)
+    # The last group of a list reaches into the next list.
     distances[rows >= np.repeat(starts + sizes, counts)[:, None]] = np.inf
     np.maximum(distances, 0, out=distances)
+    # Lists ascend within a query, and so do rows: `first` breaks ties by row.
     end = 0
     for number in each:
         some, numbers = distances[end : end + number].ravel(), rows[end : end + number].ravel()

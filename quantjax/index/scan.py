@@ -113,9 +113,11 @@ def _quantized(parts, terms):
     if terms is not None:
         largest = (most + jnp.max(jnp.abs(terms.shift))) * jnp.max(jnp.abs(terms.scale))
         return tables, tables, zero + terms.base, one, rounding * (largest + jnp.abs(terms.base))
+    # Each table from 0 up, so that no step is spent on what all its entries share.
     low = jnp.min(tables, axis=1)
     step = jnp.sum(jnp.max(tables, axis=1) - low, axis=0) / _LEVELS
     step = jnp.where(step > 0, step, 1)
+    # Rounded down in each of M tables: a sum is less than M below the true one.
     sums = jnp.floor((tables - low[:, None]) / step).astype(jnp.int16)
     slack = tables.shape[0] + 2 + jnp.ceil(rounding * most / step)
     return tables, sums, jnp.sum(low, axis=0), step, slack

@@ -87,6 +87,7 @@ def search(
     among = _allowed_rows(index, allowed)
     _check_probes(index, num_probes)
     wanted = _checked_depth(index, top_k, rerank, len(index.codes) if among is None else len(among))
+    # Candidates are found for the quantized queries, and ordered for the real ones.
     asked = _quantized(index.codec, queries) if symmetric else queries
     found = _searched(index, asked, among, wanted, num_probes, mesh, engine)
     _refuse_non_finite(found[0])
@@ -114,6 +115,7 @@ def _allowed_rows(index, allowed):
     known = np.asarray(index.ids)
     if allowed.dtype.kind in "iu" and known.dtype.kind in "iu":
         return np.flatnonzero(np.isin(known, allowed))
+    # Python's own equality: NumPy would convert names and numbers to one type.
     wanted = set(allowed.tolist())
     return np.flatnonzero([each in wanted for each in known.tolist()])
 
@@ -208,6 +210,7 @@ def _by_faiss(index, queries, top_k):
 
 
 def _nearest_in_lists(index, codes, among, queries, top_k, num_probes):
+    # Rows that are left out move the lists' starts, and leave their order.
     starts = index.lists.starts
     if among is not None:
         starts = np.searchsorted(among, starts)
