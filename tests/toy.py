@@ -184,6 +184,12 @@ def supervised_with_arrays(**options) -> methods.Method:
     return methods.supervised_with_arrays(network(), init_loss, loss, _fit, **numbers)
 
 
+@functools.cache
+def cosine_softmax(**options) -> methods.Method:
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
+    return methods.cosine_softmax(network(), **{**sizes, **options})
+
+
 METHODS = {
     "dqn": dqn,
     "dqn_stored": dqn_stored,
@@ -192,6 +198,7 @@ METHODS = {
     "adsq": adsq,
     "adsq_semantic": adsq_semantic,
     "deepquan": deepquan,
+    "cosine_softmax": cosine_softmax,
     "supervised": supervised,
     "supervised_with_arrays": supervised_with_arrays,
 }

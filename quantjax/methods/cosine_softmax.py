@@ -30,6 +30,7 @@ def cosine_softmax(
     num_codewords: int,
     scale: float = 16.0,
     inputs: Inputs = images,
+    refit_every: int = 1,
 ) -> Method:
     """Builds the method: softmax over cosines to class proxies, then product quantization.
 
@@ -43,6 +44,7 @@ def cosine_softmax(
       num_codewords: K, a power of two up to 256.
       scale: s, the sharpness of the softmax.
       inputs: Selects the network's input from a batch.
+      refit_every: Epochs between two fits of the codebooks, see `supervised`.
 
     Returns:
       The method; params {"net", "loss"}, where "loss" are the proxies [L, D].
@@ -67,8 +69,7 @@ def cosine_softmax(
         loss,
         functools.partial(_fit, shape),
         inputs=inputs,
-        # The loss never sees the codec: one fit at the end is enough, unless somebody watches.
-        refit_every=1_000_000,
+        refit_every=refit_every,
         min_rows=num_codewords,
     )
 

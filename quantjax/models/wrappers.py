@@ -187,7 +187,7 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
 
 
 def standardized(network: Network, mean: np.ndarray) -> Network:
-    """Makes a network centre its input rows on a mean and scale them to length sqrt(F).
+    """Makes a network centre its input rows on a mean and scale them, see `standardize`.
 
     Args:
       network: Rows [B, F] -> [B, D].
@@ -202,11 +202,22 @@ def standardized(network: Network, mean: np.ndarray) -> Network:
         return params, {"net": net_state, "mean": jnp.asarray(mean, jnp.float32)}
 
     def apply(params, net_state, x, *, train, key=None):
-        x = x - net_state["mean"]
-        length = jnp.linalg.norm(x, axis=1, keepdims=True)
-        # A row that equals the mean stays zero; length sqrt(F) makes the entries about 1.
-        x = x * np.float32(np.sqrt(x.shape[1])) / jnp.maximum(length, jnp.finfo(x.dtype).tiny)
+        x = standardize(x, net_state["mean"])
         y, inner = network.apply(params, net_state["net"], x, train=train, key=key)
         return y, {**net_state, "net": inner}
 
     return Network(init, apply)
+
+
+def standardize(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """Centres rows [B, F] on a mean [F] and scales them to length sqrt(F).
+
+    A row that equals the mean stays zero. The length makes the entries about 1.
+    """
+    return unit(x - mean) * np.float32(np.sqrt(x.shape[1]))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Divides rows [B, F] by their length; a row of zeros stays zero."""
+    length = jnp.linalg.norm(x, axis=1, keepdims=True)
+    return x / jnp.maximum(length, jnp.finfo(x.dtype).tiny)
