@@ -186,7 +186,8 @@ def supervised_with_arrays(**options) -> methods.Method:
 
 @functools.cache
 def cosine_softmax(**options) -> methods.Method:
-    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
+    # A blunt softmax: at a scale of 16 the rate of the toy's optimizer is too large.
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16, "scale": 4.0}
     return methods.cosine_softmax(network(), **{**sizes, **options})
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from quantjax import data, index, recipes, train
+from quantjax import data, index, recipes
 from quantjax.errors import InputError
 from quantjax.run import compile_cache, console
 
@@ -102,11 +102,10 @@ def _learn(arguments, x, rows):
         database=every,
         allow_query_overlap=True,
     )
-    data.check_training_labels(splits)
     experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
     silent = contextlib.nullcontext(lambda record: None)
     with silent if arguments.json else console.progress(experiment) as bar:
-        state = train.fit(experiment, callbacks=[bar], progress=False).state
+        state = recipes.trained(experiment, callbacks=[bar])
     weights = {"params": state.params, "state": state.state}
     embed = recipes.of_features(experiment.method)
     return embed, weights, experiment.method.codec(state.params, state.state), source.classes

@@ -9,11 +9,12 @@ from quantjax.recipes.learned import (
     learn_neighbours,
     of_features,
     of_photos,
+    trained,
 )
 from quantjax.recipes.unlabelled import Choice, better_of_opq_and_itq
 
 __all__ = [
     "CODECS", "METRICS", "Choice", "Learned", "better_of_opq_and_itq", "experiment", "find_photos",
     "itq", "learn_classes", "learn_neighbours", "of_features", "of_photos", "opq", "pq", "rq",
-    "sample", "vector_embedding",
+    "sample", "trained", "vector_embedding",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from quantjax.models import features
 from quantjax.quantizers import Codec
 from quantjax.recipes.codes import vector_embedding
 from quantjax.recipes.unlabelled import better_of_opq_and_itq
+from quantjax.run import parallel
 
 
 class Learned(NamedTuple):
@@ -45,13 +46,35 @@ def learn_classes(
     Raises:
       ValueError: if training rows have no class, or all have one class.
     """
-    data.check_training_labels(experiment.splits)
-    state = train.fit(experiment, callbacks=callbacks, progress=False).state
+    state = trained(experiment, callbacks=callbacks)
     # Own photos are often there twice: the audit is in the results, and stops nothing.
     audited = data.audit(experiment.splits, max_equal_images=1)
-    found = evaluate.evaluate_method(experiment, state, name="codes", audited=audited)
+    found = evaluate.evaluate_method(
+        experiment, state, mesh=_one_device(), name="codes", audited=audited
+    )
     weights = {"params": state.params, "state": state.state}
     return Learned(of_features(experiment.method), weights, found.codec, found.results, {})
+
+
+def trained(
+    experiment: train.Experiment, *, callbacks: Sequence[Callable[[dict[str, Any]], None]] = ()
+) -> train.TrainState:
+    """Trains the recipe on one device, which is enough for a perceptron.
+
+    Args:
+      experiment: From `recipes.experiment`.
+      callbacks: See `train.fit`.
+
+    Raises:
+      ValueError: if training rows have no class, or all have one class.
+    """
+    data.check_training_labels(experiment.splits)
+    return train.fit(experiment, mesh=_one_device(), callbacks=callbacks, progress=False).state
+
+
+def _one_device():
+    # Several would have to divide the batch, which may be of a few photos.
+    return parallel.data_mesh(jax.local_devices()[:1])
 
 
 def of_features(method: Method) -> Callable[[Any, jax.Array], jax.Array]:
