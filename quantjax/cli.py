@@ -13,6 +13,7 @@ COMMANDS = {
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "export-encoder": "writes the encoder of a run anew, as after an update of jax",
     "fit": "fits a codec to vectors, or learns one with labels, and leaves an encoder of vectors",
+    "info": "describes an index, an encoder or a run",
     "merge": "joins the parts that encode --shard=I/N wrote to an index",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "report": "draws a run's report.html again; of several runs, one page that compares them",

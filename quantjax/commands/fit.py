@@ -38,11 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
     out = arguments.out.expanduser()
+    # First of all: fitting may take minutes.
     check_replaceable(out)
     if arguments.sample < 2:
         raise InputError(f"--sample must be 2 or more, got {arguments.sample}")
     compile_cache.keep_programs()
     x = data.read_vectors(arguments.vectors)
+    # Of a mapped file the sampled rows alone are read.
     rows = recipes.sample(x, arguments.sample, seed=arguments.seed)
     fit = _fit if arguments.labels is None else _learn
     embed, weights, codec, classes = fit(arguments, x, rows)

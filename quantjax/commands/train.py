@@ -130,6 +130,7 @@ def _without(photos, parts, failures, x):
         raise InputError(f"none of {len(photos)} photos can be read; see the reasons above")
     names = [path for path, is_readable in zip(photos.paths, readable, strict=True) if is_readable]
     source = data.from_features(x, photos.labels[readable], classes=photos.classes, names=names)
+    # The rows of the readable photos are numbered anew.
     place = np.cumsum(readable) - 1
     return source, {name: place[rows[readable[rows]]] for name, rows in parts.items()}
 
@@ -166,6 +167,7 @@ def _fit(arguments, source, rows, say):
 
 def _save_encoder(out, learned, source, extractor):
     """Writes the encoder, of photos or of the user's features."""
+    # Encoders of vectors have no photos to prepare, nor weights of others.
     photos = licence = None
     example = jax.ShapeDtypeStruct(source.columns["feature"].shape[1:], np.float32)
     if extractor is not None:

@@ -56,10 +56,12 @@ def cosine_softmax(
 
     def init_loss(key, batch, num_rows):
         del num_rows
+        # Of length 1, as the loss divides by it: longer proxies would turn more slowly.
         return rows.unit(jax.random.normal(key, (batch["label"].shape[1], dim))), {}
 
     def loss(x, batch, context, proxies, state):
         del context
+        # Without a margin and with trained centres it is the normalised softmax.
         value = losses.orthogonal_cosine(x, batch["label"], proxies, scale=scale, margin=0.0)
         return jnp.mean(value), (state, {})
 
@@ -81,6 +83,7 @@ def _apply_unit(network, params, net_state, x, **options):
 
 def _fit(shape, key, x, mask):
     num_codebooks, num_codewords, _ = shape
+    # Of unit rows the nearest by Euclid, which k-means knows, is the nearest by inner product.
     codebooks = product.fit_codebooks(
         key, x, num_codebooks=num_codebooks, num_codewords=num_codewords, mask=mask
     )

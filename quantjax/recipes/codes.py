@@ -40,6 +40,7 @@ def sample(x: np.ndarray, most: int, *, seed: int) -> np.ndarray:
     """
     if len(x) <= most:
         return np.arange(len(x))
+    # Sorted, so that a mapped file is read from front to back.
     return np.sort(np.random.default_rng(seed).choice(len(x), most, replace=False))
 
 
@@ -107,6 +108,7 @@ def vector_embedding(codec: Codec, metric: str) -> Callable[[Any, jax.Array], ja
 
 def _prepared(x, bits, metric):
     """Checks vectors; returns them, of length 1 for "cosine", and the sizes of codebooks."""
+    # Outside of jit, where values can be looked at.
     product.check_metric(metric)
     if x.ndim != 2 or len(x) < 2:
         raise InputError(f"a codec is fitted to vectors [N, D] of 2 rows or more, got {x.shape}")

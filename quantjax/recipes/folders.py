@@ -40,6 +40,7 @@ def find_photos(
     if parts:
         return _of_parts(folder, parts, size)
     suffixes = readable_suffixes()
+    # Folders beside photos are classes, and `image_folder` then says which photos have none.
     entries = sorted(path for path in folder.iterdir() if path.name[0] != ".")
     flat = [path for path in entries if path.suffix.lower() in suffixes and not path.is_dir()]
     if flat and not any(path.is_dir() for path in entries):

@@ -43,7 +43,9 @@ def experiment(
         raise InputError(f"codes are learned from 2 training rows or more, got {len(x)}")
     num_codewords = packing.num_codewords(bits, len(x))
     num_codebooks = packing.num_codebooks(bits, num_codewords)
+    # A multiple of M, so that all codebooks have one width.
     dim = -(-_DIM // num_codebooks) * num_codebooks
+    # Few rows are one batch, since the sampler drops what fills none.
     batch_size = min(128, len(x))
     num_steps = num_epochs * (len(x) // batch_size)
     method = methods.cosine_softmax(
