@@ -1,7 +1,6 @@
 """Baselines that a trained method has to beat, on the same split and with equal code length."""
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -11,10 +10,10 @@ from ml_collections import config_dict
 from experiments import codes
 from quantjax import evaluate, train
 from quantjax.data import class_counts
+from quantjax.quantizers import packing
 from quantjax.run import console, processes
 
 _MOST_BYTES = 2 * 2**30  # of pixels as float32; fitting needs 3.5 times as much for a while
-_MOST_CODEWORDS = 256
 
 
 def baselines(
@@ -66,7 +65,7 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
 
     Args:
       experiment: Gives split and seed.
-      bits: Code length; `num_codewords` divides it into codebooks.
+      bits: Code length; `packing.num_codewords` divides it into codebooks.
 
     Returns:
       One result, by asymmetric squared Euclidean distance.
@@ -77,22 +76,13 @@ def pixels(experiment: train.Experiment, bits: int) -> evaluate.Results:
         return splits.source[rows]["image"].reshape(len(rows), -1) / np.float32(255)
 
     config = config_dict.create(
-        seed=experiment.seed, bits=bits, num_codewords=num_codewords(bits, len(splits.train))
+        seed=experiment.seed,
+        bits=bits,
+        num_codewords=packing.num_codewords(bits, len(splits.train)),
     )
     codec, dim = codes.pq(config, flat(splits.train))
     queries, database = (codes.padded(flat(rows), dim) for rows in (splits.query, splits.database))
     return codes.of_codec(splits, "pq on pixels", codec, queries, database)
-
-
-def num_codewords(bits: int, num_rows: int) -> int:
-    """Returns the largest number of codewords, a power of two up to 256, whose log2 divides `bits`.
-
-    Args:
-      bits: 1 or more.
-      num_rows: Number of training images, the upper limit of codewords; 2 or more.
-    """
-    most = int(math.log2(min(_MOST_CODEWORDS, num_rows)))
-    return 2 ** max(each for each in range(1, most + 1) if bits % each == 0)
 
 
 def untrained(experiment: train.Experiment, mesh: Mesh) -> evaluate.Results:

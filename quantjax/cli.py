@@ -12,11 +12,14 @@ COMMANDS = {
     "encode": "codes the photos of a folder, or vectors, by a run's encoder, and writes an index",
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "export-encoder": "writes the encoder of a run anew, as after an update of jax",
+    "fit": "fits a codec to vectors, or learns one with labels, and leaves an encoder of vectors",
+    "info": "describes an index, an encoder or a run",
     "merge": "joins the parts that encode --shard=I/N wrote to an index",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
+    "report": "draws a run's report.html again; of several runs, one page that compares them",
     "search": "finds the items of an index that are nearest to photos or vectors",
     "serve": "serves a page on this machine that searches an index by image",
-    "report": "draws a run's report.html again; of several runs, one page that compares them",
+    "train": "learns codes of a folder of photos, and leaves an encoder",
 }
 """What each command does; `quantjax/commands/NAME.py`, hyphens as underscores, implements it."""
 

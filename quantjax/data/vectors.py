@@ -11,6 +11,7 @@ import numpy as np
 from quantjax.errors import InputError, MissingFileError, load_package
 from quantjax.run import files
 
+_ADVICE = "it may be cut or of another format"
 _LOOKED_AT = 65_536  # rows whose width is read: all rows of a billion would read the whole file
 _NPY = b"\x93NUMPY\1\0"
 _MOST_DIM = 1 << 20  # a larger width is the start of another kind of file
@@ -35,19 +36,39 @@ def read_vectors(path: str | Path) -> np.ndarray:
       ModuleNotFoundError: if the file is .parquet and pyarrow is not installed.
       ValueError: if the suffix is unknown, or the file is empty, cut, or not real numbers [N, D].
     """
-    path = Path(path).expanduser()
-    read = _READERS.get(path.suffix.lower())
+    read = _READERS.get(Path(path).suffix.lower())
     if read is None:
         raise InputError(f"vectors must be in a file {', '.join(_READERS)}, got {path}")
-    if not path.is_file():
-        raise MissingFileError(f"no file {path}; name the one that holds the vectors")
-    with files.reading(f"cannot read vectors {path}", "it may be cut or of another format"):
+    path = _existing(path)
+    with files.reading(f"cannot read vectors {path}", _ADVICE):
         x = read(path)
         if x.ndim != 2 or x.dtype.kind not in "fiu" or not x.size:
             raise InputError(f"they must be real numbers [N, D], got {x.dtype} {x.shape}")
     # A mapped file is read-only anyway; arrays in memory are not to differ from it.
     x.flags.writeable = False
     return x
+
+
+def read_npy(path: str | Path) -> np.ndarray:
+    """Reads the array of a .npy file, mapped and not copied; pickled objects are not read.
+
+    Args:
+      path: The file.
+
+    Raises:
+      FileNotFoundError: if the file does not exist.
+      ValueError: if the file is cut, of another format, or holds objects.
+    """
+    path = _existing(path)
+    with files.reading(f"cannot read {path}", _ADVICE):
+        return _read_npy(path)
+
+
+def _existing(path):
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise MissingFileError(f"no file {path}; name one that exists")
+    return path
 
 
 def _read_npy(path: Path) -> np.ndarray:

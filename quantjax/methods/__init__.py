@@ -4,6 +4,7 @@ from quantjax.batch import Batch, Collectives
 from quantjax.methods.adsq import adsq
 from quantjax.methods.base import Context, Inputs, Loss, Method, Phase, Refresh, features, images
 from quantjax.methods.contract import check
+from quantjax.methods.cosine_softmax import cosine_softmax
 from quantjax.methods.deepquan import deepquan
 from quantjax.methods.dqn import dqn, dqn_ste
 from quantjax.methods.supervised import (
@@ -31,6 +32,7 @@ __all__ = [
     "Refresh",
     "adsq",
     "check",
+    "cosine_softmax",
     "deepquan",
     "dqn",
     "dqn_ste",

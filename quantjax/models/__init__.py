@@ -7,7 +7,14 @@ from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.patch_resnet import patch_resnet
 from quantjax.models.resnet import cifar_resnet18, resnet18, resnet50
 from quantjax.models.small_networks import convnet, mlp
-from quantjax.models.wrappers import fine_tuned, in_precision, microbatched
+from quantjax.models.wrappers import (
+    fine_tuned,
+    in_precision,
+    microbatched,
+    standardize,
+    standardized,
+    unit,
+)
 
 __all__ = [
     "Network",
@@ -27,4 +34,7 @@ __all__ = [
     "patch_resnet",
     "resnet18",
     "resnet50",
+    "standardize",
+    "standardized",
+    "unit",
 ]

@@ -4,10 +4,12 @@ A file of features carries three digests: of the weights, of the images and of t
 Reading raises ValueError if a digest differs.
 """
 
+import functools
 import hashlib
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +20,7 @@ from jax.sharding import Mesh
 from quantjax import models
 from quantjax.data.arrays import ArraySource, with_columns
 from quantjax.data.batches import padded
+from quantjax.data.decoding import UnreadablePhotoError, decode
 from quantjax.data.sources import Source, column
 from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
@@ -127,6 +130,50 @@ def extract(
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_arrays(path, {_NAME: features}, due)
     return features
+
+
+def extract_photos(
+    paths: Sequence[pathlib.Path],
+    extractor: Extractor,
+    *,
+    size: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[np.ndarray, dict[str, UnreadablePhotoError]]:
+    """Returns the features of photo files, each decoded once, and the errors of unreadable photos.
+
+    Args:
+      paths: P photos.
+      extractor: Weights and network.
+      size: Height and width in pixels to which photos are cropped and resized.
+      progress: Called with the number of finished photos and the number of all photos.
+
+    Returns:
+      Features [N, F] float32 of the readable photos, in order, and the errors of the others.
+    """
+    apply = jax.jit(extractor.apply)
+    weights = jax.device_put(extractor.weights)
+    blocks, failures = [], {}
+    with futures.ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), ROWS):
+            photos = [
+                *pool.map(functools.partial(_decoded, size=size), paths[start : start + ROWS])
+            ]
+            failures |= {each.photo: each for each in photos if not isinstance(each, np.ndarray)}
+            readable = [each for each in photos if isinstance(each, np.ndarray)]
+            images = np.zeros((ROWS, size, size, 3), np.uint8)
+            images[: len(readable)] = readable or 0
+            blocks.append(apply(weights, images)[: len(readable)])
+            # Fetched only now, so that the device computes while the next photos are decoded.
+            blocks[-2:-1] = [np.asarray(x) for x in blocks[-2:-1]]
+            progress(start + len(photos), len(paths))
+    return np.concatenate(blocks, dtype=np.float32), failures
+
+
+def _decoded(path, size):
+    try:
+        return decode(path, path, size=size)
+    except UnreadablePhotoError as error:
+        return error
 
 
 def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""Makes networks of networks: in half precision, in microbatches, or with a new head."""
+"""Makes networks of networks: in half precision or microbatches, with a head, on scaled rows."""
 
 import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from quantjax.errors import InputError
@@ -183,3 +184,40 @@ def fine_tuned(backbone: Network, num_features: int, *, dim: int) -> Network:
         return y, {**net_state, "head": of_head}
 
     return Network(init, apply)
+
+
+def standardized(network: Network, mean: np.ndarray) -> Network:
+    """Makes a network centre its input rows on a mean and scale them, see `standardize`.
+
+    Args:
+      network: Rows [B, F] -> [B, D].
+      mean: Mean of the training rows [F]; the state keeps it, so that it is saved with the network.
+
+    Returns:
+      The network, whose state has "mean" beside the network's own state "net".
+    """
+
+    def init(key, example):
+        params, net_state = network.init(key, example)
+        return params, {"net": net_state, "mean": jnp.asarray(mean, jnp.float32)}
+
+    def apply(params, net_state, x, *, train, key=None):
+        x = standardize(x, net_state["mean"])
+        y, inner = network.apply(params, net_state["net"], x, train=train, key=key)
+        return y, {**net_state, "net": inner}
+
+    return Network(init, apply)
+
+
+def standardize(x: jax.Array, mean: jax.Array) -> jax.Array:
+    """Centres rows [B, F] on a mean [F] and scales them to length sqrt(F).
+
+    A row that equals the mean stays zero. The length makes the entries about 1.
+    """
+    return unit(x - mean) * np.float32(np.sqrt(x.shape[1]))
+
+
+def unit(x: jax.Array) -> jax.Array:
+    """Divides rows [B, F] by their length; a row of zeros stays zero."""
+    length = jnp.linalg.norm(x, axis=1, keepdims=True)
+    return x / jnp.maximum(length, jnp.finfo(x.dtype).tiny)

@@ -58,6 +58,22 @@ def num_codebooks(bits: int, num_codewords: int) -> int:
     return bits // width
 
 
+def num_codewords(bits: int, num_rows: int) -> int:
+    """Returns the largest number of codewords, a power of two up to 256, whose log2 divides `bits`.
+
+    Args:
+      bits: Code length, 1 or more.
+      num_rows: Number of training rows, the upper limit of codewords; 2 or more.
+
+    Raises:
+      ValueError: if either is too small.
+    """
+    if bits < 1 or num_rows < 2:
+        raise InputError(f"codes need a bit and 2 rows at least, got {bits} and {num_rows}")
+    most = min(256, num_rows).bit_length() - 1
+    return 2 ** max(each for each in range(1, most + 1) if bits % each == 0)
+
+
 def pack(assignments: jax.Array, width: int) -> jax.Array:
     """Packs the codeword numbers of each item into bytes, lowest bit first.
 

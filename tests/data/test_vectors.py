@@ -5,7 +5,7 @@ import struct
 import numpy as np
 import pytest
 
-from quantjax.data import read_vectors
+from quantjax.data import read_npy, read_vectors
 from quantjax.data.vectors import _LOOKED_AT
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -150,5 +150,15 @@ def test_an_unknown_suffix_and_an_absent_file_say_so(tmp_path):
     assert refusal(tmp_path / "x.csv") == (
         f"vectors must be in a file .npy, .fvecs, .bvecs, .ivecs, .parquet, got {tmp_path}/x.csv"
     )
-    with pytest.raises(FileNotFoundError, match=f"no file {tmp_path}/x.npy; name the one"):
+    with pytest.raises(FileNotFoundError, match=f"no file {tmp_path}/x.npy; name one"):
         read_vectors(tmp_path / "x.npy")
+
+
+def test_an_array_of_any_shape(tmp_path, rng):
+    np.save(tmp_path / "x.npy", np.arange(5))
+    assert read_npy(tmp_path / "x.npy").tolist() == [0, 1, 2, 3, 4]
+    (tmp_path / "x.npy").write_bytes(b"no array")
+    with pytest.raises(
+        ValueError, match=r"does not begin as a .npy file of version 1\.0; it may be"
+    ):
+        read_npy(tmp_path / "x.npy")

@@ -78,17 +78,6 @@ def test_the_class_id_code_knows_the_seen_classes_alone(trained):
     assert trained["unseen"].value > trained["unseen"].numbers[0].chance - 0.05
 
 
-@pytest.mark.parametrize(
-    ("bits", "num_rows", "due"),
-    [
-        (1, 999, 2), (4, 999, 16), (8, 999, 256), (12, 999, 64), (13, 999, 2), (32, 999, 256),
-        (48, 999, 256), (60, 999, 64), (32, 256, 256), (32, 255, 16), (32, 15, 4), (32, 2, 2),
-    ],
-)  # fmt: skip
-def test_pixels_have_the_most_codewords_that_length_and_rows_allow(bits, num_rows, due):
-    assert experiments.baselines.num_codewords(bits, num_rows) == due
-
-
 def test_pixels_that_would_take_too_much_memory_are_left_out(capsys, monkeypatch):
     mesh = parallel.data_mesh(jax.devices()[:1])
     experiment = toy.experiment(toy.triplet_quantization(), num_epochs=0)

@@ -89,3 +89,14 @@ def test_num_codebooks_divides_the_bits():
 def test_num_codebooks_refuses_what_does_not_fit(bits, num_codewords, message):
     with pytest.raises(ValueError, match=message):
         packing.num_codebooks(bits, num_codewords)
+
+
+@pytest.mark.parametrize(
+    ("bits", "num_rows", "due"),
+    [
+        (1, 999, 2), (4, 999, 16), (8, 999, 256), (12, 999, 64), (13, 999, 2), (32, 999, 256),
+        (48, 999, 256), (60, 999, 64), (32, 256, 256), (32, 255, 16), (32, 15, 4), (32, 2, 2),
+    ],
+)  # fmt: skip
+def test_there_are_the_most_codewords_that_length_and_rows_allow(bits, num_rows, due):
+    assert packing.num_codewords(bits, num_rows) == due

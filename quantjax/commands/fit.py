@@ -1,0 +1,113 @@
+"""Implements `quantjax fit`: fits a codec to vectors, and leaves an encoder of vectors."""
+
+import argparse
+import contextlib
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from quantjax import data, index, recipes
+from quantjax.errors import InputError
+from quantjax.run import compile_cache, console
+
+_SAMPLE = 65_536  # 256 rows for each of 256 codewords
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of the command to its parser."""
+    add = parser.add_argument
+    text = "vectors [N, D]: .npy, .fvecs, .bvecs, .ivecs or .parquet"
+    add("vectors", metavar="VECTORS", type=Path, help=text)
+    text = "folder of the encoder; `quantjax encode` takes it"
+    add("-o", "--out", metavar="CODEC", type=Path, required=True, help=text)
+    add("--bits", metavar="N", type=int, default=64, help="code length; 64 where absent")
+    text = "what is fitted; opq where absent"
+    add("--codec", choices=[*recipes.CODECS], help=text)
+    text = "what neighbours are near by: l2 (where absent), ip or cosine"
+    add("--metric", choices=recipes.METRICS, help=text)
+    text = "learn an embedding from class ids [N], or zeros and ones [N, L], in a .npy"
+    add("--labels", metavar="LABELS", type=Path, help=text)
+    text = f"rows that are fitted to, drawn at random; {_SAMPLE:,} where absent"
+    add("--sample", metavar="N", type=int, default=_SAMPLE, help=text)
+    add("--seed", metavar="N", type=int, default=0, help="seed of all randomness; 0 where absent")
+    add("--json", action="store_true", help="print one JSON object in place of lines")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Runs the command with its parsed arguments."""
+    out = arguments.out.expanduser()
+    # First of all: fitting may take minutes.
+    check_replaceable(out)
+    if arguments.sample < 2:
+        raise InputError(f"--sample must be 2 or more, got {arguments.sample}")
+    compile_cache.keep_programs()
+    x = data.read_vectors(arguments.vectors)
+    # Of a mapped file the sampled rows alone are read.
+    rows = recipes.sample(x, arguments.sample, seed=arguments.seed)
+    fit = _fit if arguments.labels is None else _learn
+    embed, weights, codec, classes = fit(arguments, x, rows)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    index.save_encoder(
+        out,
+        embed=embed,
+        weights=weights,
+        codec=codec,
+        example=jax.ShapeDtypeStruct(x.shape[1:], np.float32),
+        classes=classes,
+        about={"rows": len(rows)},
+    )
+    about = {"bits": codec.bits, "metric": codec.metric, "rows": len(rows), "of": len(x)}
+    if arguments.json:
+        print(json.dumps({"encoder": str(out), **about}))
+        return
+    console.say(
+        f"{codec.bits} bits by {codec.metric}, fitted to {len(rows):,} of {len(x):,} vectors of "
+        f"{x.shape[1]} numbers, are in {out}"
+    )
+
+
+def check_replaceable(folder: Path) -> None:
+    """Raises ValueError if a folder that would be replaced holds something else than an encoder."""
+    is_free = not folder.exists() or (folder.is_dir() and not any(folder.iterdir()))
+    if not is_free and not (folder / "encoder.json").is_file():
+        raise InputError(f"{folder} is no encoder, and would be lost; name another folder")
+
+
+def _fit(arguments, x, rows):
+    """Fits a codec without labels."""
+    metric = arguments.metric or "l2"
+    fit = recipes.CODECS[arguments.codec or "opq"]
+    codec = fit(
+        np.asarray(x[rows], np.float32), bits=arguments.bits, metric=metric, seed=arguments.seed
+    )
+    return recipes.vector_embedding(codec, metric), {}, codec, ()
+
+
+def _learn(arguments, x, rows):
+    """Learns an embedding and its codec from labels."""
+    for name in ("codec", "metric"):
+        if getattr(arguments, name) is not None:
+            raise InputError(f"--{name} does not go with --labels, whose recipe has its own")
+    label = data.read_npy(arguments.labels)
+    if label.ndim == 0 or len(label) != len(x):
+        raise InputError(f"{arguments.labels} must have {len(x)} rows, got {label.shape}")
+    source = data.from_features(x[rows], label[rows])
+    every = np.arange(len(source))
+    # Nothing is searched here, so that queries may be training rows.
+    splits = data.make_splits(
+        source,
+        train=every,
+        validation=every[:0],
+        query=every,
+        database=every,
+        allow_query_overlap=True,
+    )
+    experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
+    silent = contextlib.nullcontext(lambda record: None)
+    with silent if arguments.json else console.progress(experiment) as bar:
+        state = recipes.trained(experiment, callbacks=[bar])
+    weights = {"params": state.params, "state": state.state}
+    embed = recipes.of_features(experiment.method)
+    return embed, weights, experiment.method.codec(state.params, state.state), source.classes
