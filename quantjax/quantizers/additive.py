@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from quantjax.arrays import check_finite, check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import kmeans, packing, product
+from quantjax.quantizers import kmeans, packing, precision, product
 from quantjax.quantizers.product import root
 
 
@@ -127,8 +127,8 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """
     check_codebooks(codebooks)
     _check_assignments(codebooks, assignments)
-    books = jnp.asarray(codebooks, jnp.float32)
-    return sum(book[assignments[:, m]] for m, book in enumerate(books))
+    books, (high, low) = _near_origin(codebooks)
+    return sum(book[assignments[:, m]] for m, book in enumerate(books)) + low + high
 
 
 def distances(
@@ -150,21 +150,27 @@ def distances(
       Distances [Q, N] float32, smaller is nearer; items of equal code get equal bits.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is unknown.
+      ValueError: if the shapes do not agree, the metric is unknown, or float32 cannot hold the
+        distances of a query; under `jit` they are NaN.
     """
     product.check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
     _check_assignments(codebooks, assignments)
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
     if metric == "ip":
+        queries = precision.in_range(queries, books, metric)
         return -_inner_products(books, queries, assignments)
     if metric == "l2":
         # The middles' sum moves queries and items alike, and their distances stay.
+        books, (high, low) = _near_origin(books)
+        queries = precision.in_range(queries - high - low, books, metric)
         middles = jnp.mean(books, axis=1, keepdims=True)
         books, queries = books - middles, queries - jnp.sum(middles, axis=(0, 1))
         squares = jnp.sum(jnp.square(queries), axis=-1, keepdims=True)
         squares = squares + squared_norms(books, assignments)
         return jnp.maximum(squares - 2 * _inner_products(books, queries, assignments), 0)
+    books = books * kmeans.power_of_two(books)
+    queries = queries * kmeans.power_of_two(queries, axis=-1)
     lengths = root(squared_norms(books, assignments))
     lengths = root(jnp.sum(jnp.square(queries), axis=-1, keepdims=True)) * lengths
     products = _inner_products(books, queries, assignments)
@@ -218,7 +224,8 @@ def icm_encode(
     """
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
-    books, x = jnp.asarray(codebooks, jnp.float32), jnp.asarray(x, jnp.float32)
+    books, (high, low) = _near_origin(codebooks)
+    x = jnp.asarray(x, jnp.float32) - high - low
     numbers = jnp.arange(books.shape[0], dtype=jnp.int32)
 
     def visit(assignments, m):
@@ -261,6 +268,8 @@ def ridge_update(
     """
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
+    _, (high, low) = _near_origin(codebooks)
+    x = jnp.asarray(x, jnp.float32) - high - low
     num_codebooks, num_codewords, _ = codebooks.shape
     columns = assignments.astype(jnp.int32) + num_codewords * jnp.arange(num_codebooks)
     total = num_codebooks * num_codewords
@@ -268,10 +277,26 @@ def ridge_update(
     gram = jnp.zeros((total, total), jnp.float32)
     gram = gram.at[columns[:, :, None], columns[:, None, :]].add(1.0)
     moments = jnp.zeros((total, x.shape[1]), jnp.float32)
-    moments = moments.at[columns].add(jnp.asarray(x, jnp.float32)[:, None])
-    solved = _solve(gram, moments, ridge, num_codebooks).reshape(codebooks.shape)
+    moments = moments.at[columns].add(x[:, None])
     used = (jnp.diagonal(gram) > 0).reshape(num_codebooks, num_codewords, 1)
-    return jnp.where(used, solved, codebooks.astype(jnp.float32))
+    # The ridge pulls to the origin: codebooks share the shift as it would have them share it.
+    shares = 1 / jnp.maximum(jnp.sum(used, axis=1, keepdims=True, dtype=jnp.float32), 1)
+    share = high * shares / jnp.sum(shares) * jnp.ones_like(used, jnp.float32)
+    moments = moments - ridge * share.reshape(total, -1)
+    solved = _solve(gram, moments, ridge, num_codebooks).reshape(codebooks.shape)
+    return jnp.where(used, solved + share, codebooks.astype(jnp.float32))
+
+
+def _near_origin(codebooks):
+    """Subtracts from each codebook that lies far from the origin a middle of its codewords.
+
+    Returns:
+      Codebooks [M, K, D] float32, and the middles' sum [D] in two parts: float32 alone would move
+      all rows by its rounding error. Other middles are 0.
+    """
+    books = jnp.asarray(codebooks, jnp.float32)
+    middles = kmeans.far_middle(books)
+    return books - middles, precision.two_part_sum(middles[:, 0])
 
 
 def _extend(residuals, assignments, book, beam_width):

@@ -14,7 +14,7 @@ import numpy as np
 
 from quantjax.arrays import can_be_seen, check_finite, check_shape
 from quantjax.errors import InputError
-from quantjax.quantizers import additive, binary, kmeans, packing, product
+from quantjax.quantizers import additive, binary, kmeans, packing, precision, product
 from quantjax.quantizers.product import root
 
 _NOT_ORTHOGONAL = 1e-2  # float32 and bfloat16 rotations stay well below
@@ -109,30 +109,48 @@ class ProductCodec:
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
-        assignments = product.encode(self.codebooks, self._rotate("x", x))
+        assignments = product.encode(*self._rotate_near_origin("x", x))
         return packing.pack(assignments, packing.bits_per_codeword(self.codebooks.shape[1]))
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
-        x = product.decode(self.codebooks.astype(jnp.float32), self.assignments(codes))
+        books, assignments = jnp.asarray(self.codebooks, jnp.float32), self.assignments(codes)
         if self.rotation is None:
-            return x
-        _check_rotation(self.codebooks, self.rotation)
-        return _matmul(x, self.rotation.T)
+            return product.decode(books, assignments)
+        _check_rotation(books, self.rotation)
+        middles = kmeans.far_middle(books)
+        high, low = precision.two_part_product(middles.reshape(-1), self.rotation.T)
+        near = product.decode(books - middles, assignments)
+        return _matmul(near, self.rotation.T) + low + high
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes] (AQD)."""
-        rotated, assignments = self._rotate("queries", queries), self.assignments(codes)
-        return product.distances(self.codebooks, rotated, assignments, metric=self.metric)
+        assignments, books = self.assignments(codes), self.codebooks
+        if self.metric == "l2":
+            books, queries = self._rotate_near_origin("queries", queries)
+        elif self.rotation is not None:
+            # About another point the angles and products would be others.
+            _check_rotation(books, self.rotation, "queries", queries)
+            queries = _matmul(queries, self.rotation)
+        return product.distances(books, queries, assignments, metric=self.metric)
 
     assignments = _unpack_assignments
 
-    def _rotate(self, name, x):
+    def _rotate_near_origin(self, name, x):
+        """Returns codebooks and rotated rows, both moved to the origin where they lie far from it.
+
+        A product with vectors that lie far from the origin has a large rounding error.
+        """
         if self.rotation is None:
-            return x
-        _check_rotation(self.codebooks, self.rotation)
-        _check_width(name, x, len(self.rotation))
-        return _matmul(x, self.rotation)
+            return self.codebooks, x
+        _check_rotation(self.codebooks, self.rotation, name, x)
+        books, rotation = (jnp.asarray(a, jnp.float32) for a in (self.codebooks, self.rotation))
+        middles = kmeans.far_middle(books)
+        centre, _ = precision.two_part_product(middles.reshape(-1), rotation.T)
+        # The rotated centre is not quite the middles: both are rounded.
+        rotated, error = precision.two_part_product(centre, rotation)
+        gap = (rotated - middles.reshape(-1)) + error
+        return books - middles, _matmul(jnp.asarray(x, jnp.float32) - centre, rotation) + gap
 
 
 @jax.tree_util.register_dataclass
@@ -314,6 +332,8 @@ class FloatCodec:
             # ||q||^2 + ||x||^2 - 2 <q, x> cancels where both sides lie far from the origin.
             shift = _far_middle(queries, x)
             queries, x = queries - shift, x - shift
+        if self.metric != "cosine":
+            queries = precision.in_range(queries, x, self.metric)
         if self.metric == "cosine":
             queries, x = (side * kmeans.power_of_two(side, axis=-1) for side in (queries, x))
         inner = _matmul(queries, x.T)
@@ -419,12 +439,15 @@ def _middle(x):
     """Returns the nonzero rows' mean [D], whether it is far from 0, and whether rows are many."""
     real = jnp.any(x != 0, axis=-1, keepdims=True)
     count = jnp.maximum(jnp.sum(real), 1)
+    scale = kmeans.power_of_two(x)
+    x = x * scale
     mean = jnp.sum(x, axis=0) / count
     spread = jnp.sum(jnp.where(real, jnp.square(x - mean), 0)) / count
-    return mean, jnp.sum(jnp.square(mean)) > kmeans.FAR * spread, count > 1
+    return (mean / scale)[0], jnp.sum(jnp.square(mean)) > kmeans.FAR * spread, count > 1
 
 
-def _check_rotation(codebooks, rotation):
+def _check_rotation(codebooks, rotation, name=None, x=None):
+    """Raises ValueError if the rotation does not fit the codebooks, or rows x the rotation."""
     width = codebooks.size // codebooks.shape[1]
     check_shape("rotation", rotation, width, width, beside=f" for codebooks {codebooks.shape}")
     check_finite("rotation", rotation)
@@ -438,6 +461,8 @@ def _check_rotation(codebooks, rotation):
                 f"rotation must be orthogonal, but forth and back moves vectors by {gap:.2g}; take "
                 "one of quantizers.rotation, or the Q of a QR decomposition"
             )
+    if x is not None:
+        _check_width(name, x, width)
 
 
 def _check_width(name, x, width):

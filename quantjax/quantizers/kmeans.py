@@ -84,7 +84,7 @@ def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax
     return jnp.where(ordinary, jnp.ones_like(largest), factor)
 
 
-def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
+def frame(centroids: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """Returns a scale and a shift that keep distances to centroids accurate in float32.
 
     ||c||^2 - 2 <x, c> cancels where centroids lie far from the origin and near each other, and
@@ -94,17 +94,33 @@ def frame(centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
     therefore keep every bit.
 
     Args:
-      centroids: Centroids [..., K, d] float32.
+      centroids: Centroids [..., K, d] float32, or rows.
+      mask: Whether each of them counts, [..., K] bool; all when None. Others must be zeros.
 
     Returns:
       Scale [..., 1, 1], a power of two, and shift [..., 1, d], both without gradient.
     """
     scale = power_of_two(centroids, axis=(-2, -1))
     scaled = jax.lax.stop_gradient(centroids) * scale
-    mean = jnp.mean(scaled, axis=-2, keepdims=True)
-    spread = jnp.mean(jnp.sum(jnp.square(scaled - mean), axis=-1, keepdims=True), -2, keepdims=True)
+    counting = None if mask is None else mask[..., None]
+    mean = jnp.mean(scaled, axis=-2, keepdims=True, where=counting)
+    spread = jnp.sum(jnp.square(scaled - mean), axis=-1, keepdims=True)
+    spread = jnp.mean(spread, axis=-2, keepdims=True, where=counting)
     offset = jnp.sum(jnp.square(mean), axis=-1, keepdims=True)
     return scale, jnp.where(offset > FAR * spread, mean, 0)
+
+
+def far_middle(codebooks: jax.Array) -> jax.Array:
+    """Returns the mean of each codebook that lies far from the origin, and zeros for the others.
+
+    Args:
+      codebooks: Codewords [..., K, d] float32.
+
+    Returns:
+      The shift of `frame` in the codewords' own units, [..., 1, d].
+    """
+    scale, shift = frame(codebooks)
+    return shift / scale
 
 
 def relative_distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -123,7 +139,11 @@ def relative_distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Ar
     _check_centroids(x, centroids)
     x, centroids = jnp.asarray(x, jnp.float32), jnp.asarray(centroids, jnp.float32)
     product = jnp.matmul(centroids, x.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(centroids), axis=-1)[:, None] - 2 * product
+    squares = jnp.sum(jnp.square(centroids), axis=-1)
+    # Through a choice, so that no compiler fuses the last product with the difference: it would
+    # round otherwise where distances are computed twice, and `nearest` would miss its own minimum.
+    squares = jnp.where(squares >= 0, squares, jnp.nan)
+    return squares[:, None] - 2 * product
 
 
 def nearest(distances: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ from quantjax.arrays import (
     vary_alike,
 )
 from quantjax.errors import InputError
-from quantjax.quantizers import kmeans, packing
+from quantjax.quantizers import kmeans, packing, precision
 
 METRICS = ("l2", "ip", "cosine")
 
@@ -135,7 +135,7 @@ def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     """
     check_codebooks(codebooks, x)
     # Shifted and not scaled: a softmax of these has a temperature in their units.
-    shifts = [_shift(jnp.asarray(book, jnp.float32)) for book in codebooks]
+    shifts = kmeans.far_middle(jnp.asarray(codebooks, jnp.float32))
     parts = zip(split(x, codebooks.shape[0]), codebooks, shifts, strict=True)
     distances = jnp.stack(
         [kmeans.relative_distances(part - shift, book - shift) for part, book, shift in parts]
@@ -143,11 +143,6 @@ def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     # Gaps and not distances: compiled, a softmax of logits from 1e9 on overflows, for it fuses
     # the division with the subtraction of a maximum that was rounded.
     return distances - jax.lax.stop_gradient(jnp.min(distances, axis=-1, keepdims=True))
-
-
-def _shift(codewords):
-    scale, shift = kmeans.frame(codewords)
-    return shift / scale
 
 
 @on_explicit_mesh(rows="x")
@@ -189,11 +184,14 @@ def _quantize_slice(codewords, x, temperature):
 
 def _quantize_forward(codewords, x, temperature):
     # The backward pass takes differences of codewords alone, which the shift leaves as they are.
-    shift = _shift(codewords)
-    x, centred = x - shift, codewords - shift
-    distances = kmeans.relative_distances_by_centroid(x, centred)
+    scale, shift = kmeans.frame(codewords)
+    framed = x * scale - shift, codewords * scale - shift
+    distances = kmeans.relative_distances_by_centroid(*framed)
     nearest = kmeans.nearest(distances)
-    weights = jnp.exp((jnp.min(distances, axis=0) - distances) / temperature)
+    # Divided twice: the square of the scale may leave float32.
+    gaps = (jnp.min(distances, axis=0) - distances) / scale / scale
+    weights = jnp.exp(gaps / temperature)
+    x, centred = (each / scale for each in framed)
     return codewords[nearest], (centred, x, temperature, weights, nearest)
 
 
@@ -235,17 +233,15 @@ def distances(
       Distances [Q, N] float32, smaller is nearer.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is unknown.
+      ValueError: if the shapes do not agree, the metric is unknown, or float32 cannot hold the
+        distances of a query; under `jit` they are NaN.
     """
     check_metric(metric)
     check_codebooks(codebooks, queries, "queries")
     check_shape("assignments", assignments, "N", codebooks.shape[0])
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
-    slices = split(queries, books.shape[0])
-    if metric == "l2":
-        return look_up(_squared_gaps(slices, books), assignments)
-    if metric == "ip":
-        return look_up(-_products(slices, books), assignments)
+    if metric != "cosine":
+        return look_up(_tables(queries, books, metric), assignments)
     books_scale, scale = kmeans.power_of_two(books), kmeans.power_of_two(queries, axis=-1)
     books, queries = books * books_scale, queries * scale
     products = look_up(-_products(split(queries, books.shape[0]), books), assignments)
@@ -362,15 +358,14 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
       Tables [Q, M, K] float32.
 
     Raises:
-      ValueError: if the shapes do not agree or the metric is unknown.
+      ValueError: if the shapes do not agree, the metric is unknown, or float32 cannot hold the
+        distances of a query; under `jit` they are NaN.
     """
     if metric not in ("l2", "ip"):
         raise InputError(f"metric of a lookup table must be one of l2, ip, got {metric!r}")
     check_codebooks(codebooks, queries, "queries")
     books, queries = jnp.asarray(codebooks, jnp.float32), jnp.asarray(queries, jnp.float32)
-    slices = split(queries, books.shape[0])
-    tables = _squared_gaps(slices, books) if metric == "l2" else -_products(slices, books)
-    return tables.transpose(1, 0, 2)
+    return _tables(queries, books, metric).transpose(1, 0, 2)
 
 
 def look_up(tables: jax.Array, assignments: jax.Array) -> jax.Array:
@@ -433,7 +428,13 @@ def root(squares: jax.Array) -> jax.Array:
     return jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
 
 
-def _squared_gaps(slices, books):
+def _tables(queries, books, metric):
+    if metric == "ip":
+        queries = precision.in_range(queries, books, metric)
+        return -_products(split(queries, len(books)), books)
+    shifts = kmeans.far_middle(books)
+    books, queries = books - shifts, queries - shifts.reshape(-1)
+    slices = split(precision.in_range(queries, books, metric), len(books))
     # Summed differences, not the expanded square: near ties keep all their digits.
     return jnp.sum(jnp.square(slices[:, :, None] - books[:, None]), axis=-1)
 

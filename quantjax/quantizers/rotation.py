@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from quantjax.arrays import check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import product
+from quantjax.quantizers import kmeans, precision, product
 
 
 class RotatedCodebooks(NamedTuple):
@@ -73,7 +73,8 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
     """
     width = product.split(x, num_codebooks).shape[-1]
-    _, variances, axes = _principal_axes(*masked_rows(x, mask))
+    x, mask = masked_rows(x, mask)
+    _, variances, axes = _principal_axes(_framed(x, mask)[0], mask)
     # In units of the smallest, so that each is at least 1: factors below 1 would all go to a
     # single subspace.
     floor = jnp.maximum(variances[0] * 1e-7, jnp.finfo(jnp.float32).tiny)
@@ -127,6 +128,7 @@ def opq(
     """
     product.split(x, num_codebooks)
     x, mask = masked_rows(x, mask)
+    x, scale, shift = _framed(x, mask)
     rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
     codebooks = product.fit_codebooks(
         key,
@@ -146,7 +148,9 @@ def opq(
         return product.refine_codebooks(codebooks, _matmul(x, rotation), 1, mask), rotation
 
     start, *_ = vary_alike((codebooks, rotation), x, weights)
-    return RotatedCodebooks(*jax.lax.fori_loop(0, num_iterations, turn, start))
+    codebooks, rotation = jax.lax.fori_loop(0, num_iterations, turn, start)
+    moved, _ = precision.two_part_product(shift[0], rotation)
+    return RotatedCodebooks((codebooks + moved.reshape(num_codebooks, 1, -1)) / scale, rotation)
 
 
 @on_explicit_mesh()
@@ -189,6 +193,7 @@ def itq(
             "or widen the embedding"
         )
     x, mask = masked_rows(x, mask)
+    x, scale, shift = _framed(x, mask)
     mean, _, axes = _principal_axes(x, mask)
     axes = axes[:, :num_bits]
     projected = _matmul(x - mean, axes) * mask[:, None]
@@ -200,7 +205,16 @@ def itq(
 
     start, _ = vary_alike(random_rotation(key, num_bits), projected)
     rotation = jax.lax.fori_loop(0, num_iterations, turn, start)
-    return Projection(mean, _matmul(axes, rotation))
+    return Projection(((mean + shift) / scale)[0], _matmul(axes, rotation))
+
+
+def _framed(x, mask):
+    """Returns rows in the frame of those that count, others as zeros, and the frame.
+
+    Sums over rows that lie far from the origin, and squares of tiny ones, would lose their digits.
+    """
+    scale, shift = kmeans.frame(x, mask)
+    return jnp.where(mask[:, None], x * scale - shift, 0), scale, shift
 
 
 def _principal_axes(x, mask):

@@ -5,9 +5,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax.quantizers import FloatCodec, ProductCodec, ResidualCodec, additive, kmeans, product
+from quantjax.quantizers import (
+    BinaryCodec,
+    FloatCodec,
+    ProductCodec,
+    ResidualCodec,
+    additive,
+    binary,
+    ema,
+    kmeans,
+    packing,
+    precision,
+    product,
+    rotation,
+)
+from tests.quantizers import oracles
 
 OFFSETS = [0.0, 1e3, 1e4, 1e6]
+SCALES = [1e-30, 1.0, 1e15]
 NORMS = [1e-30, 1e-15, 1.0, 1e15, 1e30]
 KEY = jax.random.key(0)
 
@@ -156,3 +171,235 @@ def test_ordinary_data_have_the_bits_of_the_plain_formula(make):
         for pair in zip(x.reshape(3000, 2, 4).transpose(1, 0, 2), books, strict=True)
     ]
     np.testing.assert_array_equal(product.encode(books, x), np.stack(plain, axis=1))
+
+
+# Every codec and every fit, over offsets and scales, beside float64 on the same float32 numbers.
+
+TURN = np.float32(np.linalg.qr(np.random.default_rng(9).normal(size=(8, 8)))[0])
+every_place = pytest.mark.parametrize(
+    ("offset", "scale"), [(offset, scale) for offset in OFFSETS for scale in SCALES]
+)
+
+
+def product_books(offset, scale, turn=None):
+    words = np.float64(scale) * np.float64(rows(16, 8, 1, offset))
+    words = words if turn is None else words @ np.float64(turn)
+    return np.float32(words.reshape(16, 2, 4).transpose(1, 0, 2))
+
+
+def additive_books(offset, scale, share=2):
+    """Codebooks whose sums lie at the offset: the first is far, the second, too, if share > 0."""
+    offsets = (1 + share) * offset, -share * offset, 0
+    parts = [rows(16, 8, seed, each) for seed, each in enumerate(offsets, start=1)]
+    return np.float32(scale) * np.stack(parts)
+
+
+def codecs(offset, scale):
+    """Codecs by name, with their codebooks and the number of partial sums kept (None: product)."""
+    plain, turned = product_books(offset, scale), product_books(offset, scale, TURN)
+    added = additive_books(offset, scale, share=0)
+    return {
+        "product": (ProductCodec(jnp.asarray(plain)), plain, None),
+        "rotated": (ProductCodec(jnp.asarray(turned), jnp.asarray(TURN)), turned, None),
+        "residual": (ResidualCodec(jnp.asarray(added)), added, 1),
+        "beam": (ResidualCodec(jnp.asarray(added), beam_width=4), added, 4),
+    }
+
+
+def decoded(name, books, numbers):
+    if name not in ("product", "rotated"):
+        return oracles.additive_decode(books, numbers)
+    x = oracles.decode(np.float64(books), numbers)
+    return x @ np.float64(TURN).T if name == "rotated" else x
+
+
+def coded(name, books, x, beam_width):
+    """Codeword numbers in float64, and the rows in the space that they are nearest in."""
+    x = np.float64(x)
+    if beam_width is not None:
+        return oracles.beam_encode(books, x, beam_width), x
+    turned = x @ np.float64(TURN) if name == "rotated" else x
+    return oracles.encode(np.float64(books), turned), turned
+
+
+@every_place
+@pytest.mark.parametrize("name", ["product", "rotated", "residual", "beam"])
+def test_codecs_of_codebooks_agree_with_float64(name, offset, scale):
+    codec, books, beam_width = codecs(offset, scale)[name]
+    x = np.float32(scale) * rows(60, 8, 0, offset)
+    codes = jax.jit(lambda codec, x: codec.encode(x))(codec, x)
+    numbers = np.asarray(codec.assignments(codes))
+    due, turned = coded(name, books, x, beam_width)
+    unturned = "product" if name == "rotated" else name
+    errors = [
+        np.square((turned - decoded(unturned, books, each)) / scale).sum(axis=1)
+        for each in (numbers, due)
+    ]
+    np.testing.assert_allclose(*errors, atol=1e-4 * errors[1].mean(), rtol=0)
+    found, due = np.asarray(codec.decode(codes)), decoded(name, books, numbers)
+    apart = 1e-5 * scale + np.spacing(np.abs(np.float32(due)))
+    assert np.all(np.abs(found - due) <= apart)
+
+
+@every_place
+@pytest.mark.parametrize("name", ["product", "rotated", "residual", "float"])
+def test_distances_of_codecs_agree_with_float64_or_are_refused(name, offset, scale):
+    x = np.float32(scale) * rows(60, 8, 0, offset)
+    queries = np.float32(scale) * rows(20, 8, 4, offset)
+    if name == "float":
+        codec, codes, due = FloatCodec(8), FloatCodec(8).encode(jnp.asarray(x)), x
+    else:
+        codec, books, _ = codecs(offset, scale)[name]
+        codes = codec.encode(jnp.asarray(x))
+        numbers = np.asarray(codec.assignments(codes))
+        due = decoded(name, books, numbers)
+    far = np.float64(queries)
+    if name == "rotated":  # in its own space: the rotation is orthogonal to float32 only
+        far, due = far @ np.float64(TURN), oracles.decode(np.float64(books), numbers)
+    due = squared(far, due)
+    measure = jax.jit(lambda codec, *rest: codec.distances(*rest))
+    if due.mean() < 1e-38:
+        with pytest.raises(ValueError, match=r"cannot hold the 'l2' distances of query 0"):
+            codec.distances(queries, codes)
+        assert np.all(np.isnan(measure(codec, queries, codes)))
+        return
+    for found in (codec.distances(queries, codes), measure(codec, queries, codes)):
+        np.testing.assert_allclose(found, due, rtol=1e-5, atol=1e-4 * due.mean())
+
+
+@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("name", ["product", "rotated", "residual"])
+def test_cosines_of_codebooks_agree_with_float64(name, scale):
+    codec, books, _ = codecs(0, scale)[name]
+    queries, x = (np.float32(scale) * rows(n, 8, n) for n in (20, 60))
+    codes = codec.encode(jnp.asarray(x))
+    codec = type(codec)(codec.codebooks, *([TURN] if name == "rotated" else []), metric="cosine")
+    items = decoded(name, books, np.asarray(codec.assignments(codes)))
+    due = oracles.distances(np.float64(queries) / scale, items / scale, "cosine")
+    np.testing.assert_allclose(codec.distances(queries, codes), due, atol=1e-5)
+
+
+@every_place
+def test_quantize_gives_the_nearest_codewords(offset, scale):
+    books, x = product_books(offset, scale), np.float32(scale) * rows(60, 8, 0, offset)
+    found = product.quantize(books, x, temperature=float(np.float32(scale)) ** 2 or 1e-38)
+    np.testing.assert_array_equal(found, product.decode(books, product.encode(books, x)))
+
+
+@every_place
+def test_sums_and_icm_and_ridge_agree_with_float64(offset, scale):
+    books, x = additive_books(offset, scale), np.float32(scale) * rows(60, 8, 0, offset)
+    numbers = np.asarray(additive.icm_encode(KEY, books, x, np.zeros((60, 3)), num_sweeps=6))
+    left = np.float64(x) - oracles.additive_decode(books, numbers)
+    codes = packing.pack(numbers, 4)
+    found = ResidualCodec(jnp.asarray(books)).decode(codes)
+    apart = 1e-5 * scale + np.spacing(np.abs(found))
+    assert np.all(np.abs(found - oracles.additive_decode(books, numbers)) <= apart)
+    for m in range(3):  # no other codeword of a single codebook is nearer
+        own = left + np.float64(books[m])[numbers[:, m]]
+        assert_nearest(own, books[m], numbers[:, m], scale=scale)
+    fitted = additive.ridge_update(books, x, numbers, ridge=0.0)
+    due = oracles.ridge(books * 0, np.float64(x) - x.mean(axis=0, dtype=np.float64), numbers, 1e-9)
+    due = oracles.additive_decode(due, numbers) + x.mean(axis=0, dtype=np.float64)
+    found = oracles.additive_decode(np.asarray(fitted), numbers)
+    rounding = 6 * np.spacing(np.float32(3 * offset))
+    np.testing.assert_allclose(found / scale, due / scale, atol=1e-3 + rounding)
+
+
+def distortion(x, rebuilt, scale):
+    return np.square((np.float64(x) - rebuilt) / scale).sum(axis=1).mean()
+
+
+def fit_product(x, mask):
+    books = product.fit_codebooks(KEY, x, num_codebooks=2, num_codewords=8, mask=mask)
+    return oracles.decode(np.float64(books), np.asarray(product.encode(books, x)))
+
+
+def fit_additive(x, mask):
+    books = additive.fit_codebooks(KEY, x, num_codebooks=2, num_codewords=8, mask=mask)
+    return oracles.additive_decode(books, np.asarray(additive.encode(books, x)))
+
+
+def fit_opq(x, mask):
+    fitted = rotation.opq(KEY, x, num_codebooks=2, num_codewords=8, num_iterations=10, mask=mask)
+    codec = ProductCodec(fitted.codebooks, fitted.rotation)
+    numbers = np.asarray(codec.assignments(codec.encode(jnp.asarray(x))))
+    rotated = oracles.decode(np.float64(fitted.codebooks), numbers)
+    turn = np.float64(fitted.rotation)
+    return np.float64(x) - (np.float64(x) @ turn - rotated) @ turn.T
+
+
+def fit_opq_parametric(x, mask):
+    turn = rotation.opq_parametric(x, num_codebooks=2, mask=mask)
+    centred = np.float64(x) - np.mean(x, axis=0, dtype=np.float64)
+    # What a product of Gaussians has to code: the variances of one subspace.
+    return np.float64(x) - np.pad((centred @ np.float64(turn))[:, :4], ((0, 0), (0, 4)))
+
+
+def fit_itq(x, mask):
+    mean, axes = rotation.itq(KEY, x, num_bits=4, num_iterations=20, mask=mask)
+    projected = (np.float64(x) - np.float64(mean)) @ np.float64(axes)
+    signs = np.asarray(binary.unpack(BinaryCodec(4, mean, axes).encode(x), 4))
+    np.testing.assert_array_equal(signs, np.where(projected >= 0, 1, -1))
+    gaps = projected - signs * np.abs(projected).mean()
+    return np.float64(x) - np.pad(gaps, ((0, 0), (0, 4)))
+
+
+def fit_ema(x, mask):
+    start = np.stack(np.split(x[:8], 2, axis=1))
+    numbers = product.encode(start, x)
+    state = ema.ema_init(start, numbers, mask)
+    for _ in range(5):
+        numbers = product.encode(state.codebooks, x)
+        state = ema.ema_update(state, x, numbers, decay=0.5, mask=mask)
+    state = ema.revive(KEY, state, x, threshold=0.1, mask=mask)
+    return oracles.decode(np.float64(state.codebooks), np.asarray(numbers))
+
+
+FITS = [fit_product, fit_additive, fit_opq, fit_opq_parametric, fit_itq, fit_ema]
+
+
+@pytest.mark.parametrize("fit", FITS, ids=[fit.__name__[4:] for fit in FITS])
+@every_place
+def test_every_fit_is_as_good_as_at_the_origin(fit, offset, scale):
+    x, mask = rows(240, 8, 5, offset), np.arange(240) % 5 > 0
+    x = np.round(x * 8) / 8 if offset < 1e6 else x  # numbers that the offset leaves as they are
+    x[:, :3] += np.float32(3 * (np.arange(240) % 4 - 1.5)[:, None])  # clusters
+    near = np.float32(np.float64(x) - np.float32(offset * np.linspace(-1, 1, 8)))
+    due = distortion(near, fit(near, mask), 1.0)
+    x = np.float32(scale) * x
+    assert distortion(x, fit(x, mask), scale) <= 1.1 * due + 1e-3
+
+
+def test_two_parts_hold_the_digits_that_float32_loses():
+    terms = np.float32(1e8 * np.random.default_rng(0).normal(size=(5, 7)))
+    terms = np.concatenate([terms, -terms, rows(3, 7, 1)])
+    for total in (precision.two_part_sum, jax.jit(precision.two_part_sum)):
+        high, low = (np.float64(part) for part in total(jnp.asarray(terms)))
+        np.testing.assert_allclose(high + low, np.float64(terms).sum(axis=0), atol=1e-6)
+    row = np.float32(1e6) * rows(1, 8, 2)[0]
+    high, low = (np.float64(p) for p in jax.jit(precision.two_part_product)(row, TURN))
+    np.testing.assert_allclose(high + low, np.float64(row) @ np.float64(TURN), atol=1e-6)
+    high, low = (np.float64(p) for p in precision.two_part_product(row, TURN))
+    np.testing.assert_allclose(high + low, np.float64(row) @ np.float64(TURN), atol=1e-6)
+    slope = jax.grad(lambda turn: precision.two_part_product(row, turn)[0][0])(TURN)
+    np.testing.assert_array_equal(slope[:, 0], row)
+
+
+@pytest.mark.parametrize("metric", ["l2", "ip"])
+@pytest.mark.parametrize("norm", [1e-30, 1e30])
+def test_distances_that_float32_cannot_hold_are_refused(norm, metric):
+    queries, books = (np.float32(norm) * each for each in (rows(5, 8, 0), product_books(0, 1.0)))
+    codes = np.zeros((3, 1), np.uint8)
+    codecs = ProductCodec(books, metric=metric), ResidualCodec(books[:, :, :4], metric=metric)
+    for codec, width in zip(codecs, (8, 4), strict=True):
+        with pytest.raises(ValueError, match=f"'{metric}' distances of query 0 .* by one factor"):
+            codec.distances(queries[:, :width], codes)
+    with pytest.raises(ValueError, match=f"'{metric}' distances of query 0 .* by one factor"):
+        product.lookup_tables(books, queries, metric=metric)
+
+
+def test_tiny_codewords_may_be_compared_with_ordinary_queries():
+    queries, books = rows(5, 8, 0), np.float32(1e-30) * product_books(0, 1.0)
+    found = ProductCodec(books).distances(queries, np.zeros((3, 1), np.uint8))
+    np.testing.assert_allclose(found[:, 0], np.sum(np.square(queries), axis=1), rtol=1e-6)
