@@ -14,6 +14,13 @@ _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".c
 os.environ |= {"WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false"}
 # Tracing makes many small objects that live on: looking through them takes a sixth of the time.
 gc.set_threshold(100_000, 20, 20)
+# Most of a test's time is compiling: unoptimised code takes a tenth of it. `XLA_FLAGS= pytest` tests
+# the code that users run.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 jax.config.update("jax_platforms", "cpu")  # eight of them, whatever else is there
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "quantjax-tests"))
