@@ -3,6 +3,7 @@
 import gc
 import os
 import pathlib
+import sys
 
 import jax
 import numpy as np
@@ -12,15 +13,31 @@ _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".c
 
 # Where wandb is installed, no run of a test is a run of its user's.
 os.environ |= {"WANDB_MODE": "disabled", "WANDB_ERROR_REPORTING": "false"}
+# Where the shell forbids it, each process would compile the package and each worker the tests anew.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Tracing makes many small objects that live on: looking through them takes a sixth of the time.
 gc.set_threshold(100_000, 20, 20)
+# Most of a test's time is compiling, of which unoptimised code takes a tenth. `XLA_FLAGS= pytest`
+# tests the code that users run.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_parallel_codegen_split_count=1",
+)
 jax.config.update("jax_platforms", "cpu")  # eight of them, whatever else is there
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "quantjax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-LONG = "test_methods.py", "test_processes.py", "test_survival.py", "test_every_experiment.py"
+LONG = (
+    "test_methods.py",
+    "test_processes.py",
+    "test_survival.py",
+    "test_every_experiment.py",
+    "test_launch.py",
+)
 
 
 def pytest_collection_modifyitems(items):

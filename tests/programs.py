@@ -45,7 +45,6 @@ def start(
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    environment.pop("XLA_FLAGS", None)
     cluster = [[]]
     if processes > 1:
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]

@@ -152,6 +152,7 @@ def no_real_data():
         yield
     forget_sources()
     trained.cache_clear()
+    built.cache_clear()
 
 
 class Trained(NamedTuple):
@@ -170,6 +171,12 @@ def tiny(name, **changes):
     config.update({key: value for key, value in TINY.items() if key in config})
     config.update(changes)
     return entry.module.build(config, *entry.data_set)
+
+
+@functools.cache
+def built(name):
+    """Builds an experiment at tiny size once: the functions of another are compiled anew."""
+    return tiny(name)
 
 
 def mesh():
@@ -210,7 +217,7 @@ def trained(name):
     Each phase starts anew: an optimizer that remembers the last one's gradients moves leaves that
     have none in this one.
     """
-    experiment = tiny(name)
+    experiment = built(name)
     first, done = refreshed(experiment, start(experiment)), []
     for phase in experiment.method.phases:
         copied = jax.tree.map(jnp.copy, first)
@@ -256,14 +263,14 @@ def test_a_phase_leaves_other_entries_bit_equal(name):
 
 @every_experiment
 def test_augment_leaves_to_preprocess_what_preprocess_does(name):
-    experiment = tiny(name)
+    experiment = built(name)
     batch = {k: jnp.asarray(v) for k, v in experiment.splits.source[np.arange(4)].items()}
-    augmented = experiment.augment(jax.random.key(0), batch)
+    augmented = jax.eval_shape(experiment.augment, jax.random.key(0), batch)
     # Pixels keep their type and units, so that the one `preprocess` is the one of `fit`.
     kinds = [{k: (v.shape, v.dtype) for k, v in each.items()} for each in (batch, augmented)]
     assert kinds[0] == kinds[1]
-    prepared = train.make_prepare(experiment)(start(experiment), batch)
-    once = experiment.preprocess(batch)
+    prepared = jax.eval_shape(train.make_prepare(experiment), start(experiment), batch)
+    once = jax.eval_shape(experiment.preprocess, batch)
     assert {k: v.dtype for k, v in prepared.items()} == {k: v.dtype for k, v in once.items()}
 
 
@@ -327,7 +334,7 @@ def two_steps(experiment, phase, parallelize):
     [pytest.param(each, marks=[pytest.mark.slow] * (each != "dqn_mnist")) for each in EXPERIMENTS],
 )
 def test_pmap_takes_the_steps_of_jit_unless_there_are_batch_statistics(name):
-    experiment = tiny(name)
+    experiment = built(name)
     for phase in experiment.method.phases:
         if phase.name in WITH_BATCH_STATISTICS.get(name, ()):
             with pytest.raises(InputError, match="/norm/mean follows") as caught:
@@ -385,7 +392,7 @@ def test_a_method_and_a_data_set_make_an_experiment():
     }  # fmt: skip
     assert EXPERIMENTS["dqn_cifar10_features"].data_set == ("cifar10_features",)
     for name in EXPERIMENTS:
-        assert tiny(name).name == name
+        assert built(name).name == name
 
 
 def test_configs_share_no_value():
@@ -397,9 +404,9 @@ def test_configs_share_no_value():
 
 @every_experiment
 def test_a_run_is_opened_by_the_name_of_its_experiment(name, tmp_path):
-    built = tiny(name)
-    train.fit(built._replace(num_epochs=0), workdir=tmp_path, mesh=mesh(), progress=False)
-    assert train.open_run(tmp_path).config == built.config
+    experiment = built(name)
+    train.fit(experiment._replace(num_epochs=0), workdir=tmp_path, mesh=mesh(), progress=False)
+    assert train.open_run(tmp_path).config == experiment.config
     assert train.open_run(tmp_path, EXPERIMENTS[name].module).name == name
 
 

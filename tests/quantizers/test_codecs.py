@@ -42,6 +42,13 @@ def binary_codec(num_bits=WIDTH - 2):
     return BinaryCodec(num_bits, offset=fit.mean + 0.3, projection=fit.projection)
 
 
+# A program a call: op by op, each shape would compile dozens. `test_contract.py` has eager calls.
+encode = jax.jit(lambda codec, x: codec.encode(x))
+decode = jax.jit(lambda codec, codes: codec.decode(codes))
+assignments = jax.jit(lambda codec, codes: codec.assignments(codes))
+distances = jax.jit(lambda codec, queries, codes: codec.distances(queries, codes))
+
+
 def test_product_codec_made_by_hand():
     books = jnp.array([[[0.0, 0.0], [3.0, 4.0]], [[1.0, -1.0], [0.0, 2.0]]])
     x, query = jnp.array([[1.0, 1, 0, 1], [2, 2, 1, 0]]), jnp.array([[1.0, 2, 2, 0]])
@@ -50,33 +57,33 @@ def test_product_codec_made_by_hand():
         (ProductCodec(books), jnp.arange(4)),
         (ProductCodec(books, jnp.eye(4)[halves]), halves),
     ):
-        codes = codec.encode(x[:, order])
+        codes = encode(codec, x[:, order])
         np.testing.assert_array_equal(codes, [[0b10], [0b01]])
-        np.testing.assert_array_equal(codec.assignments(codes), [[0, 1], [1, 0]])
+        np.testing.assert_array_equal(assignments(codec, codes), [[0, 1], [1, 0]])
         due = np.array([[0, 0, 0, 2], [3, 4, 1, -1]])[:, order]
-        np.testing.assert_array_equal(codec.decode(codes), due)
-        np.testing.assert_array_equal(codec.distances(query[:, order], codes), [[13, 10]])
+        np.testing.assert_array_equal(decode(codec, codes), due)
+        np.testing.assert_array_equal(distances(codec, query[:, order], codes), [[13, 10]])
 
 
 def test_residual_codec_made_by_hand():
     books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
     x, query = jnp.array([[0.9], [7.5], [4.8]]), jnp.array([[3.0]])
     for codec, last in ((ResidualCodec(books), 0b10), (ResidualCodec(books, "ip", 2), 0b01)):
-        codes = codec.encode(x)
+        codes = encode(codec, x)
         np.testing.assert_array_equal(codes, [[0b10], [0b01], [last]])
-        np.testing.assert_array_equal(codec.assignments(codes)[:2], [[0, 1], [1, 0]])
-        np.testing.assert_array_equal(codec.decode(codes)[:2], [[1], [8]])
+        np.testing.assert_array_equal(assignments(codec, codes)[:2], [[0, 1], [1, 0]])
+        np.testing.assert_array_equal(decode(codec, codes)[:2], [[1], [8]])
         due = {"l2": [[4, 25]], "ip": [[-3, -24]]}[codec.metric]
-        np.testing.assert_array_equal(codec.distances(query, codes[:2]), due)
+        np.testing.assert_array_equal(distances(codec, query, codes[:2]), due)
 
 
 def test_binary_codec_made_by_hand():
     codec = BinaryCodec(2, jnp.array([1.0, 0.0]), jnp.array([[0.0, 1.0], [1.0, 0.0]]))
-    codes = codec.encode(jnp.array([[3.0, -1.0], [0.0, 5.0], [1.0, 0.0]]))
+    codes = encode(codec, jnp.array([[3.0, -1.0], [0.0, 5.0], [1.0, 0.0]]))
     # Behind offset and exchange: (-1, 2), (5, -1), (0, 0).
     np.testing.assert_array_equal(codes, [[0b10], [0b01], [0b11]])
-    np.testing.assert_array_equal(codec.decode(codes), [[2, -1], [0, 1], [2, 1]])
-    np.testing.assert_array_equal(codec.distances(jnp.array([[9.0, -9.0]]), codes), [[0, 2, 1]])
+    np.testing.assert_array_equal(decode(codec, codes), [[2, -1], [0, 1], [2, 1]])
+    np.testing.assert_array_equal(distances(codec, jnp.array([[9.0, -9.0]]), codes), [[0, 2, 1]])
 
 
 @pytest.mark.parametrize(
@@ -84,10 +91,10 @@ def test_binary_codec_made_by_hand():
 )
 def test_float_codec_made_by_hand(metric, due):
     codec, x = FloatCodec(2, metric), jnp.array([[1.0, -2.0], [0.0, 0.0]])
-    codes = codec.encode(x)
+    codes = encode(codec, x)
     np.testing.assert_array_equal(codes, [[0, 0, 0x80, 0x3F, 0, 0, 0, 0xC0], [0] * 8])
-    np.testing.assert_array_equal(codec.decode(codes), x)
-    np.testing.assert_allclose(codec.distances(jnp.array([[3.0, 4.0]]), codes), due, rtol=1e-6)
+    np.testing.assert_array_equal(decode(codec, codes), x)
+    np.testing.assert_allclose(distances(codec, jnp.array([[3.0, 4.0]]), codes), due, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -99,13 +106,13 @@ def test_bits_are_counted_and_bytes_are_really_stored(
 ):
     codec = product_codec(num_codebooks=num_codebooks, num_codewords=num_codewords)
     assert (codec.bits, codec.num_bytes) == (bits, num_bytes)
-    codes = codec.encode(X)
+    codes = encode(codec, X)
     assert (codes.shape, codes.dtype) == ((ROWS, num_bytes), jnp.uint8)
 
 
 def test_product_codec_refuses_codewords_that_are_no_power_of_two():
     codec = product_codec(num_codewords=12)
-    for call in (lambda: codec.bits, lambda: codec.encode(X)):
+    for call in (lambda: codec.bits, lambda: encode(codec, X)):
         with pytest.raises(ValueError, match="num_codewords must be a power of two, got 12"):
             call()
 
@@ -115,11 +122,11 @@ def test_product_codec_codes_the_rotated_embedding(rotated):
     codec = product_codec(rotated=rotated)
     rotation = np.float64(codec.rotation) if rotated else np.eye(WIDTH)
     numbers = oracles.encode(codec.codebooks, np.float64(X) @ rotation)
-    codes = codec.encode(X)
-    np.testing.assert_array_equal(codec.assignments(codes), numbers)
+    codes = encode(codec, X)
+    np.testing.assert_array_equal(assignments(codec, codes), numbers)
     np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 4) for row in numbers])
     due = oracles.decode(codec.codebooks, numbers) @ rotation.T
-    np.testing.assert_allclose(codec.decode(codes), due, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(decode(codec, codes), due, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("metric", product.METRICS)
@@ -133,17 +140,17 @@ def test_distances_are_those_to_the_decoded_embedding(make, metric):
     }[make]()
     queries = jnp.asarray(np.random.default_rng(3).normal(size=(QUERIES, WIDTH)), jnp.float32)
     queries, x = queries.at[0].set(0), X.at[1].set(0)
-    codes = codec.encode(x)
-    due = oracles.distances(queries, codec.decode(codes), metric)
-    np.testing.assert_allclose(codec.distances(queries, codes), due, rtol=2e-5, atol=2e-6)
+    codes = encode(codec, x)
+    due = oracles.distances(queries, decode(codec, codes), metric)
+    np.testing.assert_allclose(distances(codec, queries, codes), due, rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.parametrize("codec", [product_codec(), residual_codec(), FloatCodec(WIDTH)])
 def test_a_codec_measures_squared_euclid_unless_told_otherwise(codec):
     assert codec.metric == "l2"
-    codes = codec.encode(X)
-    due = oracles.distances(X[:2], codec.decode(codes), "l2")
-    np.testing.assert_allclose(codec.distances(X[:2], codes), due, rtol=1e-4, atol=1e-5)
+    codes = encode(codec, X)
+    due = oracles.distances(X[:2], decode(codec, codes), "l2")
+    np.testing.assert_allclose(distances(codec, X[:2], codes), due, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +158,7 @@ def test_a_codec_measures_squared_euclid_unless_told_otherwise(codec):
 )
 def test_another_metric_is_refused(codec):
     with pytest.raises(ValueError, match="metric must be one of l2, ip, cosine, got 'dot'"):
-        codec.distances(X, codec.encode(X))
+        distances(codec, X, encode(codec, X))
 
 
 @pytest.mark.parametrize(
@@ -181,12 +188,12 @@ def test_a_codec_goes_through_jit_as_a_pytree(codec):
 def test_bfloat16_embeddings_are_coded_in_float32(codec):
     low = X.astype(jnp.bfloat16)
     full = low.astype(jnp.float32)
-    codes = codec.encode(low)
-    np.testing.assert_array_equal(codes, codec.encode(full))
-    assert codec.decode(codes).dtype == jnp.float32
+    codes = encode(codec, low)
+    np.testing.assert_array_equal(codes, encode(codec, full))
+    assert decode(codec, codes).dtype == jnp.float32
     due = jnp.int32 if codec.metric == "hamming" else jnp.float32
-    assert codec.distances(low, codes).dtype == due
-    np.testing.assert_array_equal(codec.distances(low, codes), codec.distances(full, codes))
+    assert distances(codec, low, codes).dtype == due
+    np.testing.assert_array_equal(distances(codec, low, codes), distances(codec, full, codes))
 
 
 def test_float_codec_stores_little_endian_float32_bit_for_bit():
@@ -194,38 +201,38 @@ def test_float_codec_stores_little_endian_float32_bit_for_bit():
     x = np.concatenate([awkward, X])
     codec = FloatCodec(WIDTH)
     assert (codec.bits, codec.num_bytes) == (192, 24)
-    codes = np.asarray(codec.encode(jnp.asarray(x)))
+    codes = np.asarray(encode(codec, jnp.asarray(x)))
     assert codes.tobytes() == x.astype("<f4").tobytes()
-    assert np.asarray(codec.decode(codes)).tobytes() == x.tobytes()
+    assert np.asarray(decode(codec, codes)).tobytes() == x.tobytes()
 
 
 @pytest.mark.parametrize("length", [1e-12, 1e-6, 1e6, 1e12])
 def test_float_codec_cosine_does_not_depend_on_length(length):
     codec = FloatCodec(WIDTH, "cosine")
     due = oracles.distances(X[:QUERIES], X, "cosine")
-    got = codec.distances(X[:QUERIES] * length, codec.encode(X * length))
+    got = distances(codec, X[:QUERIES] * length, encode(codec, X * length))
     np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-6)
 
 
 def test_float_codec_refuses_other_widths():
     codec = FloatCodec(WIDTH)
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\], got \(20, 5\)"):
-        codec.encode(X[:, :5])
+        encode(codec, X[:, :5])
     with pytest.raises(ValueError, match=r"codes must be uint8 of shape \[N, 24\], got uint8 \(20"):
-        codec.decode(codec.encode(X)[:, :23])
+        decode(codec, encode(codec, X)[:, :23])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\], got \(20, 5\)"):
-        codec.distances(X[:, :5], codec.encode(X))
+        distances(codec, X[:, :5], encode(codec, X))
 
 
 def test_product_codec_refuses_other_widths():
     codec = product_codec()
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\], got \(20, 5\)"):
-        codec.encode(X[:, :5])
+        encode(codec, X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\], got \(20, 5\)"):
-        codec.distances(X[:, :5], codec.encode(X))
+        distances(codec, X[:, :5], encode(codec, X))
     with pytest.raises(ValueError, match=r"codes must be uint8 of shape \[N, 2\], got uint8 \(20"):
-        codec.decode(codec.encode(X)[:, :1])
-    codes = codec.encode(X)
+        decode(codec, encode(codec, X)[:, :1])
+    codes = encode(codec, X)
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\] for codebooks"):
         product_codec(rotated=False).encode(X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\] for codebooks"):
@@ -248,21 +255,21 @@ def test_residual_codec_packs_what_residual_encoding_finds(beam_width):
 
 
 def test_a_wider_beam_codes_otherwise_and_1_is_the_default():
-    narrow, wide = (residual_codec(beam_width=b).encode(X) for b in (1, 4))
+    narrow, wide = (encode(residual_codec(beam_width=b), X) for b in (1, 4))
     assert not np.array_equal(narrow, wide)
-    np.testing.assert_array_equal(ResidualCodec(residual_codec().codebooks).encode(X), narrow)
+    np.testing.assert_array_equal(encode(ResidualCodec(residual_codec().codebooks), X), narrow)
 
 
 def test_residual_codec_refuses_what_does_not_fit():
     codec = residual_codec()
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\] .* got \(20, 5\)"):
-        codec.encode(X[:, :5])
+        encode(codec, X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\] .* got \(20, 5\)"):
-        codec.distances(X[:, :5], codec.encode(X))
+        distances(codec, X[:, :5], encode(codec, X))
     with pytest.raises(ValueError, match=r"codes must be uint8 of shape \[N, 2\], got uint8 \(20"):
-        codec.decode(codec.encode(X)[:, :1])
+        decode(codec, encode(codec, X)[:, :1])
     with pytest.raises(ValueError, match="num_codewords must be a power of two, got 12"):
-        residual_codec(num_codewords=12).encode(X)
+        encode(residual_codec(num_codewords=12), X)
 
 
 def due_bits(codec, x):
@@ -279,11 +286,11 @@ BINARY = [BinaryCodec(WIDTH), BinaryCodec(WIDTH, THRESHOLDS), binary_codec(), bi
 @pytest.mark.parametrize("codec", BINARY)
 def test_binary_codec_packs_signs_and_counts_differing_bits(codec):
     assert (codec.metric, codec.bits, codec.num_bytes) == ("hamming", codec.num_bits, 1)
-    codes, bits = codec.encode(X), due_bits(codec, X)
+    codes, bits = encode(codec, X), due_bits(codec, X)
     np.testing.assert_array_equal(codes, [oracles.packed_as_text(row, 1) for row in np.uint8(bits)])
     queries = -X[:QUERIES] + 0.2
     due = np.sum(due_bits(codec, queries)[:, None] != bits, axis=-1)
-    got = codec.distances(queries, codes)
+    got = distances(codec, queries, codes)
     assert got.dtype == jnp.int32
     np.testing.assert_array_equal(got, due)
     assert len(np.unique(due)) > 2
@@ -291,10 +298,10 @@ def test_binary_codec_packs_signs_and_counts_differing_bits(codec):
 
 @pytest.mark.parametrize("codec", BINARY)
 def test_binary_reconstructions_have_the_code_they_come_from(codec):
-    codes = codec.encode(X)
-    decoded = codec.decode(codes)
+    codes = encode(codec, X)
+    decoded = decode(codec, codes)
     assert decoded.shape == X.shape
-    np.testing.assert_array_equal(codec.encode(decoded), codes)
+    np.testing.assert_array_equal(encode(codec, decoded), codes)
     signs = np.where(due_bits(codec, X), 1.0, -1.0)
     due = signs if codec.projection is None else signs @ np.float64(codec.projection).T
     due = due if codec.offset is None else due + np.float64(codec.offset)
@@ -302,22 +309,22 @@ def test_binary_reconstructions_have_the_code_they_come_from(codec):
 
 
 def test_binary_codec_with_medians_splits_every_bit_in_halves():
-    bits = np.unpackbits(np.asarray(BINARY[1].encode(X)), axis=1, bitorder="little")[:, :WIDTH]
+    bits = np.unpackbits(np.asarray(encode(BINARY[1], X)), axis=1, bitorder="little")[:, :WIDTH]
     np.testing.assert_array_equal(bits.sum(axis=0), np.full(WIDTH, ROWS // 2))
     due = np.asarray(binary.median_sign(X)) > 0
     np.testing.assert_array_equal(bits, due)
 
 
 def test_binary_codec_gives_zeros_the_bit_1():
-    np.testing.assert_array_equal(BinaryCodec(3).encode(jnp.array([[0.0, -0.0, -1e-30]])), [[3]])
+    np.testing.assert_array_equal(encode(BinaryCodec(3), jnp.array([[0.0, -0.0, -1e-30]])), [[3]])
 
 
 def test_binary_codec_refuses_other_widths():
     codec = binary_codec()
     with pytest.raises(ValueError, match=r"x must have shape \[N, 6\], got \(20, 5\)"):
-        codec.encode(X[:, :5])
+        encode(codec, X[:, :5])
     with pytest.raises(ValueError, match=r"queries must have shape \[N, 6\], got \(20, 5\)"):
-        codec.distances(X[:, :5], codec.encode(X))
+        distances(codec, X[:, :5], encode(codec, X))
     with pytest.raises(ValueError, match=r"x must have shape \[N, 9\], got \(20, 6\)"):
         BinaryCodec(9).encode(X)
     with pytest.raises(ValueError, match=r"offset must have shape \(6,\), got \(1,\)"):
@@ -327,7 +334,7 @@ def test_binary_codec_refuses_other_widths():
     with pytest.raises(
         ValueError, match=r"codes must be uint8 of shape \[N, 1\], got uint8 \(20, 2"
     ):
-        codec.distances(X, jnp.zeros((ROWS, 2), jnp.uint8))
+        distances(codec, X, jnp.zeros((ROWS, 2), jnp.uint8))
 
 
 def test_a_codec_is_shown_by_its_shapes(rng):

@@ -37,12 +37,14 @@ CODECS = {
 
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 def test_no_rows_give_no_codes(codec):
-    codes, decoded = codec.encode(X), codec.decode(codec.encode(X))
-    for coded in (codec.encode(X[:0]), jax.jit(codec.encode)(X[:0])):
+    encode, decode = jax.jit(codec.encode), jax.jit(codec.decode)
+    distances = jax.jit(codec.distances)
+    codes, decoded = encode(X), decode(encode(X))
+    for coded in (encode(X[:0]), codec.encode(X[:0])):
         assert (coded.shape, coded.dtype) == ((0, codec.num_bytes), codes.dtype)
-    assert codec.decode(codes[:0]).shape == (0, *decoded.shape[1:])
-    assert codec.distances(X[:0], codes).shape == (0, 40)
-    assert codec.distances(X, codes[:0]).shape == (40, 0)
+    assert decode(codes[:0]).shape == (0, *decoded.shape[1:])
+    assert distances(X[:0], codes).shape == (0, 40)
+    assert distances(X, codes[:0]).shape == (40, 0)
 
 
 QUANTIZERS = {
