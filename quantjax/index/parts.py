@@ -87,6 +87,7 @@ def start(folder: pathlib.Path, due: Part) -> tuple[Part, int]:
         _write(folder, due)
         return due, due.begin
     found = read(folder)
+    # Numbers of items mean nothing in another list, nor codes of another encoder.
     names = [name for name in _IDENTITY if getattr(found, name) != getattr(due, name)]
     if names:
         raise InputError(
@@ -95,6 +96,7 @@ def start(folder: pathlib.Path, due: Part) -> tuple[Part, int]:
         )
     if found.chunks is not None:
         return found, due.end
+    # A killed process loses no more than the chunk that it was at.
     return found, max([due.begin, *(stop for _, stop in _chunks_of(folder))])
 
 
@@ -124,6 +126,7 @@ def write_chunk(
       table: Columns of those that could be read.
       failures: Names of the others, with reasons.
     """
+    # As a tensor beside the others: one file is written as a whole, two might not be.
     text = np.frombuffer(json.dumps(failures).encode("utf-8"), np.uint8)
     path = _chunk_path(folder, begin, end)
     tensors.write(path, {**table, FAILURES: text})
@@ -138,6 +141,7 @@ def finish(folder: pathlib.Path, part: Part) -> Part:
     place, chunks, failures = part.begin, {}, []
     for begin, end in _chunks_of(folder):
         path = _chunk_path(folder, begin, end)
+        # A chunk that was deleted by hand, as they are written in order.
         if begin != place:
             raise InputError(f"{folder} lacks items {place} to {begin}; remove it and start again")
         with files.reading(f"cannot read {path}", "remove its folder and encode the part again"):
@@ -145,6 +149,7 @@ def finish(folder: pathlib.Path, part: Part) -> Part:
             failures += json.loads(arrays[FAILURES].tobytes())
         chunks[path.name] = {name: tensors.digest(x) for name, x in arrays.items()}
         place = end
+    # A manifest with chunks says that the part is complete, so it is written last.
     part = part._replace(chunks=chunks, failures=failures)
     _write(folder, part)
     return part
@@ -212,14 +217,17 @@ def merge(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> dic
         encoder; each is named. Nothing is written then.
       OSError: if the disk is full; an older index is then as it was.
     """
+    # Loaded here, since it brings JAX's exported programs along.
     from quantjax.index.encoder import load_encoder
 
+    # In the order of the list: parts are numbered along it.
     found = [(path, read(path)) for path in _part_folders(folders)]
     found.sort(key=lambda each: each[1].number)
     _check_whole(found)
     first_folder, first = found[0]
     encoder = first_folder.parent / versions.ENCODER
     codec = load_encoder(encoder).codec
+    # Mapped, not read: parts may be larger than memory.
     tables = [table for path, part in found for table in load(path, part)]
     failures = [failure for _, part in found for failure in part.failures]
     with files.reading("cannot merge the parts", "nothing was written"):

@@ -94,6 +94,7 @@ def _(codec):
 @numbers.register(ProductCodec)
 @numbers.register(ResidualCodec)
 def _(codec, codes):
+    # Whole codewords in a byte: their table entries are added ahead of time, see `_by_byte`.
     return codes if 8 % _bits(codec) == 0 else codec.assignments(codes)
 
 
@@ -119,18 +120,19 @@ def _(codec, queries):
 
 @tables.register(ProductCodec)
 def _(codec, queries):
-    if codec.rotation is not None:
-        queries = jnp.matmul(queries, codec.rotation, precision=jax.lax.Precision.HIGHEST)
+    books, queries = codec.rotate("queries", queries)
+    # The cosine is the inner product of lengths 1: that of items is a term, see `terms`.
     metric = "l2" if codec.metric == "l2" else "ip"
     if codec.metric == "cosine":
         queries = _unit(queries)
-    return _by_byte(codec, product.lookup_tables(codec.codebooks, queries, metric=metric))
+    return _by_byte(codec, product.lookup_tables(books, queries, metric=metric))
 
 
 @tables.register(ResidualCodec)
 def _(codec, queries):
     if codec.metric == "cosine":
         queries = _unit(queries)
+    # ||q - x||^2 = ||q||^2 - 2 <q, x> + ||x||^2: the last is a term of the item.
     books = jnp.asarray(codec.codebooks, jnp.float32)
     factor = -1
     if codec.metric == "l2":
@@ -165,6 +167,7 @@ def _(codec, codes):
 
 
 def _over_lengths(lengths):
+    # A vector of zeros has cosine 0 to everything.
     inverse = jnp.where(lengths > 0, 1 / jnp.where(lengths > 0, lengths, 1), 0)
     return Terms(jnp.float32(1), jnp.zeros_like(lengths), inverse)
 

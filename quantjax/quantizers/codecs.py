@@ -125,16 +125,31 @@ class ProductCodec:
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes] (AQD)."""
-        assignments, books = self.assignments(codes), self.codebooks
-        if self.metric == "l2":
-            books, queries = self._rotate_near_origin("queries", queries)
-        elif self.rotation is not None:
-            # About another point the angles and products would be others.
-            _check_rotation(books, self.rotation, "queries", queries)
-            queries = _matmul(queries, self.rotation)
-        return product.distances(books, queries, assignments, metric=self.metric)
+        books, queries = self.rotate("queries", queries)
+        return product.distances(books, queries, self.assignments(codes), metric=self.metric)
 
     assignments = _unpack_assignments
+
+    def rotate(self, name: str, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns codebooks and rotated rows with the distances of the given rows to codewords.
+
+        Args:
+          name: Name of the rows, for errors.
+          x: Embeddings [N, D].
+
+        Returns:
+          Codebooks [M, K, d], and rows [N, M * d]; for "l2" both may be moved to the origin.
+
+        Raises:
+          ValueError: if the rotation does not fit the codebooks or the rows.
+        """
+        if self.metric == "l2":
+            return self._rotate_near_origin(name, x)
+        if self.rotation is None:
+            return self.codebooks, x
+        # About another point the angles and products would be others.
+        _check_rotation(self.codebooks, self.rotation, name, x)
+        return self.codebooks, _matmul(x, self.rotation)
 
     def _rotate_near_origin(self, name, x):
         """Returns codebooks and rotated rows, both moved to the origin where they lie far from it.
