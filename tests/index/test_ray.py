@@ -12,7 +12,7 @@ from quantjax import index
 from tests.index import encoders
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.engines
 
 # The task is of `__main__`, so that Ray sends it by value: workers wait in part 1 after a chunk.
 DRIVER = """
