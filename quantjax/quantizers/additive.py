@@ -168,7 +168,7 @@ def distances(
         books, queries = books - middles, queries - jnp.sum(middles, axis=(0, 1))
         squares = jnp.sum(jnp.square(queries), axis=-1, keepdims=True)
         squares = squares + squared_norms(books, assignments)
-        return jnp.maximum(squares - 2 * _inner_products(books, queries, assignments), 0)
+        return precision.not_negative(squares - 2 * _inner_products(books, queries, assignments))
     books = books * kmeans.power_of_two(books)
     queries = queries * kmeans.power_of_two(queries, axis=-1)
     lengths = root(squared_norms(books, assignments))

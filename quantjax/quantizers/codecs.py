@@ -356,7 +356,7 @@ class FloatCodec:
         if self.metric == "ip":
             return -inner
         if self.metric == "l2":
-            return jnp.maximum(squares[0] + squares[1] - 2 * inner, 0)
+            return precision.not_negative(squares[0] + squares[1] - 2 * inner)
         # Roots first: the product of the squares leaves float32.
         lengths = root(squares[0]) * root(squares[1])
         return 1 - inner / jnp.where(lengths > 0, lengths, 1)

@@ -84,6 +84,12 @@ def in_range(queries: jax.Array, items: jax.Array, metric: str) -> jax.Array:
     return jnp.where(bad, jnp.nan, queries)
 
 
+def not_negative(distances: jax.Array) -> jax.Array:
+    """Returns distances with 0 in place of what rounding made negative; NaN stays NaN."""
+    # Not `jnp.maximum`: on CPUs some compiled forms of it give 0 for NaN.
+    return jnp.where(distances <= 0, 0, distances)
+
+
 def _two_sum(a, b):
     """Returns the rounded sum and its rounding error, which float32 holds exactly (Knuth)."""
     total = a + b

@@ -59,6 +59,7 @@ NO_ROWS = {
     },
     "packing.bits_per_codeword": "of whole numbers, not arrays: test_packing.py",
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
+    "packing.num_codewords": "of whole numbers, not arrays: test_packing.py",
 }
 
 every_case = each_of(CASES)

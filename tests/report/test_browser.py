@@ -8,7 +8,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
-from tests.report import runs
+from quantjax import report
 from tests.report.test_report import FIGURES
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -22,9 +22,9 @@ return [body.backgroundColor, body.color, getComputedStyle(text).fill];
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
+def page(digits):
     """The page of a short run of the main job."""
-    return runs.of_digits(tmp_path_factory.mktemp("browser") / "run") / "report.html"
+    return digits / report.PAGE
 
 
 @pytest.fixture(scope="module")

@@ -20,12 +20,6 @@ FIGURES = (
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory):
-    """A run of the main job, three epochs, with its page."""
-    return runs.of_digits(tmp_path_factory.mktemp("digits") / "run")
-
-
-@pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A run on the toy set, without its page."""
     return runs.finished(tmp_path_factory.mktemp("toy") / "run")
@@ -90,12 +84,13 @@ def test_what_is_kept_is_what_was_measured(digits):
     assert (np.diff(near, axis=1) >= 0).all()
 
 
-def test_a_page_is_drawn_again_from_the_workdir_alone(digits, capsys):
+def test_a_page_is_drawn_again_from_the_workdir_alone(digits, tmp_path, capsys):
+    copy = shutil.copytree(digits, tmp_path / digits.name)
+    (copy / report.PAGE).unlink()
+    cli.main(["report", str(copy)])
+    assert str(copy / report.PAGE) in capsys.readouterr().out.replace("\n", "")
     page = (digits / report.PAGE).read_text()
-    (digits / report.PAGE).unlink()
-    cli.main(["report", str(digits)])
-    assert str(digits / report.PAGE) in capsys.readouterr().out.replace("\n", "")
-    assert (digits / report.PAGE).read_text() == page
+    assert (copy / report.PAGE).read_text() == page.replace(str(digits), str(copy))
 
 
 @pytest.mark.parametrize("name", ["examples", "curves", "usage", "projection"])
@@ -220,7 +215,7 @@ def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
     cli.main(["report", str(digits), str(other), "--out", str(out)])
     page = out.read_text()
     found = sections(page)
-    assert "other minus run" in found["tests"]
+    assert "other minus digits" in found["tests"]
     assert "<td>mAP</td>" in found["tests"]
     assert "<svg" in found["precision-recall"]
     assert "<svg" in found["validation"]
