@@ -1,6 +1,12 @@
-"""Searches inverted lists: only the rows of the lists whose centroids are nearest to a query."""
+"""Searches inverted lists: only the rows of the lists whose centroids are nearest to a query.
+
+As in a scan of all items, a first pass keeps the least distance of each group of 4 rows, the k-th
+least bounds what can be among the k nearest, and only rows of groups within the bound are ordered.
+"""
 
 import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -8,14 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.index import tables
-from quantjax.index.finish import first
-from quantjax.index.lists import InvertedLists
+from quantjax.index.lists import InvertedLists, plan_probes
 from quantjax.index.shares import Found
 from quantjax.quantizers import ProductCodec, product
 
 _GROUP = 4  # rows of a list that are looked up together
-_QUERIES = 64  # of a block, whose distances to the centroids are one product
-_PAIRS = 1 << 20  # groups of rows that are held at once
+_QUERIES = 32  # of a block, one thread's work at a time
+_GROUPS = 1 << 15  # looked up at once, whose places and distances stay in cache
 
 
 class Probe(NamedTuple):
@@ -28,15 +33,19 @@ class Probe(NamedTuple):
       codec: Of residuals.
       middle: Mean of the centroids, [D], on the host.
       centroids: [L, D], about their middle.
-      starts: [L + 1] int64, on the host.
-      numbers: Table numbers [N, M].
-      shift: ||r||^2 + 2 <c, r> of each item, [N] float32.
+      lists: Lists of the items, on the host.
+      begins: First group of each list, and the number of groups at the end, [L + 1] int64.
+      first: First row of each group, [G] int64, on the host.
+      numbers: Table numbers [G, 4, M]. Each list is filled up to whole groups.
+      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32; infinite for what fills up.
     """
 
     codec: ProductCodec
     middle: np.ndarray
     centroids: jax.Array
-    starts: np.ndarray
+    lists: InvertedLists
+    begins: np.ndarray
+    first: np.ndarray
     numbers: jax.Array
     shift: jax.Array
 
@@ -46,14 +55,22 @@ def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> P
     centroids = jnp.asarray(lists.centroids, jnp.float32)
     # About their middle: far from the origin the terms would lose the digits of distances.
     middle = jnp.mean(centroids, axis=0)
-    of_list = np.repeat(np.arange(len(centroids)), np.diff(lists.starts))
-    numbers, shift = _terms(codec, jnp.asarray(codes), centroids - middle, of_list)
     starts = np.asarray(lists.starts)
-    return Probe(codec, np.asarray(middle), centroids - middle, starts, numbers, shift)
+    groups = -(-np.diff(starts) // _GROUP)
+    begins = np.concatenate([[0], np.cumsum(groups)])
+    of_list = np.repeat(np.arange(len(centroids)), groups)
+    first = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
+    rows = first[:, None] + np.arange(_GROUP)
+    fills = rows >= starts[of_list + 1][:, None]
+    codes = codes[np.where(fills, first[:, None], rows)]
+    there = (jnp.asarray(x) for x in (codes.reshape(-1, codes.shape[2]), fills))
+    numbers, shift = _terms(codec, *there, centroids - middle, of_list)
+    known = np.asarray(middle), centroids - middle, lists._replace(starts=starts), begins, first
+    return Probe(codec, *known, numbers, shift)
 
 
 @jax.jit
-def _terms(codec, codes, centroids, of_list):
+def _terms(codec, codes, fills, centroids, of_list):
     # ||r||^2 and <c, r> are sums over codebooks as well: no residual is decoded.
     assignments = codec.assignments(codes)
     books = jnp.asarray(codec.codebooks, jnp.float32)
@@ -62,8 +79,11 @@ def _terms(codec, codes, centroids, of_list):
     slices = product.split(centroids, len(books))
     inner = jnp.einsum("mld,mkd->mlk", slices, books, precision=jax.lax.Precision.HIGHEST)
     entries = jnp.sum(jnp.square(books), axis=-1)[:, None] + 2 * inner
-    of_item = (table[of_list, assignments[:, m]] for m, table in enumerate(entries))
-    return tables.numbers(codec, codes), functools.reduce(jnp.add, of_item)
+    of_row = jnp.repeat(of_list, _GROUP, total_repeat_length=len(codes))
+    of_item = (table[of_row, assignments[:, m]] for m, table in enumerate(entries))
+    shift = functools.reduce(jnp.add, of_item).reshape(fills.shape)
+    numbers = tables.numbers(codec, codes)
+    return numbers.reshape(*fills.shape, -1), jnp.where(fills, jnp.inf, shift)
 
 
 def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: int) -> Found:
@@ -80,103 +100,148 @@ def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: 
     Returns:
       Distances [Q, k] float32 and rows [Q, k] int64; equal distances are ordered by row.
     """
-    found = []
-    for start in range(0, len(queries), _QUERIES):
-        block = queries[start : start + _QUERIES]
-        padded = np.pad(block - probe.middle, ((0, _QUERIES - len(block)), (0, 0)))
-        gaps = np.asarray(_gaps(jnp.asarray(padded), probe.centroids))[: len(block)]
-        entries = np.concatenate(
-            [
-                np.asarray(_entries(probe.codec, padded[i : i + tables.BLOCK]))
-                for i in range(0, len(block), tables.BLOCK)
-            ]
-        )
-        plan = _plan(gaps, probe.starts, top_k, num_probes)
-        found += _nearest_in_plan(probe, entries, gaps, plan, top_k)
-    distances, rows = map(np.stack, zip(*found, strict=True))
+    moved = np.asarray(queries, np.float32) - probe.middle
+    blocks = [moved[start : start + _QUERIES] for start in range(0, len(moved), _QUERIES)]
+    if len(blocks) < 2:
+        found = [_nearest(probe, block, top_k, num_probes) for block in blocks]
+    else:
+        # In threads: a compiled scan takes one core, and NumPy's part of the work another.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda block: _nearest(probe, block, top_k, num_probes), blocks))
+    empty = np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
+    distances, rows = map(np.concatenate, zip(empty, *found, strict=True))
     return distances, rows
 
 
 @jax.jit
-def _gaps(queries, centroids):
-    """Returns squared distances of queries to centroids, [Q, L]."""
+def _tables(codec, centroids, queries):
+    """Returns tables of -2 <q, codeword>, [M * K, 8], and distances to centroids, [8, L]."""
+    halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
     inner = jnp.matmul(queries, centroids.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(jnp.square(queries), axis=-1)[:, None] + jnp.sum(
         jnp.square(centroids), axis=-1
     )
-    return jnp.maximum(squares - 2 * inner, 0)
+    return 2 * halves.reshape(-1, len(queries)), jnp.maximum(squares - 2 * inner, 0)
+
+
+def _nearest(probe, queries, top_k, num_probes):
+    """Returns distances and rows [Q, k] of a block of queries."""
+    # Always of 8 queries: another shape would round differently.
+    size = tables.BLOCK
+    padded = np.pad(queries, ((0, -len(queries) % size), (0, 0)))
+    parts = [
+        _tables(probe.codec, probe.centroids, padded[i : i + size])
+        for i in range(0, len(padded), size)
+    ]
+    entries = [part[0] for part in parts]
+    gaps = np.concatenate([np.asarray(part[1]) for part in parts])[: len(queries)]
+    groups, distances, counts = [], [], []
+    for begin in range(0, len(queries), size):
+        some = slice(begin, begin + size)
+        plan = plan_probes(gaps[some], probe.lists.starts, top_k, num_probes)
+        of_block = _groups(probe, gaps[some], plan)
+        least = _looked_up(_least, probe, entries[begin // size], *of_block[:2])
+        least += of_block[2]
+        chosen = _within(least, of_block[3], top_k)
+        group, query, gap = (x[chosen] for x in of_block[:3])
+        exact = _looked_up(_every, probe, entries[begin // size], group, query) + gap[:, None]
+        groups.append(probe.first[group])
+        distances.append(exact)
+        counts.append(np.bincount(query, minlength=len(plan)))
+    return _ordered(*map(np.concatenate, (distances, groups, counts)), top_k)
+
+
+def _groups(probe, gaps, plan):
+    """Returns group, query and gap of all groups to look up, and how many each query has."""
+    # A list that is not there has no groups.
+    lists = np.where(plan < 0, len(probe.begins) - 1, plan)
+    sizes = np.append(np.diff(probe.begins), 0)[lists]
+    counts = sizes.ravel()
+    gap = np.take_along_axis(gaps, np.minimum(lists, gaps.shape[1] - 1), 1).ravel()
+    move = probe.begins[lists].ravel() - (np.cumsum(counts) - counts)
+    group = np.arange(counts.sum(), dtype=np.int32) + np.repeat(move.astype(np.int32), counts)
+    each = sizes.sum(1)
+    query = np.repeat(np.arange(len(plan), dtype=np.int32), each)
+    return group, query, np.repeat(gap, counts), each
+
+
+def _looked_up(look_up, probe, entries, groups, queries):
+    """Applies a compiled function to groups [P] and their queries [P], some at a time."""
+    parts = []
+    for start in range(0, len(groups), _GROUPS):
+        some = groups[start : start + _GROUPS], queries[start : start + _GROUPS]
+        # Sizes of few kinds, because each is compiled.
+        padding = (1 << max(8, (len(some[0]) - 1).bit_length())) - len(some[0])
+        group, query = (np.pad(each, (0, padding)) for each in some)
+        places, shift = _places(entries, probe.numbers, probe.shift, group)
+        parts.append((look_up(entries, places, shift, query), len(some[0])))
+    return np.concatenate([np.asarray(part)[:count] for part, count in parts])
 
 
 @jax.jit
-def _entries(codec, queries):
-    """Returns tables of -2 <q, codeword>, [Q, M * K]: the numbers of a query side by side."""
-    halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
-    return 2 * halves.transpose(2, 0, 1).reshape(len(queries), -1)
+def _places(entries, numbers, shift, groups):
+    """Returns places of table entries [P, 4, M], and shifts [P, 4].
+
+    Compiled apart from the sums, or it would be computed anew for each of the 8 queries.
+    """
+    of_book = len(entries) // numbers.shape[2] * jnp.arange(numbers.shape[2])
+    return of_book + numbers[groups].astype(jnp.int32), shift[groups]
 
 
-def _plan(gaps, starts, top_k, num_probes):
-    """Returns the lists that each query probes, in ascending order."""
-    sizes = np.diff(starts)
-    order = np.argsort(gaps, axis=1, kind="stable")
-    # Few probes may hold fewer than k items: the next nearest lists fill up.
-    enough = np.argmax(np.cumsum(sizes[order], axis=1) >= top_k, axis=1) + 1
-    return [
-        np.sort(row[: max(num_probes, least)]) for row, least in zip(order, enough, strict=True)
-    ]
-
-
-def _nearest_in_plan(probe, entries, gaps, plan, top_k):
-    """Yields distances and rows [k] of each query."""
-    groups = -(-np.diff(probe.starts) // _GROUP)
-    each = np.array([groups[lists].sum() for lists in plan])
-    begin = 0
-    while begin < len(plan):
-        behind = begin + max(1, int(np.searchsorted(np.cumsum(each[begin:]), _PAIRS, "right")))
-        part = slice(begin, behind)
-        yield from _scanned(probe, entries[part], gaps[part], plan[part], each[part], top_k)
-        begin = behind
-
-
-def _scanned(probe, entries, gaps, plan, each, top_k):
-    # One pair for each query and probed list; lists are cut into groups of 4 rows.
-    lists = np.concatenate(plan)
-    query = np.repeat(np.arange(len(plan)), [len(some) for some in plan])
-    starts, sizes = probe.starts[lists], np.diff(probe.starts)[lists]
-    counts = -(-sizes // _GROUP)
-    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    begins = np.repeat(starts, counts) + _GROUP * inside
-    # Sizes of few kinds, because each is compiled.
-    padding = (1 << max(8, (len(begins) - 1).bit_length())) - len(begins)
-    of_query = np.repeat(query, counts)
-    padded = (np.pad(x.astype(np.int32), (0, padding)) for x in (begins, of_query))
-    sums = np.asarray(_sums(_same_height(entries), probe.numbers, probe.shift, *padded))
-    distances = sums[: len(begins)] + np.repeat(gaps[query, lists], counts)[:, None]
-    rows = begins[:, None] + np.arange(_GROUP)
-    # The last group of a list reaches into the next list.
-    distances[rows >= np.repeat(starts + sizes, counts)[:, None]] = np.inf
-    np.maximum(distances, 0, out=distances)
-    # Lists ascend within a query, and so do rows: `first` breaks ties by row.
-    end = 0
-    for number in each:
-        some, numbers = distances[end : end + number].ravel(), rows[end : end + number].ravel()
-        chosen = first(some, top_k)
-        yield some[chosen], numbers[chosen]
-        end += number
-
-
-def _same_height(entries):
-    return np.pad(entries, ((0, _QUERIES - len(entries)), (0, 0)))
+def _sums(entries, places, shift):
+    """Returns sums of table entries and shifts of each of 4 rows, [P, 8] each."""
+    # In one order for every row. All 8 queries are looked up, although one is asked for: their
+    # entries lie side by side, and one load of 8 is faster than a search for one.
+    for row in range(_GROUP):
+        found = [
+            entries.at[places[:, row, m]].get(mode="promise_in_bounds")
+            for m in range(places.shape[2])
+        ]
+        yield functools.reduce(jnp.add, found) + shift[:, row, None]
 
 
 @jax.jit
-def _sums(entries, numbers, shift, begins, query):
-    """Returns sums of table entries and shifts, [P, 4], for the rows from `begins` on."""
-    rows = jnp.minimum(begins[:, None] + jnp.arange(_GROUP), len(numbers) - 1)
-    width = entries.shape[1] // numbers.shape[1]
-    found = [
-        entries.at[query[:, None], m * width + numbers[rows, m].astype(jnp.int32)].get(
-            mode="promise_in_bounds"
-        )
-        for m in range(numbers.shape[1])
-    ]
-    return functools.reduce(jnp.add, found) + shift[rows]
+def _least_of_8(entries, places, shift):
+    return functools.reduce(jnp.minimum, _sums(entries, places, shift))
+
+
+@jax.jit
+def _of_query(sums, query):
+    return jnp.take_along_axis(sums, query[:, None], axis=1)[:, 0]
+
+
+def _least(entries, places, shift, query):
+    """Returns the least sum of each group for its query, [P]."""
+    return _of_query(_least_of_8(entries, places, shift), query)
+
+
+@jax.jit
+def _every(entries, places, shift, query):
+    """Returns the sums of each group's rows for its query, [P, 4]."""
+    sums = jnp.stack(list(_sums(entries, places, shift)), axis=1)
+    return jnp.take_along_axis(sums, query[:, None, None], axis=2)[:, :, 0]
+
+
+def _within(least, counts, top_k):
+    """Returns places of the groups that may hold one of their query's k nearest rows."""
+    chosen, end = [], 0
+    for count in counts:
+        some = least[end : end + count]
+        # k groups hold k rows at least as near as their own least sums; fewer groups are all taken.
+        bound = np.partition(some, top_k - 1)[top_k - 1] if top_k < count else np.inf
+        chosen.append(end + np.flatnonzero(some <= bound))
+        end += count
+    return np.concatenate(chosen)
+
+
+def _ordered(distances, first, counts, top_k):
+    """Returns the nearest k of each query, of distances [P, 4] and the groups' first rows [P]."""
+    rows = (first[:, None] + np.arange(_GROUP)).ravel()
+    distances = np.maximum(distances, 0).ravel()
+    found, end = [], 0
+    for count in _GROUP * counts:
+        some = slice(end, end + count)
+        order = np.lexsort((rows[some], distances[some]))[:top_k]
+        found.append((distances[some][order], rows[some][order]))
+        end += count
+    return tuple(map(np.stack, zip(*found, strict=True)))
