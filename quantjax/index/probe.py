@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.index import tables
+from quantjax.index.finish import first
 from quantjax.index.lists import InvertedLists, plan_probes
+from quantjax.index.scan import sums_of
 from quantjax.index.shares import Found
 from quantjax.quantizers import ProductCodec, product
 
@@ -36,8 +38,8 @@ class Probe(NamedTuple):
       lists: Lists of the items, on the host.
       begins: First group of each list, and the number of groups at the end, [L + 1] int64.
       first: First row of each group, [G] int64, on the host.
-      numbers: Table numbers [G, 4, M]. Each list is filled up to whole groups.
-      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32; infinite for what fills up.
+      numbers: Table numbers [G, 4, M], on the host. Each list is filled up to whole groups.
+      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32, on the host; infinite for what fills up.
     """
 
     codec: ProductCodec
@@ -46,8 +48,8 @@ class Probe(NamedTuple):
     lists: InvertedLists
     begins: np.ndarray
     first: np.ndarray
-    numbers: jax.Array
-    shift: jax.Array
+    numbers: np.ndarray
+    shift: np.ndarray
 
 
 def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> Probe:
@@ -59,14 +61,15 @@ def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> P
     groups = -(-np.diff(starts) // _GROUP)
     begins = np.concatenate([[0], np.cumsum(groups)])
     of_list = np.repeat(np.arange(len(centroids)), groups)
-    first = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
-    rows = first[:, None] + np.arange(_GROUP)
+    begin = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
+    rows = begin[:, None] + np.arange(_GROUP)
     fills = rows >= starts[of_list + 1][:, None]
-    codes = codes[np.where(fills, first[:, None], rows)]
+    codes = codes[np.where(fills, begin[:, None], rows)]
     there = (jnp.asarray(x) for x in (codes.reshape(-1, codes.shape[2]), fills))
     numbers, shift = _terms(codec, *there, centroids - middle, of_list)
-    known = np.asarray(middle), centroids - middle, lists._replace(starts=starts), begins, first
-    return Probe(codec, *known, numbers, shift)
+    known = np.asarray(middle), centroids - middle, lists._replace(starts=starts), begins, begin
+    # NumPy copies whole groups several times as fast as a compiled gather of their numbers.
+    return Probe(codec, *known, np.asarray(numbers), np.asarray(shift))
 
 
 @jax.jit
@@ -115,133 +118,109 @@ def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: 
 
 @jax.jit
 def _tables(codec, centroids, queries):
-    """Returns tables of -2 <q, codeword>, [M * K, 8], and distances to centroids, [8, L]."""
+    """Returns tables of -2 <q, codeword>, [M, K, 8], and distances to centroids, [8, L]."""
     halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
     inner = jnp.matmul(queries, centroids.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(jnp.square(queries), axis=-1)[:, None] + jnp.sum(
         jnp.square(centroids), axis=-1
     )
-    return 2 * halves.reshape(-1, len(queries)), jnp.maximum(squares - 2 * inner, 0)
+    return 2 * halves, jnp.maximum(squares - 2 * inner, 0)
 
 
 def _nearest(probe, queries, top_k, num_probes):
     """Returns distances and rows [Q, k] of a block of queries."""
-    # Always of 8 queries: another shape would round differently.
-    size = tables.BLOCK
-    padded = np.pad(queries, ((0, -len(queries) % size), (0, 0)))
-    parts = [
-        _tables(probe.codec, probe.centroids, padded[i : i + size])
-        for i in range(0, len(padded), size)
-    ]
-    entries = [part[0] for part in parts]
-    gaps = np.concatenate([np.asarray(part[1]) for part in parts])[: len(queries)]
-    groups, distances, counts = [], [], []
+    size, found = tables.BLOCK, []
     for begin in range(0, len(queries), size):
-        some = slice(begin, begin + size)
-        plan = plan_probes(gaps[some], probe.lists.starts, top_k, num_probes)
-        of_block = _groups(probe, gaps[some], plan)
-        least = _looked_up(_least, probe, entries[begin // size], *of_block[:2])
-        least += of_block[2]
-        chosen = _within(least, of_block[3], top_k)
-        group, query, gap = (x[chosen] for x in of_block[:3])
-        exact = _looked_up(_every, probe, entries[begin // size], group, query) + gap[:, None]
-        groups.append(probe.first[group])
-        distances.append(exact)
-        counts.append(np.bincount(query, minlength=len(plan)))
-    return _ordered(*map(np.concatenate, (distances, groups, counts)), top_k)
-
-
-def _groups(probe, gaps, plan):
-    """Returns group, query and gap of all groups to look up, and how many each query has."""
-    # A list that is not there has no groups.
-    lists = np.where(plan < 0, len(probe.begins) - 1, plan)
-    sizes = np.append(np.diff(probe.begins), 0)[lists]
-    counts = sizes.ravel()
-    gap = np.take_along_axis(gaps, np.minimum(lists, gaps.shape[1] - 1), 1).ravel()
-    move = probe.begins[lists].ravel() - (np.cumsum(counts) - counts)
-    group = np.arange(counts.sum(), dtype=np.int32) + np.repeat(move.astype(np.int32), counts)
-    each = sizes.sum(1)
-    query = np.repeat(np.arange(len(plan), dtype=np.int32), each)
-    return group, query, np.repeat(gap, counts), each
-
-
-def _looked_up(look_up, probe, entries, groups, queries):
-    """Applies a compiled function to groups [P] and their queries [P], some at a time."""
-    parts = []
-    for start in range(0, len(groups), _GROUPS):
-        some = groups[start : start + _GROUPS], queries[start : start + _GROUPS]
-        # Sizes of few kinds, because each is compiled.
-        padding = (1 << max(8, (len(some[0]) - 1).bit_length())) - len(some[0])
-        group, query = (np.pad(each, (0, padding)) for each in some)
-        places, shift = _places(entries, probe.numbers, probe.shift, group)
-        parts.append((look_up(entries, places, shift, query), len(some[0])))
-    return np.concatenate([np.asarray(part)[:count] for part, count in parts])
-
-
-@jax.jit
-def _places(entries, numbers, shift, groups):
-    """Returns places of table entries [P, 4, M], and shifts [P, 4].
-
-    Compiled apart from the sums, or it would be computed anew for each of the 8 queries.
-    """
-    of_book = len(entries) // numbers.shape[2] * jnp.arange(numbers.shape[2])
-    return of_book + numbers[groups].astype(jnp.int32), shift[groups]
-
-
-def _sums(entries, places, shift):
-    """Returns sums of table entries and shifts of each of 4 rows, [P, 8] each."""
-    # In one order for every row. All 8 queries are looked up, although one is asked for: their
-    # entries lie side by side, and one load of 8 is faster than a search for one.
-    for row in range(_GROUP):
-        found = [
-            entries.at[places[:, row, m]].get(mode="promise_in_bounds")
-            for m in range(places.shape[2])
-        ]
-        yield functools.reduce(jnp.add, found) + shift[:, row, None]
-
-
-@jax.jit
-def _least_of_8(entries, places, shift):
-    return functools.reduce(jnp.minimum, _sums(entries, places, shift))
-
-
-@jax.jit
-def _of_query(sums, query):
-    return jnp.take_along_axis(sums, query[:, None], axis=1)[:, 0]
-
-
-def _least(entries, places, shift, query):
-    """Returns the least sum of each group for its query, [P]."""
-    return _of_query(_least_of_8(entries, places, shift), query)
-
-
-@jax.jit
-def _every(entries, places, shift, query):
-    """Returns the sums of each group's rows for its query, [P, 4]."""
-    sums = jnp.stack(list(_sums(entries, places, shift)), axis=1)
-    return jnp.take_along_axis(sums, query[:, None, None], axis=2)[:, :, 0]
-
-
-def _within(least, counts, top_k):
-    """Returns places of the groups that may hold one of their query's k nearest rows."""
-    chosen, end = [], 0
-    for count in counts:
-        some = least[end : end + count]
-        # k groups hold k rows at least as near as their own least sums; fewer groups are all taken.
-        bound = np.partition(some, top_k - 1)[top_k - 1] if top_k < count else np.inf
-        chosen.append(end + np.flatnonzero(some <= bound))
-        end += count
-    return np.concatenate(chosen)
-
-
-def _ordered(distances, first, counts, top_k):
-    """Returns the nearest k of each query, of distances [P, 4] and the groups' first rows [P]."""
-    rows = (first[:, None] + np.arange(_GROUP)).ravel()
-    distances = np.maximum(distances, 0).ravel()
-    found, end = [], 0
-    for count in _GROUP * counts:
-        some = slice(end, end + count)
-        order = np.lexsort((rows[some], distances[some]))[:top_k]
-        found.append((distances[some][order], rows[some][order]))
-        end += count
+        some = queries[begin : begin + size]
+        # Always of 8 queries: another shape would round differently.
+        padded = np.pad(some, ((0, size - len(some)), (0, 0)))
+        entries, gaps = _tables(probe.codec, probe.centroids, padded)
+        gaps = np.asarray(gaps)[: len(some)]
+        plan = plan_probes(gaps, probe.lists.starts, top_k, num_probes)
+        found += _nearest_in_plan(probe, entries, gaps, plan, top_k)
     return tuple(map(np.stack, zip(*found, strict=True)))
+
+
+def _nearest_in_plan(probe, entries, gaps, plan, top_k):
+    """Returns distances and rows [k] of each of at most 8 queries."""
+    of_query = [_groups(probe, *each) for each in zip(gaps, plan, strict=True)]
+    least = _looked_up(_least, probe, entries, [groups for groups, _ in of_query])
+    kept = []
+    for query, (groups, gap) in enumerate(of_query):
+        near = _within(least[query][:, query] + gap, top_k)
+        kept.append((groups[near], gap[near]))
+    every = _looked_up(_every, probe, entries, [groups for groups, _ in kept])
+    return [
+        _ordered(every[query][..., query] + gap[:, None], probe.first[groups], top_k)
+        for query, (groups, gap) in enumerate(kept)
+    ]
+
+
+def _groups(probe, gaps, lists):
+    """Returns the groups of a query's lists, and the distance to the centroid of each group."""
+    lists = lists[lists >= 0]
+    begins, counts = probe.begins[lists], probe.begins[lists + 1] - probe.begins[lists]
+    moves = np.repeat(begins - (np.cumsum(counts) - counts), counts)
+    return np.arange(len(moves)) + moves, np.repeat(gaps[lists], counts)
+
+
+def _looked_up(look_up, probe, entries, groups):
+    """Applies a compiled function to the groups of all queries, some at a time.
+
+    Returns:
+      What it gives for each query's groups: arrays [groups, ..., 8].
+    """
+    every, parts = np.concatenate(groups), []
+    for start in range(0, len(every), _GROUPS):
+        some = every[start : start + _GROUPS]
+        # Sizes of few kinds, because each is compiled.
+        padded = np.pad(some, (0, (1 << max(8, (len(some) - 1).bit_length())) - len(some)))
+        numbers, shift = _taken(probe.numbers, padded), probe.shift[padded]
+        parts.append((look_up(entries, numbers, shift), len(some)))
+    found = np.concatenate([np.asarray(part)[:count] for part, count in parts])
+    return np.split(found, np.cumsum([len(each) for each in groups])[:-1])
+
+
+def _taken(numbers, groups):
+    # As single items of many bytes, which are copied at once.
+    width = numbers[0].nbytes
+    items = numbers.reshape(len(numbers), -1).view(f"V{width}")[:, 0]
+    return items.take(groups).view(numbers.dtype).reshape(-1, *numbers.shape[1:])
+
+
+def _sums(entries, numbers, shift):
+    """Returns sums of table entries and shifts of each of 4 rows, [P, 8] each.
+
+    All 8 queries are looked up, although one is asked for: their entries lie side by side, and one
+    load of 8 is faster than a load for one.
+    """
+    return [sums_of(entries, numbers[:, i]) + shift[:, i, None] for i in range(_GROUP)]
+
+
+@jax.jit
+def _least(entries, numbers, shift):
+    """Returns the least sum of each group, [P, 8]."""
+    return functools.reduce(jnp.minimum, _sums(entries, numbers, shift))
+
+
+@jax.jit
+def _every(entries, numbers, shift):
+    """Returns the sums of each group's rows, [P, 4, 8]."""
+    return jnp.stack(_sums(entries, numbers, shift), axis=1)
+
+
+def _within(least, top_k):
+    """Returns places of the groups that may hold one of the k nearest rows."""
+    # k groups hold k rows at least as near as their own least sums; fewer groups are all taken.
+    if top_k >= len(least):
+        return np.arange(len(least))
+    return np.flatnonzero(least <= np.partition(least, top_k - 1)[top_k - 1])
+
+
+def _ordered(distances, begins, top_k):
+    """Returns the nearest k of distances [P, 4] and their rows, for groups' first rows [P]."""
+    rows = (begins[:, None] + np.arange(_GROUP)).ravel()
+    distances = np.maximum(distances, 0).ravel()
+    near = np.argsort(rows)
+    near = near[first(distances[near], top_k)]
+    return distances[near], rows[near]
