@@ -10,6 +10,7 @@ from quantjax.errors import is_one_line
 
 COMMANDS = {
     "encode": "codes the photos of a folder, or vectors, by a run's encoder, and writes an index",
+    "evaluate": "measures the search of an index: mAP by classes, recall of true neighbours",
     "export": "writes an index for FAISS, LanceDB, DuckDB and other search engines",
     "export-encoder": "writes the encoder of a run anew, as after an update of jax",
     "fit": "fits a codec to vectors, or learns one with labels, and leaves an encoder of vectors",

@@ -17,3 +17,26 @@ class InvertedLists(NamedTuple):
 
     centroids: np.ndarray
     starts: np.ndarray
+
+
+def plan_probes(gaps: np.ndarray, starts: np.ndarray, top_k: int, num_probes: int) -> np.ndarray:
+    """Chooses the lists that each query probes: the nearest, and more until they hold k items.
+
+    Args:
+      gaps: Distances of queries to centroids, [Q, L].
+      starts: First row of each list, and the number of rows at the end, [L + 1].
+      top_k: k, at most the number of rows.
+      num_probes: Lists to probe, at least.
+
+    Returns:
+      Numbers of lists [Q, P] int64, -1 behind the last of a query.
+    """
+    sizes, num_probes = np.diff(starts), min(num_probes, gaps.shape[1])
+    order = np.argpartition(gaps, num_probes - 1, axis=1)[:, :num_probes]
+    if sizes[order].sum(1).min(initial=top_k) >= top_k:
+        return order
+    # A few probes may hold fewer than k items: the next nearest lists fill up.
+    order = np.argsort(gaps, axis=1, kind="stable")
+    enough = np.argmax(np.cumsum(sizes[order], axis=1) >= top_k, axis=1) + 1
+    counts = np.maximum(enough, num_probes)
+    return np.where(np.arange(counts.max()) < counts[:, None], order, -1)[:, : counts.max()]

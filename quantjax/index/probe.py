@@ -1,6 +1,12 @@
-"""Searches inverted lists: only the rows of the lists whose centroids are nearest to a query."""
+"""Searches inverted lists: only the rows of the lists whose centroids are nearest to a query.
+
+As in a scan of all items, a first pass keeps the least distance of each group of 4 rows, the k-th
+least bounds what can be among the k nearest, and only rows of groups within the bound are ordered.
+"""
 
 import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -9,13 +15,14 @@ import numpy as np
 
 from quantjax.index import tables
 from quantjax.index.finish import first
-from quantjax.index.lists import InvertedLists
+from quantjax.index.lists import InvertedLists, plan_probes
+from quantjax.index.scan import sums_of
 from quantjax.index.shares import Found
 from quantjax.quantizers import ProductCodec, product
 
 _GROUP = 4  # rows of a list that are looked up together
-_QUERIES = 64  # of a block, whose distances to the centroids are one product
-_PAIRS = 1 << 20  # groups of rows that are held at once
+_QUERIES = 32  # of a block, one thread's work at a time
+_GROUPS = 1 << 15  # looked up at once, whose places and distances stay in cache
 
 
 class Probe(NamedTuple):
@@ -28,17 +35,21 @@ class Probe(NamedTuple):
       codec: Of residuals.
       middle: Mean of the centroids, [D], on the host.
       centroids: [L, D], about their middle.
-      starts: [L + 1] int64, on the host.
-      numbers: Table numbers [N, M].
-      shift: ||r||^2 + 2 <c, r> of each item, [N] float32.
+      lists: Lists of the items, on the host.
+      begins: First group of each list, and the number of groups at the end, [L + 1] int64.
+      first: First row of each group, [G] int64, on the host.
+      numbers: Table numbers [G, 4, M], on the host. Each list is filled up to whole groups.
+      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32, on the host; infinite for what fills up.
     """
 
     codec: ProductCodec
     middle: np.ndarray
     centroids: jax.Array
-    starts: np.ndarray
-    numbers: jax.Array
-    shift: jax.Array
+    lists: InvertedLists
+    begins: np.ndarray
+    first: np.ndarray
+    numbers: np.ndarray
+    shift: np.ndarray
 
 
 def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> Probe:
@@ -46,14 +57,23 @@ def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> P
     centroids = jnp.asarray(lists.centroids, jnp.float32)
     # About their middle: far from the origin the terms would lose the digits of distances.
     middle = jnp.mean(centroids, axis=0)
-    of_list = np.repeat(np.arange(len(centroids)), np.diff(lists.starts))
-    numbers, shift = _terms(codec, jnp.asarray(codes), centroids - middle, of_list)
     starts = np.asarray(lists.starts)
-    return Probe(codec, np.asarray(middle), centroids - middle, starts, numbers, shift)
+    groups = -(-np.diff(starts) // _GROUP)
+    begins = np.concatenate([[0], np.cumsum(groups)])
+    of_list = np.repeat(np.arange(len(centroids)), groups)
+    begin = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
+    rows = begin[:, None] + np.arange(_GROUP)
+    fills = rows >= starts[of_list + 1][:, None]
+    codes = codes[np.where(fills, begin[:, None], rows)]
+    there = (jnp.asarray(x) for x in (codes.reshape(-1, codes.shape[2]), fills))
+    numbers, shift = _terms(codec, *there, centroids - middle, of_list)
+    known = np.asarray(middle), centroids - middle, lists._replace(starts=starts), begins, begin
+    # NumPy copies whole groups several times as fast as a compiled gather of their numbers.
+    return Probe(codec, *known, np.asarray(numbers), np.asarray(shift))
 
 
 @jax.jit
-def _terms(codec, codes, centroids, of_list):
+def _terms(codec, codes, fills, centroids, of_list):
     # ||r||^2 and <c, r> are sums over codebooks as well: no residual is decoded.
     assignments = codec.assignments(codes)
     books = jnp.asarray(codec.codebooks, jnp.float32)
@@ -62,8 +82,11 @@ def _terms(codec, codes, centroids, of_list):
     slices = product.split(centroids, len(books))
     inner = jnp.einsum("mld,mkd->mlk", slices, books, precision=jax.lax.Precision.HIGHEST)
     entries = jnp.sum(jnp.square(books), axis=-1)[:, None] + 2 * inner
-    of_item = (table[of_list, assignments[:, m]] for m, table in enumerate(entries))
-    return tables.numbers(codec, codes), functools.reduce(jnp.add, of_item)
+    of_row = jnp.repeat(of_list, _GROUP, total_repeat_length=len(codes))
+    of_item = (table[of_row, assignments[:, m]] for m, table in enumerate(entries))
+    shift = functools.reduce(jnp.add, of_item).reshape(fills.shape)
+    numbers = tables.numbers(codec, codes)
+    return numbers.reshape(*fills.shape, -1), jnp.where(fills, jnp.inf, shift)
 
 
 def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: int) -> Found:
@@ -80,103 +103,124 @@ def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: 
     Returns:
       Distances [Q, k] float32 and rows [Q, k] int64; equal distances are ordered by row.
     """
-    found = []
-    for start in range(0, len(queries), _QUERIES):
-        block = queries[start : start + _QUERIES]
-        padded = np.pad(block - probe.middle, ((0, _QUERIES - len(block)), (0, 0)))
-        gaps = np.asarray(_gaps(jnp.asarray(padded), probe.centroids))[: len(block)]
-        entries = np.concatenate(
-            [
-                np.asarray(_entries(probe.codec, padded[i : i + tables.BLOCK]))
-                for i in range(0, len(block), tables.BLOCK)
-            ]
-        )
-        plan = _plan(gaps, probe.starts, top_k, num_probes)
-        found += _nearest_in_plan(probe, entries, gaps, plan, top_k)
-    distances, rows = map(np.stack, zip(*found, strict=True))
+    moved = np.asarray(queries, np.float32) - probe.middle
+    blocks = [moved[start : start + _QUERIES] for start in range(0, len(moved), _QUERIES)]
+    if len(blocks) < 2:
+        found = [_nearest(probe, block, top_k, num_probes) for block in blocks]
+    else:
+        # In threads: a compiled scan takes one core, and NumPy's part of the work another.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(lambda block: _nearest(probe, block, top_k, num_probes), blocks))
+    empty = np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
+    distances, rows = map(np.concatenate, zip(empty, *found, strict=True))
     return distances, rows
 
 
 @jax.jit
-def _gaps(queries, centroids):
-    """Returns squared distances of queries to centroids, [Q, L]."""
+def _tables(codec, centroids, queries):
+    """Returns tables of -2 <q, codeword>, [M, K, 8], and distances to centroids, [8, L]."""
+    halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
     inner = jnp.matmul(queries, centroids.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(jnp.square(queries), axis=-1)[:, None] + jnp.sum(
         jnp.square(centroids), axis=-1
     )
-    return jnp.maximum(squares - 2 * inner, 0)
+    return 2 * halves, jnp.maximum(squares - 2 * inner, 0)
 
 
-@jax.jit
-def _entries(codec, queries):
-    """Returns tables of -2 <q, codeword>, [Q, M * K]: the numbers of a query side by side."""
-    halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
-    return 2 * halves.transpose(2, 0, 1).reshape(len(queries), -1)
-
-
-def _plan(gaps, starts, top_k, num_probes):
-    """Returns the lists that each query probes, in ascending order."""
-    sizes = np.diff(starts)
-    order = np.argsort(gaps, axis=1, kind="stable")
-    # Few probes may hold fewer than k items: the next nearest lists fill up.
-    enough = np.argmax(np.cumsum(sizes[order], axis=1) >= top_k, axis=1) + 1
-    return [
-        np.sort(row[: max(num_probes, least)]) for row, least in zip(order, enough, strict=True)
-    ]
+def _nearest(probe, queries, top_k, num_probes):
+    """Returns distances and rows [Q, k] of a block of queries."""
+    size, found = tables.BLOCK, []
+    for begin in range(0, len(queries), size):
+        some = queries[begin : begin + size]
+        # Always of 8 queries: another shape would round differently.
+        padded = np.pad(some, ((0, size - len(some)), (0, 0)))
+        entries, gaps = _tables(probe.codec, probe.centroids, padded)
+        gaps = np.asarray(gaps)[: len(some)]
+        plan = plan_probes(gaps, probe.lists.starts, top_k, num_probes)
+        found += _nearest_in_plan(probe, entries, gaps, plan, top_k)
+    return tuple(map(np.stack, zip(*found, strict=True)))
 
 
 def _nearest_in_plan(probe, entries, gaps, plan, top_k):
-    """Yields distances and rows [k] of each query."""
-    groups = -(-np.diff(probe.starts) // _GROUP)
-    each = np.array([groups[lists].sum() for lists in plan])
-    begin = 0
-    while begin < len(plan):
-        behind = begin + max(1, int(np.searchsorted(np.cumsum(each[begin:]), _PAIRS, "right")))
-        part = slice(begin, behind)
-        yield from _scanned(probe, entries[part], gaps[part], plan[part], each[part], top_k)
-        begin = behind
+    """Returns distances and rows [k] of each of at most 8 queries."""
+    of_query = [_groups(probe, *each) for each in zip(gaps, plan, strict=True)]
+    least = _looked_up(_least, probe, entries, [groups for groups, _ in of_query])
+    kept = []
+    for query, (groups, gap) in enumerate(of_query):
+        near = _within(least[query][:, query] + gap, top_k)
+        kept.append((groups[near], gap[near]))
+    every = _looked_up(_every, probe, entries, [groups for groups, _ in kept])
+    return [
+        _ordered(every[query][..., query] + gap[:, None], probe.first[groups], top_k)
+        for query, (groups, gap) in enumerate(kept)
+    ]
 
 
-def _scanned(probe, entries, gaps, plan, each, top_k):
-    # One pair for each query and probed list; lists are cut into groups of 4 rows.
-    lists = np.concatenate(plan)
-    query = np.repeat(np.arange(len(plan)), [len(some) for some in plan])
-    starts, sizes = probe.starts[lists], np.diff(probe.starts)[lists]
-    counts = -(-sizes // _GROUP)
-    inside = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    begins = np.repeat(starts, counts) + _GROUP * inside
-    # Sizes of few kinds, because each is compiled.
-    padding = (1 << max(8, (len(begins) - 1).bit_length())) - len(begins)
-    of_query = np.repeat(query, counts)
-    padded = (np.pad(x.astype(np.int32), (0, padding)) for x in (begins, of_query))
-    sums = np.asarray(_sums(_same_height(entries), probe.numbers, probe.shift, *padded))
-    distances = sums[: len(begins)] + np.repeat(gaps[query, lists], counts)[:, None]
-    rows = begins[:, None] + np.arange(_GROUP)
-    # The last group of a list reaches into the next list.
-    distances[rows >= np.repeat(starts + sizes, counts)[:, None]] = np.inf
-    np.maximum(distances, 0, out=distances)
-    # Lists ascend within a query, and so do rows: `first` breaks ties by row.
-    end = 0
-    for number in each:
-        some, numbers = distances[end : end + number].ravel(), rows[end : end + number].ravel()
-        chosen = first(some, top_k)
-        yield some[chosen], numbers[chosen]
-        end += number
+def _groups(probe, gaps, lists):
+    """Returns the groups of a query's lists, and the distance to the centroid of each group."""
+    lists = lists[lists >= 0]
+    begins, counts = probe.begins[lists], probe.begins[lists + 1] - probe.begins[lists]
+    moves = np.repeat(begins - (np.cumsum(counts) - counts), counts)
+    return np.arange(len(moves)) + moves, np.repeat(gaps[lists], counts)
 
 
-def _same_height(entries):
-    return np.pad(entries, ((0, _QUERIES - len(entries)), (0, 0)))
+def _looked_up(look_up, probe, entries, groups):
+    """Applies a compiled function to the groups of all queries, some at a time.
+
+    Returns:
+      What it gives for each query's groups: arrays [groups, ..., 8].
+    """
+    every, parts = np.concatenate(groups), []
+    for start in range(0, len(every), _GROUPS):
+        some = every[start : start + _GROUPS]
+        # Sizes of few kinds, because each is compiled.
+        padded = np.pad(some, (0, (1 << max(8, (len(some) - 1).bit_length())) - len(some)))
+        numbers, shift = _taken(probe.numbers, padded), probe.shift[padded]
+        parts.append((look_up(entries, numbers, shift), len(some)))
+    found = np.concatenate([np.asarray(part)[:count] for part, count in parts])
+    return np.split(found, np.cumsum([len(each) for each in groups])[:-1])
+
+
+def _taken(numbers, groups):
+    # As single items of many bytes, which are copied at once.
+    width = numbers[0].nbytes
+    items = numbers.reshape(len(numbers), -1).view(f"V{width}")[:, 0]
+    return items.take(groups).view(numbers.dtype).reshape(-1, *numbers.shape[1:])
+
+
+def _sums(entries, numbers, shift):
+    """Returns sums of table entries and shifts of each of 4 rows, [P, 8] each.
+
+    All 8 queries are looked up, although one is asked for: their entries lie side by side, and one
+    load of 8 is faster than a load for one.
+    """
+    return [sums_of(entries, numbers[:, i]) + shift[:, i, None] for i in range(_GROUP)]
 
 
 @jax.jit
-def _sums(entries, numbers, shift, begins, query):
-    """Returns sums of table entries and shifts, [P, 4], for the rows from `begins` on."""
-    rows = jnp.minimum(begins[:, None] + jnp.arange(_GROUP), len(numbers) - 1)
-    width = entries.shape[1] // numbers.shape[1]
-    found = [
-        entries.at[query[:, None], m * width + numbers[rows, m].astype(jnp.int32)].get(
-            mode="promise_in_bounds"
-        )
-        for m in range(numbers.shape[1])
-    ]
-    return functools.reduce(jnp.add, found) + shift[rows]
+def _least(entries, numbers, shift):
+    """Returns the least sum of each group, [P, 8]."""
+    return functools.reduce(jnp.minimum, _sums(entries, numbers, shift))
+
+
+@jax.jit
+def _every(entries, numbers, shift):
+    """Returns the sums of each group's rows, [P, 4, 8]."""
+    return jnp.stack(_sums(entries, numbers, shift), axis=1)
+
+
+def _within(least, top_k):
+    """Returns places of the groups that may hold one of the k nearest rows."""
+    # k groups hold k rows at least as near as their own least sums; fewer groups are all taken.
+    if top_k >= len(least):
+        return np.arange(len(least))
+    return np.flatnonzero(least <= np.partition(least, top_k - 1)[top_k - 1])
+
+
+def _ordered(distances, begins, top_k):
+    """Returns the nearest k of distances [P, 4] and their rows, for groups' first rows [P]."""
+    rows = (begins[:, None] + np.arange(_GROUP)).ravel()
+    distances = np.maximum(distances, 0).ravel()
+    near = np.argsort(rows)
+    near = near[first(distances[near], top_k)]
+    return distances[near], rows[near]

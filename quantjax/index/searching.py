@@ -1,6 +1,5 @@
 """Searches an index: the exact nearest items of each query, with filters and re-ranking."""
 
-import importlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -14,6 +13,8 @@ from jax.sharding import Mesh
 from quantjax.arrays import check_finite, check_shape
 from quantjax.errors import InputError
 from quantjax.index.artefact import Index
+from quantjax.index.delegate import check_engine, nearest_by_faiss, put_delegate
+from quantjax.index.delegate import serves as serves_faiss
 from quantjax.index.finish import nearest
 from quantjax.index.neighbours import nearest_vectors, vector_distances
 from quantjax.index.probe import nearest_in_lists, put_probe
@@ -79,10 +80,10 @@ def search(
       ValueError: if queries have another width than the codec or hold NaN, top_k is more than the
         items there are, or an option does not fit the index.
     """
-    if engine not in ("auto", "own", "faiss"):
-        raise InputError(f"engine must be auto, own or faiss, got {engine!r}")
-    if engine == "faiss" and (index.lists is not None or mesh is not None):
-        raise InputError("engine faiss takes no inverted lists and no mesh; take engine own")
+    check_engine(index, mesh, engine)
+    if symmetric and index.lists is not None:
+        # Codes are those of residuals, and a query has another residual in each list.
+        raise InputError("symmetric search takes no inverted lists; leave symmetric out")
     queries = _checked_queries(index, queries)
     among = _allowed_rows(index, allowed)
     _check_probes(index, num_probes)
@@ -153,8 +154,11 @@ def _refuse_non_finite(distances):
 def _searched(index, queries, among, top_k, num_probes, mesh, engine):
     """Returns distances and rows [Q, k] of the nearest codes, among some rows or all."""
     codes = index.codes if among is None else index.codes[among]
-    if engine == "faiss":
-        found = _by_faiss(index._replace(codes=codes), queries, top_k)
+    by_faiss = engine == "auto" and serves_faiss(
+        index, len(queries), is_whole=among is None, mesh=mesh
+    )
+    if by_faiss or engine == "faiss":
+        found = _by_faiss(index, codes, among, queries, top_k, num_probes)
     elif index.lists is not None:
         found = _nearest_in_lists(index, codes, among, queries, top_k, num_probes)
     else:
@@ -183,7 +187,7 @@ def _nearest(codec, queries, codes, top_k, mesh):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
     if mesh is None and serves(codec, len(queries)):
         return nearest_signs(codec, codes, queries, top_k)
-    shards = _kept(codes, (codec, mesh), lambda: _shards(codec, codes, mesh))
+    shards = _kept(codes, ("scan", codec, mesh), lambda: _shards(codec, codes, mesh))
     least = 0 if codec.metric == "l2" else -np.inf
 
     def nearest_of_block(start, size):
@@ -200,22 +204,23 @@ def _nearest(codec, queries, codes, top_k, mesh):
     return merged(by_shard, top_k, mesh, len(queries))
 
 
-def _by_faiss(index, queries, top_k):
-    """Searches with an installed faiss, whose order of equal distances is its own."""
-    faiss = importlib.import_module("quantjax.index.engines.faiss")
-    rows = index._replace(ids=np.arange(len(index.codes)))
-    engine = _kept(index.codes, ("faiss", index.codec), lambda: faiss.to_faiss(rows))
-    distances, found = faiss.search(engine, index.codec, queries, top_k)
-    return np.asarray(distances, np.float32), np.asarray(found)
+def _by_faiss(index, codes, among, queries, top_k, num_probes):
+    part = index._replace(codes=codes, lists=_lists_of_rows(index.lists, among))
+    key = "faiss", index.codec, index.lists
+    delegate = _kept(codes, key, lambda: put_delegate(part))
+    return nearest_by_faiss(delegate, queries, top_k, num_probes)
+
+
+def _lists_of_rows(lists, among):
+    """Returns the lists of some rows: rows that are left out move starts, and leave their order."""
+    if lists is None or among is None:
+        return lists
+    return lists._replace(starts=np.searchsorted(among, lists.starts))
 
 
 def _nearest_in_lists(index, codes, among, queries, top_k, num_probes):
-    # Rows that are left out move the lists' starts, and leave their order.
-    starts = index.lists.starts
-    if among is not None:
-        starts = np.searchsorted(among, starts)
-    lists = index.lists._replace(starts=starts)
-    probe = _kept(codes, (index.codec,), lambda: put_probe(index.codec, codes, lists))
+    lists = _lists_of_rows(index.lists, among)
+    probe = _kept(codes, ("lists", index.codec, index.lists), lambda: put_probe(index.codec, codes, lists))
     return nearest_in_lists(probe, queries, top_k, num_probes or len(lists.centroids))
 
 

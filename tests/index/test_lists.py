@@ -93,7 +93,7 @@ def test_saved_lists_give_the_same_answer(artefact, queries, tmp_path):
     index.save(tmp_path, codec, codes, ids=ids, lists=artefact.lists)
     loaded = index.load(tmp_path)
     for _ in range(2):  # the second search finds the codes on the device
-        again = index.search(loaded, queries, top_k=5, num_probes=2)
+        again = index.search(loaded, queries, top_k=5, num_probes=2, engine="own")
         for a, b in zip(again, index.search(artefact, queries, top_k=5, num_probes=2), strict=True):
             np.testing.assert_array_equal(a, b)
 
