@@ -22,7 +22,7 @@ from quantjax.quantizers import ProductCodec, product
 
 _GROUP = 4  # rows of a list that are looked up together
 _QUERIES = 32  # of a block, one thread's work at a time
-_GROUPS = 1 << 15  # looked up at once, whose places and distances stay in cache
+_GROUPS = 1 << 14  # looked up at once, whose places and distances stay in cache
 
 
 class Probe(NamedTuple):
@@ -146,19 +146,19 @@ def _nearest_in_plan(probe, entries, gaps, plan, top_k):
     of_query = [_groups(probe, *each) for each in zip(gaps, plan, strict=True)]
     least = _looked_up(_least, probe, entries, [groups for groups, _ in of_query])
     kept = []
-    for query, (groups, gap) in enumerate(of_query):
-        near = _within(least[query][:, query] + gap, top_k)
+    for sums, (groups, gap) in zip(least, of_query, strict=True):
+        near = _within(sums + gap, top_k)
         kept.append((groups[near], gap[near]))
     every = _looked_up(_every, probe, entries, [groups for groups, _ in kept])
     return [
-        _ordered(every[query][..., query] + gap[:, None], probe.first[groups], top_k)
-        for query, (groups, gap) in enumerate(kept)
+        _ordered(sums + gap[:, None], probe.first[groups], top_k)
+        for sums, (groups, gap) in zip(every, kept, strict=True)
     ]
 
 
 def _groups(probe, gaps, lists):
     """Returns the groups of a query's lists, and the distance to the centroid of each group."""
-    lists = lists[lists >= 0]
+    lists = np.sort(lists[lists >= 0])  # rows then ascend, and ties stay in order
     begins, counts = probe.begins[lists], probe.begins[lists + 1] - probe.begins[lists]
     moves = np.repeat(begins - (np.cumsum(counts) - counts), counts)
     return np.arange(len(moves)) + moves, np.repeat(gaps[lists], counts)
@@ -168,24 +168,25 @@ def _looked_up(look_up, probe, entries, groups):
     """Applies a compiled function to the groups of all queries, some at a time.
 
     Returns:
-      What it gives for each query's groups: arrays [groups, ..., 8].
+      What it gives for each query's own groups: arrays [groups, ...].
     """
+    counts = [len(each) for each in groups]
     every, parts = np.concatenate(groups), []
+    of_group = np.repeat(np.arange(len(groups)), counts)
     for start in range(0, len(every), _GROUPS):
-        some = every[start : start + _GROUPS]
+        some, query = every[start : start + _GROUPS], of_group[start : start + _GROUPS]
         # Sizes of few kinds, because each is compiled.
         padded = np.pad(some, (0, (1 << max(8, (len(some) - 1).bit_length())) - len(some)))
-        numbers, shift = _taken(probe.numbers, padded), probe.shift[padded]
-        parts.append((look_up(entries, numbers, shift), len(some)))
-    found = np.concatenate([np.asarray(part)[:count] for part, count in parts])
-    return np.split(found, np.cumsum([len(each) for each in groups])[:-1])
+        found = look_up(entries, _taken(probe.numbers, padded), _taken(probe.shift, padded))
+        # At once, while all 8 queries' sums are in cache.
+        parts.append(np.asarray(found)[np.arange(len(some)), ..., query])
+    return np.split(np.concatenate(parts), np.cumsum(counts)[:-1])
 
 
-def _taken(numbers, groups):
+def _taken(x, groups):
     # As single items of many bytes, which are copied at once.
-    width = numbers[0].nbytes
-    items = numbers.reshape(len(numbers), -1).view(f"V{width}")[:, 0]
-    return items.take(groups).view(numbers.dtype).reshape(-1, *numbers.shape[1:])
+    items = x.reshape(len(x), -1).view(f"V{x[0].nbytes}")[:, 0]
+    return items.take(groups).view(x.dtype).reshape(-1, *x.shape[1:])
 
 
 def _sums(entries, numbers, shift):
@@ -221,6 +222,5 @@ def _ordered(distances, begins, top_k):
     """Returns the nearest k of distances [P, 4] and their rows, for groups' first rows [P]."""
     rows = (begins[:, None] + np.arange(_GROUP)).ravel()
     distances = np.maximum(distances, 0).ravel()
-    near = np.argsort(rows)
-    near = near[first(distances[near], top_k)]
+    near = first(distances, top_k)
     return distances[near], rows[near]
