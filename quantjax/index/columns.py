@@ -64,7 +64,7 @@ def check(columns: Columns, codec: Codec, num_classes: int) -> None:
       codec: Codec of the codes.
       num_classes: Labels must be below it; -1 stands for an unknown class.
     """
-    _check_codes(codec, columns["codes"])
+    check_codes(codec, columns["codes"])
     num_items = len(columns["codes"])
     for name in ("ids", "ids.ends", "labels"):
         x = columns.get(name)
@@ -83,7 +83,7 @@ def check(columns: Columns, codec: Codec, num_classes: int) -> None:
         _check_vectors(columns["vectors"], num_items)
 
 
-def _check_codes(codec: Codec, codes: np.ndarray) -> None:
+def check_codes(codec: Codec, codes: np.ndarray) -> None:
     """Raises ValueError, with the first bad row, if a codec cannot have made the codes."""
     if codes.dtype != np.uint8 or codes.shape[1:] != (codec.num_bytes,):
         raise InputError(

@@ -32,11 +32,16 @@ def plan_probes(gaps: np.ndarray, starts: np.ndarray, top_k: int, num_probes: in
       Numbers of lists [Q, P] int64, -1 behind the last of a query.
     """
     sizes, num_probes = np.diff(starts), min(num_probes, gaps.shape[1])
+    # A partition takes less time of a sort, and the order of probes is of no account.
     order = np.argpartition(gaps, num_probes - 1, axis=1)[:, :num_probes]
-    if sizes[order].sum(1).min(initial=top_k) >= top_k:
+    farthest = np.take_along_axis(gaps, order[:, -1:], 1)
+    is_clear = np.count_nonzero(gaps <= farthest, axis=1) == num_probes
+    if (is_clear & (sizes[order].sum(1) >= top_k)).all():
         return order
-    # A few probes may hold fewer than k items: the next nearest lists fill up.
+    # Equally near lists are taken in order, and a few probes may hold fewer than k items: the next
+    # nearest lists fill up.
     order = np.argsort(gaps, axis=1, kind="stable")
     enough = np.argmax(np.cumsum(sizes[order], axis=1) >= top_k, axis=1) + 1
     counts = np.maximum(enough, num_probes)
-    return np.where(np.arange(counts.max()) < counts[:, None], order, -1)[:, : counts.max()]
+    order = order[:, : counts.max(initial=0)]
+    return np.where(np.arange(order.shape[1]) < counts[:, None], order, -1)

@@ -39,7 +39,7 @@ class Probe(NamedTuple):
       begins: First group of each list, and the number of groups at the end, [L + 1] int64.
       first: First row of each group, [G] int64, on the host.
       numbers: Table numbers [G, 4, M], on the host. Each list is filled up to whole groups.
-      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32, on the host; infinite for what fills up.
+      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32, on the host; infinity fills up.
     """
 
     codec: ProductCodec
@@ -62,6 +62,7 @@ def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> P
     begins = np.concatenate([[0], np.cumsum(groups)])
     of_list = np.repeat(np.arange(len(centroids)), groups)
     begin = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
+    # The last group of a list is filled up with copies of its first row, at infinity.
     rows = begin[:, None] + np.arange(_GROUP)
     fills = rows >= starts[of_list + 1][:, None]
     codes = codes[np.where(fills, begin[:, None], rows)]
@@ -144,6 +145,7 @@ def _nearest(probe, queries, top_k, num_probes):
 def _nearest_in_plan(probe, entries, gaps, plan, top_k):
     """Returns distances and rows [k] of each of at most 8 queries."""
     of_query = [_groups(probe, *each) for each in zip(gaps, plan, strict=True)]
+    # First the least of each group, then every row of the groups that may matter.
     least = _looked_up(_least, probe, entries, [groups for groups, _ in of_query])
     kept = []
     for sums, (groups, gap) in zip(least, of_query, strict=True):
@@ -160,6 +162,7 @@ def _groups(probe, gaps, lists):
     """Returns the groups of a query's lists, and the distance to the centroid of each group."""
     lists = np.sort(lists[lists >= 0])  # rows then ascend, and ties stay in order
     begins, counts = probe.begins[lists], probe.begins[lists + 1] - probe.begins[lists]
+    # Groups of a list follow each other: a running number, moved to each list's first group.
     moves = np.repeat(begins - (np.cumsum(counts) - counts), counts)
     return np.arange(len(moves)) + moves, np.repeat(gaps[lists], counts)
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh
 from quantjax.arrays import check_finite, check_shape
 from quantjax.errors import InputError
 from quantjax.index.artefact import Index
+from quantjax.index.columns import check_codes
 from quantjax.index.delegate import check_engine, nearest_by_faiss, put_delegate
 from quantjax.index.delegate import serves as serves_faiss
 from quantjax.index.finish import nearest
@@ -70,8 +71,11 @@ def search(
       rerank: Number of candidates to order anew by their kept vectors, at least k. The distances
         of the result are then those of the vectors: the codec's metric, or squared Euclid for
         Hamming codes.
-      mesh: The devices that share the items; the default device when None.
-      engine: "own", "faiss", or "auto": an installed faiss where it is faster.
+      mesh: The devices that share the items; the default device when None. Inverted lists are
+        searched on one device.
+      engine: "own", "faiss", or "auto": an installed faiss where it is faster, on a CPU and for
+        read-only codes, such as those of `load`. Rows of faiss may differ from ours where distances
+        differ by less than 1e-5 of the query's largest.
 
     Returns:
       Distances, ids and rows.
@@ -206,6 +210,7 @@ def _nearest(codec, queries, codes, top_k, mesh):
 
 def _by_faiss(index, codes, among, queries, top_k, num_probes):
     part = index._replace(codes=codes, lists=_lists_of_rows(index.lists, among))
+    # Lists too: other lists of the same codes make another FAISS index.
     key = "faiss", index.codec, index.lists
     delegate = _kept(codes, key, lambda: put_delegate(part))
     return nearest_by_faiss(delegate, queries, top_k, num_probes)
@@ -220,7 +225,9 @@ def _lists_of_rows(lists, among):
 
 def _nearest_in_lists(index, codes, among, queries, top_k, num_probes):
     lists = _lists_of_rows(index.lists, among)
-    probe = _kept(codes, ("lists", index.codec, index.lists), lambda: put_probe(index.codec, codes, lists))
+    probe = _kept(
+        codes, ("lists", index.codec, index.lists), lambda: put_probe(index.codec, codes, lists)
+    )
     return nearest_in_lists(probe, queries, top_k, num_probes or len(lists.centroids))
 
 
@@ -235,6 +242,8 @@ def _cuts(num_queries):
 
 def _shards(codec, codes, mesh):
     """Puts the codes on this process's devices."""
+    # A number behind the last table entry would be read as the last one.
+    check_codes(codec, codes)
     return [
         put_shard(codec, codes[rows], rows.start, device)
         for device, rows in shares(mesh, len(codes))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from quantjax import evaluate, index
+from quantjax.run import parallel
 
 N, D, L = 6000, 16, 24
 
@@ -103,3 +104,7 @@ def test_sizes_that_do_not_fit_are_refused(vectors, artefact, queries):
         index.build_lists(jax.random.key(0), vectors[:10], num_lists=11, num_codebooks=4)
     with pytest.raises(ValueError, match="num_probes must be 1 or more"):
         index.search(artefact, queries, top_k=1, num_probes=0)
+    with pytest.raises(ValueError, match="symmetric search takes no inverted lists; leave symm"):
+        index.search(artefact, queries, top_k=1, symmetric=True)
+    with pytest.raises(ValueError, match="a search of inverted lists takes no mesh; leave mesh"):
+        index.search(artefact, queries, top_k=1, mesh=parallel.data_mesh())

@@ -228,7 +228,10 @@ def small(**changes):
         ({"top_k": 1, "allowed": np.ones(3, bool)}, r"allowed must have shape \(20,\), got \(3,\)"),
         ({"top_k": 1, "rerank": 5}, "rerank needs the items' vectors; save the index with vectors"),
         ({"top_k": 1, "num_probes": 2}, "num_probes must be 1 or more, for an index of inverted"),
-        ({"top_k": 1, "engine": "faiss", "mesh": 1}, "engine faiss takes no inverted lists and no"),
+        (
+            {"top_k": 1, "engine": "faiss", "mesh": 1},
+            "engine faiss takes no mesh; leave mesh out, or",
+        ),
         ({"top_k": 1, "engine": "turbo"}, "engine must be auto, own or faiss, got 'turbo'"),
     ],
 )
@@ -250,6 +253,14 @@ def test_queries_that_do_not_fit_are_refused():
         index.search(artefact, queries, top_k=1)
     with pytest.raises(ValueError, match="rerank must be at least top_k = 3, got 2"):
         index.search(small(vectors=np.zeros((20, D)))[0], queries, top_k=3, rerank=2)
+
+
+@pytest.mark.parametrize("engine", ["auto", "own"])
+def test_codes_behind_the_last_class_are_refused(engine):
+    codes = np.array([[0], [2], [3]], np.uint8)
+    artefact = index.Index(ClassCodec(3), codes, np.arange(3))
+    with pytest.raises(ValueError, match=r"codes must be of classes 0 to 2, got others in row 2"):
+        index.search(artefact, np.zeros((1, 3)), top_k=1, engine=engine)
 
 
 def test_items_with_names_are_found_by_name(queries):
