@@ -10,7 +10,6 @@ hands over to faiss.
 import functools
 import importlib
 import pathlib
-import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -177,7 +176,8 @@ def _most_memory(function):
         return float("nan")
 
     def peak():
-        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) / 1e6
+        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        return int(line.split()[1]) / 1e6  # of kB
 
     pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
     before = peak()

@@ -262,7 +262,8 @@ def _kept(codes, key, put):
     _latest.clear()
     there = put()
     if not codes.flags.writeable:
-        _latest["codes"] = weakref.ref(codes, lambda _: _latest.clear()), key, there
+        # Bound as a default: at the interpreter's end the module's names are gone first.
+        _latest["codes"] = weakref.ref(codes, lambda _, latest=_latest: latest.clear()), key, there
     return there
 
 
