@@ -220,7 +220,9 @@ def _lists_of_rows(lists, among):
 
 def _nearest_in_lists(index, codes, among, queries, top_k, num_probes):
     lists = _lists_of_rows(index.lists, among)
-    probe = _kept(codes, ("lists", index.codec, index.lists), lambda: put_probe(index.codec, codes, lists))
+    probe = _kept(
+        codes, ("lists", index.codec, index.lists), lambda: put_probe(index.codec, codes, lists)
+    )
     return nearest_in_lists(probe, queries, top_k, num_probes or len(lists.centroids))
 
 

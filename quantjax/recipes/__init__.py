@@ -11,7 +11,8 @@ from quantjax.recipes.learned import (
     of_photos,
     trained,
 )
-from quantjax.recipes.planning import Setting, Trial, choose, front, plan
+from quantjax.recipes.planning import choose, front, plan
+from quantjax.recipes.trials import Setting, Trial
 from quantjax.recipes.unlabelled import Choice, better_of_opq_and_itq
 
 __all__ = [

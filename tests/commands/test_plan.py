@@ -41,7 +41,7 @@ def planned(digits, monkeypatch):
     """Measured trials of product and binary codes; building lists would take most of the time."""
     fits = [fit for fit in planning._FITS if fit[0] in ("pq", "itq")]
     monkeypatch.setattr(planning, "_FITS", fits)
-    monkeypatch.setattr(planning, "_in_lists", lambda *given: LISTED)
+    monkeypatch.setattr(planning, "measure_lists", lambda *given: LISTED)
     return recipes.plan(np.load(digits), k=5, recall=TARGET, ram=80 * ROWS, num_queries=100)
 
 
