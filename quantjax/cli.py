@@ -16,6 +16,7 @@ COMMANDS = {
     "fit": "fits a codec to vectors, or learns one with labels, and leaves an encoder of vectors",
     "info": "describes an index, an encoder or a run",
     "merge": "joins the parts that encode --shard=I/N wrote to an index",
+    "plan": "finds the cheapest codes of vectors that reach a recall, by measuring a sample",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "report": "draws a run's report.html again; of several runs, one page that compares them",
     "search": "finds the items of an index that are nearest to photos or vectors",

@@ -23,6 +23,7 @@ PACKAGES = (
     "models",
     "plots",
     "quantizers",
+    "recipes",
     "report",
     "train",
 )

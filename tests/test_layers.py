@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "index": {"quantizers", "run", "data"},
     "train": {"methods", "run", "optimizers", "data", "index"},
     "evaluate": {"index", "train", "methods", "metrics", "quantizers", "labels", "data", "run"},
-    "recipes": {"evaluate", "train", "methods", "models", "quantizers", "data", "run"},
+    "recipes": {"evaluate", "index", "train", "methods", "models", "quantizers", "data", "run"},
     "plots": {"metrics", "quantizers"},
     "report": {"evaluate", "train", "plots", "run", "data", "metrics", "quantizers"},
     "serve": {"index", "quantizers", "data"},

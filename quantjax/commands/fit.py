@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -23,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "folder of the encoder; `quantjax encode` takes it"
     add("-o", "--out", metavar="CODEC", type=Path, required=True, help=text)
     add("--bits", metavar="N", type=int, default=64, help="code length; 64 where absent")
+    text = "codewords of a codebook, but for itq; as many as go with the bits where absent"
+    add("--num_codewords", metavar="K", type=int, help=text)
     text = "what is fitted; opq where absent"
     add("--codec", choices=[*recipes.CODECS], help=text)
     text = "what neighbours are near by: l2 (where absent), ip or cosine"
@@ -78,16 +81,20 @@ def check_replaceable(folder: Path) -> None:
 def _fit(arguments, x, rows):
     """Fits a codec without labels."""
     metric = arguments.metric or "l2"
-    fit = recipes.CODECS[arguments.codec or "opq"]
-    codec = fit(
-        np.asarray(x[rows], np.float32), bits=arguments.bits, metric=metric, seed=arguments.seed
-    )
+    name = arguments.codec or "opq"
+    sizes: dict[str, Any] = {"bits": arguments.bits}
+    if arguments.num_codewords is not None:
+        if name == "itq":
+            raise InputError("--num_codewords does not go with itq, whose codes are of signs")
+        sizes["num_codewords"] = arguments.num_codewords
+    x = np.asarray(x[rows], np.float32)
+    codec = recipes.CODECS[name](x, metric=metric, seed=arguments.seed, **sizes)
     return recipes.vector_embedding(codec, metric), {}, codec, ()
 
 
 def _learn(arguments, x, rows):
     """Learns an embedding and its codec from labels."""
-    for name in ("codec", "metric"):
+    for name in ("codec", "metric", "num_codewords"):
         if getattr(arguments, name) is not None:
             raise InputError(f"--{name} does not go with --labels, whose recipe has its own")
     label = data.read_npy(arguments.labels)

@@ -11,10 +11,12 @@ from quantjax.recipes.learned import (
     of_photos,
     trained,
 )
+from quantjax.recipes.planning import choose, front, plan
+from quantjax.recipes.trials import Setting, Trial
 from quantjax.recipes.unlabelled import Choice, better_of_opq_and_itq
 
 __all__ = [
-    "CODECS", "METRICS", "Choice", "Learned", "better_of_opq_and_itq", "experiment", "find_photos",
-    "itq", "learn_classes", "learn_neighbours", "of_features", "of_photos", "opq", "pq", "rq",
-    "sample", "trained", "vector_embedding",
+    "CODECS", "METRICS", "Choice", "Learned", "Setting", "Trial", "better_of_opq_and_itq", "choose",
+    "experiment", "find_photos", "front", "itq", "learn_classes", "learn_neighbours", "of_features",
+    "of_photos", "opq", "plan", "pq", "rq", "sample", "trained", "vector_embedding",
 ]  # fmt: skip

@@ -44,35 +44,58 @@ def sample(x: np.ndarray, most: int, *, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(len(x), most, replace=False))
 
 
-def pq(x: np.ndarray, *, bits: int, metric: str = "l2", seed: int = 0) -> ProductCodec:
+def pq(
+    x: np.ndarray,
+    *,
+    bits: int,
+    num_codewords: int | None = None,
+    metric: str = "l2",
+    seed: int = 0,
+) -> ProductCodec:
     """Fits product quantization by k-means in each subspace.
 
     Args:
       x: Vectors [N, D].
-      bits: Code length; K is the largest power of two, up to 256 and N, whose log2 divides it.
+      bits: Code length.
+      num_codewords: K, a power of two whose log2 divides `bits`; when None the largest, up to 256
+        and N.
       metric: "l2", "ip" or "cosine". Vectors are divided by their length for "cosine".
       seed: Seed of the k-means start.
 
     Raises:
       ValueError: if x are no finite vectors of 2 rows or more, or the metric is unknown.
     """
-    x, sizes = _prepared(x, bits, metric)
+    x, sizes = _prepared(x, bits, metric, num_codewords)
     codebooks = _fit_product(jax.random.key(seed), _padded(x, sizes["num_codebooks"]), **sizes)
     return ProductCodec(codebooks, metric=metric)
 
 
-def opq(x: np.ndarray, *, bits: int, metric: str = "l2", seed: int = 0) -> ProductCodec:
+def opq(
+    x: np.ndarray,
+    *,
+    bits: int,
+    num_codewords: int | None = None,
+    metric: str = "l2",
+    seed: int = 0,
+) -> ProductCodec:
     """Fits optimized product quantization, a rotation with product codebooks; see `pq`."""
-    x, sizes = _prepared(x, bits, metric)
+    x, sizes = _prepared(x, bits, metric, num_codewords)
     x = _padded(x, sizes["num_codebooks"])
     turns = _TURNS if x.shape[1] <= _WIDE else _TURNS_OF_WIDE
     fitted = _fit_rotated(jax.random.key(seed), x, num_iterations=turns, **sizes)
     return ProductCodec(fitted.codebooks, rotation=fitted.rotation, metric=metric)
 
 
-def rq(x: np.ndarray, *, bits: int, metric: str = "l2", seed: int = 0) -> ResidualCodec:
+def rq(
+    x: np.ndarray,
+    *,
+    bits: int,
+    num_codewords: int | None = None,
+    metric: str = "l2",
+    seed: int = 0,
+) -> ResidualCodec:
     """Fits residual quantization, codebooks whose codewords add up; see `pq`."""
-    x, sizes = _prepared(x, bits, metric)
+    x, sizes = _prepared(x, bits, metric, num_codewords)
     return ResidualCodec(_fit_residual(jax.random.key(seed), x, **sizes), metric=metric)
 
 
@@ -106,14 +129,14 @@ def vector_embedding(codec: Codec, metric: str) -> Callable[[Any, jax.Array], ja
     return embed
 
 
-def _prepared(x, bits, metric):
+def _prepared(x, bits, metric, num_codewords=None):
     """Checks vectors; returns them, of length 1 for "cosine", and the sizes of codebooks."""
     # Outside of jit, where values can be looked at.
     product.check_metric(metric)
     if x.ndim != 2 or len(x) < 2:
         raise InputError(f"a codec is fitted to vectors [N, D] of 2 rows or more, got {x.shape}")
     check_finite("vectors", x)
-    num_codewords = packing.num_codewords(bits, len(x))
+    num_codewords = num_codewords or packing.num_codewords(bits, len(x))
     sizes = {"num_codebooks": packing.num_codebooks(bits, num_codewords)}
     x = jnp.asarray(x, jnp.float32)
     return unit(x) if metric == "cosine" else x, {**sizes, "num_codewords": num_codewords}
