@@ -147,11 +147,16 @@ def _check_probes(index, num_probes):
 
 
 def _refuse_non_finite(distances):
-    bad = np.flatnonzero(~np.isfinite(distances).all(axis=1))
+    _refuse_rows(np.isfinite(distances).all(axis=1), 0)
+
+
+def _refuse_rows(are_finite, start):
+    """Raises ValueError if the distances of a query, numbered from `start`, are not finite."""
+    bad = np.flatnonzero(~are_finite)
     if bad.size:
         raise InputError(
-            f"distances of query {bad[0]} are infinite: scale embeddings whose squares float32 "
-            "cannot hold"
+            f"distances of query {start + bad[0]} are infinite: scale embeddings whose squares "
+            "float32 cannot hold"
         )
 
 
@@ -196,7 +201,11 @@ def _nearest(codec, queries, codes, top_k, mesh):
 
     def nearest_of_block(start, size):
         block = queries[start : start + size]
-        scans = [scan(put_block(block, size, shard), shard, top_k) for shard in shards]
+        blocks = [put_block(block, size, shard) for shard in shards]
+        # Tables of such a query are NaN, and no bound would hold.
+        finite = np.isfinite(blocks[0].base) & np.isfinite(blocks[0].slack)
+        _refuse_rows(finite[: blocks[0].count], start)
+        scans = [scan(*pair, top_k) for pair in zip(blocks, shards, strict=True)]
         return [nearest(each, top_k, least) for each in scans]
 
     # In threads: a compiled scan takes one core, and NumPy's part of the work another.

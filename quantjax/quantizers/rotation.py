@@ -214,7 +214,12 @@ def _framed(x, mask):
     Sums over rows that lie far from the origin, and squares of tiny ones, would lose their digits.
     """
     scale, shift = kmeans.frame(x, mask)
-    return jnp.where(mask[:, None], x * scale - shift, 0), scale, shift
+    is_ordinary = jnp.all(scale == 1) & jnp.all(shift == 0)
+    # A choice and no plain formula: ordinary rows keep their bits, and so do fits to them.
+    framed = jax.lax.cond(
+        is_ordinary, lambda x: x, lambda x: jnp.where(mask[:, None], x * scale - shift, 0), x
+    )
+    return framed, scale, shift
 
 
 def _principal_axes(x, mask):

@@ -37,6 +37,8 @@ NO_ROWS = {
     "kmeans.power_of_two": "of any shape: test_far_from_origin.py",
     "kmeans.frame": "a change of coordinates: test_far_from_origin.py",
     "kmeans.far_middle": "a change of coordinates: test_far_from_origin.py",
+    "precision.not_negative": "the last step of l2 distances, which are rows",
+    "ProductCodec.rotate": "a step of ProductCodec.distances, which is a row",
     "precision.two_part_sum": "of pairs of numbers: test_far_from_origin.py",
     "precision.two_part_product": "of pairs of numbers: test_far_from_origin.py",
     "precision.in_range": "refuses and returns its argument: test_far_from_origin.py",
