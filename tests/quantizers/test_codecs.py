@@ -193,7 +193,10 @@ def test_bfloat16_embeddings_are_coded_in_float32(codec):
     assert decode(codec, codes).dtype == jnp.float32
     due = jnp.int32 if codec.metric == "hamming" else jnp.float32
     assert distances(codec, low, codes).dtype == due
-    np.testing.assert_array_equal(distances(codec, low, codes), distances(codec, full, codes))
+    # In bfloat16 they would differ by a hundredth; compiled code of another input may round anew.
+    np.testing.assert_allclose(
+        distances(codec, low, codes), distances(codec, full, codes), rtol=1e-5
+    )
 
 
 def test_float_codec_stores_little_endian_float32_bit_for_bit():
