@@ -25,7 +25,7 @@ from quantjax.index.signs import nearest_signs, serves
 from quantjax.index.tables import width
 from quantjax.quantizers import FloatCodec
 
-_QUERIES, _FEW = 32, 8  # of a block: in whole numbers of two bytes, two registers and a half
+_QUERIES, _FEW = 32, 8  # queries of a block: their sums of two bytes fill processor registers
 
 _latest: dict[str, tuple] = {}  # the codes of one search, and their copy on the devices
 
@@ -181,7 +181,7 @@ def _quantized(codec, queries):
 
 
 def _blocks(queries):
-    """Yields the queries in blocks of 64, the last one padded with zeros."""
+    """Yields the queries in blocks of 32, the last block padded with zeros."""
     for start in range(0, len(queries), _QUERIES):
         block = queries[start : start + _QUERIES]
         yield np.pad(block, ((0, _QUERIES - len(block)), (0, 0)))

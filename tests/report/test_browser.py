@@ -1,14 +1,12 @@
 """A run's page in a real browser: phone and desktop, light and dark."""
 
-import shutil
-
 import pytest
-from selenium import webdriver
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from quantjax import report
+from tests.browser import opened
 from tests.report.test_report import FIGURES
 
 SIZES = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -29,18 +27,8 @@ def page(digits):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's chromium without a window; as root it has no sandbox."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser: install chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = webdriver.ChromeService(driver)
-    with webdriver.Chrome(options=options, service=service) as opened:
-        yield opened
+    with opened({"browser": "ALL"}) as browser:
+        yield browser
 
 
 def show(browser, page, size, scheme):

@@ -320,3 +320,27 @@ def test_a_number_is_agreed_on_when_numbers_have_travelled_twice(monkeypatch, se
     heard = [say(15) for _ in range(most)]
     assert set(heard) == {None, 15}
     assert least <= heard.index(15) + 1
+
+
+LOST = "UNKNOWN: Gloo all-reduce failed: Read error: Connection reset by peer\nmore"
+
+
+@pytest.mark.parametrize(
+    ("error", "several", "history", "due"),
+    [
+        (jax.errors.JaxRuntimeError(LOST), True, [{"step": 1}], LOST.splitlines()[0]),
+        # After training, errors have no history.
+        (jax.errors.JaxRuntimeError(LOST), True, None, LOST.splitlines()[0]),
+        # Before the first step the same error would come again and again.
+        (jax.errors.JaxRuntimeError(LOST), True, [], None),
+        (jax.errors.JaxRuntimeError(LOST), False, [{"step": 1}], None),
+        (jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: memory"), True, [{"step": 1}], None),
+        (ValueError(LOST), True, [{"step": 1}], None),
+    ],
+)
+def test_a_lost_process_is_told_from_other_errors(error, several, history, due, monkeypatch):
+    monkeypatch.setattr(processes, "several", lambda: several)
+    if history is not None:
+        error.history = history
+    told = due if due is None else f"another process of the run is gone: {due}"
+    assert processes.lost_peer(error) == told

@@ -1,7 +1,6 @@
 """The page in a real browser: each way to search, keyboard, errors, phone, desktop, light, dark."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from quantjax.data.decoding import pixel_limit
+from tests.browser import opened
 from tests.report.test_browser import contrast, luminance
 from tests.serve import shops
 
@@ -43,17 +43,8 @@ def server(shop):
 
 @pytest.fixture(scope="module")
 def browser():
-    """Debian's chromium without a window; as root it has no sandbox."""
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("no browser: install chromium and chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as opened:
-        yield opened
+    with opened({"browser": "ALL", "performance": "ALL"}) as browser:
+        yield browser
 
 
 def settle(browser):
