@@ -12,6 +12,7 @@ from ml_collections import config_dict
 
 from experiments.baselines import baselines
 from quantjax import cli, data, errors, evaluate, index, launch, train
+from quantjax.launch import running
 from tests import programs, toy
 
 
@@ -465,7 +466,7 @@ VARIANTS = {"short": {"num_epochs": 1, "seed": 4}, "long": {"num_epochs": 9}}
 def test_a_variant_is_what_other_settings_start_from(arguments, due, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        launch, "run", lambda config, *_, **__: seen.append((config.num_epochs, config.seed))
+        running, "run", lambda config, *_, **__: seen.append((config.num_epochs, config.seed))
     )
     argv = ["toy", *arguments]
     launch.main(get_config, build, baselines, title="dqn", variants=VARIANTS, argv=argv)

@@ -1,0 +1,116 @@
+"""Measures a trained method and its baselines, and writes codes, results, encoder and report."""
+
+import pathlib
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from quantjax import evaluate, index, report, train
+from quantjax.errors import QuantjaxError
+from quantjax.launch.command_line import complain, program
+from quantjax.report import revision
+from quantjax.run import console, processes
+
+
+class Baselines(Protocol):
+    """Returns the baselines that a trained method is compared with, on the same split."""
+
+    def __call__(
+        self, experiment: train.Experiment, mesh: Any, trained: train.TrainState, /
+    ) -> dict[str, Callable[[], evaluate.Results]]:
+        """Returns a dict from baseline names to functions without arguments that measure them.
+
+        Args:
+          experiment: The experiment that was run.
+          mesh: From `run.parallel.data_mesh`.
+          trained: The train state at the end of the run.
+        """
+        ...
+
+
+class Measured(NamedTuple):
+    """A trained experiment that is measured, its workdir, and the name of its results."""
+
+    experiment: train.Experiment
+    trained: train.TrainState
+    mesh: Any
+    workdir: pathlib.Path
+    title: str
+    debug: bool
+
+
+def measure(run, baselines, audited):
+    """Writes codes and results to the workdir; returns the retrieval and the failed baselines."""
+    console.say("evaluating")
+    experiment, splits = run.experiment, run.experiment.splits
+    retrieval = evaluate.evaluate_method(
+        experiment, run.trained, mesh=run.mesh, name=run.title, audited=audited
+    )
+    for line in retrieval.unmeasured:
+        console.say(line)
+    about = {
+        "experiment": experiment.name,
+        "protocol": splits.name,
+        "split": splits.digest,
+        "seed": experiment.seed,
+        "audit": audited._asdict(),
+    }
+    results = [*retrieval.results]
+    # Written before the baselines, which may run out of memory or fail, and again with them.
+    if processes.is_first():
+        index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
+        evaluate.write_results(run.workdir, results, about)
+        _leave_encoder(run)
+    measured, failed = _measure_baselines(
+        baselines(experiment, run.mesh, run.trained), debug=run.debug
+    )
+    results += measured
+    if processes.is_first():
+        evaluate.write_results(run.workdir, results, about)
+    # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
+    failed = processes.all_agree(failed)
+    console.table(results)
+    return retrieval, failed
+
+
+def _leave_encoder(run):
+    """Writes the encoder; a failure prints one line, as not every network can be exported."""
+    try:
+        train.save_encoder(run.experiment, run.trained, run.workdir / "encoder")
+    except Exception as error:
+        console.say(f"no encoder: {_reason(error, debug=run.debug)}")
+
+
+def write_report(run, retrieval, seconds):
+    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
+    command = shlex.join([*program(sys.argv), *sys.argv[1:]])
+    facts = {"seconds": round(seconds, 1), "commit": revision.commit(), "command": command}
+    try:
+        report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
+        console.say(f"report: {report.write(run.workdir)}")
+    except Exception as error:
+        console.say(f"no report: {_reason(error, debug=run.debug)}")
+
+
+def _reason(error, *, debug):
+    """Returns an error as one line; with debug also prints its traceback."""
+    # The run goes on after this error, so that only a developer wants its traceback.
+    if debug:
+        traceback.print_exception(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
+
+
+def _measure_baselines(baselines, *, debug):
+    """Measures the baselines; returns their results and the number of failures."""
+    found = []
+    for name, measure in baselines.items():
+        try:
+            found.append(measure())
+        except Exception as error:
+            # An error that not all processes share would leave the others waiting for this one.
+            if processes.several() and not isinstance(error, QuantjaxError):
+                raise
+            complain(f"baseline {name} failed, {_reason(error, debug=debug)}", 0)
+    return found, len(baselines) - len(found)

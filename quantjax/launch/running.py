@@ -1,0 +1,128 @@
+"""Runs an experiment in a workdir: audits its split, trains or resumes it, and measures it."""
+
+import contextlib
+import functools
+import json
+import pathlib
+import time
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from quantjax import data, evaluate, train
+from quantjax.launch.measuring import Baselines, Measured, measure, write_report
+from quantjax.run import console, parallel, processes, signals, workdirs, writers
+
+TRY_AGAIN = 75
+"""Exit code of a run that saved its state after a signal of `signals.POLITE`, or lost a peer:
+EX_TEMPFAIL of sysexits.h."""
+
+BASELINE_FAILED = 3
+"""Exit code of a run whose method was measured but a baseline of which failed."""
+
+
+def run(
+    config: ConfigDict,
+    build: Callable[[ConfigDict], train.Experiment],
+    baselines: Baselines,
+    *,
+    title: str,
+    workdir: str | pathlib.Path | None = None,
+    validate_every: int = 0,
+    allow_query_overlap: bool = False,
+    max_equal_images: float = 0.01,
+    draw_report: bool = True,
+    tensorboard: bool = False,
+    wandb: bool = False,
+    debug: bool = False,
+    fit: Callable[..., train.FitResult] = train.fit,
+) -> int:
+    """Audits the split, trains or resumes, then writes codes and results into the workdir.
+
+    Args:
+      config: From the experiment's `get_config`, with overrides.
+      build: Config -> experiment.
+      baselines: Baselines that the method must beat.
+      title: Name of the method in the table.
+      workdir: Created if it does not exist; `runs/NAME-DIGEST` when None.
+      validate_every: Epochs between two evaluations on the validation set, 0 for none.
+      allow_query_overlap: Whether to continue although queries are in another list; the results
+        record it.
+      max_equal_images: Share of the queries that may have an equal image in another list; the names
+        of all equal images are written into the workdir's equal_images.txt.
+      draw_report: Whether to write report.html into the workdir at the end.
+      tensorboard: Whether to write curves for TensorBoard, see `run.writers.opened`.
+      wandb: Whether to record curves with Weights & Biases, see `run.writers.opened`.
+      debug: Whether to show the traceback of a baseline that fails.
+      fit: `train.fit`, or a `functools.partial` of it with further options.
+
+    Returns:
+      The exit status: 0, that of the signal that stopped the run, or `BASELINE_FAILED`.
+
+    Raises:
+      ValueError: if the workdir holds another experiment's config, or input does not fit.
+    """
+    began = time.perf_counter()
+    experiment = build(config)._replace(config=json.loads(config.to_json()))
+    # Before anything is written: a run that would end without codes must leave no folder.
+    curves = {"tensorboard": tensorboard, "wandb": wandb}
+    notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
+    about = train.about_workdir(experiment)
+    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
+    same = {"split": experiment.splits.digest, "validate_every": validate_every}
+    processes.check_same({**workdirs.without_places(about["config"]), **same})
+    # Before the lock, which would put a file into a folder of other things.
+    processes.from_first(functools.partial(workdirs.check_free, workdir))
+    with workdirs.held_by_all(workdir):
+        processes.from_first(functools.partial(workdirs.claim, workdir, about))
+        # After the lock, so that a run that cannot start prints only its error.
+        console.announce(experiment, workdir)
+        for line in notes:
+            console.say(f"note: {line}")
+        audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
+        mesh = parallel.data_mesh()
+        with console.progress(experiment) as bar, _writers(workdir, about, curves) as written:
+            result = fit(
+                experiment,
+                workdir=workdir,
+                mesh=mesh,
+                callbacks=[bar, *written],
+                after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
+                progress=False,
+            )
+        # Nothing is measured after a signal: a job scheduler kills soon after it.
+        if result.signal is not None:  # which `fit` has said
+            return exit_code(result.signal)
+        measured = Measured(experiment, result.state, mesh, workdir, title, debug)
+        retrieval, failed = measure(measured, baselines, audited)
+        if draw_report and processes.is_first():
+            write_report(measured, retrieval, time.perf_counter() - began)
+    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
+    return BASELINE_FAILED if failed else 0
+
+
+def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
+    """Audits the split, with the names of equal images in a file of the workdir."""
+    # Processes that allow different things would not all stop at the same finding.
+    allowed = {"allow_query_overlap": allow_query_overlap, "max_equal_images": max_equal_images}
+    processes.check_same(allowed)
+    listing = workdir / "equal_images.txt"
+    audited = data.audit(experiment.splits, **allowed, listing=listing)
+    console.report_audit(audited)
+    if listing.exists():
+        console.say(f"equal images are listed in {listing}")
+    return audited
+
+
+@contextlib.contextmanager
+def _writers(workdir, about, asked):
+    if not processes.is_first():
+        yield []
+        return
+    with writers.opened(workdir, about["experiment"], about["config"], **asked) as written:
+        yield written
+
+
+def exit_code(number):
+    """Returns the exit code of a run that a signal stopped, by the signal's number."""
+    return TRY_AGAIN if number in signals.POLITE else 128 + number
