@@ -165,6 +165,12 @@ def values_of(workdir):
     return {(row["name"], row["distance"]): row["value"] for row in rows}
 
 
+def rows_of(workdir):
+    """Returns the rows of results.json without "run", which no two runs have in common."""
+    rows = json.loads((workdir / "results.json").read_text())
+    return [{name: value for name, value in row.items() if name != "run"} for row in rows]
+
+
 def final_state(workdir, make=toy.dqn_ste, **changes):
     """Reads the latest checkpoint of a run of a method."""
     experiment = toy.experiment(make(), **changes)

@@ -104,8 +104,7 @@ def test_a_baseline_that_fails_costs_its_own_row_and_the_exit_code_says_so(
     assert capsys.readouterr().err.splitlines() == [
         f"error: baseline {name} failed, KeyError: 'num_codewords'" for name in ("first", "last")
     ]
-    whole = (finished / "results.json").read_text()
-    assert (tmp_path / "toy" / "results.json").read_text() == whole
+    assert programs.rows_of(tmp_path / "toy") == programs.rows_of(finished)
 
 
 def test_codes_and_results_are_written_ahead_of_the_baselines(tmp_path, capsys):
@@ -392,9 +391,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path, finished,
     assert "stopped by SIGTERM at step" in capsys.readouterr().out
     assert not (tmp_path / "toy" / "results.json").exists()
     run(tmp_path / "toy")
-    assert (tmp_path / "toy" / "results.json").read_text() == (
-        finished / "results.json"
-    ).read_text()
+    assert programs.rows_of(tmp_path / "toy") == programs.rows_of(finished)
 
 
 @pytest.mark.parametrize("stage", ["announce", "table"])

@@ -15,6 +15,14 @@ from quantjax.run import console, workdirs
 
 FIT_FLAGS = ("checkpoint_every", "keep", "log_every", "skip_non_finite", "profile")
 JAX_FLAGS = ("debug_nans", "debug_leaks", "deterministic")
+RECORDED = (
+    "validate_every", "skip_non_finite", "allow_query_overlap", "max_equal_images", "deterministic",
+)  # fmt: skip
+"""Options that change numbers, recorded always; others are recorded where the user gives them."""
+
+UNRECORDED = ("workdir", "coordinator", "num_processes", "process_id")
+"""Options that tell of a place, and are never recorded."""
+
 _BOOL, _INT, _TEXT = flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_string
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "workdir": (_TEXT, None, "Folder of the run; runs/NAME-DIGEST if not given."),
@@ -27,6 +35,9 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "skip_non_finite": (_BOOL, False, "Skip steps whose loss or gradient is not finite."),
     "profile": (_TEXT, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (_BOOL, False, "Measure although queries leak."),
+    "allow_changed_code": (
+        _BOOL, False, "Measure a run that was trained to its end by code that has changed since."
+    ),
     "draw_report": (_BOOL, True, "Write report.html into the workdir at the end."),
     "tensorboard": (_BOOL, False, "Write curves to WORKDIR/tensorboard."),
     "wandb": (
@@ -92,6 +103,11 @@ def parse(argv, defaults):
         if value is not None and value < least:
             raise InputError(f"--{name} must be {least} or more, got {value}")
     options["profile"] = _steps(options["profile"])
+    options["flags"] = {
+        name: values[name].value
+        for name in known
+        if name in RECORDED or (values[name].present and name not in UNRECORDED)
+    }
     return values.config, options, {name: values[name].value for name in _START}
 
 

@@ -1,16 +1,13 @@
 """Measures a trained method and its baselines, and writes codes, results, encoder and report."""
 
 import pathlib
-import shlex
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from quantjax import evaluate, index, report, train
 from quantjax.errors import QuantjaxError
-from quantjax.launch.command_line import complain, program
-from quantjax.report import revision
+from quantjax.launch.command_line import complain
 from quantjax.run import console, processes
 
 
@@ -31,7 +28,7 @@ class Baselines(Protocol):
 
 
 class Measured(NamedTuple):
-    """A trained experiment that is measured, its workdir, and the name of its results."""
+    """A trained experiment that is measured: its workdir, name of results, and provenance."""
 
     experiment: train.Experiment
     trained: train.TrainState
@@ -39,6 +36,7 @@ class Measured(NamedTuple):
     workdir: pathlib.Path
     title: str
     debug: bool
+    facts: dict[str, Any]
 
 
 def measure(run, baselines, audited):
@@ -56,6 +54,7 @@ def measure(run, baselines, audited):
         "split": splits.digest,
         "seed": experiment.seed,
         "audit": audited._asdict(),
+        "run": run.facts,
     }
     results = [*retrieval.results]
     # Written before the baselines, which may run out of memory or fail, and again with them.
@@ -85,8 +84,8 @@ def _leave_encoder(run):
 
 def write_report(run, retrieval, seconds):
     """Writes report.html; a failure prints one line, so that no run fails for a plot."""
-    command = shlex.join([*program(sys.argv), *sys.argv[1:]])
-    facts = {"seconds": round(seconds, 1), "commit": revision.commit(), "command": command}
+    facts = {name: run.facts[name] for name in ("commit", "command")}
+    facts["seconds"] = round(seconds, 1)
     try:
         report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
         console.say(f"report: {report.write(run.workdir)}")

@@ -5,11 +5,14 @@ import functools
 import json
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from quantjax import data, evaluate, train
+from quantjax.launch import provenance
 from quantjax.launch.measuring import Baselines, Measured, measure, write_report
 from quantjax.run import console, parallel, processes, signals, workdirs, writers
 
@@ -30,11 +33,13 @@ def run(
     workdir: str | pathlib.Path | None = None,
     validate_every: int = 0,
     allow_query_overlap: bool = False,
+    allow_changed_code: bool = False,
     max_equal_images: float = 0.01,
     draw_report: bool = True,
     tensorboard: bool = False,
     wandb: bool = False,
     debug: bool = False,
+    flags: Mapping[str, Any] = MappingProxyType({}),
     fit: Callable[..., train.FitResult] = train.fit,
 ) -> int:
     """Audits the split, trains or resumes, then writes codes and results into the workdir.
@@ -48,12 +53,15 @@ def run(
       validate_every: Epochs between two evaluations on the validation set, 0 for none.
       allow_query_overlap: Whether to continue although queries are in another list; the results
         record it.
+      allow_changed_code: Whether to measure a run that is trained to its end although the code that
+        trained it has changed since; the results record it.
       max_equal_images: Share of the queries that may have an equal image in another list; the names
         of all equal images are written into the workdir's equal_images.txt.
       draw_report: Whether to write report.html into the workdir at the end.
       tensorboard: Whether to write curves for TensorBoard, see `run.writers.opened`.
       wandb: Whether to record curves with Weights & Biases, see `run.writers.opened`.
       debug: Whether to show the traceback of a baseline that fails.
+      flags: Options of the command line, by name, to be recorded with the results.
       fit: `train.fit`, or a `functools.partial` of it with further options.
 
     Returns:
@@ -64,6 +72,8 @@ def run(
     """
     began = time.perf_counter()
     experiment = build(config)._replace(config=json.loads(config.to_json()))
+    # Right after the import, since files may be edited while the run is at work.
+    start = provenance.describe(build, flags)
     # Before anything is written: a run that would end without codes must leave no folder.
     curves = {"tensorboard": tensorboard, "wandb": wandb}
     notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
@@ -81,19 +91,16 @@ def run(
             console.say(f"note: {line}")
         audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
         mesh = parallel.data_mesh()
-        with console.progress(experiment) as bar, _writers(workdir, about, curves) as written:
-            result = fit(
-                experiment,
-                workdir=workdir,
-                mesh=mesh,
-                callbacks=[bar, *written],
-                after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
-                progress=False,
-            )
+        recorder = provenance.recorder(workdir, start, allow_changed_code=allow_changed_code)
+        fit = functools.partial(fit, workdir=workdir, mesh=mesh, at_start=recorder)
+        with _writers(workdir, about, curves) as written:
+            result = _train(experiment, fit, written, mesh, validate_every)
+        provenance.end(workdir, result)
         # Nothing is measured after a signal: a job scheduler kills soon after it.
         if result.signal is not None:  # which `fit` has said
             return exit_code(result.signal)
-        measured = Measured(experiment, result.state, mesh, workdir, title, debug)
+        facts = provenance.facts(workdir, start, int(result.state.step))
+        measured = Measured(experiment, result.state, mesh, workdir, title, debug, facts)
         retrieval, failed = measure(measured, baselines, audited)
         if draw_report and processes.is_first():
             write_report(measured, retrieval, time.perf_counter() - began)
@@ -112,6 +119,17 @@ def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
     if listing.exists():
         console.say(f"equal images are listed in {listing}")
     return audited
+
+
+def _train(experiment, fit, written, mesh, validate_every):
+    """Trains with progress on the terminal and an evaluation of the validation set."""
+    with console.progress(experiment) as bar:
+        return fit(
+            experiment,
+            callbacks=[bar, *written],
+            after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
+            progress=False,
+        )
 
 
 @contextlib.contextmanager

@@ -3,29 +3,32 @@
 import pathlib
 import subprocess
 
+_PACKAGE = pathlib.Path(__file__).parents[1] / "__init__.py"
 
-def commit(root: pathlib.Path | None = None) -> str:
+
+def commit(source: pathlib.Path = _PACKAGE) -> str:
     """Returns the commit of the code, with a plus if Python files differ from it.
 
     Args:
-      root: A folder of the repository; the one of this package when None.
+      source: A file of the repository, or a folder with one; by default a file of this package.
 
     Returns:
-      Seven hex digits and maybe a plus, or "unknown" outside of a repository.
+      Seven hex digits and maybe a plus, or "unknown" if no repository has the file.
     """
-    root = pathlib.Path(__file__).parents[2] if root is None else root
+    folder = source if source.is_dir() else source.parent
 
     def git(*arguments):
         try:
             return subprocess.run(
-                ["git", *arguments], cwd=root, capture_output=True, text=True, check=False
+                ["git", *arguments], cwd=folder, capture_output=True, text=True, check=False
             ).stdout.strip()
-        except OSError:  # no git on this machine
+        except OSError:  # no git on this machine, or no such folder
             return ""
 
     # A package that was installed into another repository's folder is not of that repository.
-    if not git("ls-files", "quantjax/__init__.py"):
+    # A new file, which no commit has yet, is.
+    if not git("ls-files", "--cached", "--others", "--exclude-standard", "--", str(source)):
         return "unknown"
     found = git("rev-parse", "--short=7", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=all", "--", "*.py")
+    changed = git("status", "--porcelain", "--untracked-files=all", "--", ":/*.py")
     return f"{found}{'+' if changed else ''}" if found else "unknown"

@@ -75,6 +75,19 @@ class Callback(Protocol):
         ...
 
 
+class AtStart(Protocol):
+    """Function that learns where a run starts, in every process."""
+
+    def __call__(self, step: int, num_steps: int, /) -> object:
+        """Receives the step; the return value is ignored, and an error ends the run.
+
+        Args:
+          step: The step that the run starts at, 0 for a new run, `num_steps` for a complete run.
+          num_steps: Steps of the whole run.
+        """
+        ...
+
+
 class FitResult(NamedTuple):
     """Result of `fit`: the final train state, the logged history, and a stop signal.
 
@@ -106,6 +119,7 @@ def fit(
     log_every: int = 10,
     checkpoint_every: int | None = None,
     keep: int = 3,
+    at_start: AtStart | None = None,
     after_epoch: AfterEpoch | None = None,
     skip_non_finite: bool = False,
     profile: tuple[int, int] | None = None,
@@ -144,6 +158,8 @@ def fit(
         after the last save began.
       keep: Number of latest checkpoints to keep; the best by "validation" is kept as well, and the
         previous best until the next checkpoint is saved.
+      at_start: Called before the first step, and before records of later steps are dropped; see
+        `AtStart`.
       after_epoch: See `AfterEpoch`.
       skip_non_finite: Whether a step whose loss or gradient is not finite is skipped, and counted
         in the records, instead of stopping the run.
@@ -171,8 +187,8 @@ def fit(
     options = _Options(
         workdir=None if workdir is None else pathlib.Path(workdir), resume=resume, state=state,
         parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
-        checkpoint_every=checkpoint_every, after_epoch=after_epoch, progress=progress,
-        skip_non_finite=skip_non_finite, profile=profile,
+        checkpoint_every=checkpoint_every, at_start=at_start, after_epoch=after_epoch,
+        progress=progress, skip_non_finite=skip_non_finite, profile=profile,
     )  # fmt: skip
     mesh = parallel.data_mesh() if mesh is None else mesh
     with _open_run(experiment, mesh, options) as (run, train_state):
@@ -206,6 +222,7 @@ class _Options(NamedTuple):
     log_every: int
     keep: int
     checkpoint_every: int | None
+    at_start: AtStart | None
     after_epoch: AfterEpoch | None
     progress: bool
     skip_non_finite: bool
@@ -438,6 +455,8 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
         # An error in the first epoch also leaves a state to go on from.
         last_good.take(train_state)
         step, epoch = int(train_state.step), int(train_state.epoch)
+        if options.at_start is not None:
+            options.at_start(step, experiment.num_epochs * steps_per_epoch)
         journal = _open_journal(experiment, train_state, steps_per_epoch, options, callbacks)
         last_good.history = journal.history
         # From the first process, which alone reads and writes the records.
