@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from quantjax import data, errors, train
-from quantjax.run import checkpoint, parallel, processes, workdirs
+from quantjax.run import checkpoint, connection, parallel, processes, workdirs
 from tests import programs, toy
 
 
@@ -162,7 +162,7 @@ if __name__ == "__main__":
     arguments = vars(parser.parse_args())
     workdir = arguments.pop("workdir")
     jax.config.update("jax_num_cpu_devices", 1)
-    processes.start(**arguments)
+    connection.start(**arguments)
     told = {
         "on purpose": from_first(errors.MissingFileError("no folder x")),
         "by fault": from_first(KeyError("num_codewords")),

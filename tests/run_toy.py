@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict, config_dict
 
 from experiments.baselines import baselines
-from quantjax import launch, train
+from quantjax import data, launch, train
 from quantjax.run import processes
 from tests import toy
 
@@ -19,7 +19,7 @@ from tests import toy
 def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
-        baselines=False, pause=0.0, refreshing=0.0, measuring=0.0,
+        baselines=False, batch_size=64, pause=0.0, refreshing=0.0, measuring=0.0,
     )  # fmt: skip
 
 
@@ -32,7 +32,13 @@ def build(config: ConfigDict) -> train.Experiment:
                 for phase in method.phases
             )
         )
-    experiment = toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
+    experiment = toy.experiment(
+        method,
+        num_epochs=config.num_epochs,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        sampler=data.shuffled(len(toy.splits().train), config.batch_size),
+    )
 
     source = Stalling(experiment.splits.source, config.refreshing)
 

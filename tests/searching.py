@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from quantjax import index
-from quantjax.run import parallel, processes
+from quantjax.run import connection, parallel
 
 
 def found(folder, mesh):
@@ -31,5 +31,5 @@ if __name__ == "__main__":
     options = vars(parser.parse_args())
     workdir = options.pop("workdir")
     jax.config.update("jax_num_cpu_devices", int(os.environ["TOY_DEVICES"]))
-    processes.start(**options)
+    connection.start(**options)
     np.savez(workdir / f"found{jax.process_index()}.npz", **found(workdir, parallel.data_mesh()))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from quantjax import evaluate, methods, train
+from quantjax import data, evaluate, methods, train
 from quantjax.run import parallel
 from quantjax.train import loop
 from tests import toy
@@ -93,6 +93,21 @@ def test_two_devices_take_the_steps_of_one(one_device):
     experiment, one = one_device(toy.dqn_ste)
     two = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2])).state
     assert largest_gap((one.params, one.state), (two.params, two.state)) < 1e-5
+
+
+def test_six_devices_take_the_steps_of_one(mesh):
+    """Six share neither a block of 1,024 rows nor the table of codes that the refresh writes."""
+    sampler = data.shuffled(len(toy.splits().train), 60)
+    experiment = toy.experiment(toy.dqn_stored(), num_epochs=5, sampler=sampler, batch_size=60)
+    meshes = mesh, parallel.data_mesh(jax.devices()[:6])
+    one, six = (train.fit(experiment, mesh=each).state for each in meshes)
+    assert np.any(one.state["assignments"])
+    assert largest_gap((one.params, one.state), (six.params, six.state)) < 1e-5
+    values = [
+        mean_average_precision(experiment, state, each)
+        for state, each in zip((one, six), meshes, strict=True)
+    ]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
 
 
 @every_method

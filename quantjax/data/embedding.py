@@ -14,8 +14,9 @@ from quantjax.errors import InputError
 from quantjax.run import parallel
 
 ROWS = 1024
-"""Rows per batch. Tables of the training set are padded to a multiple of it, so that a checkpoint
-fits every mesh whose size divides it."""
+"""Rows per batch on all devices together, rounded up to the same number on each. Tables of the
+training set are padded to a multiple of it, whatever the number of devices, so that a checkpoint
+fits every mesh."""
 
 
 def padded_length(num_rows: int) -> int:
@@ -23,13 +24,9 @@ def padded_length(num_rows: int) -> int:
     return -(-num_rows // ROWS) * ROWS
 
 
-def check_mesh(mesh: Mesh) -> None:
-    """Raises ValueError if the number of devices does not divide `ROWS`."""
-    if ROWS % mesh.size:
-        raise InputError(
-            f"rows are embedded {ROWS} at a time, which {mesh.size} devices cannot share; take a "
-            "number of devices that is a power of two"
-        )
+def table_length(num_rows: int, mesh: Mesh) -> int:
+    """Returns `padded_length`, rounded up to a multiple of the number of devices."""
+    return -(-padded_length(num_rows) // mesh.size) * mesh.size
 
 
 def apply_to_rows(
@@ -54,24 +51,23 @@ def apply_to_rows(
       mesh: From `run.parallel.data_mesh`.
 
     Returns:
-      Pytree of [N padded to a multiple of `ROWS`, ...], sharded by rows over the mesh; rows from N
-      on are meaningless. Every device computes the rows that it stores, so no row is transferred.
+      Pytree of [`table_length` of N, ...], sharded by rows over the mesh; rows from N on are
+      meaningless. Every device computes the rows that it stores, so no row is transferred.
 
     Raises:
-      ValueError: if there are no rows, or `ROWS` is no multiple of the number of devices.
+      ValueError: if there are no rows.
     """
     if len(rows) == 0:
         raise InputError("there are no rows to embed; the split is empty")
-    check_mesh(mesh)
     compiled = _compiled(function, preprocess, mesh)
     outputs = []
     for positions in _positions(len(rows), mesh):
-        mine = positions[parallel.local_rows(mesh, ROWS)]
+        mine = positions[parallel.local_rows(mesh, len(positions))]
         mask = mine < len(rows)
         # Padding repeats the first row, so that every batch has one shape and compiles once.
         batch = {**source[rows[np.where(mask, mine, 0)]], "mask": mask}
         outputs.append(compiled(params, state, parallel.put_rows(mesh, batch)))
-    return _joiner(mesh)(outputs)
+    return _joiner(mesh, table_length(len(rows), mesh) // mesh.size)(outputs)
 
 
 def embed(
@@ -94,10 +90,15 @@ def embed(
 
 
 def _positions(num_rows, mesh):
-    """Yields the rows of each batch, [ROWS]: the next rows of every device's part of the table."""
+    """Yields the rows of each batch, [about `ROWS`]: the next rows of every device's part."""
+    length = table_length(num_rows, mesh)
+    width = -(-ROWS // mesh.size)
     # Row i of the table is the part of device i, so a column block has rows for every device.
-    table = np.arange(padded_length(num_rows)).reshape(mesh.size, -1)
-    for part in np.split(table, padded_length(num_rows) // ROWS, axis=1):
+    table = np.arange(length).reshape(mesh.size, -1)
+    # A number of devices that does not divide `ROWS` leaves the last block narrower. It is filled
+    # with padding, so that every batch has one shape.
+    table = np.pad(table, ((0, 0), (0, -table.shape[1] % width)), constant_values=length)
+    for part in np.split(table, table.shape[1] // width, axis=1):
         yield part.ravel()
 
 
@@ -110,10 +111,10 @@ def _compiled(function, preprocess, mesh):
 
 
 @parallel.shared
-def _joiner(mesh):
+def _joiner(mesh, per_device):
     rows = PartitionSpec(parallel.AXIS)
 
     def join(parts):
-        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
+        return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:per_device], *parts)
 
     return jax.jit(jax.shard_map(join, mesh=mesh, in_specs=rows, out_specs=rows))

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from quantjax.errors import InputError
-from quantjax.run import console, workdirs
+from quantjax.run import connection, console, workdirs
 
 FIT_FLAGS = ("checkpoint_every", "keep", "log_every", "skip_non_finite", "profile")
 JAX_FLAGS = ("debug_nans", "debug_leaks", "deterministic")
@@ -61,6 +61,9 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
         _BOOL, None,
         "Let JAX look for a cluster although none was seen; --nodetect runs alone in one.",
     ),
+    "start_timeout": (
+        _INT, connection.TIMEOUT, "Seconds in which all processes must have started."
+    ),
     "deterministic": (
         _BOOL, False, "The same bits in every run on GPUs too, which may take longer."
     ),
@@ -73,9 +76,11 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
         "Find traced values that outlive their function (jax_check_tracer_leaks, slow).",
     ),
 }  # fmt: skip
-"""Options of the start: those of `processes.start`, and `JAX_FLAGS`."""
+"""Options of the start: those of `connection.start`, and `JAX_FLAGS`."""
 
-_LEAST = {"checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1}
+_LEAST = {
+    "checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1, "start_timeout": 1
+}  # fmt: skip
 
 
 def parse(argv, defaults):

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from quantjax import data, evaluate, train
 from quantjax.launch import provenance
 from quantjax.launch.measuring import Baselines, Measured, measure, write_report
-from quantjax.run import console, parallel, processes, signals, workdirs, writers
+from quantjax.run import console, devices, parallel, processes, signals, workdirs, writers
 
 TRY_AGAIN = 75
 """Exit code of a run that saved its state after a signal of `signals.POLITE`, or lost a peer:
@@ -71,7 +71,8 @@ def run(
       ValueError: if the workdir holds another experiment's config, or input does not fit.
     """
     began = time.perf_counter()
-    experiment = build(config)._replace(config=json.loads(config.to_json()))
+    mesh = parallel.data_mesh()
+    experiment = _built(config, build, mesh)
     # Right after the import, since files may be edited while the run is at work.
     start = provenance.describe(build, flags)
     # Before anything is written: a run that would end without codes must leave no folder.
@@ -90,7 +91,6 @@ def run(
         for line in notes:
             console.say(f"note: {line}")
         audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
-        mesh = parallel.data_mesh()
         recorder = provenance.recorder(workdir, start, allow_changed_code=allow_changed_code)
         fit = functools.partial(fit, workdir=workdir, mesh=mesh, at_start=recorder)
         with _writers(workdir, about, curves) as written:
@@ -106,6 +106,19 @@ def run(
             write_report(measured, retrieval, time.perf_counter() - began)
     console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
     return BASELINE_FAILED if failed else 0
+
+
+def _built(config, build, mesh):
+    """Checks that the devices can share a batch, says what the run runs on, and reads the data."""
+    size = config.get("batch_size")
+    # First of all, since it may take minutes to read the data.
+    if size is not None:
+        parallel.check_divisible(mesh, size)
+    for line in devices.describe(batch_size=size, precision=config.get("precision", "float32")):
+        console.say(line)
+    experiment = build(config)._replace(config=json.loads(config.to_json()))
+    parallel.check_divisible(mesh, experiment.batch_size)
+    return experiment
 
 
 def _audit(experiment, workdir, allow_query_overlap, max_equal_images):

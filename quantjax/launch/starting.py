@@ -26,7 +26,7 @@ from quantjax.launch.command_line import (
     vary,
 )
 from quantjax.launch.measuring import Baselines
-from quantjax.run import console, prefetch, processes, signals
+from quantjax.run import connection, console, devices, prefetch, processes, signals
 
 
 def main(
@@ -113,7 +113,8 @@ def _start(options):
     # kill -QUIT prints the stacks of all threads, of a run that seems to hang.
     with contextlib.suppress(OSError):  # standard error may be closed
         faulthandler.register(signal.SIGQUIT, file=2, all_threads=True)
-    processes.start(**options)
+    connection.start(**options)
+    devices.check()
     processes.check_same({"deterministic": deterministic})
     if not processes.is_first():
         console.silence()

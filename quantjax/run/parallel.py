@@ -171,10 +171,16 @@ def gather(x: jax.Array) -> np.ndarray:
 
 
 def check_divisible(mesh: Mesh, batch_size: int) -> None:
-    """Raises ValueError if the number of devices does not divide the batch size."""
+    """Raises ValueError, naming the nearest multiples, if the devices cannot share a batch evenly.
+
+    A padded training batch would change the mean of the loss.
+    """
     if batch_size % mesh.size:
+        below = batch_size // mesh.size * mesh.size
+        near = [each for each in (below, below + mesh.size) if each > 0]
         raise InputError(
-            f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}"
+            f"batch_size must be a multiple of the {mesh.size} devices, got {batch_size}; "
+            f"the nearest {'are' if len(near) > 1 else 'is'} {' and '.join(map(str, near))}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Starts several processes of one run, and lets them agree and share results.
+"""Lets the processes of one run agree and share results.
 
 Every process runs the same program and takes the same steps. If a fact is known to one process only
 (a signal, an existing file), the processes agree on it here first.
@@ -20,58 +20,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from quantjax.errors import InputError, is_one_line
+from quantjax.run import connection
 
 _QUIET = 0.25  # seconds between two exchanges of `Agreement`
 _MOST_QUIET = 16  # most steps between two exchanges, however short the steps are
-
-
-def start(
-    *,
-    coordinator: str | None = None,
-    num_processes: int | None = None,
-    process_id: int | None = None,
-    detect: bool | None = None,
-) -> None:
-    """Connects this process with the other processes of the run; call before any use of JAX.
-
-    Slurm (a step of several tasks), Kubernetes (an indexed job, with the package kubernetes), Open
-    MPI and Cloud TPU hosts that name each other are detected automatically. A process without
-    others starts alone.
-
-    Args:
-      coordinator: HOST:PORT of process 0, to start by hand.
-      num_processes: Number of processes, to start by hand.
-      process_id: Number of this process, from 0, to start by hand.
-      detect: True lets JAX search for a cluster although none was detected here; False runs alone
-        although a cluster was detected.
-
-    Raises:
-      ValueError: if only a part of the first three is given, their values do not fit, or the other
-        processes do not connect.
-    """
-    by_hand = {
-        "coordinator": coordinator, "num_processes": num_processes, "process_id": process_id
-    }  # fmt: skip
-    missing = [name for name, value in by_hand.items() if value is None]
-    if missing and len(missing) < len(by_hand):
-        raise InputError(f"{', '.join(by_hand)} go together; missing: {', '.join(missing)}")
-    if missing and not (in_a_cluster(os.environ) if detect is None else detect):
-        return
-    if not missing:
-        _check_by_hand(coordinator, num_processes, process_id)
-    try:
-        jax.distributed.initialize(
-            coordinator,
-            num_processes,
-            process_id,
-            cluster_detection_method=None if missing else "deactivate",
-        )
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"the processes did not find each other: {reason}") from None
-    if missing and has_all_gpus(os.environ):
-        for kind in ("cuda", "rocm"):
-            jax.config.update(f"jax_{kind}_visible_devices", "all")
 
 
 def repeat_bits() -> None:
@@ -91,7 +43,8 @@ def leave(status: int, *, at_once: bool = False) -> NoReturn:
       status: Exit code.
       at_once: Whether a process that runs alone also ends without waiting for its threads.
     """
-    if at_once or several():
+    # Asked in this order: without devices JAX does not know the number of processes.
+    if at_once or connection.unfinished() or jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -109,7 +62,7 @@ def lost_peer(error: BaseException) -> str | None:
       error: Error that ended the run in this process. One that `train.fit` raised before its first
         step gives None: a run that never trains must not be tried again and again.
     """
-    if not several() or not isinstance(error, jax.errors.JaxRuntimeError):
+    if not isinstance(error, jax.errors.JaxRuntimeError) or not several():
         return None
     if getattr(error, "history", None) == []:
         return None
@@ -120,41 +73,9 @@ def lost_peer(error: BaseException) -> str | None:
 
 def several() -> bool:
     """Returns whether the run has more than one process."""
-    return jax.distributed.is_initialized() and jax.process_count() > 1
-
-
-def in_a_cluster(environment: Any) -> bool:
-    """Returns whether a launcher, such as Slurm, started this process as one of several.
-
-    Args:
-      environment: Such as `os.environ`.
-    """
-    tasks = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    return (
-        any(environment.get(name, "").isdigit() and int(environment[name]) > 1 for name in tasks)
-        or {"KUBERNETES_SERVICE_HOST", "JOB_COMPLETION_INDEX"} <= set(environment)
-        or "," in environment.get("TPU_WORKER_HOSTNAMES", "")
-    )
-
-
-def has_all_gpus(environment: Any) -> bool:
-    """Returns whether a process of a cluster may use all GPUs that it sees.
-
-    It may if it is the only process of its host, or if it sees a single GPU. Among several
-    processes of a host, JAX gives each the GPU with the process's number on that host.
-
-    Args:
-      environment: Such as `os.environ`; JAX_LOCAL_DEVICE_IDS in it has the last word.
-    """
-    if "JAX_LOCAL_DEVICE_IDS" in environment:
+    if connection.unfinished() or not jax.distributed.is_initialized():
         return False
-    if environment.get("CUDA_VISIBLE_DEVICES", ",").strip(",").isdigit():
-        return True
-    if "OMPI_COMM_WORLD_LOCAL_SIZE" in environment:  # its processes have Slurm's variables too
-        return environment["OMPI_COMM_WORLD_LOCAL_SIZE"] == "1"
-    # Such as "1(x2)" for a task on each of two hosts.
-    per_host = re.sub(r"\(x\d+\)", "", environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
-    return set(per_host.split(",")) == {"1"}
+    return jax.process_count() > 1
 
 
 def is_first() -> bool:
@@ -204,6 +125,20 @@ def from_first(function: Callable[[], Any]) -> Any:
     if caught is not None:
         raise caught
     raise RuntimeError(f"process 0 failed, {answer['type']}: {answer['error']}")
+
+
+def from_all(value: Any) -> list[Any]:
+    """Returns every process's value, in the order of the processes' numbers.
+
+    Args:
+      value: This process's value, JSON.
+    """
+    if jax.process_count() == 1:
+        return [value]
+    said = json.dumps(value).encode()
+    # An all-gather needs the same shape in every process.
+    said = np.frombuffer(said.ljust(all_agree(len(said))), np.uint8)
+    return [json.loads(bytes(row)) for row in multihost_utils.process_allgather(said)]
 
 
 def all_agree(number: int) -> int:
@@ -349,13 +284,3 @@ class Agreement:
         agreed, every = np.asarray(before)
         self._every = -int(every)
         return int(agreed) or None
-
-
-def _check_by_hand(coordinator, num_processes, process_id):
-    host, _, port = coordinator.rpartition(":")
-    if not (host and port.isdigit()):
-        raise InputError(f"coordinator must be HOST:PORT of process 0, got {coordinator!r}")
-    if not 0 <= process_id < num_processes:
-        raise InputError(
-            f"process_id must lie in 0 to num_processes - 1 = {num_processes - 1}, got {process_id}"
-        )

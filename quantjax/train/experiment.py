@@ -182,7 +182,7 @@ def embed(
       Embeddings [N, D] on the host, in every process.
 
     Raises:
-      ValueError: if there are no rows, or the number of devices is not a power of two.
+      ValueError: if there are no rows.
     """
     method = experiment.method
     return embedding.embed(

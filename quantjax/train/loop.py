@@ -14,7 +14,6 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax.data import embedding
 from quantjax.errors import InputError
 from quantjax.run import (
     checkpoint,
@@ -486,7 +485,6 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
 def _check(experiment, mesh, options):
     """Checks that sizes, devices and processes fit, and returns the steps of an epoch."""
     parallel.check_divisible(mesh, experiment.batch_size)
-    embedding.check_mesh(mesh)
     check(experiment)
     for name, value in (("log_every", options.log_every), ("keep", options.keep)):
         if value < 1:

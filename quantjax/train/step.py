@@ -179,12 +179,12 @@ def refresh(
         preprocess=experiment.preprocess,
         mesh=mesh,
     )
-    num_rows = embedding.padded_length(len(splits.train))
-    # Rows are padded to a fixed number, so that the program is the same on any number of devices.
-    mask = np.arange(num_rows)[parallel.local_rows(mesh, num_rows)] < len(splits.train)
+    length = embedding.table_length(len(splits.train), mesh)
+    mask = np.arange(length)[parallel.local_rows(mesh, length)] < len(splits.train)
     mask = parallel.put_rows(mesh, {"mask": mask})["mask"]
     refresh_key = key(experiment.seed, "refresh", epoch)
-    params, state = _updater(plan.update, mesh)(refresh_key, params, state, rows, mask)
+    update = _updater(plan.update, mesh, embedding.padded_length(len(splits.train)))
+    params, state = update(refresh_key, params, state, rows, mask)
     opt = dict(train_state.opt)
     # Replaced arrays start without momentum: the old momentum belongs to the old arrays.
     for name in plan.rewrites:
@@ -194,7 +194,19 @@ def refresh(
 
 
 @parallel.shared
-def _updater(update, mesh):
-    # `mesh` only keys the cache: a compiled update keeps the shardings of its first call.
-    del mesh
-    return parallel.keep_shardings(update, lambda key, params, state, rows, mask: (params, state))
+def _updater(update, mesh, num_rows):
+    # A compiled update keeps the shardings of its first call.
+    return parallel.keep_shardings(
+        _on_table(update, mesh, num_rows), lambda key, params, state, *_: (params, state)
+    )
+
+
+def _on_table(update, mesh, num_rows):
+    """Lets an update take rows that are padded for the mesh, of which it sees `num_rows`."""
+
+    def cut(x):
+        # The update is the same on any number of devices. An array whose rows the devices cannot
+        # share evenly exists only inside of a program.
+        return jax.lax.with_sharding_constraint(x[:num_rows], parallel.by_rows(mesh))
+
+    return lambda key, params, state, *rows: update(key, params, state, *jax.tree.map(cut, rows))

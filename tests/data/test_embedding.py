@@ -11,6 +11,7 @@ import pytest
 from quantjax import methods, train
 from quantjax.data import embedding
 from quantjax.run import parallel
+from quantjax.train import step
 from tests import toy
 
 MOVED = re.compile(
@@ -72,8 +73,10 @@ def test_every_row_is_embedded_in_its_place_on_any_mesh(num_rows, rng):
         return {"sum": batch["image"].sum((1, 2, 3)), "mask": batch["mask"]}
 
     due = source[rows]["image"].astype(np.float64).sum((1, 2, 3))
-    for devices in (1, 8):
+    for devices in (1, 3, 6, 7, 8):
         mesh = parallel.data_mesh(jax.devices()[:devices])
+        length = embedding.table_length(num_rows, mesh)
+        assert 0 <= length - embedding.padded_length(num_rows) < devices
         out = embedding.apply_to_rows(
             column,
             {},
@@ -83,33 +86,32 @@ def test_every_row_is_embedded_in_its_place_on_any_mesh(num_rows, rng):
             preprocess=lambda batch: {**batch, "image": batch["image"].astype(jnp.float32)},
             mesh=mesh,
         )
-        assert len(out["sum"]) == embedding.padded_length(num_rows)
+        assert len(out["sum"]) == length
         np.testing.assert_array_equal(np.asarray(out["sum"])[:num_rows], due)
-        np.testing.assert_array_equal(
-            out["mask"], np.arange(embedding.padded_length(num_rows)) < num_rows
-        )
+        np.testing.assert_array_equal(out["mask"], np.arange(length) < num_rows)
         assert out["sum"].sharding.is_equivalent_to(parallel.by_rows(mesh), 1)
 
 
-def test_rows_stay_on_the_device_that_embedded_them():
-    mesh = parallel.data_mesh()
+@pytest.mark.parametrize("num_devices", [6, 8])
+def test_rows_stay_on_the_device_that_embedded_them(num_devices):
+    mesh = parallel.data_mesh(jax.devices()[:num_devices])
     num_rows, dim = 4096, 8
+    length = embedding.table_length(num_rows, mesh)
+    width = -(-1024 // num_devices) * num_devices
     parts = [
-        jax.ShapeDtypeStruct((1024, dim), jnp.float32, sharding=parallel.by_rows(mesh))
+        jax.ShapeDtypeStruct((width, dim), jnp.float32, sharding=parallel.by_rows(mesh))
         for _ in range(num_rows // 1024)
     ]
-    joined = embedding._joiner(mesh).lower(parts).compile()
+    joined = embedding._joiner(mesh, length // num_devices).lower(parts).compile()
     assert largest_moved(joined.as_text()) == 0
     # The refresh after it: codebooks of all rows, none of which is gathered but a draw of some.
     experiment = toy.experiment(toy.dqn())
     start = train.initialize(experiment, mesh)
-    rows = jax.device_put(np.zeros((num_rows, dim), np.float32), parallel.by_rows(mesh))
-    mask = jax.device_put(np.ones(num_rows, bool), parallel.by_rows(mesh))
-    update = experiment.method.refresh.update
-    fitted = (
-        jax.jit(update).lower(jax.random.key(0), start.params, start.state, rows, mask).compile()
-    )
-    assert largest_moved(fitted.as_text()) <= num_rows * dim / 4
+    rows = jax.device_put(np.zeros((length, dim), np.float32), parallel.by_rows(mesh))
+    mask = jax.device_put(np.ones(length, bool), parallel.by_rows(mesh))
+    update = jax.jit(step._on_table(experiment.method.refresh.update, mesh, num_rows))
+    fitted = update.lower(jax.random.key(0), start.params, start.state, rows, mask).compile()
+    assert largest_moved(fitted.as_text()) <= length * dim / 4
 
 
 def test_nothing_to_embed_is_refused():

@@ -49,8 +49,25 @@ def test_rows_are_cut_as_devices_stand(rng):
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="a multiple of the 8 devices, got 12"):
+    with pytest.raises(ValueError, match="a multiple of the 8 devices, got 12; the nearest are 8"):
         parallel.put_rows(parallel.data_mesh(), {"x": np.zeros((12, 3))})
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "due"),
+    [
+        (3, 64, "a multiple of the 3 devices, got 64; the nearest are 63 and 66"),
+        (6, 5, "a multiple of the 6 devices, got 5; the nearest is 6"),
+        (6, 66, None),
+    ],
+)
+def test_the_nearest_batches_that_devices_can_share_are_named(devices, batch_size, due):
+    mesh = parallel.data_mesh(jax.devices()[:devices])
+    if due is None:
+        parallel.check_divisible(mesh, batch_size)
+    else:
+        with pytest.raises(InputError, match=f"{due}$"):
+            parallel.check_divisible(mesh, batch_size)
 
 
 def test_what_is_shared_is_built_once_of_the_same_parts():

@@ -2,11 +2,8 @@
 
 import functools
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import jax
@@ -14,7 +11,7 @@ import numpy as np
 import pytest
 
 from quantjax import launch, train
-from quantjax.run import parallel, processes
+from quantjax.run import connection, parallel, processes
 from tests import programs, run_toy, toy
 
 
@@ -201,102 +198,14 @@ def test_two_processes_go_back_behind_a_damaged_checkpoint_together(tmp_path):
     assert_close(programs.final_state(workdir), programs.final_state(tmp_path / "whole"), 1e-5)
 
 
-@pytest.mark.parametrize(
-    ("environment", "due"),
-    [
-        ({}, False),
-        ({"SLURM_STEP_NUM_TASKS": "1"}, False),
-        ({"SLURM_STEP_NUM_TASKS": "4"}, True),
-        ({"SLURM_NTASKS": "4"}, False),  # inside sbatch, not yet a step of it
-        ({"OMPI_COMM_WORLD_SIZE": "2"}, True),
-        ({"KUBERNETES_SERVICE_HOST": "x"}, False),
-        ({"KUBERNETES_SERVICE_HOST": "x", "JOB_COMPLETION_INDEX": "0"}, True),
-        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, True),
-    ],
-)
-def test_launchers_are_known_by_what_they_set(environment, due):
-    assert processes.in_a_cluster(environment) is due
-
-
-@pytest.mark.parametrize(
-    ("environment", "due"),
-    [
-        ({}, False),
-        ({"SLURM_STEP_TASKS_PER_NODE": "1"}, True),
-        ({"SLURM_STEP_TASKS_PER_NODE": "1(x16)"}, True),
-        ({"SLURM_STEP_TASKS_PER_NODE": "8(x2)"}, False),
-        ({"SLURM_STEP_TASKS_PER_NODE": "2,1(x3)"}, False),
-        ({"SLURM_STEP_TASKS_PER_NODE": "1(x2)", "JAX_LOCAL_DEVICE_IDS": "0,1"}, False),
-        ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "3"}, True),
-        ({"SLURM_STEP_TASKS_PER_NODE": "8", "CUDA_VISIBLE_DEVICES": "0,1,2,3"}, False),
-        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, True),
-        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}, False),
-        ({"OMPI_COMM_WORLD_LOCAL_SIZE": "8", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, False),
-    ],
-)
-def test_it_is_known_whether_all_gpus_are_a_processs_own(environment, due):
-    assert processes.has_all_gpus(environment) is due
-
-
-def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several():
-    slurm = {
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_STEP_NUM_TASKS": "2",
-        "SLURM_NTASKS": "1",  # nobody else comes
-        "SLURM_PROCID": "0",
-        "SLURM_LOCALID": "0",
-    }
-    by_hand = "coordinator='localhost:{}', num_processes=1, process_id=0"
-    found = []
-    for tasks, arguments in (("1(x2)", ""), ("2", ""), ("2", by_hand)):
-        port = programs.free_port()
-        program = (
-            "import jax; from quantjax.run import processes; "
-            f"processes.start({arguments.format(port)}); "
-            "print(jax.config.values['jax_cuda_visible_devices'])"
-        )
-        place = {"SLURM_STEP_TASKS_PER_NODE": tasks, "JAX_COORDINATOR_PORT": str(port)}
-        found.append(
-            subprocess.run(
-                [sys.executable, "-c", program],
-                cwd=programs.ROOT,
-                env={**os.environ, **slurm, **place},
-                capture_output=True,
-                text=True,
-                timeout=60,
-            ).stdout.strip()
-        )
-    assert found == ["all", "0", "all"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"coordinator": "a:1"}, "go together; missing: num_processes, process_id"),
-        (
-            {"coordinator": "a", "num_processes": 2, "process_id": 0},
-            "coordinator must be HOST:PORT of process 0, got 'a'",
-        ),
-        (
-            {"coordinator": "a:1", "num_processes": 2, "process_id": 2},
-            "process_id must lie in 0 to num_processes - 1 = 1, got 2",
-        ),
-    ],
-)
-def test_a_wrong_start_by_hand_is_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        processes.start(**arguments)
-
-
 def test_alone_nothing_is_waited_for():
     mesh = parallel.data_mesh()
-    processes.start()
+    connection.start()
     assert processes.is_first()
     assert not processes.several()
     assert not processes.spans(mesh)
     assert processes.from_first(lambda: {"a": 1}) == {"a": 1}
+    assert processes.from_all({"a": 1}) == [{"a": 1}]
     with pytest.raises(ValueError, match="no"):
         processes.from_first(lambda: int("no"))
     agreement = processes.Agreement(mesh)
