@@ -42,6 +42,10 @@ def finished(tmp_path_factory):
 
 def test_a_run_leaves_all_that_is_promised(finished):
     names = {path.name for path in finished.iterdir()}
+    assert [path.name for path in (finished / "logs").iterdir()] == ["process-0.log"]
+    log = (finished / "logs" / "process-0.log").read_text()
+    for due in ("8 x cpu", "first step after", "step 12/12", "evaluating", "metrics:"):
+        assert due in log
     assert names >= {
         "config.json", "metrics.jsonl", "checkpoints", "codes-1.safetensors", "codes.json",
         "results.json", "per_query.safetensors", "encoder",
@@ -66,7 +70,7 @@ def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(tmp_path, mo
     monkeypatch.setattr(train, "save_encoder", fail)
     run(tmp_path / "toy", "--config.num_epochs=1")
     out = capsys.readouterr().out
-    assert "\nno encoder: ValueError: no such program\n" in out
+    assert " no encoder: ValueError: no such program\n" in out
     assert not (tmp_path / "toy" / "encoder").exists()
     assert len(index.load(tmp_path / "toy").codes) == len(toy.splits().database)
 

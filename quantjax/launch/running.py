@@ -14,7 +14,16 @@ from ml_collections import ConfigDict
 from quantjax import data, evaluate, train
 from quantjax.launch import provenance
 from quantjax.launch.measuring import Baselines, Measured, measure, write_report
-from quantjax.run import console, devices, parallel, processes, signals, workdirs, writers
+from quantjax.run import (
+    console,
+    devices,
+    output,
+    parallel,
+    processes,
+    signals,
+    workdirs,
+    writers,
+)
 
 TRY_AGAIN = 75
 """Exit code of a run that saved its state after a signal of `signals.POLITE`, or lost a peer:
@@ -86,6 +95,7 @@ def run(
     processes.from_first(functools.partial(workdirs.check_free, workdir))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
+        output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
         # After the lock, so that a run that cannot start prints only its error.
         console.announce(experiment, workdir)
         for line in notes:

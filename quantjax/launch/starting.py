@@ -26,7 +26,7 @@ from quantjax.launch.command_line import (
     vary,
 )
 from quantjax.launch.measuring import Baselines
-from quantjax.run import connection, console, devices, prefetch, processes, signals
+from quantjax.run import connection, console, devices, output, prefetch, processes, signals
 
 
 def main(
@@ -69,7 +69,7 @@ def main(
         config, options, start = parse(*vary(argv, get_config(), variants))
     except QuantjaxError as error:
         sys.exit(complain(error, 2))
-    with console.surviving_output():
+    with output.kept():
         status = _run_guarded(config, build, baselines, title, options, start)
     if status:
         sys.exit(status)
@@ -94,6 +94,7 @@ def _run_guarded(config, build, baselines, title, options, start):
             processes.leave(complain(error, 1), at_once=prefetch.abandoned())
         # A plain raise would wait at exit for other processes, or for a blocked prefetch thread.
         if not (processes.several() or prefetch.abandoned()):
+            output.log(traceback.format_exc())
             raise
         traceback.print_exc()
         processes.leave(1, at_once=True)

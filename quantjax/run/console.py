@@ -3,7 +3,6 @@
 import contextlib
 import importlib
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Generator
@@ -12,11 +11,14 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
+
+from quantjax.run import output
 
 _LINES_APART = 5.0  # seconds between two plain lines
 _REDRAW = 0.2  # seconds between two drawings of a notebook's bar
-_WIDE = 144  # characters of a line of the table that goes to a file or a pipe
+_WIDE = 80  # characters of a line of the table that goes to a file or a pipe
+_HEADS = ("name", "", "bits", "metric", "value (95 % interval)", "ties", "chance")
 
 _silent = False
 
@@ -27,54 +29,10 @@ def silence() -> None:
     _silent = True
 
 
-@contextlib.contextmanager
-def surviving_output() -> Generator[None]:
-    """Drops output that cannot be written, so that a dead reader of the log ends no run.
-
-    `COMMAND | head`, a terminal that was closed and a full disk under a log file all make writes
-    fail. From the first failure on, the stream writes to the null device.
-    """
-    before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (_Surviving(stream) for stream in before)
-    try:
-        yield
-    finally:
-        # Python flushes the streams at exit once more, and would fail there.
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        sys.stdout, sys.stderr = before
-
-
-class _Surviving:
-    """Forwards to a text stream, and redirects it to the null device once a write fails."""
-
-    def __init__(self, stream):
-        self._stream = stream
-
-    def __getattr__(self, name):
-        return getattr(self._stream, name)
-
-    def write(self, text):
-        return self._attempt(self._stream.write, text)
-
-    def flush(self):
-        self._attempt(self._stream.flush)
-
-    def _attempt(self, function, *args):
-        try:
-            return function(*args)
-        except (OSError, ValueError):  # ValueError: the stream was closed
-            with contextlib.suppress(OSError, ValueError):
-                null = os.open(os.devnull, os.O_WRONLY)
-                # The descriptor itself, which libraries in C++ write to as well.
-                os.dup2(null, self._stream.fileno())
-                os.close(null)
-            return len(args[0]) if args else None
-
-
 def say(text: str) -> None:
-    """Prints one line, unwrapped and unstyled."""
-    _console().print(text, markup=False, highlight=False, soft_wrap=True)
+    """Prints one line, unwrapped and unstyled; a line of a run has the time, and is logged."""
+    output.log(text)
+    _console().print(output.stamped(text), markup=False, highlight=False, soft_wrap=True)
 
 
 def announce(experiment: Any, workdir: Any) -> None:
@@ -85,10 +43,10 @@ def announce(experiment: Any, workdir: Any) -> None:
       workdir: Folder of the run.
     """
     splits = experiment.splits
+    say(f"{experiment.name}; workdir {workdir}")
     say(
-        f"{experiment.name}: {len(splits.train)} train, {len(splits.validation)} validation, "
-        f"{len(splits.query)} query, {len(splits.database)} database images "
-        f"({splits.name or 'split'} {splits.digest[:8]}); workdir {workdir}"
+        f"{len(splits.train)} train, {len(splits.validation)} validation, {len(splits.query)} "
+        f"query, {len(splits.database)} database ({splits.name or 'split'} {splits.digest[:8]})"
     )
 
 
@@ -129,7 +87,8 @@ def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict
 
     Args:
       experiment: A `train.Experiment`.
-      plain: Whether to print plain lines elsewhere, such as into a file.
+      plain: Whether to print plain lines elsewhere, such as into a file. The log of a run has
+        them in any case.
 
     Yields:
       A callback for `train.fit`.
@@ -142,9 +101,10 @@ def progress(experiment: Any, *, plain: bool = True) -> Generator[Callable[[dict
     elif _in_notebook():
         yield from _notebook_bar(experiment.num_epochs, total)
     elif console.is_terminal:
-        yield from _terminal_bar(console, total)
+        write = _plain_lines(experiment.num_epochs, total, output.log)
+        yield from _terminal_bar(console, total, write)
     else:
-        yield _plain_lines(experiment.num_epochs, total) if plain else lambda record: None
+        yield _plain_lines(experiment.num_epochs, total, say) if plain else lambda record: None
 
 
 def _in_notebook():
@@ -197,17 +157,20 @@ def _notebook_bar(num_epochs, total):
     yield report
 
 
-def _terminal_bar(console, total):
+def _terminal_bar(console, total, log):
     bar = _bar(console, "steps")
     task = bar.add_task("training", total=total)
     latest: dict[str, dict[str, Any]] = {}
     with Live(bar, console=console, refresh_per_second=4) as live:
 
         def report(record):
+            log(record)
+            if "first_step_seconds" in record:
+                console.print(output.stamped(_first_step(record)), highlight=False)
             bar.update(task, completed=record["step"])
             # The latest record of each kind is kept: a step's record has no validation value.
             latest["epoch" if "after_epoch" in record else "step"] = record
-            live.update(Group(bar, _numbers(latest)))
+            live.update(Group(bar, *_numbers(latest, console.width)))
 
         yield report
 
@@ -224,20 +187,32 @@ def _bar(console, unit, *columns):
     )
 
 
-def _numbers(latest):
-    """Returns a table of the latest metrics of a step and of an epoch, names above values."""
-    grid = Table(box=None)
+def _numbers(latest, width):
+    """Returns tables of the latest metrics of a step and of an epoch, names above values.
+
+    Each is at most as wide as the terminal; narrower columns would cut numbers.
+    """
     step = latest.get("step", {})
     found = {
-        name: value
+        name.replace("_", " "): _short(value)
         # The step's names come first, and its values win over those of the epoch.
         for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }
-    for name in found:
-        grid.add_column(name.replace("_", " "), justify="right")
-    grid.add_row(*map(_short, found.values()))
-    return grid
+    rows, left = [], 0
+    for name, value in found.items():
+        needed = max(len(name), len(value)) + 2
+        if needed > left:
+            rows.append({})
+            left = width
+        rows[-1][name] = value
+        left -= needed
+    tables = []
+    for row in rows:
+        grid = Table(*(Column(name, justify="right", no_wrap=True) for name in row), box=None)
+        grid.add_row(*row.values())
+        tables.append(grid)
+    return tables
 
 
 def _short(value):
@@ -295,30 +270,44 @@ def _rate():
 
 
 def table(results: list[Any]) -> None:
-    """Prints results as a table with short metric names, and the full metric ids below it.
+    """Prints results as a table of 80 columns at most, and the full metric ids below it.
 
     Args:
       results: `evaluate.Results`.
     """
-    heads = ("", "distance", "bits", "metric", "value (95 % interval)", "ties", "chance")
-    grid = Table(*heads, box=None)
-    for result in results:
-        for number in result.numbers:
-            grid.add_row(
-                result.name,
-                result.distance_in_words,
-                _short(result.bits) if result.bits is not None else "-",
-                number.short,
-                number.words,
-                f"{number.worst:.3f} to {number.best:.3f}",
-                "-" if math.isnan(number.chance) else f"{number.chance:.3f}",
-            )
-    # Numbers of several digits are compared from the right.
-    for name in ("bits", "chance"):
-        next(column for column in grid.columns if column.header == name).justify = "right"
-    _console().print(grid)
-    ids = {number.metric: None for result in results for number in result.numbers}
-    say("metrics: " + ", ".join(ids))
+    rows = [
+        (
+            result.name,
+            f"  {result.distance_in_words}",
+            _short(result.bits) if result.bits is not None else "-",
+            number.short,
+            number.words,
+            f"{number.worst:.3f} to {number.best:.3f}",
+            "-" if math.isnan(number.chance) else f"{number.chance:.3f}",
+        )
+        for result in results
+        for number in result.numbers
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]
+
+    def line(cells):
+        # Numbers of several digits are compared from the right.
+        placed = [
+            cell.rjust(width) if head in ("bits", "chance") else cell.ljust(width)
+            for head, cell, width in zip(_HEADS, cells, widths, strict=True)
+        ]
+        return " ".join(placed[1:]).rstrip()
+
+    lines = [line(_HEADS)]
+    for number, row in enumerate(rows):
+        # Names have lines of their own: they may be long, and the numbers need the width.
+        if number == 0 or row[0] != rows[number - 1][0]:
+            lines.append(row[0])
+        lines.append(line(row))
+    ids = dict.fromkeys(number.metric for result in results for number in result.numbers)
+    text = "\n".join([*lines, "metrics:", *(f"  {each}" for each in ids)])
+    output.log(text)
+    _console().print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def usage(program: str, options: dict[str, str], keys: dict[str, Any]) -> None:
@@ -337,11 +326,14 @@ def usage(program: str, options: dict[str, str], keys: dict[str, Any]) -> None:
         say(f"  --config.{key}={value}")
 
 
-def _plain_lines(num_epochs, total):
-    last = -_LINES_APART
+def _plain_lines(num_epochs, total, say):
+    """Returns a callback that writes a line now and then, by `say`."""
+    last, rate = -_LINES_APART, _rate()
 
     def report(record):
         nonlocal last
+        if "first_step_seconds" in record:
+            say(_first_step(record))
         if "after_epoch" in record:
             # An epoch without validation tells nothing new: its loss was printed.
             if "validation" in record:
@@ -351,12 +343,23 @@ def _plain_lines(num_epochs, total):
             say(f"step {record['step']} skipped: {record['skipped']} not finite")
         elif record["step"] == total or time.monotonic() - last >= _LINES_APART:
             last = time.monotonic()
-            say(
-                f"step {record['step']}/{total}  epoch {record['epoch'] + 1}/{num_epochs}  "
-                f"loss {record['loss']:.4f}  {record['steps_per_second']:.1f} steps/s"
-            )
+            parts = [
+                f"step {record['step']}/{total}",
+                f"epoch {record['epoch'] + 1}/{num_epochs}",
+                f"loss {record['loss']:.4f}",
+                f"{record['steps_per_second']:.1f} steps/s",
+                rate(record["step"], total)[1],
+            ]
+            say("  ".join(filter(None, parts)))
 
     return report
+
+
+def _first_step(record):
+    return (
+        f"first step after {record['first_step_seconds']:.1f} s, "
+        f"{record.get('compile_seconds', 0):.1f} s of it compiling"
+    )
 
 
 def _named(record):

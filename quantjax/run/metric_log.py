@@ -1,7 +1,9 @@
 """Logs a run's metrics to metrics.jsonl, one JSON object per line, without gaps or duplicates."""
 
 import collections
+import contextlib
 import dataclasses
+import datetime
 import itertools
 import json
 import math
@@ -9,7 +11,7 @@ import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -55,6 +57,7 @@ class Clock:
       checked: Time of the last wait for metrics, seconds.
       step: Step of the last record.
       waited: Seconds that devices waited for input since the last record.
+      told: Durations, by name, that the next record of a step tells once.
       skipped: Number of steps skipped in a row.
     """
 
@@ -63,6 +66,7 @@ class Clock:
     step: int
     waited: float = 0.0
     skipped: int = 0
+    told: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 class Journal(NamedTuple):
@@ -130,6 +134,33 @@ def record_wait(journal: Journal, seconds: float) -> None:
     """
     if not journal.pending or all(x.is_ready() for x in journal.pending[-1][1].values()):
         journal.clock.waited += seconds
+
+
+def note(journal: Journal, name: str, seconds: float) -> None:
+    """Adds a duration to the next record of a step.
+
+    Args:
+      journal: From `open_journal`.
+      name: Name in the record.
+      seconds: The duration.
+    """
+    told = journal.clock.told
+    told[name] = round(told.get(name, 0.0) + seconds, 3)
+
+
+@contextlib.contextmanager
+def left_out(journal: Journal, name: str) -> Generator[None]:
+    """Leaves the time in the context out of the next rates, and notes it.
+
+    Args:
+      journal: From `open_journal`.
+      name: Name of the time in the next record of a step.
+    """
+    began = time.perf_counter()
+    yield
+    seconds = time.perf_counter() - began
+    journal.clock.since += seconds
+    note(journal, name, seconds)
 
 
 def queue(journal: Journal, record: Record, metrics: dict[str, jax.Array], *, log: bool) -> None:
@@ -208,12 +239,14 @@ def flush(journal: Journal, *, keep: int = 0) -> None:
 
 
 def log_record(journal: Journal, record: Record) -> None:
-    """Writes a record to the file, the history and the callbacks.
+    """Writes a record, with the time, to the file, the history and the callbacks.
 
     Args:
       journal: From `open_journal`; call `flush` first, so that records stay in order.
       record: JSON with a "step".
     """
+    moment = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    record = {**record, "time": moment}
     journal.history.append(record)
     if journal.path is not None:
         with files.opened_plain(journal.path, "a") as file:
@@ -302,7 +335,9 @@ def _rates(journal, step):
         "steps_per_second": round(rate, 3),
         "images_per_second": round(rate * journal.batch_size, 1),
         "data_wait": round(min(clock.waited / seconds, 1.0), 4),
+        **clock.told,
     }
+    clock.told.clear()
     clock.since, clock.step, clock.waited = now, step, 0.0
     memory = [device.memory_stats() or {} for device in jax.local_devices()]
     peaks = [each["peak_bytes_in_use"] for each in memory if "peak_bytes_in_use" in each]

@@ -250,6 +250,8 @@ class _Run:
         devices.
       saved: Step of the last state that was saved, or None.
       stopped: Number of the signal that stopped the run, or None.
+      began: Time when `fit` was called.
+      compiled: Phases whose step was compiled already.
     """
 
     experiment: Experiment
@@ -266,8 +268,10 @@ class _Run:
     trace: contextlib.ExitStack
     first_epoch: int
     step: int
+    began: float
     saved: int | None = None
     stopped: int | None = None
+    compiled: set[int] = dataclasses.field(default_factory=set)
 
 
 def _begin_epoch(run, train_state, epoch):
@@ -276,7 +280,9 @@ def _begin_epoch(run, train_state, epoch):
         return train_state
     plan = run.experiment.method.refresh
     if plan is not None and plan.due(epoch):
-        train_state = refresh(run.experiment, train_state, epoch=epoch, mesh=run.mesh)
+        with metric_log.left_out(run.journal, "refresh_seconds"):
+            train_state = refresh(run.experiment, train_state, epoch=epoch, mesh=run.mesh)
+            jax.block_until_ready(train_state)
     return train_state._replace(epoch=parallel.put(run.mesh, np.int32(epoch)))
 
 
@@ -298,7 +304,10 @@ def _take_step(run, train_state, batch, epoch):
     """Takes one step, queues its metrics, and saves the state if `checkpoint_every` says so."""
     _trace(run, train_state)
     phase = run.experiment.method.phase_at(epoch)
-    train_state, metrics = run.step_functions[phase](train_state, batch)
+    if phase in run.compiled:
+        train_state, metrics = run.step_functions[phase](train_state, batch)
+    else:
+        train_state, metrics = _first_step(run, train_state, batch, phase)
     run.step += 1
     ends_epoch = run.step % run.steps_per_epoch == 0
     name = run.experiment.method.phases[phase].name
@@ -309,6 +318,17 @@ def _take_step(run, train_state, batch, epoch):
     if not ends_epoch and _is_checkpoint_step(run):
         _save(run, train_state)
     return train_state
+
+
+def _first_step(run, train_state, batch, phase):
+    """Takes the first step of a phase, and notes the times of compiling and of the first of all."""
+    with metric_log.left_out(run.journal, "compile_seconds"):
+        stepped = run.step_functions[phase](train_state, batch)
+    if not run.compiled:
+        jax.block_until_ready(stepped)
+        metric_log.note(run.journal, "first_step_seconds", time.perf_counter() - run.began)
+    run.compiled.add(phase)
+    return stepped
 
 
 def _trace(run, train_state):
@@ -339,6 +359,8 @@ def _must_stop(run):
 def _end_epoch(run, train_state, epoch):
     """Ends an epoch: refreshes if it is the last, saves the state, and measures it."""
     if epoch + 1 == run.experiment.num_epochs:
+        # The rate of the last steps leaves the refresh out.
+        metric_log.flush(run.journal)
         train_state = _last_refresh(run.experiment, train_state, run.mesh)
     # Saved before the evaluation, during which a job scheduler may kill the run.
     if run.last_good.in_memory or _is_checkpoint_step(run) or _save_is_old(run.store):
@@ -427,7 +449,7 @@ def _report_signal(result, run, *, raises):
         where = "error.state" if raises else "result.state"
         again = f"fit(experiment, state={where}) goes on from there"
     if processes.is_first():
-        print(f"stopped by {name} at step {run.step}; {again}", flush=True)
+        console.say(f"stopped by {name} at step {run.step}; {again}")
     if raises:
         error = KeyboardInterrupt() if name == "SIGINT" else signals.Stopped(result.signal)
         raise attach(error, LastGood(True, history=result.history, state=result.state))
@@ -436,6 +458,7 @@ def _report_signal(result, run, *, raises):
 @contextlib.contextmanager
 def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     """Checks a run, opens its workdir, and yields the run with the state it starts from."""
+    began = time.perf_counter()
     steps_per_epoch = _check(experiment, mesh, options)
     workdir, about = options.workdir, about_run(experiment)
     last_good = LastGood(in_memory=workdir is None)
@@ -477,6 +500,7 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
             # A complete run enters its last epoch again, for an evaluation that may be missing.
             first_epoch=max(min(epoch, experiment.num_epochs - 1), 0),
             step=step,
+            began=began,
         )
         run.stopped = run.agreement.exchange(caught())
         yield run, train_state

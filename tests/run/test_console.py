@@ -1,20 +1,33 @@
 """Progress and tables on a terminal read well; tests of the launcher cover plain lines."""
 
 import io
-import os
 import re
-import sys
 
 import pytest
 from rich.console import Console
 
+from quantjax import evaluate
 from quantjax.run import console
 from tests import toy
 
 STEPS = [
-    {"step": 4, "epoch": 0, "phase": "joint", "loss": 0.75, "data_wait": 0.0},
+    {
+        "step": 4,
+        "epoch": 0,
+        "phase": "joint",
+        "loss": 0.75,
+        "data_wait": 0.0,
+        "steps_per_second": 2.0,
+    },
     {"step": 4, "epoch": 0, "after_epoch": 0, "dead_codewords": 3, "validation": 0.8125},
-    {"step": 6, "epoch": 1, "phase": "joint", "loss": 0.03125, "data_wait": 0.25},
+    {
+        "step": 6,
+        "epoch": 1,
+        "phase": "joint",
+        "loss": 0.03125,
+        "data_wait": 0.25,
+        "steps_per_second": 2.5,
+    },
 ]
 
 
@@ -42,6 +55,7 @@ def test_a_terminal_has_a_bar_and_the_latest_numbers(terminal):
         "epoch": "1",  # the step's own, not the one that ended
         "loss": "0.03125",
         "data wait": "0.25",
+        "steps per second": "2.5",
         "dead codewords": "3",
         "validation": "0.8125",
     }
@@ -84,16 +98,65 @@ def test_a_pipe_gets_plain_lines_even_where_colour_is_forced(monkeypatch, capsys
     assert lines == ["step 12/12  epoch 3/3  loss 0.5000  1.0 steps/s", "word " * 30]
 
 
-def test_output_that_nobody_reads_is_dropped(monkeypatch):
-    reader, writer = os.pipe()
-    with os.fdopen(writer, "w", buffering=1) as stream:
-        monkeypatch.setattr(sys, "stdout", stream)
-        with console.surviving_output():
-            console.say("read")
-            assert os.read(reader, 100) == b"read\n"
-            os.close(reader)
-            for _ in range(3):
-                console.say("not read")
-            print("nor this", flush=True)
-            os.write(writer, b"nor what a library writes")
-        assert sys.stdout is stream
+def test_a_pipe_gets_the_time_left_and_what_the_first_step_took(monkeypatch, capsys):
+    with console.progress(toy.experiment(toy.dqn(), num_epochs=3)) as report:
+        for seconds, step in ((0, 2), (300, 5)):
+            monkeypatch.setattr(console.time, "monotonic", lambda seconds=seconds: float(seconds))
+            record = {"step": step, "epoch": 0, "loss": 0.5, "steps_per_second": 0.01}
+            times = {"first_step_seconds": 12.34, "compile_seconds": 8.1} if step == 2 else {}
+            report({**record, **times})
+    assert capsys.readouterr().out.splitlines() == [
+        "first step after 12.3 s, 8.1 s of it compiling",
+        "step 2/12  epoch 1/3  loss 0.5000  0.0 steps/s",
+        "step 5/12  epoch 1/3  loss 0.5000  0.0 steps/s  12 min left",
+    ]
+
+
+LONG = "triplet_quantization validation"
+
+
+def results(name, distance, value=0.9736):
+    number = evaluate.Number(
+        metric=f"map@5000|ties=expected|den=capped|zero=0|dist={distance}",
+        value=value, worst=value - 0.002, best=value, low=0.964, high=0.983, chance=0.105,
+        shuffled=0.1, zeros=0,
+    )  # fmt: skip
+    blank = dict.fromkeys(evaluate.Results._fields)
+    return evaluate.Results(
+        **{**blank, "name": name, "distance": distance, "numbers": (number,), "bits": 1536}
+    )
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_a_table_fits_80_columns_whatever_the_names(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    console.table([results(LONG, "aqd"), results(LONG, "sqd"), results("pq on pixels", "float")])
+    assert (
+        capsys.readouterr().out
+        == """\
+                      bits metric   value (95 % interval)  ties           chance
+triplet_quantization validation
+  real query, codes   1536 mAP@5000 0.974 (0.964 to 0.983) 0.972 to 0.974  0.105
+  codes on both sides 1536 mAP@5000 0.974 (0.964 to 0.983) 0.972 to 0.974  0.105
+pq on pixels
+  no codes            1536 mAP@5000 0.974 (0.964 to 0.983) 0.972 to 0.974  0.105
+metrics:
+  map@5000|ties=expected|den=capped|zero=0|dist=aqd
+  map@5000|ties=expected|den=capped|zero=0|dist=sqd
+  map@5000|ties=expected|den=capped|zero=0|dist=float
+"""
+    )
+
+
+def test_numbers_of_a_narrow_terminal_are_not_cut(monkeypatch):
+    file = io.StringIO()
+    shown = Console(file=file, force_terminal=True, width=40, color_system=None)
+    monkeypatch.setattr(console, "_console", lambda: shown)
+    names = "loss", "grad_norm", "quantization_loss", "steps_per_second"
+    with console.progress(toy.experiment(toy.dqn(), num_epochs=3)) as report:
+        report({"step": 5, "epoch": 1, **dict.fromkeys(names, 1234.5)})
+    frame = last_frame(re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", file.getvalue()))
+    numbers = frame.splitlines()[1:]
+    assert " ".join(numbers).count("1234") == len(names)
+    assert "…" not in " ".join(numbers)
+    assert max(map(len, numbers)) <= 40

@@ -1,5 +1,6 @@
 """metrics.jsonl has every step once."""
 
+import datetime
 import json
 
 import jax
@@ -72,6 +73,28 @@ def test_the_first_array_that_is_not_finite_is_named(leaf, skipped, loss, due, m
     metric_log.queue(journal, where, metrics, log=True)
     with pytest.raises(errors.NonFiniteError, match=due):
         metric_log.flush(journal)
+
+
+def test_records_have_the_time_and_rates_without_what_is_left_out(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(metric_log.time, "perf_counter", lambda: now)
+    journal = metric_log.open_journal(None, [], 0, batch_size=8)
+    for seconds in (10.0, 20.0):
+        with metric_log.left_out(journal, "compile_seconds"):
+            now += seconds
+    metric_log.note(journal, "first_step_seconds", 31.0)
+    now += 2.0
+    note(journal, 1, 0.5)
+    metric_log.flush(journal)
+    now += 4.0
+    note(journal, 2, 0.5)
+    metric_log.flush(journal)
+    first, second = journal.history
+    assert (first["compile_seconds"], first["first_step_seconds"]) == (30.0, 31.0)
+    assert (first["steps_per_second"], second["steps_per_second"]) == (0.5, 0.25)
+    assert "compile_seconds" not in second
+    moment = datetime.datetime.fromisoformat(first["time"])
+    assert abs(datetime.datetime.now(datetime.UTC) - moment).total_seconds() < 60
 
 
 def test_the_number_of_an_array_is_no_metric():

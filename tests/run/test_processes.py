@@ -51,7 +51,9 @@ def test_two_processes_take_the_steps_of_one_and_measure_the_same(alone, tmp_pat
     assert GLOO.sub("", ended[1][1]) == ""
     first, second = (written(errors) for _, _, errors in ended)
     assert {"codes.json", "codes-1.safetensors", "results.json", "metrics.jsonl"} <= first
-    assert {path.split("/")[0] for path in second} == {"checkpoints"}
+    assert {path.split("/")[0] for path in second} == {"checkpoints", "logs"}
+    logs = [tmp_path / "run" / "logs" / f"process-{number}.log" for number in (0, 1)]
+    assert all("2 processes on" in log.read_text() for log in logs)
     assert programs.steps_of(tmp_path / "run") == programs.steps_of(alone)
     one, two = (programs.final_state(workdir) for workdir in (alone, tmp_path / "run"))
     assert int(one.step) == int(two.step) == 20

@@ -465,15 +465,6 @@ def test_a_state_that_is_not_finite_is_not_saved(mesh, tmp_path):
     assert float(skipped.state.state["spoilt"]) == 0
 
 
-def test_devices_that_cannot_share_the_rows_of_a_refresh_are_refused_at_once():
-    three = parallel.data_mesh(jax.devices()[:3])
-    odd = toy.experiment(toy.dqn(), sampler=data.shuffled(256, 48), batch_size=48)
-    with pytest.raises(
-        ValueError, match="rows are embedded 1024 at a time, which 3 devices cannot"
-    ):
-        train.fit(odd, mesh=three)
-
-
 def test_a_sampler_whose_epochs_differ_is_refused(experiment, mesh):
     uneven = experiment._replace(
         sampler=lambda seed, epoch: experiment.sampler(seed, epoch)[: 4 - epoch % 2]
