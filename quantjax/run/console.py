@@ -17,7 +17,6 @@ from quantjax.run import output
 
 _LINES_APART = 5.0  # seconds between two plain lines
 _REDRAW = 0.2  # seconds between two drawings of a notebook's bar
-_WIDE = 80  # characters of a line of the table that goes to a file or a pipe
 _HEADS = ("name", "", "bits", "metric", "value (95 % interval)", "ties", "chance")
 
 _silent = False
@@ -370,7 +369,5 @@ def _named(record):
 
 
 def _console():
-    # FORCE_COLOR, which notebooks set, lets rich take a pipe for a terminal of 80 columns.
-    if sys.stdout.isatty():
-        return Console(quiet=_silent)
-    return Console(force_terminal=False, width=_WIDE, quiet=_silent)
+    # FORCE_COLOR, which notebooks set, lets rich take a pipe for a terminal.
+    return Console(force_terminal=None if sys.stdout.isatty() else False, quiet=_silent)
