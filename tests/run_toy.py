@@ -19,11 +19,12 @@ from tests import toy
 def get_config() -> ConfigDict:
     return config_dict.create(
         seed=0, bits=8, num_codewords=16, num_epochs=5, method="dqn_ste", nan_at=0, nan_steps=1,
-        baselines=False, batch_size=64, pause=0.0, refreshing=0.0, measuring=0.0,
+        baselines=False, batch_size=64, pause=0.0, reading=0.0, refreshing=0.0, measuring=0.0,
     )  # fmt: skip
 
 
 def build(config: ConfigDict) -> train.Experiment:
+    time.sleep(config.reading)
     method = toy.METHODS[config.method]()
     if config.nan_at:
         method = method._replace(

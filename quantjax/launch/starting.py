@@ -81,9 +81,11 @@ def _run_guarded(config, build, baselines, title, options, start):
     debug = options["debug"] = options["debug"] or start["debug_nans"] or start["debug_leaks"]
     # Handlers first: a signal during the start must end all processes as one in training does.
     try:
-        with signals.ending():
+        with signals.ending() as ignore_later_ones:
             _start(start)
             status = running.run(config, build, baselines, title=title, fit=fit, **options)
+            if status and processes.several():
+                ignore_later_ones()
     except signals.Stopped as error:
         console.say(f"stopped by {signal.Signals(error.number).name}; what was trained is saved")
         processes.leave(running.exit_code(error.number), at_once=prefetch.abandoned())

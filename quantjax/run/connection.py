@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import socket
 import threading
 import time
@@ -111,6 +112,9 @@ def _initialize(options, start_timeout):
     if failed:
         reason = str(failed[0]).splitlines()[0]
         raise InputError(f"the processes did not find each other: {reason}") from None
+    # JAX has put itself in the place of the handler, and would swallow the signal.
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _missing(options):

@@ -67,14 +67,18 @@ def watch() -> Generator[Callable[..., int | None]]:
 
 
 @contextlib.contextmanager
-def ending() -> Generator[None]:
+def ending() -> Generator[Callable[[], None]]:
     """Raises `Stopped` at the first signal to end outside of `watch`.
 
     A Ctrl-C after the first signal ends the process at once, with exit code 130; other signals
     after the first do nothing.
+
+    Yields:
+      A function after which signals of `POLITE` do nothing in the rest of the process: a launcher
+      sends them to the processes that are still on their way out when the first has ended.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
     seen: list[int] = []
 
@@ -89,8 +93,8 @@ def ending() -> Generator[None]:
         raise Stopped(number)
 
     _held_back.clear()
-    with _handling(handle):
-        yield
+    with _handling(handle) as later:
+        yield lambda: later.update(dict.fromkeys(POLITE, signal.SIG_IGN))
 
 
 @contextlib.contextmanager
@@ -102,7 +106,7 @@ def _handling(handle):
     try:
         for number in before:
             signal.signal(number, handle)
-        yield
+        yield before
     finally:
         for number in before:
             signal.signal(number, before[number])

@@ -91,8 +91,15 @@ def test_the_loop_of_the_shell_tries_again_after_75_alone(tmp_path, codes, due, 
     assert calls == ["-m experiments.dqn cifar10 --workdir=runs/a"] * num_calls
 
 
-@pytest.mark.parametrize(("code", "requeued"), [(75, True), (0, False), (1, False), (137, False)])
-def test_the_job_of_slurm_is_queued_again_after_75_alone(tmp_path, code, requeued):
+@pytest.mark.parametrize(
+    ("code", "restarts", "requeued"),
+    [(75, None, True), (75, "19", True), (75, "20", False), (0, None, False), (1, None, False)],
+)
+def test_the_job_of_slurm_is_queued_again_after_75_alone(
+    tmp_path, monkeypatch, code, restarts, requeued
+):
+    if restarts is not None:
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restarts)
     (tmp_path / "codes").write_text(f"{code}\n")
     assert begin(tmp_path, SLURM, {"srun": CODES, "scontrol": REQUEUE}).wait(60) == code
     assert (tmp_path / "called").read_text() == (

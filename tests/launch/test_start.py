@@ -95,6 +95,17 @@ def test_a_signal_ends_a_process_that_waits_for_others(tmp_path):
     assert "stopped by SIGTERM" in said
 
 
+def test_a_signal_while_data_are_read_ends_all_processes(tmp_path):
+    """JAX catches SIGTERM for itself when processes connect."""
+    started = programs.start(tmp_path / "run", "--config.reading=60.0", processes=2)
+    said = iter(started[0].stdout.readline, "")
+    assert any("2 processes on" in line for line in said)
+    for process in started:
+        process.send_signal(signal.SIGTERM)
+    assert [code for code, _, _ in programs.wait(started)] == [75, 75]
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("processes", "devices", "batch_size"),
     [(3, 1, 60), pytest.param(1, 36, 72, marks=pytest.mark.slow)],

@@ -130,3 +130,16 @@ def test_a_signal_stops_a_run_whose_source_is_stalled(tmp_path):
     resumed = train.fit(experiment, mesh=mesh, workdir=tmp_path)
     whole = train.fit(experiment, mesh=mesh)
     jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
+
+
+def test_a_process_on_its_way_out_can_ignore_what_its_launcher_sends():
+    before = {number: signal.getsignal(number) for number in (*signals.POLITE, signal.SIGINT)}
+    try:
+        with signals.ending() as ignore_later_ones:
+            ignore_later_ones()
+        for number in signals.POLITE:
+            os.kill(os.getpid(), number)
+        assert signal.getsignal(signal.SIGINT) is before[signal.SIGINT]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
