@@ -17,6 +17,7 @@ import numpy as np
 
 from experiments import dqn_mnist
 from quantjax import evaluate, labels, metrics, plots, train
+from quantjax.run import files
 
 _OUT = pathlib.Path("docs/pictures/neighbours.png")
 _DPI = 200
@@ -30,7 +31,8 @@ def main() -> None:
     experiment = dqn_mnist.build(dqn_mnist.get_config())
     figure = neighbours(experiment, train.fit(experiment).state)
     out.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(out, dpi=_DPI)
+    with files.replacing(out) as scratch:
+        figure.savefig(scratch, dpi=_DPI, format="png")
 
 
 def neighbours(

@@ -299,9 +299,8 @@ def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys):
 
 
 def test_another_config_is_refused_and_nothing_is_harmed(finished, capsys):
-    def files():
-        found = [path for path in finished.rglob("*") if path.is_file() and path.name != ".lock"]
-        return {path: path.read_bytes() for path in found}
+    def files():  # the lock, which names the process that wrote it, included
+        return {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
 
     before = files()
     with pytest.raises(SystemExit) as caught:
@@ -337,6 +336,17 @@ def test_queries_in_the_database_are_refused_unless_allowed(tmp_path, capsys):
 
 def test_another_place_of_the_data_is_the_same_experiment(finished):
     run(finished, "--config.data_dir=elsewhere", "--config.features_dir=elsewhere")
+
+
+def test_the_lock_of_a_run_that_is_refused_stays_as_it_is(finished, capsys):
+    (finished / ".lock").write_text("of somebody else")
+    with pytest.raises(SystemExit):
+        run(finished, "--config.num_epochs=4")
+    assert "holds a run of another config" in capsys.readouterr().err
+    other = build(get_config())._replace(config={"num_epochs": 4})
+    with pytest.raises(errors.InputError, match="holds a run of another config"):
+        train.fit(other, workdir=finished)
+    assert (finished / ".lock").read_text() == "of somebody else"
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path, capsys):

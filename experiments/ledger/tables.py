@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.ledger import hypotheses
 from quantjax.errors import InputError
+from quantjax.run import files
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
@@ -72,7 +73,7 @@ def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) ->
             "python -m experiments.ledger table"
         )
     if due != text:
-        page.write_text(due)
+        files.write_text(page, due)
 
 
 def render(results: pathlib.Path) -> str:

@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import os
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -21,6 +20,7 @@ from quantjax.data.record_manifest import Manifest, Shard, write_manifest
 from quantjax.data.records import from_records, load_records_package
 from quantjax.data.sources import check_rows
 from quantjax.errors import FileError, InputError
+from quantjax.run import files
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
 _OPTIONS = "group_size:1,uncompressed"
@@ -98,7 +98,7 @@ def _appearing(folder: Path) -> Generator[Path]:
         raise InputError(f"{folder} is not an empty folder; choose another for the records")
     scratch = folder.with_name(f".{folder.name}.unfinished")
     # A conversion that was killed has left it.
-    shutil.rmtree(scratch, ignore_errors=True)
+    files.remove(scratch)
     try:
         scratch.mkdir(parents=True)
     except (NotADirectoryError, FileExistsError) as error:
@@ -107,7 +107,7 @@ def _appearing(folder: Path) -> Generator[Path]:
         yield scratch
         os.replace(scratch, folder)
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        files.remove(scratch)
 
 
 class _Photo(NamedTuple):

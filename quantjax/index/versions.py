@@ -156,17 +156,18 @@ def copied_encoder(
 
     def install():
         # A folder cannot replace another in one step.
-        if due.exists():
+        if os.path.lexists(due):
             due.rename(old)
         scratch.rename(due)
 
     try:
+        files.remove(scratch)
         # Without the modes of the source, so that the umask decides.
         shutil.copytree(found, scratch, copy_function=shutil.copyfile)
         yield install
     finally:
         for path in (scratch, old):
-            shutil.rmtree(path, ignore_errors=True)
+            files.remove(path)
 
 
 def write_manifest(folder: pathlib.Path, manifest: Mapping[str, Any]) -> None:

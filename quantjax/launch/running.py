@@ -91,8 +91,8 @@ def run(
     workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
     same = {"split": experiment.splits.digest, "validate_every": validate_every}
     processes.check_same({**workdirs.without_places(about["config"]), **same})
-    # Before the lock, which would put a file into a folder of other things.
-    processes.from_first(functools.partial(workdirs.check_free, workdir))
+    # Before the lock, which would write into a folder of other things, or of another run.
+    processes.from_first(functools.partial(workdirs.check_claim, workdir, about))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
         output.log_into(workdir / "logs" / f"process-{processes.number()}.log")

@@ -248,7 +248,7 @@ def opened(
     Args:
       folder: Created if it does not exist; None gives a store that keeps nothing.
       about: Description of the run (JSON).
-      max_to_keep: Number of latest checkpoints to keep besides the best.
+      max_to_keep: Number of latest checkpoints to keep besides the best. Links are kept too.
       read_only: Whether to change nothing in the folder, because another run may be using it.
 
     Yields:
@@ -265,7 +265,7 @@ def opened(
         ocp.CheckpointManagerOptions(read_only=True, create=False)
         if read_only
         else ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(max_to_keep, values),
+            preservation_policy=_LatestAndBest(folder, max_to_keep, values),
             create=True,
             cleanup_tmp_directories=True,
         )
@@ -299,8 +299,9 @@ def _quiet_orbax():
 
 @dataclasses.dataclass
 class _LatestAndBest:
-    """Tells Orbax to keep the latest checkpoints and the best."""
+    """Tells Orbax to keep the latest checkpoints and the best, and to leave links alone."""
 
+    folder: pathlib.Path
     latest: int
     values: dict[int, float]
 
@@ -308,7 +309,8 @@ class _LatestAndBest:
         del context
         steps = [each.step for each in checkpoints]
         kept = {*sorted(steps)[-self.latest :], _best(self.values, steps)}
-        return [step in kept for step in steps]
+        # Someone keeps a linked step elsewhere; Orbax would fail to remove it, and end the run.
+        return [step in kept or (self.folder / str(step)).is_symlink() for step in steps]
 
 
 def _best(values, steps):

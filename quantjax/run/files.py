@@ -57,7 +57,7 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
     scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         # Of a killed process, or a link that someone put there: never written through.
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
         os.close(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         mode = scratch.stat().st_mode  # as the umask has it
         yield scratch
@@ -68,7 +68,7 @@ def replacing(path: pathlib.Path) -> Generator[pathlib.Path]:
             os.fsync(file.fileno())
         os.replace(scratch, path)
     except BaseException:
-        scratch.unlink(missing_ok=True)
+        remove(scratch)
         raise
 
 
@@ -77,26 +77,40 @@ def replacing_folder(path: pathlib.Path) -> Generator[pathlib.Path]:
     """Yields an empty folder, which replaces `path` if the context ends without an error.
 
     Args:
-      path: Folder, which need not exist; all that it holds is lost. Its parent must exist.
+      path: Folder, which need not exist; all that it holds is lost. Its parent must exist. A link
+        is replaced, and the folder that it leads to stays.
 
     Raises:
       OSError: if the parent cannot be written to. `path` is then as before.
     """
     scratch, old = (path.with_name(f".{path.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
     try:
+        remove(scratch)
         scratch.mkdir()
         yield scratch
         # No system renames a folder onto another that has files.
-        if path.exists():
+        if os.path.lexists(path):
             path.rename(old)
         scratch.rename(path)
     except BaseException:
-        if old.exists():
+        if os.path.lexists(old):
             old.rename(path)
         raise
     finally:
         for folder in (scratch, old):
-            shutil.rmtree(folder, ignore_errors=True)
+            remove(folder)
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a file, a folder, or a link and not what it leads to; does nothing without any.
+
+    Args:
+      path: Scratch file or folder, which a killed process may have left.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

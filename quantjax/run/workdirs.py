@@ -147,11 +147,29 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
     Raises:
       ValueError: as `check_config`, or if the folder holds files but no run.
     """
-    if check_config(workdir, about):
+    if check_claim(workdir, about):
         return
-    check_free(workdir)
     workdir.mkdir(parents=True, exist_ok=True)
     files.write_text(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
+
+
+def check_claim(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
+    """Checks that an experiment may claim a workdir; to be called before the lock is written.
+
+    Args:
+      workdir: Need not exist.
+      about: See `check_config`.
+
+    Returns:
+      Whether the workdir has a config, which is then the given one.
+
+    Raises:
+      ValueError: as `check_config`, or if the folder holds files but no run.
+    """
+    if check_config(workdir, about):
+        return True
+    check_free(workdir)
+    return False
 
 
 def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:

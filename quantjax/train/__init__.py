@@ -15,12 +15,13 @@ from quantjax.train.experiment import (
     left_out,
     make_prepare,
 )
-from quantjax.train.loop import AfterEpoch, Callback, FitResult, fit
-from quantjax.train.resume import about_run, about_workdir, claim, open_run, restore
+from quantjax.train.loop import AfterEpoch, AtStart, Callback, FitResult, fit
+from quantjax.train.resume import about_run, about_workdir, open_run, restore
 from quantjax.train.step import make_step, refresh
 
 __all__ = [
     "AfterEpoch",
+    "AtStart",
     "Augment",
     "Callback",
     "Experiment",
@@ -29,7 +30,6 @@ __all__ = [
     "TrainState",
     "about_run",
     "about_workdir",
-    "claim",
     "embed",
     "fit",
     "initialize",

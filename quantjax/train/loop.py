@@ -23,7 +23,6 @@ from quantjax.run import (
     prefetch,
     processes,
     signals,
-    workdirs,
 )
 from quantjax.run.compile_cache import keep_programs
 from quantjax.train.experiment import Experiment, TrainState, check, make_prepare
@@ -32,7 +31,7 @@ from quantjax.train.resume import (
     about_run,
     attach,
     attached,
-    claim,
+    claimed,
     start_state,
     validations,
 )
@@ -464,8 +463,7 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     last_good = LastGood(in_memory=workdir is None)
     with contextlib.ExitStack() as stack:
         caught = stack.enter_context(signals.watch())
-        stack.enter_context(workdirs.held_by_all(workdir))
-        claim(experiment, workdir)
+        stack.enter_context(claimed(experiment, workdir))
         folder = None if workdir is None else workdir / "checkpoints"
         store = stack.enter_context(checkpoint.opened(folder, about, max_to_keep=options.keep))
         stack.enter_context(attached(last_good, store))

@@ -44,8 +44,9 @@ def about_workdir(experiment: Experiment) -> dict[str, Any]:
     return about
 
 
-def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
-    """Writes an experiment's config into a new workdir, or checks it against the existing config.
+@contextlib.contextmanager
+def claimed(experiment: Experiment, workdir: pathlib.Path | None) -> Generator[None]:
+    """Locks a workdir, writes the experiment's config into it or checks the existing config.
 
     An experiment without a config, and a workdir with checkpoints but no config, are not checked.
 
@@ -54,16 +55,20 @@ def claim(experiment: Experiment, workdir: pathlib.Path | None) -> None:
       workdir: The run's folder, or None.
 
     Raises:
-      ValueError: as `run.workdirs.claim`.
+      ValueError: as `run.workdirs.claim` and `run.workdirs.held_by_all`.
     """
-    if workdir is None or experiment.config is None:
-        return
 
-    def write_or_compare():
+    def attempt(function):
+        if workdir is None or experiment.config is None:
+            return
         if (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists():
-            workdirs.claim(workdir, about_workdir(experiment))
+            function(workdir, about_workdir(experiment))
 
-    processes.from_first(write_or_compare)
+    # Checked before the lock, which writes into the folder, and again with it.
+    processes.from_first(lambda: attempt(workdirs.check_claim))
+    with workdirs.held_by_all(workdir):
+        processes.from_first(lambda: attempt(workdirs.claim))
+        yield
 
 
 def open_run(

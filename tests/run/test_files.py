@@ -1,5 +1,6 @@
 """A written file replaces the old file as a whole, and damage in a file is an error of one line."""
 
+import ast
 import os
 import pathlib
 import re
@@ -126,6 +127,44 @@ def test_only_plain_files_are_written_in_place(kind, tmp_path):
     assert not other.exists() or other.read_text() == "before"
 
 
+PACKAGES = [pathlib.Path(__file__).parents[2] / name for name in ("quantjax", "experiments/ledger")]
+WRITERS = {
+    "write_text", "write_bytes", "tofile", "copyfile", "mkstemp", "NamedTemporaryFile",
+    "TemporaryDirectory",
+}  # fmt: skip
+ELSEWHERE = {
+    ("serve/app.py", "NamedTemporaryFile"),  # of a random name, created exclusively
+    ("index/encoding.py", "TemporaryDirectory"),
+    ("run/console.py", "open"),  # the null device
+}
+
+
+def writers(path):
+    """Yields the name of each call of a module that writes a file, but for scratch files."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        words = ast.unparse(node.func)
+        name = words.rpartition(".")[2]
+        texts = [each.value for each in node.args if isinstance(each, ast.Constant)]
+        modes = [text for text in texts if re.fullmatch(r"[rwaxbt+]+", str(text))]
+        opens = name == "open" and any(set(mode) & {*"wax+"} for mode in modes)
+        # Such as files.write_text, scratch.open and (scratch / name).write_bytes.
+        due = re.match(r"\W*(files|scratch)\b", words)
+        if not due and (opens or words == "os.open" or name in WRITERS):
+            yield name
+
+
+def test_every_file_is_written_by_one_mechanism():
+    found = {
+        (path.relative_to(package).as_posix(), name)
+        for package in PACKAGES
+        for path in package.rglob("*.py")
+        for name in writers(path)
+    }
+    assert {each for each in found if each[0] != "run/files.py"} == ELSEWHERE
+
+
 def fill(folder, text):
     with files.replacing_folder(folder) as scratch:
         (scratch / text).write_text(text)
@@ -160,3 +199,28 @@ def test_a_single_number_stays_one(tmp_path):
     files.write_arrays(tmp_path / "file", {"a": np.float32(2)})
     arrays, _ = files.read_arrays(tmp_path / "file")
     assert arrays["a"].shape == ()
+
+
+def test_a_folder_is_never_written_through_a_link(tmp_path):
+    away = tmp_path / "away"
+    away.mkdir()
+    (away / "thesis.tex").write_text("dear")
+    for name in ("folder", f".folder.{os.getpid()}.tmp", f".folder.{os.getpid()}.old"):
+        (tmp_path / name).symlink_to(away)
+    (tmp_path / f".folder.{os.getpid()}.old").unlink()
+    fill(tmp_path / "folder", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["away", "folder"]
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["new"]
+    assert [path.name for path in away.iterdir()] == ["thesis.tex"]
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "folder")
+    for name in ("link", "nothing"):
+        files.remove(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    for name in ("folder/file", "folder"):
+        files.remove(tmp_path / name)
+    assert not any(tmp_path.iterdir())

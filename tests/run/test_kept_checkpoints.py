@@ -121,3 +121,19 @@ def test_the_best_is_known_after_a_restart(experiment, mesh, tmp_path):
     assert steps_in(tmp_path) == [4, 8]
     train.fit(experiment, workdir=tmp_path, **options)
     assert steps_in(tmp_path) == [4, 16]
+
+
+@pytest.mark.parametrize("which", ["oldest", "latest", "dangling"])
+def test_a_link_as_an_old_step_never_costs_the_last(which, experiment, mesh, tmp_path):
+    workdir, away = tmp_path / "run", tmp_path / "away"
+    train.fit(experiment._replace(num_epochs=2), workdir=workdir, mesh=mesh, checkpoint_every=2)
+    step = steps_in(workdir)[-1 if which == "latest" else 0]
+    place = workdir / "checkpoints" / str(step)
+    place.rename(away)
+    place.symlink_to(away if which != "dangling" else tmp_path / "nowhere")
+    content = sorted(path.name for path in away.rglob("*"))
+    result = train.fit(experiment, workdir=workdir, mesh=mesh, checkpoint_every=2, keep=1)
+    assert int(result.state.step) == 16
+    assert steps_in(workdir) == [step, 16]
+    assert place.is_symlink()
+    assert sorted(path.name for path in away.rglob("*")) == content
