@@ -102,7 +102,7 @@ def replacing_folder(path: pathlib.Path) -> Generator[pathlib.Path]:
 
 
 def remove(path: pathlib.Path) -> None:
-    """Removes a file, a folder, or a link and not what it leads to; does nothing without any.
+    """Removes a file, a folder, or a link but not its target; does nothing without any.
 
     Args:
       path: Scratch file or folder, which a killed process may have left.

@@ -97,10 +97,10 @@ def test_a_start_says_where_it_goes_on(tmp_path, capsys):
     assert 0 < step < 8
     assert "going on" not in capsys.readouterr().out
     run(workdir)
-    assert f"\ngoing on from step {step} of 8\n" in capsys.readouterr().out
+    assert f" going on from step {step} of 8\n" in capsys.readouterr().out
     run(workdir)
     out = capsys.readouterr().out
-    assert "\nalready trained, at step 8; no step was run, the rest is measured again\n" in out
+    assert " already trained, at step 8; no step was run, the rest is measured again\n" in out
     assert "warning" not in out
 
 
