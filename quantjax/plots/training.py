@@ -14,7 +14,7 @@ from quantjax.plots import style
 _NOT_METRICS = {
     "step", "epoch", "phase", "after_epoch", "skipped", "steps_per_second", "images_per_second",
     "data_wait", "device_memory_peak", "seconds", "time", "first_step_seconds", "compile_seconds",
-    "refresh_seconds",
+    "refresh_seconds", "save_seconds",
 }  # fmt: skip
 _MOST_CHANGES = 12  # of phases that get a line each
 

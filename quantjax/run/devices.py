@@ -22,7 +22,8 @@ def check() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:
         asked = jax.config.values["jax_platforms"] or "any platform"
-        reason = (str(error).splitlines() or ["its package is not installed"])[0]
+        reason = str(error).partition(" (set JAX_PLATFORMS")[0].partition("\n")[0]
+        reason = reason or "its package is not installed"
         raise InputError(
             f"JAX has no device of {asked}: {reason}; change JAX_PLATFORMS, or install JAX for it"
         ) from None

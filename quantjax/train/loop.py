@@ -391,9 +391,10 @@ def _save(run, train_state):
     metric_log.sync(run.journal)
     if run.saved == run.step:
         return
-    check_finite(train_state, run.step)
-    run.store.save(run.step, train_state)
-    run.last_good.take(train_state)
+    with metric_log.left_out(run.journal, "save_seconds"):
+        check_finite(train_state, run.step)
+        run.store.save(run.step, train_state)
+        run.last_good.take(train_state)
     run.saved = run.step
 
 
