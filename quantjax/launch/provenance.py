@@ -45,6 +45,7 @@ def describe(build: Callable[..., Any], flags: Mapping[str, Any]) -> dict[str, A
         "command": shlex.join([*program(sys.argv), *sys.argv[1:]]),
         "commit": "unknown" if file is None else revision.commit(pathlib.Path(file).absolute()),
         "quantjax_commit": revision.commit(),
+        "code": sources.combined(found),
         "flags": dict(flags),
         "environment": {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
         "devices": f"{len(devices)} x {devices[0].device_kind}",
@@ -82,18 +83,36 @@ def recorder(
     return begin
 
 
-def _begin(workdir, about, step, num_steps, *, allowed):
-    """Begins a stretch unless all is trained; returns lines to print."""
-    earlier = stretches.read(workdir)
-    changed = sources.changed(stretches.trained_by(earlier, step), about["sources"])
-    files = sources.in_words(changed)
-    is_trained = step >= num_steps
-    if is_trained and changed and not allowed:
+def check_code(
+    workdir: pathlib.Path, about: Mapping[str, Any], step: int, *, allowed: bool
+) -> list[str]:
+    """Returns the files that have changed since a run was trained up to a step.
+
+    Args:
+      workdir: Folder of the run.
+      about: From `describe`.
+      step: The step.
+      allowed: Whether they may have changed; a run that is only measured needs the user's leave,
+        since a number of the old code would else pass for one of the new code.
+
+    Raises:
+      ValueError: if files have changed and that is not allowed; the message names them.
+    """
+    trained = stretches.trained_by(stretches.read(workdir), step)
+    changed = sources.changed(trained, about["sources"])
+    if changed and not allowed:
         raise InputError(
             f"{workdir} was trained to its end, step {step}, by code that has changed since "
-            f"({files}); choose another --workdir to train anew, or give --allow_changed_code to "
-            "measure what was trained before"
+            f"({sources.in_words(changed)}); choose another --workdir to train anew, or give "
+            "--allow_changed_code to measure what was trained before"
         )
+    return changed
+
+
+def _begin(workdir, about, step, num_steps, *, allowed):
+    """Begins a stretch unless all is trained; returns lines to print."""
+    earlier, is_trained = stretches.read(workdir), step >= num_steps
+    changed = check_code(workdir, about, step, allowed=allowed or not is_trained)
     if not is_trained or not earlier:
         stretches.begin(workdir, step, {"num_steps": num_steps, **about})
     if step == 0:
@@ -102,8 +121,9 @@ def _begin(workdir, about, step, num_steps, *, allowed):
     if is_trained:
         lines = [f"already trained, at step {step}; no step was run, the rest is measured again"]
     if changed:
-        lines.append(f"warning: other code than trained the steps before: {files}")
-    before = earlier[-1].get("flags", {}) if earlier else about["flags"]
+        told = sources.in_words(changed)
+        lines.append(f"warning: other code than trained the steps before: {told}")
+    before = earlier[-1]["flags"] if earlier else about["flags"]
     if before != about["flags"]:
         lines.append(f"note: other flags than before: {_differences(before, about['flags'])}")
     return lines
@@ -151,6 +171,6 @@ def facts(
         "step": step,
         "checkpoint": checkpoint,
         "restarts": max(len(found) - 1, 0),
-        "changed_code": sources.changed(stretches.trained_by(found, step), about["sources"]),
+        "changed_code": check_code(workdir, about, step, allowed=True),
         "stretches": stretches.summary(found),
     }

@@ -170,6 +170,7 @@ def _ids(results):
 def _facts(workdir, results, kept):
     """Returns the rows of the table of facts: protocol, seed, commit, device and others."""
     first = _json(workdir / "results.json")[0] if results else {}
+    run = first.get("run", {})
     versions = ", ".join(f"{name} {value}" for name, value in first.get("versions", {}).items())
     facts = {
         "protocol": first.get("protocol"),
@@ -178,6 +179,10 @@ def _facts(workdir, results, kept):
         "steps": kept.about.get("step"),
         "commit": kept.about.get("commit"),
         "command": kept.about.get("command"),
+        "begin of training": run.get("begin"),
+        "end of training": run.get("end"),
+        "restarts": run.get("restarts"),
+        "changed since training": ", ".join(run.get("changed_code", ())),
         "wall time": kept.about.get("seconds") and f"{kept.about['seconds']:.1f} s",
         "device": first.get("device"),
         "versions": versions,

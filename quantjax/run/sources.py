@@ -52,6 +52,11 @@ def _named(name, module, file):
     return f"{path}/__init__.py" if file.name == "__init__.py" else f"{path}.py"
 
 
+def combined(found: Mapping[str, str]) -> str:
+    """Returns one digest of all files, which two runs of the same code have in common."""
+    return hashlib.sha256(repr(sorted(found.items())).encode()).hexdigest()[:16]
+
+
 def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """Returns the files, sorted, whose digests differ.
 

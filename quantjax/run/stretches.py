@@ -26,8 +26,8 @@ def begin(workdir: pathlib.Path, step: int, about: Mapping[str, Any]) -> None:
     Args:
       workdir: Folder of the run, which this process has locked.
       step: The step that the stretch starts at.
-      about: Further entries (JSON), and "sources" from `sources.digests`. Of these the file keeps
-        only what is new since the stretches before.
+      about: Further entries (JSON), among them "flags" and "sources", from `sources.digests`. Of
+        the sources the file keeps only what is new since the stretches before.
     """
     earlier, known = read(workdir), {}
     for stretch in earlier:
@@ -71,8 +71,10 @@ def read(workdir: pathlib.Path) -> list[Stretch]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         for stretch in found:
-            if not isinstance(stretch["from"], int) or not isinstance(stretch["sources"], dict):
-                raise TypeError(f"it has no stretches but {stretch!r:.40}")
+            parts = {"from": int, "sources": dict, "flags": dict}
+            wrong = [name for name, kind in parts.items() if not isinstance(stretch[name], kind)]
+            if wrong:
+                raise TypeError(f"a stretch has a wrong {wrong[0]!r}")
     except files.DAMAGE as error:
         warnings.warn(
             f"{path} is damaged, so which code took earlier steps is not known: "

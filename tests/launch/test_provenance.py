@@ -139,6 +139,7 @@ def test_results_say_how_they_came_about(tmp_path, monkeypatch):
         "max_equal_images": 0.01, "deterministic": False, "log_every": 2,
     }  # fmt: skip
     assert found["devices"] == "8 x cpu"
+    assert re.fullmatch("[0-9a-f]{16}", found["code"])
     assert "sources" not in found
 
 

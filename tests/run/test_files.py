@@ -135,7 +135,7 @@ WRITERS = {
 ELSEWHERE = {
     ("serve/app.py", "NamedTemporaryFile"),  # of a random name, created exclusively
     ("index/encoding.py", "TemporaryDirectory"),
-    ("run/console.py", "open"),  # the null device
+    ("run/output.py", "open"),  # the null device
 }
 
 
