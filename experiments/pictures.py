@@ -15,9 +15,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import dqn_mnist
 from quantjax import evaluate, labels, metrics, plots, train
 from quantjax.run import files
+
+from . import dqn_mnist
 
 _OUT = pathlib.Path("docs/pictures/neighbours.png")
 _DPI = 200

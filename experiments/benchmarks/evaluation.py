@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
-from experiments.benchmarks import evaluators
-from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import evaluate, metrics
 from quantjax.quantizers import ProductCodec
+
+from . import evaluators
+from .timing import Timing, run_cases, side_by_side
 
 _BITS = 64
 _CLASSES = 10

@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import data, evaluate, index
 from quantjax.errors import MissingPackageError, load_package
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, product
+
+from .timing import Timing, run_cases, side_by_side
 
 _DIM, _TOP_K = 64, 100
 _CODEBOOKS, _LISTS = 8, 1024

@@ -21,8 +21,9 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.ledger import runs, tables, tuning
 from quantjax.errors import InputError, is_one_line
+
+from . import runs, tables, tuning
 
 _PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -35,8 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(argv)
     try:
-        # Only the ledger's own files belong into docs/results.md.
-        if options.command == "table" and options.results != runs.RESULTS:
+        # Only the ledger's own files belong into docs/results.md, which a wheel has not.
+        own = options.results == runs.RESULTS and _PAGE.exists()
+        if options.command == "table" and not own:
             print(tables.render(options.results))
         elif options.command == "table":
             tables.update(_PAGE, runs.RESULTS, check=options.check)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser():
     """Returns the parser of the three commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.ledger",
+        prog=f"python -m {__package__}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ledger import hypotheses
 from quantjax.errors import InputError
 from quantjax.run import files
+
+from . import hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)

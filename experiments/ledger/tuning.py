@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ledger import hypotheses
-from experiments.ledger.entries import Entry, configure, entry
 from quantjax import data, evaluate, train
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.report.revision import commit
 from quantjax.run import console, files, parallel
+
+from . import hypotheses
+from .entries import Entry, configure, entry
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
