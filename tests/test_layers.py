@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "launch": {"train", "evaluate", "index", "report", "run", "data"},
     "commands": {"launch", "recipes", "train", "evaluate", "index", "report", "serve", "run",
                  "data", "models", "methods", "losses", "quantizers", "metrics", "labels"},
-    "cli": {"commands"},
+    "cli": {"commands", "run"},
 }  # fmt: skip
 OPEN = {"arrays", "batch", "errors"}
 

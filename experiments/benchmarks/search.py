@@ -177,10 +177,13 @@ def _most_memory(function):
         return float("nan")
 
     def peak():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        line = next(
+            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM:")
+        )
         return int(line.split()[1]) / 1e6  # of kB
 
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+    # The peak is what is held now.
+    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = peak()
     function()
     return peak() - before

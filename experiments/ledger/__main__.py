@@ -22,6 +22,7 @@ from collections.abc import Sequence
 import jax
 
 from quantjax.errors import InputError, is_one_line
+from quantjax.run.paths import user_path
 
 from . import runs, tables, tuning
 
@@ -62,14 +63,14 @@ def _parser():
     running = commands.add_parser("run", help="run entries and write their files")
     running.add_argument("--bits", nargs="+", type=int, default=[32])
     running.add_argument("--seeds", nargs="+", type=int, default=[0])
-    running.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/ledger"))
+    running.add_argument("--workdir", type=user_path, default=pathlib.Path("runs/ledger"))
     running.add_argument("--again", action="store_true", help="do runs anew that are there")
     trying = commands.add_parser("tune", help="choose settings by validation queries")
     for each in (running, trying):
         each.add_argument("names", nargs="+", metavar="NAME")
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
     for each in (running, trying, table := commands.add_parser("table", help="render the tables")):
-        each.add_argument("--results", type=pathlib.Path, default=runs.RESULTS, metavar="FOLDER")
+        each.add_argument("--results", type=user_path, default=runs.RESULTS, metavar="FOLDER")
     table.add_argument("--check", action="store_true", help="only check docs/results.md")
     return parser
 

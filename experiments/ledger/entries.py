@@ -97,7 +97,7 @@ def names() -> dict[str, tuple[str, ...]]:
     for each in pkgutil.iter_modules([str(folder)]):
         path = folder / f"{each.name}.py"
         # Read first: other files, such as `pictures`, need not be imported.
-        if not path.exists() or "\ndef get_config(" not in path.read_text():
+        if not path.exists() or "\ndef get_config(" not in path.read_text(encoding="utf-8"):
             continue
         module = importlib.import_module(f"{_PACKAGE}.{each.name}")
         if "DATA_SETS" not in vars(module):

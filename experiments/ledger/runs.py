@@ -60,7 +60,7 @@ def run(
     chosen = tuning.chosen(results, found)
     name = found.name
     path = results / f"{name}.json"
-    done = json.loads(path.read_text())["runs"] if path.exists() else []
+    done = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
     for length in bits:
         for seed in seeds:
             # A failed run is tried again, as its reason may be gone.
@@ -161,6 +161,6 @@ def _trained(found, config, workdir):
     status = launch.run(config, build, lambda *_: {}, title="codes", workdir=workdir)
     if status:
         sys.exit(status)
-    (row, *_) = json.loads((workdir / "results.json").read_text())
+    (row, *_) = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     where = {key: row[key] for key in ("protocol", "split", "audit")}
     return where, evaluate.read_results(workdir)

@@ -57,7 +57,7 @@ def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
     for name in (found.name, found.name.partition(".")[0]):
         path = results / "tuning" / f"{name}.json"
         if path.exists():
-            best = json.loads(path.read_text())["chosen"]
+            best = json.loads(path.read_text(encoding="utf-8"))["chosen"]
             own = name == found.name
             # What an ablation changes must stay as the ablation has it.
             return {key: best[key] for key in best if own or key not in found.overrides}

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from quantjax.errors import InputError, MissingFileError, NonFiniteError
 from quantjax.methods.contract import shown
 from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
+from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -91,7 +92,7 @@ def open_run(
       FileNotFoundError: if the workdir keeps no config.
       ValueError: if the config is damaged, the experiment file is unknown, or its keys differ.
     """
-    about = workdirs.read_config(pathlib.Path(workdir))
+    about = workdirs.read_config(user_path(workdir))
     name = about["experiment"]
     module, data_set = _experiment_of(name) if module is None else (module, _data_set(module, name))
     # Every key must be known: otherwise a setting of another version would be lost in silence.
@@ -189,7 +190,7 @@ def restore(
       ValueError: if the checkpoint is another experiment's, naming the settings that differ.
       DamagedError: if the checkpoint cannot be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = user_path(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise MissingFileError(f"{workdir} has no checkpoints")

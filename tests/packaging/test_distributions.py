@@ -153,6 +153,8 @@ def test_an_install_trains_and_opens_runs_from_another_folder(kind, built, tmp_p
     run("python", "-m", *training)
     assert "dqn" in run("quantjax", "info", "runs/a")
     assert run("python", "-c", OPENING, "runs/a") == "dqn_mnist\n"
+    (stretch,) = json.loads((folder / "runs" / "a" / "stretches.json").read_text())
+    assert {"quantjax_experiments/dqn.py", "quantjax/labels.py"} <= stretch["sources"].keys()
     assert run("quantjax", "--help").startswith("usage: quantjax")
     # The ledger finds the experiments of the same package, and a wheel has no results of its own.
     table = run("python", "-m", "quantjax_experiments.ledger", "table", "--results", "none")
