@@ -21,12 +21,13 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.baselines import baselines
-from experiments.tasks import cifar10, clothing, digits, fashion_mnist
-from experiments.tasks.task import OnData, Task
 from quantjax import data, launch, methods, models, train
 from quantjax.methods.adsq import both, first, second, with_semantic_layer
+
+from . import configs
+from .baselines import baselines
+from .tasks import cifar10, clothing, digits, fashion_mnist
+from .tasks.task import OnData, Task
 
 _FEATURES = {"num_epochs": 50, "batch_size": 128, "learning_rate": 1e-3, "dropout": 0.3}
 

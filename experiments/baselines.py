@@ -7,11 +7,12 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from experiments import codes
 from quantjax import evaluate, train
 from quantjax.data import class_counts
 from quantjax.quantizers import packing
 from quantjax.run import console, processes
+
+from . import codes
 
 _MOST_BYTES = 2 * 2**30  # of pixels as float32; fitting needs 3.5 times as much for a while
 

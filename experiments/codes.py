@@ -16,10 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import configs
-from experiments.classifier import fit_classifier
-from experiments.tasks import cifar10, clothing, fashion_mnist
-from experiments.tasks.task import OnData
 from quantjax import data, evaluate
 from quantjax.data import class_counts
 from quantjax.quantizers import (
@@ -32,6 +28,11 @@ from quantjax.quantizers import (
     product,
     rotation,
 )
+
+from . import configs
+from .classifier import fit_classifier
+from .tasks import cifar10, clothing, fashion_mnist
+from .tasks.task import OnData
 
 _TURNS = 25  # of OPQ, as many as k-means has iterations
 

@@ -7,11 +7,12 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments.tasks.task import Task
 from quantjax import data, methods, models, train
 from quantjax.data import protocols
 from quantjax.errors import InputError
 from quantjax.quantizers import packing
+
+from .tasks.task import Task
 
 
 def create(settings: dict[str, Any], **defaults: Any) -> ConfigDict:

@@ -24,12 +24,13 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.baselines import baselines
-from experiments.tasks import cifar10, clothing, digits, fashion_mnist
-from experiments.tasks.task import OnData, Task
 from quantjax import data, launch, methods, models, train
 from quantjax.methods.deepquan import Weigh, by_rank, equal, heat_kernel
+
+from . import configs
+from .baselines import baselines
+from .tasks import cifar10, clothing, digits, fashion_mnist
+from .tasks.task import OnData, Task
 
 _HIDDEN = {"hidden": (512, 256)}
 

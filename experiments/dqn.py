@@ -24,12 +24,13 @@ from typing import Any
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.baselines import baselines
-from experiments.tasks import cifar10, clothing, digits, fashion_mnist, photos
-from experiments.tasks.task import OnData, Task
 from quantjax import data, launch, losses, methods, optimizers, train
 from quantjax.methods.dqn import PairLoss
+
+from . import configs
+from .baselines import baselines
+from .tasks import cifar10, clothing, digits, fashion_mnist, photos
+from .tasks.task import OnData, Task
 
 _MNIST = {"num_epochs": 50, "batch_size": 64, "learning_rate": 0.03}
 _SCRATCH = {"batch_size": 128, "learning_rate": 0.4, "weight_decay": 5e-4}

@@ -9,9 +9,10 @@ commit 86e2188; seeds 1 and 2 gave .9696 and .9644, k-means product quantization
 
 from ml_collections import ConfigDict
 
-from experiments import dqn
-from experiments.baselines import baselines
 from quantjax import launch, train
+
+from . import dqn
+from .baselines import baselines
 
 ABLATIONS, sweep = dqn.ABLATIONS, dqn.sweep
 

@@ -10,11 +10,12 @@ with the rate `codebook_learning_rate`. Loss, network, SGD and schedule are the 
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs, dqn
-from experiments.baselines import baselines
-from experiments.tasks import digits
-from experiments.tasks.task import OnData
 from quantjax import data, launch, methods, train
+
+from . import configs, dqn
+from .baselines import baselines
+from .tasks import digits
+from .tasks.task import OnData
 
 DATA_SETS = {
     # 33 s on two cores, mAP .9737 (AQD, whole database) at commit 7484a33. Temperature and start

@@ -15,9 +15,11 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import dqn_mnist
 from quantjax import evaluate, labels, metrics, plots, train
 from quantjax.run import files
+from quantjax.run.paths import user_path
+
+from . import dqn_mnist
 
 _OUT = pathlib.Path("docs/pictures/neighbours.png")
 _DPI = 200
@@ -26,7 +28,7 @@ _DPI = 200
 def main() -> None:
     """Trains `dqn_mnist` and writes the picture."""
     parser = argparse.ArgumentParser(description="Draw README's picture.")
-    parser.add_argument("--out", type=pathlib.Path, default=_OUT, help="where the picture goes")
+    parser.add_argument("--out", type=user_path, default=_OUT, help="where the picture goes")
     out = parser.parse_args().out
     experiment = dqn_mnist.build(dqn_mnist.get_config())
     figure = neighbours(experiment, train.fit(experiment).state)

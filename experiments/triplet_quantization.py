@@ -47,13 +47,14 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.baselines import baselines
-from experiments.tasks import cifar10, clothing, digits, fashion_mnist
-from experiments.tasks.task import OnData, Task
 from quantjax import data, launch, losses, methods, optimizers, train
 from quantjax.errors import InputError
 from quantjax.methods.triplet_quantization import Quantization, on_rows, on_triplets
+
+from . import configs
+from .baselines import baselines
+from .tasks import cifar10, clothing, digits, fashion_mnist
+from .tasks.task import OnData, Task
 
 _BATCHES = {"num_epochs": 20, "batch_size": 128, "images_per_class": 16, "weight_decay": 5e-4}
 _FEATURES = {**_BATCHES, "num_epochs": 40, "learning_rate": 0.003, "dropout": 0.3}

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from quantjax.errors import is_one_line
+from quantjax.run import encodings
 
 COMMANDS = {
     "encode": "codes the photos of a folder, or vectors, by a run's encoder, and writes an index",
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     Args:
       argv: Command line without the program's name; the process's own when None.
     """
+    encodings.prepare(restart=argv is None)
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         arguments = _parser(argv[:1]).parse_args(argv)

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "launch": {"train", "evaluate", "index", "report", "run", "data"},
     "commands": {"launch", "recipes", "train", "evaluate", "index", "report", "serve", "run",
                  "data", "models", "methods", "losses", "quantizers", "metrics", "labels"},
-    "cli": {"commands"},
+    "cli": {"commands", "run"},
 }  # fmt: skip
 OPEN = {"arrays", "batch", "errors"}
 
@@ -103,7 +103,7 @@ def test_a_module_imports_only_what_its_layer_may(path):
             other = rest.split(".")[0]
             assert other in {part, *OPEN, *MAY_IMPORT[part]}, f"{part} may not import {name}"
         assert part in ONLY_IN.get(package, {part}), f"{part} may not import {package}"
-        assert package != "experiments", "the package never imports experiments"
+        assert "experiments" not in package, "the package never imports experiments"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))

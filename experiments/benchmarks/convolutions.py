@@ -21,8 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from experiments.benchmarks import timing
 from quantjax.models.layers import conv_general_dilated
+
+from . import timing
 
 _BATCH = 32
 _LAYERS = (

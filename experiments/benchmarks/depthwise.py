@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import timing
 from quantjax.models.layers import depthwise, grouped
+
+from . import timing
 
 _BATCH = 32
 _LAYERS = ((48, 32, 3, 1), (48, 96, 3, 2), (24, 144, 5, 2), (12, 240, 5, 1), (6, 672, 5, 1))

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import threadpoolctl
 
-from experiments.benchmarks import evaluators
-from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import evaluate, metrics
 from quantjax.quantizers import ProductCodec
+
+from . import evaluators
+from .timing import Timing, run_cases, side_by_side
 
 _BITS = 64
 _CLASSES = 10
@@ -128,7 +129,7 @@ def _peak_of(kind):
         queries = rng.normal(size=(10_000, 128)).astype(np.float32)
         evaluate.evaluate(codec, queries, *case[1:], name="random", distance="aqd")
     # Not getrusage: that of a child begins with what its parent held.
-    status = pathlib.Path("/proc/self/status").read_text()
+    status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 

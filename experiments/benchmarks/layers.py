@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks import peers
-from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import losses
 from quantjax.quantizers import kmeans, product
+
+from . import peers
+from .timing import Timing, run_cases, side_by_side
 
 _DIM = 128
 _CODEWORDS = 256

@@ -21,9 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.benchmarks import timing
 from quantjax import data
 from quantjax.data import decoding
+
+from . import timing
 
 _BATCH, _NUM_BATCHES = 256, 4
 _NUM_PHOTOS = 2048

@@ -19,9 +19,10 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from experiments.benchmarks import absent_gpus, timing
 from quantjax import losses
 from quantjax.run import parallel
+
+from . import absent_gpus, timing
 
 _SIZES = tuple((rows, dim) for rows in (4_096, 16_384, 65_536) for dim in (64, 512))
 _CLASSES = 32

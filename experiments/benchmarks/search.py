@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmarks.timing import Timing, run_cases, side_by_side
 from quantjax import data, evaluate, index
 from quantjax.errors import MissingPackageError, load_package
 from quantjax.quantizers import BinaryCodec, Codec, ProductCodec, product
+
+from .timing import Timing, run_cases, side_by_side
 
 _DIM, _TOP_K = 64, 100
 _CODEBOOKS, _LISTS = 8, 1024
@@ -176,10 +177,13 @@ def _most_memory(function):
         return float("nan")
 
     def peak():
-        line = next(x for x in status.read_text().splitlines() if x.startswith("VmHWM:"))
+        line = next(
+            x for x in status.read_text(encoding="utf-8").splitlines() if x.startswith("VmHWM:")
+        )
         return int(line.split()[1]) / 1e6  # of kB
 
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak is what is held now
+    # The peak is what is held now.
+    pathlib.Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     before = peak()
     function()
     return peak() - before

@@ -24,10 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.benchmarks import timing, torch_networks, turns
 from quantjax import data, methods, models, train
 from quantjax.run import parallel
 from quantjax.train import loop as training_loop
+
+from . import timing, torch_networks, turns
 
 DIM = 48
 _CLASSES = 10

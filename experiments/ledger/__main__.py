@@ -21,8 +21,10 @@ from collections.abc import Sequence
 
 import jax
 
-from experiments.ledger import runs, tables, tuning
 from quantjax.errors import InputError, is_one_line
+from quantjax.run.paths import user_path
+
+from . import runs, tables, tuning
 
 _PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
 
@@ -35,8 +37,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(argv)
     try:
-        # Only the ledger's own files belong into docs/results.md.
-        if options.command == "table" and options.results != runs.RESULTS:
+        # Only the ledger's own files belong into docs/results.md, which a wheel has not.
+        own = options.results == runs.RESULTS and _PAGE.exists()
+        if options.command == "table" and not own:
             print(tables.render(options.results))
         elif options.command == "table":
             tables.update(_PAGE, runs.RESULTS, check=options.check)
@@ -52,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser():
     """Returns the parser of the three commands."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.ledger",
+        prog=f"python -m {__package__}",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -60,14 +63,14 @@ def _parser():
     running = commands.add_parser("run", help="run entries and write their files")
     running.add_argument("--bits", nargs="+", type=int, default=[32])
     running.add_argument("--seeds", nargs="+", type=int, default=[0])
-    running.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/ledger"))
+    running.add_argument("--workdir", type=user_path, default=pathlib.Path("runs/ledger"))
     running.add_argument("--again", action="store_true", help="do runs anew that are there")
     trying = commands.add_parser("tune", help="choose settings by validation queries")
     for each in (running, trying):
         each.add_argument("names", nargs="+", metavar="NAME")
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
     for each in (running, trying, table := commands.add_parser("table", help="render the tables")):
-        each.add_argument("--results", type=pathlib.Path, default=runs.RESULTS, metavar="FOLDER")
+        each.add_argument("--results", type=user_path, default=runs.RESULTS, metavar="FOLDER")
     table.add_argument("--check", action="store_true", help="only check docs/results.md")
     return parser
 

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-import experiments
 from quantjax.errors import InputError
+
+_PACKAGE = __name__.split(".")[0]  # `experiments`, or its name in a wheel
 
 
 class Entry(NamedTuple):
@@ -59,7 +60,7 @@ def entry(name: str) -> Entry:
                 "file"
             )
         file, *data_set = known[title]
-        module = importlib.import_module(f"experiments.{file}")
+        module = importlib.import_module(f"{_PACKAGE}.{file}")
     ablations = vars(module).get("ABLATIONS", {})
     overrides = ablations[_known(title, "ablation", rest, ablations)] if rest else {}
     return Entry(f"{title}.{rest}" if rest else title, module, tuple(data_set), overrides)
@@ -92,12 +93,13 @@ def _of_path(path):
 def names() -> dict[str, tuple[str, ...]]:
     """Returns the files of all experiments of this package, by name: (FILE,) or (FILE, DATA)."""
     found: dict[str, tuple[str, ...]] = {}
-    for each in pkgutil.iter_modules(experiments.__path__):
-        path = pathlib.Path(experiments.__path__[0]) / f"{each.name}.py"
+    folder = pathlib.Path(__file__).parents[1]
+    for each in pkgutil.iter_modules([str(folder)]):
+        path = folder / f"{each.name}.py"
         # Read first: other files, such as `pictures`, need not be imported.
-        if not path.exists() or "\ndef get_config(" not in path.read_text():
+        if not path.exists() or "\ndef get_config(" not in path.read_text(encoding="utf-8"):
             continue
-        module = importlib.import_module(f"experiments.{each.name}")
+        module = importlib.import_module(f"{_PACKAGE}.{each.name}")
         if "DATA_SETS" not in vars(module):
             found[each.name] = (each.name,)
         else:

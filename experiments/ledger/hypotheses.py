@@ -139,7 +139,7 @@ def values_of(results: pathlib.Path, arms: Sequence[str], bits: int = 32) -> dic
     found: dict[Any, Any] = {}
     for arm in arms:
         entry, _, row_name = arm.partition("/")
-        runs = json.loads((results / f"{entry}.json").read_text())["runs"]
+        runs = json.loads((results / f"{entry}.json").read_text(encoding="utf-8"))["runs"]
         for run in runs:
             if run["bits"] != bits or "failed" in run:
                 continue

@@ -11,14 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ledger import hypotheses, tuning
-from experiments.ledger.entries import configure, entry
 from quantjax import evaluate, launch
 from quantjax.errors import QuantjaxError
 from quantjax.report.revision import commit
 from quantjax.run import console, files, workdirs
 
-RESULTS = pathlib.Path(__file__).parent / "results"
+from . import hypotheses, tuning
+from .entries import configure, entry
+
+_KEPT_HERE = pathlib.Path(__file__).parent / "results"
+RESULTS = _KEPT_HERE if _KEPT_HERE.is_dir() else pathlib.Path("runs/ledger/results")
+"""The files of a checkout; a wheel has none, and writes below the working folder."""
+
 _IDENTITY = ("metric", "name", "distance")
 _KEPT = (*_IDENTITY, "value", "worst", "best", "low", "high", "chance", "bits", "num_bytes")
 _ABOUT = ("device", "versions", "num_queries", "num_database")
@@ -56,7 +60,7 @@ def run(
     chosen = tuning.chosen(results, found)
     name = found.name
     path = results / f"{name}.json"
-    done = json.loads(path.read_text())["runs"] if path.exists() else []
+    done = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.exists() else []
     for length in bits:
         for seed in seeds:
             # A failed run is tried again, as its reason may be gone.
@@ -157,6 +161,6 @@ def _trained(found, config, workdir):
     status = launch.run(config, build, lambda *_: {}, title="codes", workdir=workdir)
     if status:
         sys.exit(status)
-    (row, *_) = json.loads((workdir / "results.json").read_text())
+    (row, *_) = json.loads((workdir / "results.json").read_text(encoding="utf-8"))
     where = {key: row[key] for key in ("protocol", "split", "audit")}
     return where, evaluate.read_results(workdir)

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ledger import hypotheses
 from quantjax.errors import InputError
 from quantjax.run import files
+
+from . import hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
@@ -61,7 +62,7 @@ def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) ->
     Raises:
       ValueError: if a mark is missing or, when checking, the tables differ.
     """
-    text = page.read_text()
+    text = page.read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
@@ -82,7 +83,9 @@ def render(results: pathlib.Path) -> str:
     Args:
       results: Folder of the ledger's files.
     """
-    files = [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    files = [
+        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))
+    ]
     groups: dict[str, list[Any]] = {data: [] for data in _DATA}
     for file in files:
         groups.setdefault(_split(file["name"])[1] or _protocol(file), []).append(file)

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from experiments.ledger import hypotheses
-from experiments.ledger.entries import Entry, configure, entry
 from quantjax import data, evaluate, train
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.report.revision import commit
 from quantjax.run import console, files, parallel
+
+from . import hypotheses
+from .entries import Entry, configure, entry
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
@@ -56,7 +57,7 @@ def chosen(results: pathlib.Path, found: Entry) -> dict[str, Any]:
     for name in (found.name, found.name.partition(".")[0]):
         path = results / "tuning" / f"{name}.json"
         if path.exists():
-            best = json.loads(path.read_text())["chosen"]
+            best = json.loads(path.read_text(encoding="utf-8"))["chosen"]
             own = name == found.name
             # What an ablation changes must stay as the ablation has it.
             return {key: best[key] for key in best if own or key not in found.overrides}

@@ -8,10 +8,11 @@ import functools
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.tasks import efficientnet, task
 from quantjax import data, methods, models
 from quantjax.data import augment
+
+from .. import configs
+from . import efficientnet, task
 
 IMAGES = {
     "data_dir": config_dict.placeholder(str),  # folder of the data; $QUANTJAX_DATA when None

@@ -4,9 +4,10 @@ import functools
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.tasks import efficientnet, task
 from quantjax import data
+
+from .. import configs
+from . import efficientnet, task
 
 FEATURES = {
     **efficientnet.FEATURES,

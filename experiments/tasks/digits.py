@@ -7,10 +7,11 @@ import functools
 
 from ml_collections import ConfigDict
 
-from experiments import configs
-from experiments.tasks import task
 from quantjax import data, methods, models
 from quantjax.data import augment
+
+from .. import configs
+from . import task
 
 UNSEEN = {"class_draw": 0}
 """Setting of `unseen`: the number of the draw of classes."""

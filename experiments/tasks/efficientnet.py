@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments import configs
-from experiments.tasks import task
 from quantjax import data, methods, models
 from quantjax.data import augment
 from quantjax.models import efficientnet_lite
 from quantjax.models import features as extraction
 from quantjax.run import console, parallel
+
+from .. import configs
+from . import task
 
 FEATURES = {
     "hidden": (512,),  # widths of the hidden layers of the perceptron on features

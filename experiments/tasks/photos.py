@@ -16,10 +16,11 @@ query in a hundred has an equal photo in another part, the run is refused unless
 import numpy as np
 from ml_collections import ConfigDict, config_dict
 
-from experiments import configs
-from experiments.tasks import efficientnet, task
 from quantjax import data
 from quantjax.errors import InputError
+
+from .. import configs
+from . import efficientnet, task
 
 FINETUNED = {
     **efficientnet.FINETUNED,

@@ -4,11 +4,11 @@ import argparse
 import contextlib
 import json
 import time
-from pathlib import Path
 
 from quantjax.data.decoding import pixel_limit
 from quantjax.index import encoding, ray_parts
 from quantjax.run import console
+from quantjax.run.paths import user_path
 
 FAILED = 3
 """Exit status if items could not be read; the index has all others."""
@@ -19,10 +19,10 @@ _SHOWN = 20  # unreadable items that the console names
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("encoder", metavar="RUN", type=Path, help="a run, an encoder, or an index that has one")
+    add("encoder", metavar="RUN", type=user_path, help="a run, an encoder or an index with one")
     text = "folder of photos, .txt list of paths, 'pattern', URL that fsspec reads, or vectors"
     add("source", metavar="INPUT", help=text)
-    add("-o", "--out", metavar="INDEX", type=Path, required=True, help="folder of the index")
+    add("-o", "--out", metavar="INDEX", type=user_path, required=True, help="folder of the index")
     ways = parser.add_mutually_exclusive_group()
     text = "encode part I, 0 to N - 1, into the folder INDEX; `quantjax merge` joins the parts"
     ways.add_argument("--shard", metavar="I/N", type=_shard, help=text)

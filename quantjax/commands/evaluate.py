@@ -15,6 +15,7 @@ from quantjax.data.vectors import read_vectors
 from quantjax.errors import InputError
 from quantjax.quantizers import FloatCodec, product
 from quantjax.run import compile_cache, console
+from quantjax.run.paths import user_path
 
 _CUTS = (1, 10, 100)
 
@@ -37,15 +38,15 @@ class _Queries(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("index", metavar="INDEX", type=Path, help="folder of an index")
+    add("index", metavar="INDEX", type=user_path, help="folder of an index")
     text = "folder of class folders of photos, or a file of vectors if the index is one of vectors"
-    add("queries", metavar="QUERIES", type=Path, help=text)
+    add("queries", metavar="QUERIES", type=user_path, help=text)
     text = "row numbers of each query's nearest neighbours, nearest first, [Q, T]: .ivecs or .npy"
-    add("--true", metavar="FILE", type=Path, help=text)
+    add("--true", metavar="FILE", type=user_path, help=text)
     text = "values of k of recall@k; 1,10,100 where absent"
     add("-k", metavar="N,...", dest="cuts", type=_cuts, help=text)
     text = "vectors of the items, whose exact neighbours are the truth; kept ones where absent"
-    add("--vectors", metavar="FILE", type=Path, help=text)
+    add("--vectors", metavar="FILE", type=user_path, help=text)
     text = "for recall: lists to scan in an index of inverted lists; all where absent"
     add("--num_probes", metavar="N", type=int, help=text)
     text = "for recall: candidates to order anew by kept vectors; no re-ranking where absent"
@@ -65,10 +66,10 @@ def _cuts(text):
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
     compile_cache.keep_programs()
-    folder = arguments.index.expanduser()
+    folder = arguments.index
     index = indexing.load(folder)
     encoder = indexing.load_encoder(folder) if index.manifest.get("encoder") else None
-    queries = _read_queries(arguments.queries.expanduser(), index, encoder)
+    queries = _read_queries(arguments.queries, index, encoder)
     by_class = _unmeasured(index, queries)
     has_truth = any(each is not None for each in (arguments.true, arguments.vectors, index.vectors))
     # Both reasons, before the queries are embedded.

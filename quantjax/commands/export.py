@@ -3,12 +3,12 @@
 import argparse
 import functools
 import json
-from pathlib import Path
 
 from quantjax import index
 from quantjax.errors import InputError
 from quantjax.index.engines import duckdb, faiss, files, lancedb, postgres, usearch
 from quantjax.run import console
+from quantjax.run.paths import user_path
 
 # The modules are light: each imports its package when it writes.
 ENGINES = {
@@ -28,10 +28,10 @@ ENGINES = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("index", metavar="INDEX", type=Path, help="folder of the index")
+    add("index", metavar="INDEX", type=user_path, help="folder of the index")
     add("--to", metavar="ENGINE", choices=ENGINES, required=True, help=", ".join(ENGINES))
     text = "file or folder to be written"
-    add("-o", "--out", metavar="OUT", type=Path, required=True, help=text)
+    add("-o", "--out", metavar="OUT", type=user_path, required=True, help=text)
     text = "with --to=faiss, 16 codewords: IndexPQFastScan, faster, with rounded distances"
     add("--fast_scan", action="store_true", help=text)
     add("--json", action="store_true", help="print the result as one JSON object")
@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
         if arguments.to != "faiss":
             raise InputError(f"--fast_scan is for --to=faiss, got --to={arguments.to}")
         export = functools.partial(faiss.export, fast_scan=True)
-    folder, out = arguments.index.expanduser(), arguments.out.expanduser()
+    folder, out = arguments.index, arguments.out
     found = index.load(folder)
     out.parent.mkdir(parents=True, exist_ok=True)
     exported = export(found, out)

@@ -2,24 +2,27 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from quantjax import index, train
 from quantjax.run import console, workdirs
+from quantjax.run.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
     add(
-        "workdir", metavar="RUN", type=Path, help="folder that a run has left, with its checkpoints"
+        "workdir",
+        metavar="RUN",
+        type=user_path,
+        help="folder of a run, with its checkpoints",
     )
     add("--json", action="store_true", help="print one JSON object: encoder and digest")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
-    workdir = arguments.workdir.expanduser()
+    workdir = arguments.workdir
     experiment = train.open_run(workdir)
     with workdirs.held(workdir):
         state = train.restore(experiment, workdir)

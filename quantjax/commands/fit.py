@@ -12,6 +12,7 @@ import numpy as np
 from quantjax import data, index, recipes
 from quantjax.errors import InputError
 from quantjax.run import compile_cache, console
+from quantjax.run.paths import user_path
 
 _SAMPLE = 65_536  # 256 rows for each of 256 codewords
 
@@ -20,9 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
     text = "vectors [N, D]: .npy, .fvecs, .bvecs, .ivecs or .parquet"
-    add("vectors", metavar="VECTORS", type=Path, help=text)
+    add("vectors", metavar="VECTORS", type=user_path, help=text)
     text = "folder of the encoder; `quantjax encode` takes it"
-    add("-o", "--out", metavar="CODEC", type=Path, required=True, help=text)
+    add("-o", "--out", metavar="CODEC", type=user_path, required=True, help=text)
     add("--bits", metavar="N", type=int, default=64, help="code length; 64 where absent")
     text = "codewords of a codebook, but for itq; as many as go with the bits where absent"
     add("--num_codewords", metavar="K", type=int, help=text)
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "what neighbours are near by: l2 (where absent), ip or cosine"
     add("--metric", choices=recipes.METRICS, help=text)
     text = "learn an embedding from class ids [N], or zeros and ones [N, L], in a .npy"
-    add("--labels", metavar="LABELS", type=Path, help=text)
+    add("--labels", metavar="LABELS", type=user_path, help=text)
     text = f"rows that are fitted to, drawn at random; {_SAMPLE:,} where absent"
     add("--sample", metavar="N", type=int, default=_SAMPLE, help=text)
     add("--seed", metavar="N", type=int, default=0, help="seed of all randomness; 0 where absent")
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
-    out = arguments.out.expanduser()
+    out = arguments.out
     # First of all: fitting may take minutes.
     check_replaceable(out)
     if arguments.sample < 2:

@@ -2,24 +2,24 @@
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from quantjax import index
 from quantjax.errors import MissingFileError
 from quantjax.run import console, files
+from quantjax.run.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("path", metavar="PATH", type=Path, help="folder of an index, an encoder or a run")
+    add("path", metavar="PATH", type=user_path, help="folder of an index, an encoder or a run")
     add("--json", action="store_true", help="print one JSON object in place of lines")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
-    folder = arguments.path.expanduser()
+    folder = arguments.path
     # A run may have codes, an encoder and results, an index the first two.
     found = _codes(folder) | _encoder(folder) | _results(folder)
     if not found:
@@ -73,5 +73,5 @@ def _results(folder) -> dict[str, Any]:
     if not path.is_file():
         return {}
     with files.reading(f"cannot read {path}", "run it again"):
-        rows = json.loads(path.read_text())
+        rows = json.loads(path.read_text(encoding="utf-8"))
         return {f"{row['name']} {row['metric']}": round(row["value"], 4) for row in rows}

@@ -2,18 +2,24 @@
 
 import argparse
 import json
-from pathlib import Path
 
 from quantjax.commands.encode import FAILED
 from quantjax.index import parts
 from quantjax.run import console
+from quantjax.run.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("parts", metavar="PARTS", nargs="+", type=Path, help="folder of parts, or of a single part")
-    add("-o", "--out", metavar="INDEX", type=Path, required=True, help="folder of the index")
+    add(
+        "parts",
+        metavar="PARTS",
+        nargs="+",
+        type=user_path,
+        help="folder of parts or of one part",
+    )
+    add("-o", "--out", metavar="INDEX", type=user_path, required=True, help="folder of the index")
     add("--json", action="store_true", help="print one JSON object in place of lines")
 
 

@@ -4,10 +4,10 @@ import argparse
 import json
 import re
 import shlex
-from pathlib import Path
 
 from quantjax import data, recipes
 from quantjax.run import compile_cache, console
+from quantjax.run.paths import user_path
 
 MISSED = 3
 """Exit status if no setting reaches the recall; the nearest is marked."""
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
     text = "vectors [N, D], compared by Euclid: .npy, .fvecs, .bvecs, .ivecs or .parquet"
-    add("vectors", metavar="VECTORS", type=Path, help=text)
+    add("vectors", metavar="VECTORS", type=user_path, help=text)
     text = "memory for all N items, such as 2GB or 500MiB"
     add("--ram", metavar="SIZE", type=_size, required=True, help=text)
     text = "share of the k nearest neighbours to find, and k, such as 0.9@10"

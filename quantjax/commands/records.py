@@ -3,13 +3,13 @@
 import argparse
 import dataclasses
 import math
-from pathlib import Path
 
 from quantjax import data
 from quantjax.data.decoding import pixel_limit
 from quantjax.data.photos import absent_classes
 from quantjax.errors import InputError
 from quantjax.run import console
+from quantjax.run.paths import user_path
 
 _SPLIT = ("train", "validation", "test")
 
@@ -17,8 +17,8 @@ _SPLIT = ("train", "validation", "test")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("folder", metavar="FOLDER", type=Path, help="has a folder for each class")
-    add("out", metavar="OUT", type=Path, help="made here, or empty")
+    add("folder", metavar="FOLDER", type=user_path, help="has a folder for each class")
+    add("out", metavar="OUT", type=user_path, help="made here, or empty")
     # Both make parts, so that only one of them may be given.
     parts = parser.add_mutually_exclusive_group()
     text = "FOLDER has these folders, such as train,test, and each of them one for each class"
@@ -60,7 +60,7 @@ def _shares(text):
 def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
     # Links are resolved, as OUT may be in FOLDER by another name.
-    folder, out = (path.expanduser() for path in (arguments.folder, arguments.out))
+    folder, out = arguments.folder, arguments.out
     if folder.resolve() in out.resolve().parents:
         raise InputError(f"{out} is in {folder}, where it would be a class; choose another folder")
     with pixel_limit(arguments.max_pixels):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -12,14 +11,15 @@ from quantjax.data.decoding import SUFFIXES
 from quantjax.data.vectors import read_vectors
 from quantjax.errors import InputError, MissingFileError
 from quantjax.run import compile_cache, console
+from quantjax.run.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("index", metavar="INDEX", type=Path, help="folder of an index")
+    add("index", metavar="INDEX", type=user_path, help="folder of an index")
     text = "a photo, or a file of vectors where the index is one of vectors"
-    add("queries", metavar="QUERY", type=Path, nargs="+", help=text)
+    add("queries", metavar="QUERY", type=user_path, nargs="+", help=text)
     add("-k", metavar="N", type=int, default=10, help="items to find for each query; 10 by default")
     text = "lists to scan in an index of inverted lists; the index's own number where absent"
     add("--num_probes", metavar="N", type=int, help=text)
@@ -34,11 +34,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the command with its parsed arguments."""
     # Half of the time to a first answer would be spent in compiling the same search again.
     compile_cache.keep_programs()
-    folder = arguments.index.expanduser()
+    folder = arguments.index
     index = indexing.load(folder)
     allowed = None if arguments.filter is None else indexing.class_mask(index, arguments.filter)
     start = time.perf_counter()
-    names, queries = _embedded(index, folder, [path.expanduser() for path in arguments.queries])
+    names, queries = _embedded(index, folder, arguments.queries)
     encoded = time.perf_counter()
     found = indexing.search(
         index,

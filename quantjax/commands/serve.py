@@ -8,14 +8,15 @@ from quantjax import index as indexing
 from quantjax.data.decoding import pixel_limit
 from quantjax.data.photo_files import existing_folder
 from quantjax.run import compile_cache, console
+from quantjax.run.paths import user_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
-    add("index", metavar="INDEX", type=Path, help="folder of an index")
+    add("index", metavar="INDEX", type=user_path, help="folder of an index")
     text = "folder that the ids are file names in; the folder that was encoded where absent"
-    add("--images", metavar="ROOT", type=Path, help=text)
+    add("--images", metavar="ROOT", type=user_path, help=text)
     text = "name or address to serve at; 127.0.0.1, which only this machine reaches, where absent"
     add("--host", default="127.0.0.1", help=text)
     add("--port", metavar="N", type=int, default=8000, help="0 for a free one; 8000 where absent")
@@ -52,7 +53,7 @@ def _collection(arguments):
     """Returns the index with its encoder and folder of photos, and notes on what is missing."""
     from quantjax import serve
 
-    folder, notes = arguments.index.expanduser(), []
+    folder, notes = arguments.index, []
     index = indexing.load(folder)
     encoder = indexing.load_encoder(folder) if index.manifest.get("encoder") else None
     if encoder is not None and encoder.photos is None:

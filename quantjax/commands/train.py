@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import json
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,6 +14,7 @@ from quantjax.data.decoding import pixel_limit
 from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite, features
 from quantjax.run import compile_cache, console, files, workdirs
+from quantjax.run.paths import user_path
 
 FAILED = 3
 """Exit status if photos could not be read; the run has all others."""
@@ -28,12 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of the command to its parser."""
     add = parser.add_argument
     text = "folder with a folder of photos for each class, or of photos without classes"
-    add("photos", metavar="PHOTOS", type=Path, help=text)
+    add("photos", metavar="PHOTOS", type=user_path, help=text)
     text = "folder of the run; `quantjax encode` takes it"
-    add("-o", "--out", metavar="RUN", type=Path, required=True, help=text)
+    add("-o", "--out", metavar="RUN", type=user_path, required=True, help=text)
     add("--bits", metavar="N", type=int, default=32, help="code length; 32 where absent")
     text = "your features [N, F], of the photos by part, class and name, for EfficientNet-Lite0's"
-    add("--features", metavar="FILE", type=Path, help=text)
+    add("--features", metavar="FILE", type=user_path, help=text)
     text = (
         "folders in PHOTOS that have the class folders: to train, to validate (or none), to test; "
         "where absent, train, validation and test, or a draw of 80, 10 and 10 per cent of a class"
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command with its parsed arguments; returns its exit status."""
     began = time.perf_counter()
     compile_cache.keep_programs()
-    out = arguments.out.expanduser()
+    out = arguments.out
     say = _say_nothing if arguments.json else console.say
     names = arguments.parts.split(",") if arguments.parts else ()
     photos, parts = recipes.find_photos(
@@ -91,7 +91,7 @@ def _check_own(out):
     config = out / workdirs.CONFIG
     if config.exists():
         with files.reading(f"cannot read {config}", "name another folder"):
-            found = json.loads(config.read_text())["experiment"]
+            found = json.loads(config.read_text(encoding="utf-8"))["experiment"]
         if found != _NAME:
             raise InputError(f"{out} is a run of {files.one_line(found)}; name another folder")
 

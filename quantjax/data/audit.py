@@ -13,6 +13,7 @@ from quantjax.data.protocols import LISTS, Splits
 from quantjax.data.sources import Source, cut, row_name, row_names
 from quantjax.errors import InputError
 from quantjax.run import processes
+from quantjax.run.paths import user_path
 
 _APART = (
     ("query", "train"),
@@ -128,7 +129,7 @@ def audit(
     if listing is not None:
         # Written before the check below, so that the user can look up the images it names.
         processes.from_first(
-            lambda: write_listing(Path(listing), splits.source, lists, rows, image_ids)
+            lambda: write_listing(user_path(listing), splits.source, lists, rows, image_ids)
         )
     for (a, b), mask in shared.items():
         if a == "query" and mask.sum() > max_equal_images * len(mask):

@@ -14,6 +14,7 @@ import numpy as np
 
 from quantjax.data.decoding import SUFFIXES
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run.paths import user_path
 
 _SUFFIX = "|".join(suffix[1:] for suffix in SUFFIXES)
 # Greedy: the path ends at the last photo suffix that only whole numbers follow.
@@ -70,7 +71,7 @@ def read_lists(files: Mapping[str, str | Path], *, place: Callable[[str], str] =
     first_line: _Line | None = None
     for name, file in files.items():
         in_list = listed[name] = {}
-        for line in _lines(Path(file).expanduser(), place):
+        for line in _lines(user_path(file), place):
             # Most lines repeat the labels of another line, whose text then need not be parsed.
             if line.labels not in labels:
                 first_line = first_line or line

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from quantjax.errors import MissingFileError
+from quantjax.run.paths import user_path
 
 
 def locate(
@@ -36,7 +37,7 @@ def locate(
     else:
         parents = [*([environment] if environment else []), *extra]
     files = tuple(files)  # looked at once for each parent
-    for parent in (Path(each).expanduser() for each in parents):
+    for parent in map(user_path, parents):
         if (parent / folder).is_dir():
             return parent / folder
         if any((parent / name).is_file() for name in files):

@@ -13,6 +13,7 @@ import numpy as np
 from quantjax.data.arrays import ArraySource, from_arrays
 from quantjax.data.locate import locate
 from quantjax.errors import InputError, MissingFileError, MissingPackageError
+from quantjax.run.paths import user_path
 
 _CLOTHES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -106,7 +107,7 @@ def read_idx(path: str | Path, *, max_bytes: int = 1 << 30) -> np.ndarray:
       ValueError: if the header is not that of an idx file, the content does not have the length
         that the header gives, or a gzipped file holds more than `max_bytes`.
     """
-    path = Path(path)
+    path = user_path(path)
     with path.open("rb") as file:
         is_gzip = file.read(2) == b"\x1f\x8b"
     try:

@@ -12,6 +12,7 @@ import numpy as np
 
 from quantjax.data.decoding import HEIC_ADVICE, HEIC_SUFFIXES, SUFFIXES, readable_suffixes
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run.paths import user_path
 
 # No such file, a file for a folder, a name too long for the disk, a link to itself.
 _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -41,7 +42,7 @@ def existing_folder(folder: str | Path) -> Path:
     Raises:
       FileNotFoundError: if the folder does not exist.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     if not folder.is_dir():
         raise MissingFileError(f"no folder {folder}; name the one that holds the photos")
     return folder

@@ -12,6 +12,7 @@ from quantjax.data.decoding import UnreadablePhotoError, decode, header_size, pi
 from quantjax.data.photo_files import ClassFolders, few, notes_of, read_class_folders
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.errors import InputError, MissingFileError
+from quantjax.run.paths import user_path
 
 _SIZE_ADVICE = "resize and crop by --size=PX (in Python size=PX)"
 _SKIP_ADVICE = "go on without by --skip_unreadable (in Python skip_unreadable=True)"
@@ -81,7 +82,7 @@ def from_photos(
       ValueError: if there is no path, labels do not fit, sizes are mixed, or (here or when rows are
         requested) a photo is unreadable.
     """
-    files = tuple(Path(path).expanduser() for path in paths)
+    files = tuple(map(user_path, paths))
     if not files:
         raise InputError("paths must name a photo at least, got none")
     labels, names = as_multi_hot(label, num_rows=len(files), classes=classes)
@@ -116,7 +117,7 @@ def image_folder(
         are mixed, or photos are unreadable, of other depths, or decompression bombs. Unreadable
         photos raise here, all named, or when their rows are requested.
     """
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     found = read_class_folders(folder)
     if not found.photos:
         raise InputError(f"{folder} has no class; put photos into a folder for each class in it")
@@ -147,7 +148,7 @@ def image_folders(
       FileNotFoundError: if the folder of a part does not exist.
       ValueError: if a part is named twice, or sizes are mixed, and as `image_folder`.
     """
-    root = Path(path).expanduser()
+    root = user_path(path)
     if not all(parts) or len(set(parts)) < max(len(parts), 1):
         raise InputError(f"parts must be names that differ, got {', '.join(map(repr, parts))}")
     for part in parts:

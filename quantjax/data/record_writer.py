@@ -21,6 +21,7 @@ from quantjax.data.records import from_records, load_records_package
 from quantjax.data.sources import check_rows
 from quantjax.errors import FileError, InputError
 from quantjax.run import files
+from quantjax.run.paths import user_path
 
 # Groups of one for random access; compressed pixels are a quarter smaller and half as fast to read.
 _OPTIONS = "group_size:1,uncompressed"
@@ -79,7 +80,7 @@ def to_records(
     if not 1 <= num_shards <= total:
         raise InputError(f"num_shards must be 1 to {total}, a photo each, got {num_shards}")
     parts = {name: check_rows(np.asarray(rows, int), total) for name, rows in (parts or {}).items()}
-    with _appearing(Path(folder).expanduser().resolve()) as scratch:
+    with _appearing(user_path(folder).resolve()) as scratch:
         with futures.ThreadPoolExecutor(num_threads or os.cpu_count()) as pool:
             written = _write_all(source, scratch, size, num_shards, pool, progress, skip_unreadable)
         if not written.rows.size or (written.errors and not skip_unreadable):

@@ -15,6 +15,7 @@ from quantjax.data.photos import as_batch, check_side
 from quantjax.data.record_manifest import AGAIN, Manifest, digest_of_content, read_manifest
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.errors import InputError, MissingFileError, load_package
+from quantjax.run.paths import user_path
 
 _SMALL = 4096  # bytes per photo; with smaller photos threads gain nothing over Python's own work
 
@@ -114,7 +115,7 @@ def from_records(
     check_side(size)
     if num_threads is not None and num_threads < 1:
         raise InputError(f"num_threads must be 1 or more, got {num_threads}")
-    folder = Path(folder).expanduser().absolute()
+    folder = user_path(folder).absolute()
     manifest = read_manifest(folder)
     # Before a file is opened, which takes long where there are many.
     size = _size(folder, manifest, size)

@@ -16,6 +16,7 @@ from quantjax.data.photos import as_batch, check_side, mixed
 from quantjax.data.sources import batch_label, check_rows
 from quantjax.data.tfds_records import Records, find_builder, import_tfds, open_records
 from quantjax.errors import InputError
+from quantjax.run.paths import user_path
 
 _BATCH = 256  # records in memory while labels are read
 _TABLE = 1 << 30  # bytes of multi-hot labels above which class ids are kept
@@ -105,8 +106,8 @@ def from_tfds(
     """
     check_side(size)
     import_tfds()
-    folder = Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
-    folder = folder.expanduser().absolute()
+    folder = user_path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    folder = folder.absolute()
     builder = find_builder(name, folder)
     shape = _image_shape(builder.info, image)
     classes, several = ((), True) if label is None else _classes(builder.info, label)

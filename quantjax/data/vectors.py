@@ -10,6 +10,7 @@ import numpy as np
 
 from quantjax.errors import InputError, MissingFileError, load_package
 from quantjax.run import files
+from quantjax.run.paths import user_path
 
 _ADVICE = "it may be cut or of another format"
 _LOOKED_AT = 65_536  # rows whose width is read: all rows of a billion would read the whole file
@@ -65,7 +66,7 @@ def read_npy(path: str | Path) -> np.ndarray:
 
 
 def _existing(path):
-    path = Path(path).expanduser()
+    path = user_path(path)
     if not path.is_file():
         raise MissingFileError(f"no file {path}; name one that exists")
     return path

@@ -16,6 +16,7 @@ import numpy as np
 from quantjax import errors
 from quantjax.errors import InputError, MissingFileError
 from quantjax.run import files
+from quantjax.run.paths import user_path
 
 _SCALARS = {str: (str,), int: (int,), float: (float, int)}
 _ROWS, _QUERIES = "results.json", "per_query.safetensors"
@@ -237,7 +238,7 @@ def write_results(
     Raises:
       ValueError: if `about` has a key of the rows.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     # Several rows may be of one result: its number joins them again when they are read.
     rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
     taken = {key for row in rows for key in row} & about.keys()
@@ -263,13 +264,13 @@ def read_results(folder: str | pathlib.Path) -> list[Results]:
       FileNotFoundError: if the folder has no results.
       ValueError: if the files are damaged or of different runs.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     for name in (_ROWS, _QUERIES):
         if not (folder / name).exists():
             raise MissingFileError(f"{folder} has no {name}; has the run come to its end?")
     claim = f"{folder} holds no results that belong together"
     with files.reading(claim, "evaluate the run again"):
-        rows = json.loads((folder / _ROWS).read_text())
+        rows = json.loads((folder / _ROWS).read_text(encoding="utf-8"))
         arrays, _ = files.read_arrays(folder / _QUERIES)
         values = [arrays[str(i)] for i in range(len(rows))]
         results: dict[int, Results] = {}

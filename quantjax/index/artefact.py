@@ -14,6 +14,7 @@ from quantjax.index.lists import InvertedLists
 from quantjax.quantizers import Codec
 from quantjax.run import files, tensors
 from quantjax.run.files import one_line
+from quantjax.run.paths import user_path
 
 
 class Index(NamedTuple):
@@ -102,7 +103,7 @@ def load(folder: str | pathlib.Path) -> Index:
       ValueError: if the format is unknown or newer, or a tensor's digest differs from the
         manifest's.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     manifest, arrays = versions.opened(folder)
     # Before anything else looks at the tensors: a flipped byte is damage, whatever it means.
     found = {name: tensors.digest(x) for name, x in arrays.items()}

@@ -12,6 +12,7 @@ from quantjax.index.artefact import Index, load
 from quantjax.index.ids import Ids
 from quantjax.run import files, tensors, workdirs
 from quantjax.run.files import one_line
+from quantjax.run.paths import user_path
 
 
 @contextlib.contextmanager
@@ -59,7 +60,7 @@ def append(
         into the folder; nothing is changed then.
       OSError: if the disk is full; the old version is whole.
     """
-    with _changing(pathlib.Path(folder)) as (index, old):
+    with _changing(user_path(folder)) as (index, old):
         due = index.manifest["encoder"]
         if encoder is not None and due is not None and encoder != due:
             raise InputError(
@@ -88,7 +89,7 @@ def delete(folder: str | pathlib.Path, ids: Ids) -> pathlib.Path:
         nothing is changed then.
       OSError: if the disk is full; the old version is whole.
     """
-    with _changing(pathlib.Path(folder)) as (index, old):
+    with _changing(user_path(folder)) as (index, old):
         unwanted = set(np.asarray(ids, object).ravel().tolist())
         mask = np.fromiter((each in unwanted for each in index.ids.tolist()), bool)
         if mask.sum() < len(unwanted):
@@ -110,7 +111,7 @@ def replace_encoder(folder: str | pathlib.Path, encoder: str | pathlib.Path) -> 
     Raises:
       ValueError: if the encoder has another codec.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     digest = versions.encoder_digest(encoder, load(folder).codec)
     with workdirs.held(folder), versions.copied_encoder(encoder, folder) as install:
         manifest = versions.read_manifest(folder)

@@ -18,6 +18,7 @@ from quantjax.index import codecs, exporting
 from quantjax.index.preparation import Preparation
 from quantjax.quantizers import Codec
 from quantjax.run import files, sealing
+from quantjax.run.paths import user_path
 
 Inputs = np.ndarray | Sequence[str] | Sequence[pathlib.Path]
 
@@ -159,7 +160,7 @@ def load_encoder(folder: str | pathlib.Path) -> Encoder:
       ValueError: if a file is cut or altered, or of a newer version, or if this version of jax
         cannot run the programs.
     """
-    folder = _find(pathlib.Path(folder).expanduser())
+    folder = _find(user_path(folder))
     path = folder / exporting.MANIFEST
     with files.reading(f"cannot read the encoder in {folder}", _AGAIN):
         manifest = json.loads(path.read_text(encoding="utf-8"))

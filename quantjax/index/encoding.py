@@ -19,6 +19,7 @@ from quantjax.index.encoder import load_encoder
 from quantjax.index.items import Items, list_items, read_photo
 from quantjax.run import workdirs
 from quantjax.run.files import one_line
+from quantjax.run.paths import user_path
 from quantjax.run.prefetch import prefetched
 
 BLOCK = 128
@@ -83,7 +84,7 @@ def make_job(
       ValueError: if the source has no items, or the folder has parts of another encoder.
     """
     # Absolute, since workers of other processes may have another current folder.
-    folder, loaded = pathlib.Path(folder).expanduser().resolve(), load_encoder(encoder)
+    folder, loaded = user_path(folder).resolve(), load_encoder(encoder)
     if loaded.input == "photos" and loaded.photos is None:
         raise InputError(f"{encoder} encodes arrays of pixels, not files")
     items = list_items(source, kind=loaded.input)
@@ -259,7 +260,7 @@ def encode(
         things, or another process is at work in it.
       OSError: if the disk is full; an older index is then as it was.
     """
-    out = pathlib.Path(out).expanduser()
+    out = user_path(out)
     others = {path.name for path in out.glob("[!.]*")} if (out / "").is_dir() else set()
     if others and versions.MANIFEST not in others:
         raise InputError(f"{out} is not empty and holds no index; choose another folder")

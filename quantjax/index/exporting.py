@@ -20,6 +20,7 @@ from quantjax.index import codecs
 from quantjax.index.preparation import Preparation
 from quantjax.quantizers import Codec
 from quantjax.run import files, sealing
+from quantjax.run.paths import user_path
 
 FORMAT = "quantjax-encoder"
 VERSION = 1
@@ -72,7 +73,7 @@ def save_encoder(
       ValueError: if the folder holds other files, the example is no such row, `embed` returns
         another shape, or the codec is of an unknown kind. The folder is then as before.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     _check_free(folder)
     _check_example(example, photos)
     sides = {"embed": embed} | ({} if embed_query is None else {"embed_query": embed_query})

@@ -17,6 +17,7 @@ from quantjax.data.decoding import decode, readable_suffixes
 from quantjax.data.photo_files import classes_of, photos_below
 from quantjax.errors import InputError, MissingFileError, load_package
 from quantjax.index.preparation import Preparation
+from quantjax.run.paths import user_path
 
 _WILD = "*?["
 _LOOKED_AT = 1024  # rows of vectors that enter the digest: all of a billion would take hours
@@ -60,8 +61,8 @@ def list_items(source: str | Path, *, kind: str) -> Items:
       ValueError: if the source holds no item, or names one twice.
     """
     if kind == "vectors":
-        return _vectors(Path(source).expanduser().resolve())
-    text, path = str(source), Path(source).expanduser()
+        return _vectors(user_path(source).resolve())
+    text, path = str(source), user_path(source)
     if "://" in text:
         return _of_url(text)
     if path.is_dir():

@@ -17,6 +17,7 @@ import numpy as np
 from quantjax.errors import InputError, MissingFileError
 from quantjax.index import columns, versions
 from quantjax.run import files, sealing, tensors
+from quantjax.run.paths import user_path
 
 MANIFEST = "part.json"
 FAILURES = "failures"
@@ -238,7 +239,7 @@ def merge(folders: Sequence[str | pathlib.Path], out: str | pathlib.Path) -> dic
             raise InputError(f"no item could be read, such as {' ('.join(failures[0])})")
     about = {"root": first.root, "classes": first.classes, "failures": failures}
     versions.write(out, codec, joined, about, encoder=encoder)
-    return versions.read_manifest(pathlib.Path(out))
+    return versions.read_manifest(user_path(out))
 
 
 def _part_folders(folders):

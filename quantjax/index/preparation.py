@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from quantjax.run.paths import user_path
+
 
 class Preparation(NamedTuple):
     """Steps from a photo file to a row: upright, white behind transparent pixels, square, mode.
@@ -28,5 +30,5 @@ class Preparation(NamedTuple):
         # Imported now: an encoder of arrays needs no reader of photos.
         from quantjax.data.decoding import decode
 
-        path = pathlib.Path(path).expanduser()
+        path = user_path(path)
         return decode(path, path, size=self.size, mode=self.mode)

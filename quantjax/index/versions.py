@@ -23,6 +23,7 @@ from quantjax.index.codecs import KINDS
 from quantjax.quantizers import Codec
 from quantjax.run import files, tensors, workdirs
 from quantjax.run.files import one_line
+from quantjax.run.paths import user_path
 from quantjax.run.tensors import Blocks
 
 FORMAT = "quantjax-codes"
@@ -63,7 +64,7 @@ def write(
       ValueError: if another process writes into the folder, or the encoder has another codec.
       OSError: if the disk is full; an older version is then as it was.
     """
-    folder = pathlib.Path(folder)
+    folder = user_path(folder)
     kind, arrays, settings = codecs.parts(codec)
     if encoder is not None:
         about = {**about, "encoder": encoder_digest(encoder, codec)}
@@ -129,7 +130,7 @@ def encoder_digest(encoder: str | pathlib.Path, codec: Codec) -> str:
 
 def encoder_folder(source: str | pathlib.Path) -> pathlib.Path:
     """Returns the folder of an encoder; a workdir and an index have it in theirs."""
-    source = pathlib.Path(source).expanduser()
+    source = user_path(source)
     return source / ENCODER if (source / ENCODER).is_dir() else source
 
 
@@ -198,7 +199,11 @@ def read_manifest(folder: pathlib.Path) -> dict[str, Any]:
     if not path.is_file():
         raise MissingFileError(f"{folder} has no {MANIFEST}; save an index there first")
     with files.reading(f"{folder} holds no readable codes", "save them again"):
-        manifest = {"file": _FIRST_FILE, **DEFAULTS, **dict(json.loads(path.read_text()))}
+        manifest = {
+            "file": _FIRST_FILE,
+            **DEFAULTS,
+            **dict(json.loads(path.read_text(encoding="utf-8"))),
+        }
     version = manifest.get("version")
     if manifest.get("format") != FORMAT or type(version) is not int or version < 1:
         raise InputError(

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 import shlex
 import sys
 from collections.abc import Callable
@@ -46,6 +47,7 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "max_equal_images": (
         flags.DEFINE_float, 0.01, "Share of queries that may have an equal image in another list."
     ),
+    "anonymous": (_BOOL, False, "Leave the folders of this machine out of the workdir's files."),
     "debug": (_BOOL, False, "Show the traceback of every error."),
 }  # fmt: skip
 """Options of `run` and, as `FIT_FLAGS`, of `train.fit`.
@@ -199,6 +201,13 @@ def program(argv):
     # `python -m NAME` leaves only a path in argv; the spec still has the module's name.
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     return ["python", "-m", spec.name] if spec else ["python", *argv[:1]]
+
+
+def recorded(words, argv):
+    """Returns words for the workdir: with --anonymous, ".../" stands for folders in them."""
+    if "--anonymous" not in argv:
+        return words
+    return [re.sub(r"(^|=)[/~].*/", r"\1.../", word) for word in words]
 
 
 def complain(error, status):

@@ -14,7 +14,7 @@ import jax
 
 from quantjax import train
 from quantjax.errors import InputError
-from quantjax.launch.command_line import program
+from quantjax.launch.command_line import program, recorded
 from quantjax.report import revision
 from quantjax.run import console, processes, sources, stretches
 
@@ -38,16 +38,21 @@ def describe(build: Callable[..., Any], flags: Mapping[str, Any]) -> dict[str, A
     """
     module = sys.modules.get(build.__module__)
     file = getattr(module, "__file__", None)
-    found = sources.digests("quantjax", build.__module__)
+    # By name, as a wheel's experiments are installed, and `build` may be of "__main__".
+    found = sources.digests("quantjax", "quantjax_experiments", build.__module__)
     sources.check_same(found)
     devices = jax.devices()
     return {
-        "command": shlex.join([*program(sys.argv), *sys.argv[1:]]),
+        "command": shlex.join(recorded([*program(sys.argv), *sys.argv[1:]], sys.argv)),
         "commit": "unknown" if file is None else revision.commit(pathlib.Path(file).absolute()),
         "quantjax_commit": revision.commit(),
         "code": sources.combined(found),
         "flags": dict(flags),
-        "environment": {name: os.environ[name] for name in _VARIABLES if os.environ.get(name)},
+        "environment": {
+            name: " ".join(recorded(os.environ[name].split(), sys.argv))
+            for name in _VARIABLES
+            if os.environ.get(name)
+        },
         "devices": f"{len(devices)} x {devices[0].device_kind}",
         "processes": jax.process_count(),
         "versions": {

@@ -24,6 +24,7 @@ from quantjax.run import (
     workdirs,
     writers,
 )
+from quantjax.run.paths import user_path
 
 TRY_AGAIN = 75
 """Exit code of a run that saved its state after a signal of `signals.POLITE`, or lost a peer:
@@ -47,6 +48,7 @@ def run(
     draw_report: bool = True,
     tensorboard: bool = False,
     wandb: bool = False,
+    anonymous: bool = False,
     debug: bool = False,
     flags: Mapping[str, Any] = MappingProxyType({}),
     fit: Callable[..., train.FitResult] = train.fit,
@@ -69,6 +71,7 @@ def run(
       draw_report: Whether to write report.html into the workdir at the end.
       tensorboard: Whether to write curves for TensorBoard, see `run.writers.opened`.
       wandb: Whether to record curves with Weights & Biases, see `run.writers.opened`.
+      anonymous: Whether to leave the places of data, `run.workdirs.PLACES`, out of config.json.
       debug: Whether to show the traceback of a baseline that fails.
       flags: Options of the command line, by name, to be recorded with the results.
       fit: `train.fit`, or a `functools.partial` of it with further options.
@@ -87,15 +90,16 @@ def run(
     # Before anything is written: a run that would end without codes must leave no folder.
     curves = {"tensorboard": tensorboard, "wandb": wandb}
     notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
-    about = train.about_workdir(experiment)
-    workdir = pathlib.Path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
+    about = _about(experiment, anonymous=anonymous)
+    workdir = user_path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
     same = {"split": experiment.splits.digest, "validate_every": validate_every}
     processes.check_same({**workdirs.without_places(about["config"]), **same})
     # Before the lock, which would write into a folder of other things, or of another run.
     processes.from_first(functools.partial(workdirs.check_claim, workdir, about))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
-        output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
+        if not anonymous:  # a log has the host's name and paths
+            output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
         # After the lock, so that a run that cannot start prints only its error.
         console.announce(experiment, workdir)
         for line in notes:
@@ -129,6 +133,14 @@ def _built(config, build, mesh):
     experiment = build(config)._replace(config=json.loads(config.to_json()))
     parallel.check_divisible(mesh, experiment.batch_size)
     return experiment
+
+
+def _about(experiment, *, anonymous):
+    """Returns the content of config.json, without the places of data for an anonymous run."""
+    about = train.about_workdir(experiment)
+    # Places are no part of an experiment's identity, so that the run goes on with or without them.
+    config = workdirs.without_places(about["config"]) if anonymous else about["config"]
+    return {**about, "config": config}
 
 
 def _audit(experiment, workdir, allow_query_overlap, max_equal_images):

@@ -26,7 +26,16 @@ from quantjax.launch.command_line import (
     vary,
 )
 from quantjax.launch.measuring import Baselines
-from quantjax.run import connection, console, devices, output, prefetch, processes, signals
+from quantjax.run import (
+    connection,
+    console,
+    devices,
+    encodings,
+    output,
+    prefetch,
+    processes,
+    signals,
+)
 
 
 def main(
@@ -60,6 +69,7 @@ def main(
         them first, so `--config.KEY=VALUE` overrides them too.
       argv: Command line; `sys.argv` when None.
     """
+    encodings.prepare(restart=argv is None)
     words = list(sys.argv if argv is None else argv)
     try:
         argv, get_config, build = on_data_set(words, get_config, build, data_sets)

@@ -8,6 +8,7 @@ import functools
 import hashlib
 import os
 import pathlib
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from quantjax.data.sources import Source, column
 from quantjax.errors import InputError, MissingFileError
 from quantjax.models import efficientnet_lite
 from quantjax.run import files, parallel
+from quantjax.run.paths import user_path
 
 ROWS = 16
 """Images per device and batch: activations of more images do not fit a CPU's cache."""
@@ -121,14 +123,17 @@ def extract(
     Raises:
       ValueError: if the file is damaged, or has other weights, images or preprocessing.
     """
-    path = pathlib.Path(path)
+    path = user_path(path)
     due = digests(source, extractor)
     # A file of other features is an error: to compute them anew might overwrite hours of work.
     if path.exists():
         return read(path, due)
     features = _computed(source, extractor, mesh, progress)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_arrays(path, {_NAME: features}, due)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_arrays(path, {_NAME: features}, due)
+    except OSError as error:  # they took long to compute, and are whole
+        warnings.warn(f"features are not kept: {error}", stacklevel=2)
     return features
 
 
@@ -190,7 +195,7 @@ def read(path: str | os.PathLike[str], due: dict[str, str]) -> np.ndarray:
       FileNotFoundError: if the file does not exist.
       ValueError: if the file is damaged, or has other weights, images or preprocessing.
     """
-    path = pathlib.Path(path)
+    path = user_path(path)
     if not path.exists():
         raise MissingFileError(f"no features at {path}; extract them first")
     with files.reading(f"cannot read features {path}", "delete the file"):

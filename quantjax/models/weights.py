@@ -3,7 +3,6 @@
 import fnmatch
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +12,7 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.models import torch_files
 from quantjax.run import files
+from quantjax.run.paths import user_path
 from quantjax.run.sealing import by_path
 
 TORCH_LEAVES = {
@@ -53,7 +53,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
       ValueError: if the file is truncated, damaged, of another kind, or holds other objects than
         tensors.
     """
-    path = Path(path)
+    path = user_path(path)
     data = path.read_bytes()
     # A name says little: .pth, .pt and .bin hold either of torch's formats, or safetensors.
     if data.startswith(torch_files.ZIP_MAGIC):

@@ -15,6 +15,7 @@ from quantjax.data.sources import row_name
 from quantjax.errors import InputError
 from quantjax.metrics import measures
 from quantjax.run import files, parallel
+from quantjax.run.paths import user_path
 
 KEPT = "report.safetensors"
 """File of a workdir that keeps the arrays of its report."""
@@ -96,7 +97,7 @@ def keep(
         **(about or {}),
     }
     metadata = {"about": json.dumps(facts), "missing": json.dumps(missing)}
-    files.write_arrays(pathlib.Path(workdir) / KEPT, arrays, metadata)
+    files.write_arrays(user_path(workdir) / KEPT, arrays, metadata)
 
 
 def read(workdir: str | pathlib.Path) -> Kept:
@@ -108,7 +109,7 @@ def read(workdir: str | pathlib.Path) -> Kept:
     Returns:
       The arrays; for a run without arrays, none and the reason.
     """
-    path = pathlib.Path(workdir) / KEPT
+    path = user_path(workdir) / KEPT
     if not path.exists():
         reason = f"the run left no {KEPT}: it has not ended, or is of an older version"
         return Kept({}, {}, dict.fromkeys(_MEASURED, reason))

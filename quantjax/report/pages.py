@@ -12,6 +12,7 @@ from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
 from quantjax.run import console, files, metric_log, workdirs
+from quantjax.run.paths import user_path
 
 PAGE = "report.html"
 """File of a workdir that holds its report."""
@@ -30,7 +31,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
       FileNotFoundError: if the folder has no results.
       ValueError: if results or config are damaged.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = user_path(workdir)
     results, kept = _results(workdir), read(workdir)
     # Not from `fit`: the page is drawn from files alone, also years later.
     history = metric_log.read(workdir / "metrics.jsonl")
@@ -71,7 +72,7 @@ def compare(
       FileNotFoundError: if a folder has no results.
       ValueError: if a folder is repeated, fewer than two are given, or results are damaged.
     """
-    paths = [pathlib.Path(workdir) for workdir in workdirs]
+    paths = [user_path(workdir) for workdir in workdirs]
     # A run compared with itself would look like two equal runs.
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"a comparison takes two different workdirs or more, got {len(paths)}")
@@ -99,7 +100,7 @@ def compare(
         settings=_settings(names, paths),
         names=names,
     )
-    out = pathlib.Path(out)
+    out = user_path(out)
     files.write_text(out, page)
     return out
 
@@ -210,7 +211,7 @@ def _config(workdir):
 
 
 def _json(path) -> list[dict[str, Any]]:
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _names(paths):

@@ -16,7 +16,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from quantjax.errors import DamagedError, FileError, InputError
-from quantjax.run import processes, sealing
+from quantjax.run import files, processes, sealing
 
 
 @dataclasses.dataclass
@@ -280,6 +280,16 @@ def opened(
         finally:
             with contextlib.suppress(Exception):  # errors of saves were raised before
                 manager.close()
+            if not read_only and processes.is_first():
+                _forget_places(folder)
+
+
+def _forget_places(folder):
+    """Takes the folder's path out of the files by which Orbax says that it wrote a checkpoint."""
+    for depth in ("*", "*/*"):
+        for path in folder.glob(f"{depth}/commit_success.txt"):
+            with contextlib.suppress(OSError):  # Orbax looks for the file, and not into it
+                files.write_text(path, "Checkpoint commit was successful\n")
 
 
 @contextlib.contextmanager
@@ -320,7 +330,7 @@ def _best(values, steps):
 
 # Read directly: Orbax's manager would wait for all processes, and one that cannot read never comes.
 def _about(folder):
-    return sealing.unsealed(json.loads((folder / "about" / "metadata").read_text()))
+    return sealing.unsealed(json.loads((folder / "about" / "metadata").read_text(encoding="utf-8")))
 
 
 def _arrays(folder, abstract):

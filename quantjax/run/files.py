@@ -136,7 +136,9 @@ def opened_plain(path: pathlib.Path, mode: str) -> Generator[IO[str]]:
 
     due = f"{path} must be a plain file, got a link, folder or device; remove it"
     try:
-        file = open(path, mode, encoding="utf-8", opener=opener)  # noqa: SIM115  closed below
+        file = open(  # noqa: SIM115  closed below
+            path, mode, encoding="utf-8", errors="backslashreplace", opener=opener
+        )
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
             raise InputError(due) from None
@@ -158,7 +160,8 @@ def write_text(path: pathlib.Path, text: str) -> None:
       OSError: if the file cannot be written.
     """
     with replacing(path) as scratch:
-        scratch.write_text(text, encoding="utf-8")
+        # A file name that is no UTF-8 is written with its bytes.
+        scratch.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_arrays(

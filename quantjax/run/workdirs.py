@@ -81,6 +81,8 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
         try:
             yield
         finally:
+            # The host's name is for those who wait, and not for those who read the run later.
+            file.truncate(0)
             _held.discard(here)
 
 
@@ -99,7 +101,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
 
         def hold():
             stack.enter_context(held(workdir))
-            return None if workdir is None else (workdir / LOCK).read_text()
+            return None if workdir is None else (workdir / LOCK).read_text(encoding="utf-8")
 
         # The lock's text holds host, process and time, so an equal text means the same folder.
         token = processes.from_first(hold)
@@ -115,7 +117,7 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
 def _is_there(path, content):
     """Returns whether a file has the content within `_PATIENCE` s: shared disks show it late."""
     deadline = time.monotonic() + _PATIENCE
-    while not (path.exists() and path.read_text() == content):
+    while not (path.exists() and path.read_text(encoding="utf-8") == content):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.1)
@@ -215,7 +217,7 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     if not path.exists():
         raise MissingFileError(f"{workdir} has no {CONFIG}; it holds no run of an experiment file")
     try:
-        about = json.loads(path.read_text())
+        about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         about = None
     if not isinstance(about, dict) or not isinstance(about.get("config"), dict):

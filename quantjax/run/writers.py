@@ -16,6 +16,7 @@ from quantjax.errors import InputError, load_package
 from quantjax.run import files
 
 Write = Callable[[dict[str, Any]], None]
+_PATIENCE = 30.0  # seconds
 
 
 @contextlib.contextmanager
@@ -81,6 +82,8 @@ def _started(begin):
                 f"Weights & Biases cannot be sent the run: {reason}; or set WANDB_MODE to offline "
                 "or disabled"
             ) from None
+    # The package's own process still holds the run's id.
+    importlib.import_module("wandb").teardown()
     warnings.warn(
         f"Weights & Biases cannot be reached, the run is kept offline: {reason}", stacklevel=2
     )
@@ -112,7 +115,7 @@ def _tensorboard(folder):
     They write in the calling thread. The package's SummaryWriter writes in a thread of its own: a
     disk that is full for a moment ends that thread, and the run then waits for it forever.
     """
-    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.record_writer import RecordWriter
 
     # Their messages are made when they are imported: no checker of types knows them.
     event: Any = importlib.import_module("tensorboardX.proto.event_pb2")
@@ -121,11 +124,15 @@ def _tensorboard(folder):
 
     def begin(step):
         folder.mkdir(parents=True, exist_ok=True)
-        writers.append(EventsWriter(str(folder / "events"), f".{step}"))
+        # The package's own EventsWriter puts the name of the host into the name of the file.
+        name = f"events.out.tfevents.{int(time.time())}.{step}"
+        writers.append(RecordWriter(str(folder / name)))
+        put(0, file_version="brain.Event:2")
         put(step, session_log=event.SessionLog(status=event.SessionLog.START))
 
     def put(step, **content):
-        writers[0].write_event(event.Event(wall_time=time.time(), step=step, **content))
+        written = event.Event(wall_time=time.time(), step=step, **content)
+        writers[0].write(written.SerializeToString())
 
     def write(record):
         if not writers:  # only the first record knows which step the run goes on from
@@ -151,6 +158,8 @@ def _wandb(workdir, name, config, **options):
 
     # Host name, program, path and the machine's load are nobody's business but the user's.
     quiet = {"x_disable_meta": True, "x_disable_stats": True, "x_disable_machine_info": True}
+    # How long a run waits for a server that is gone, at its start and at its end.
+    limits = {"init_timeout": _PATIENCE, "finish_timeout": _PATIENCE}
     run = wandb.init(
         dir=str(workdir),
         project=os.environ.get("WANDB_PROJECT") or "quantjax",
@@ -160,7 +169,7 @@ def _wandb(workdir, name, config, **options):
         id=_id_of(workdir),
         resume="allow",
         settings=wandb.Settings(
-            console="off", save_code=False, disable_git=True, host="unnamed", **quiet
+            console="off", save_code=False, disable_git=True, host="unnamed", **quiet, **limits
         ),
         **options,
     )
@@ -178,7 +187,9 @@ def _id_of(workdir):
     file.parent.mkdir(parents=True, exist_ok=True)
     if not file.exists():
         files.write_text(file, secrets.token_hex(16))
-    return hashlib.sha256(f"{file.read_text()} {workdir.resolve()}".encode()).hexdigest()[:12]
+    return hashlib.sha256(
+        f"{file.read_text(encoding='utf-8')} {workdir.resolve()}".encode()
+    ).hexdigest()[:12]
 
 
 def _scalars(record):

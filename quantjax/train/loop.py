@@ -25,6 +25,7 @@ from quantjax.run import (
     signals,
 )
 from quantjax.run.compile_cache import keep_programs
+from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, check, make_prepare
 from quantjax.train.resume import (
     LastGood,
@@ -183,7 +184,7 @@ def fit(
     """
     keep_programs()
     options = _Options(
-        workdir=None if workdir is None else pathlib.Path(workdir), resume=resume, state=state,
+        workdir=None if workdir is None else user_path(workdir), resume=resume, state=state,
         parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
         checkpoint_every=checkpoint_every, at_start=at_start, after_epoch=after_epoch,
         progress=progress, skip_non_finite=skip_non_finite, profile=profile,

@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import pathlib
+import sys
 from collections.abc import Generator
 from typing import Any
 
@@ -19,6 +20,7 @@ from jax.sharding import Mesh
 from quantjax.errors import InputError, MissingFileError, NonFiniteError
 from quantjax.methods.contract import shown
 from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
+from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
 
@@ -78,9 +80,9 @@ def open_run(
 
     Args:
       workdir: The run's folder.
-      module: The imported experiment file, with `get_config` and `build`; by default the file of
-        the package `experiments` with the experiment's name, METHOD_DATA, or with the name METHOD
-        and DATA among its `DATA_SETS`.
+      module: The imported experiment file, with `get_config` and `build`; by default the file
+        with the experiment's name, METHOD_DATA, or with the name METHOD and DATA among its
+        `DATA_SETS`, of the package `quantjax_experiments`, or else of a package `experiments`.
       places: Current paths of data, by the config's keys (`workdirs.PLACES`).
 
     Returns:
@@ -90,7 +92,7 @@ def open_run(
       FileNotFoundError: if the workdir keeps no config.
       ValueError: if the config is damaged, the experiment file is unknown, or its keys differ.
     """
-    about = workdirs.read_config(pathlib.Path(workdir))
+    about = workdirs.read_config(user_path(workdir))
     name = about["experiment"]
     module, data_set = _experiment_of(name) if module is None else (module, _data_set(module, name))
     # Every key must be known: otherwise a setting of another version would be lost in silence.
@@ -110,24 +112,25 @@ def open_run(
     return experiment._replace(config=json.loads(config.to_json()))
 
 
+_PACKAGES = "quantjax_experiments", "experiments"
+"""Packages of experiment files: ours as a wheel and a checkout have it, and a checkout's or a
+user's. A workdir names no package, so that it opens in all of them."""
+
+
 def _experiment_of(name):
-    """Imports an experiment file by name from the package `experiments` only.
+    """Imports an experiment file by name from `_PACKAGES` only.
 
     The name comes from a file that others may have written. It can only choose among the files of
-    that package, so that no other code runs.
+    those packages, so that no other code runs.
 
     Returns:
       The module, and () or the data set among its `DATA_SETS` with which its name continues.
     """
     file = name if isinstance(name, str) and name.isidentifier() else ""
+    # The package that the process works with goes first, so that programs and data are shared.
+    packages = sorted(_PACKAGES, key=lambda package: package not in sys.modules)
     while file:
-        try:
-            module = importlib.import_module(f"experiments.{file}")
-        except ModuleNotFoundError as error:
-            # A missing import inside of the file is another error, and is raised as it is.
-            if not f"experiments.{file}".startswith(str(error.name)):
-                raise
-        else:
+        for module in filter(None, (_imported(f"{package}.{file}") for package in packages)):
             data_sets, rest = vars(module).get("DATA_SETS", ()), name.removeprefix(file)
             if rest[1:] in data_sets:
                 return module, (rest[1:],)
@@ -136,9 +139,21 @@ def _experiment_of(name):
         # "dqn_mnist_unseen" may be "unseen" of a file dqn_mnist, or "mnist_unseen" of a file dqn.
         file = file.rpartition("_")[0]
     raise InputError(
-        f"the run is of {name!r:.60}, which is no file of the package experiments; pass the module "
-        "that has its get_config and build"
+        f"the run is of {name!r:.60}, which is no file of the package {' or '.join(_PACKAGES)}; "
+        "pass the module that has its get_config and build"
     )
+
+
+def _imported(name):
+    """Returns an experiment file, or None if there is no such module or it builds nothing."""
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        # A missing import inside of the file is another error, and is raised as it is.
+        if not name.startswith(str(error.name)):
+            raise
+        return None
+    return module if hasattr(module, "build") else None
 
 
 def _data_set(module, name):
@@ -175,7 +190,7 @@ def restore(
       ValueError: if the checkpoint is another experiment's, naming the settings that differ.
       DamagedError: if the checkpoint cannot be read.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = user_path(workdir)
     folder = workdir / "checkpoints"
     if not folder.is_dir():
         raise MissingFileError(f"{workdir} has no checkpoints")

@@ -59,6 +59,14 @@ def test_a_second_time_they_come_from_the_file(mesh, tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["f.safetensors"]
 
 
+def test_features_that_cannot_be_kept_are_given_all_the_same(mesh, tmp_path):
+    (tmp_path / "file").write_text("")
+    path = tmp_path / "file" / "f.safetensors"
+    with pytest.warns(UserWarning, match=r"features are not kept: .*File exists|Not a directory"):
+        found = features.extract(source(), extractor(), path=path, mesh=mesh)
+    assert found.shape == (40, 3)
+
+
 @pytest.mark.parametrize(
     ("images", "asked", "message"),
     [

@@ -32,7 +32,7 @@ def settings(**changes):
 )
 def test_programs_are_kept_in_the_users_cache(home, due, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / home) if home else "")
-    monkeypatch.setattr(pathlib.Path, "home", lambda: tmp_path / "user")
+    monkeypatch.setenv("HOME", str(tmp_path / "user"))
     monkeypatch.delenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", raising=False)
     with settings(jax_compilation_cache_dir=None, jax_persistent_cache_min_compile_time_secs=1.0):
         train.keep_programs()

@@ -12,6 +12,7 @@ import types
 import pytest
 
 from quantjax.run import writers
+from tests.run import wandb_server
 
 
 def events(folder):
@@ -211,20 +212,68 @@ def test_a_server_that_is_down_stops_no_run(tmp_path, wandb, monkeypatch):
     class CommError(Error):
         pass
 
-    begin = wandb.init
+    begin, tried = wandb.init, []
 
     def init(**options):
+        tried.append("init")
         if options.get("mode") != "offline":
             raise CommError("Run initialization has timed out after 90.0 sec.")
         return begin(**options)
 
-    wandb.init = init
+    wandb.init, wandb.teardown = init, lambda: tried.append("teardown")
     with (
         pytest.warns(UserWarning, match=r"cannot be reached, the run is kept offline: Run init"),
         writers.opened(tmp_path, "toy", {}, wandb=True) as (write,),
     ):
         write(RECORDS[0])
     assert wandb.runs[0].logged == LOGGED[:1]
+    # The real package takes the same id only after the end of its own process.
+    assert tried == ["init", "teardown", "init"]
+
+
+SENDING = """
+import pathlib, sys
+from quantjax.run import writers
+writers._PATIENCE = 3
+with writers.opened(pathlib.Path(sys.argv[1]), "toy", {}, wandb=True) as (write,):
+    print("opened", flush=True)
+    sys.stdin.readline()
+    write({"step": 1, "loss": 0.5})
+print("closed")
+"""
+
+
+def sending(workdir, port):
+    """Starts a process that sends a record, after a line of its input, to a server on loopback."""
+    pytest.importorskip("wandb")
+    asked = {"WANDB_MODE": "online", "WANDB_BASE_URL": f"http://127.0.0.1:{port}"}
+    return subprocess.Popen(
+        [sys.executable, "-c", SENDING, str(workdir)],
+        env={**os.environ, **asked, "WANDB_API_KEY": "a" * 40},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_real_package_keeps_a_run_offline_where_no_server_answers(tmp_path):
+    with sending(tmp_path, 9) as process:
+        said, errors = process.communicate("\n", timeout=100)
+    assert process.returncode == 0, errors
+    assert "closed" in said
+    assert errors.count("UserWarning: Weights & Biases cannot be reached, the run is kept") == 1
+    assert logged_by_wandb(tmp_path)[1] == [{"step/loss": 0.5, "step": 1}]
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_holds_no_run_at_its_end(tmp_path):
+    with wandb_server.serving() as server:
+        process = sending(tmp_path, server.server_port)
+        assert any(line == "opened\n" for line in process.stdout)
+    assert "/graphql" in server.asked
+    with process:
+        said, errors = process.communicate("\n", timeout=100)
+    assert (process.returncode, "closed" in said) == (0, True), errors
+    assert list(tmp_path.glob("wandb/run-*/*.wandb"))  # for `wandb sync`
 
 
 def test_a_run_that_cannot_be_sent_is_refused_in_one_line(tmp_path, wandb, monkeypatch):

@@ -60,8 +60,9 @@ def test_a_run_is_opened_from_what_its_workdir_keeps(tmp_path):
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [
-        ({}, {}, r"of 'os', which is no file of the package experiments; pass the module"),
-        ({"experiment": "os.path"}, {}, "which is no file of the package experiments"),
+        ({}, {}, r"of 'os', which is no file of the package \w+ or experiments; pass the"),
+        ({"experiment": "os.path"}, {}, "no file of the package quantjax_experiments or exper"),
+        ({"experiment": "configs"}, {}, "of 'configs', which is no file"),  # it builds nothing
         ({"experiment": 3}, {}, "of 3, which is no file"),
         ({"experiment": "dqn"}, {}, "of 'dqn', which is no file"),  # of which data set?
         ({"experiment": "dqn_nonsense"}, {}, "of 'dqn_nonsense', which is no file"),

@@ -192,7 +192,10 @@ def _export_arrays(index, path, dtype):
                 out = np.lib.format.open_memmap(scratch, "w+", dtype, shape)
             out[start : start + len(tile)] = tile
     lines = (json.dumps(item) for item in _described(index))
-    with files.replacing(path / "items.jsonl") as scratch, scratch.open("w") as file:
+    with (
+        files.replacing(path / "items.jsonl") as scratch,
+        scratch.open("w", encoding="utf-8") as file,
+    ):
         file.writelines(f"{line}\n" for line in lines)
     return path / "vectors.npy", path / "items.jsonl"
 
