@@ -6,6 +6,7 @@ import json
 import time
 
 from quantjax.data.decoding import pixel_limit
+from quantjax.errors import InputError
 from quantjax.index import encoding, ray_parts
 from quantjax.run import console
 from quantjax.run.paths import user_path
@@ -29,6 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = "encode on the Ray cluster of RAY_ADDRESS, or on all cores or GPUs of this machine"
     ways.add_argument("--ray", action="store_true", help=text)
     add("--vectors", action="store_true", help="keep embeddings too, as float16, to re-rank by")
+    text = "sort the items into N inverted lists, of which a search scans --num_probes"
+    add("--num_lists", metavar="N", type=int, help=text)
     text = "pixels that a photo may have; Pillow's limit of 89,478,485 where absent"
     add("--max_pixels", metavar="N", type=int, help=text)
     add("--json", action="store_true", help="print one JSON object in place of lines")
@@ -67,6 +70,7 @@ def _encode(arguments, progress):
         arguments.source,
         arguments.out,
         keep_vectors=arguments.vectors,
+        num_lists=arguments.num_lists,
         progress=progress,
         items_per_part=ray_parts.ITEMS_PER_PART if arguments.ray else None,
         encode_parts=ray_parts.encode_parts if arguments.ray else encoding.encode_here,
@@ -77,6 +81,8 @@ def _encode(arguments, progress):
 
 def _encode_shard(arguments, progress):
     number, num_parts = arguments.shard
+    if arguments.num_lists is not None:
+        raise InputError("--num_lists does not go with --shard: lists are made of all items")
     job = encoding.make_job(
         arguments.encoder,
         arguments.source,

@@ -130,22 +130,16 @@ def _lost(trial):
 def _commands(arguments, setting, k):
     """Returns the lines that make and search the index of a setting."""
     vectors = shlex.quote(str(arguments.vectors))
-    # No command builds lists: their codes are of residuals, which no encoder makes.
-    if setting.num_lists:
-        return [
-            f'vectors = quantjax.data.read_vectors("{arguments.vectors}")',
-            "index = quantjax.index.build_lists("
-            f"jax.random.key({arguments.seed}), vectors, num_lists={setting.num_lists}, "
-            f"num_codebooks={setting.bits // 8})",
-            f"quantjax.index.search(index, queries, top_k={k}, num_probes={setting.num_probes})",
-        ]
     fit = f"quantjax fit {vectors} -o CODEC --bits={setting.bits} --codec={setting.codec}"
     # `fit` takes the most codewords that divide the bits.
     if setting.num_codewords not in (None, 256):
         fit += f" --num_codewords={setting.num_codewords}"
-    kept, again = (" --vectors", f" --rerank={setting.rerank}") if setting.rerank else ("", "")
-    return [
-        fit,
-        f"quantjax encode CODEC {vectors} -o INDEX{kept}",
-        f"quantjax search INDEX QUERIES -k {k}{again}",
-    ]
+    encode = f"quantjax encode CODEC {vectors} -o INDEX"
+    search = f"quantjax search INDEX QUERIES -k {k}"
+    if setting.num_lists:
+        encode += f" --num_lists={setting.num_lists}"
+        search += f" --num_probes={setting.num_probes}"
+    if setting.rerank:
+        encode += " --vectors"
+        search += f" --rerank={setting.rerank}"
+    return [fit, encode, search]

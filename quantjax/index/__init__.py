@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantjax.index.artefact import Index, load, save
-    from quantjax.index.build import build_lists
+    from quantjax.index.build import build_lists, list_index
     from quantjax.index.changes import append, delete, replace_encoder
     from quantjax.index.classes import class_mask
     from quantjax.index.encoder import Encoder, load_encoder
@@ -32,6 +32,7 @@ _MODULES = {
     "encode": "encoding",
     "encode_part": "encoding",
     "from_faiss": "engines.from_faiss",
+    "list_index": "build",
     "load": "artefact",
     "load_encoder": "encoder",
     "make_job": "encoding",
@@ -45,9 +46,9 @@ _MODULES = {
 }
 __all__ = [
     "Encoder", "Index", "InvertedLists", "Preparation", "SearchResult", "append", "build_lists",
-    "class_mask", "delete", "encode", "encode_part", "from_faiss", "load", "load_encoder",
-    "make_job", "merge", "replace_encoder", "save", "save_encoder", "search", "to_faiss",
-    "true_neighbours",
+    "class_mask", "delete", "encode", "encode_part", "from_faiss", "list_index", "load",
+    "load_encoder", "make_job", "merge", "replace_encoder", "save", "save_encoder", "search",
+    "to_faiss", "true_neighbours",
 ]  # fmt: skip
 
 

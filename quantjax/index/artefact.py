@@ -65,7 +65,7 @@ def save(
       classes: Names of the classes.
       root: Folder or URL that names of files are relative to.
       encoder: Folder of the encoder of queries, which is copied into the index; its codec must be
-        equal.
+        equal, or its embeddings as wide as the lists.
       lists: Inverted lists that the codes are sorted by.
 
     Returns:

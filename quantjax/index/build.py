@@ -1,15 +1,19 @@
 """Builds an index of inverted lists from vectors: coarse k-means and codes of the residuals."""
 
+import pathlib
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from quantjax.arrays import check_shape
 from quantjax.errors import InputError
-from quantjax.index.artefact import Index
+from quantjax.index import columns, versions
+from quantjax.index.artefact import Index, load
 from quantjax.index.ids import Ids, id_tensors, read_ids
 from quantjax.index.lists import InvertedLists
-from quantjax.quantizers import ProductCodec, kmeans, product
+from quantjax.quantizers import Codec, ProductCodec, kmeans, product
 
 _ROWS = 1 << 16  # of a chunk that is assigned and encoded at once
 _TRAINING = 64  # rows for each centroid and codeword, the most
@@ -56,6 +60,72 @@ def build_lists(
     centroids, codec = _train(key, vectors, num_lists, num_codebooks, num_codewords, num_iterations)
     order, codes, starts = _assign(vectors, centroids, codec)
     return Index(codec, codes, ids[order], lists=InvertedLists(centroids, starts))
+
+
+def list_index(
+    folder: str | pathlib.Path,
+    out: str | pathlib.Path,
+    *,
+    num_lists: int,
+    keep_vectors: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Builds inverted lists of the kept vectors of a saved index, and saves them with its encoder.
+
+    Args:
+      folder: Folder of an index with vectors, of product codes compared by squared Euclid. The
+        codes of the lists have as many codebooks and codewords as its codes.
+      out: Folder of the new index; an index that it holds is replaced.
+      num_lists: L.
+      keep_vectors: Whether the new index keeps the vectors too, for re-ranking.
+      seed: Seed of both k-means.
+
+    Returns:
+      Manifest of the new index.
+
+    Raises:
+      ValueError: if the index has no vectors or other codes, or there are more lists than items.
+      OSError: if the disk is full; an older index in `out` is then as it was.
+    """
+    index = load(folder)
+    vectors, labels = index.vectors, index.labels
+    num_codebooks, num_codewords = listed_sizes(index.codec)
+    if vectors is None:
+        raise InputError(f"{folder} keeps no vectors, of which lists are made; encode --vectors")
+    listed = build_lists(
+        jax.random.key(seed),
+        vectors,
+        num_lists=num_lists,
+        num_codebooks=num_codebooks,
+        num_codewords=num_codewords,
+    )
+    order, lists = listed.ids, listed.lists
+    assert lists is not None
+    table = columns.make(
+        listed.codes,
+        index.ids[order],
+        vectors[order] if keep_vectors else None,
+        None if labels is None else labels[order],
+    )
+    tensors = {versions.LISTS + name: x for name, x in lists._asdict().items()}
+    about = {name: index.manifest[name] for name in versions.DEFAULTS}
+    encoder = folder if index.manifest["encoder"] else None
+    versions.write(out, listed.codec, {**table, **tensors}, about, encoder=encoder)
+    return versions.read_manifest(pathlib.Path(out))
+
+
+def listed_sizes(codec: Codec) -> tuple[int, int]:
+    """Returns M and K of codes of residuals that are like a codec's codes of vectors.
+
+    Raises:
+      ValueError: if the codec is no product codec that squared Euclid compares, or has a rotation.
+    """
+    if not isinstance(codec, ProductCodec) or codec.rotation is not None or codec.metric != "l2":
+        raise InputError(
+            "lists need product codes without a rotation, compared by l2, as of quantjax fit "
+            f"--codec=pq; got {codec!r}"
+        )
+    return codec.codebooks.shape[0], codec.codebooks.shape[1]
 
 
 def _train(key, vectors, num_lists, num_codebooks, num_codewords, num_iterations):

@@ -15,6 +15,7 @@ from quantjax import data
 from quantjax.data.decoding import UnreadablePhotoError, pixel_limit
 from quantjax.errors import InputError, MissingPackageError
 from quantjax.index import columns, parts, versions
+from quantjax.index.build import list_index, listed_sizes
 from quantjax.index.encoder import load_encoder
 from quantjax.index.items import Items, list_items, read_photo
 from quantjax.run import workdirs
@@ -32,6 +33,7 @@ the same in any number of parts.
 _CHUNK = 512 * BLOCK  # items of the largest chunk
 _SECONDS = 30.0  # after which a chunk is written although it is small: the most that a kill costs
 _STAGING = ".encoding"  # folder in that of an index that holds its parts until they are merged
+_WHOLE = "whole"  # folder among the parts for the index that inverted lists are made of
 
 Progress = Callable[[int, int], None]
 
@@ -236,6 +238,7 @@ def encode(
     out: str | pathlib.Path,
     *,
     keep_vectors: bool = False,
+    num_lists: int | None = None,
     progress: Progress = lambda done, total: None,
     items_per_part: int | None = None,
     encode_parts: Callable[[Job, Progress], None] = encode_here,
@@ -247,6 +250,8 @@ def encode(
       source: Folder of photos, or another source that `items.list_items` takes.
       out: Folder of the index; an index that it holds is replaced when all is encoded.
       keep_vectors: Whether the index keeps embeddings, as float16, for re-ranking.
+      num_lists: Inverted lists that the items are sorted into, see `build.list_index`; None for
+        none.
       progress: Called with the numbers of items done and of all items.
       items_per_part: Items of a part at most; None makes one part of all.
       encode_parts: Encodes all parts of a job: `encode_here`, or `ray_parts.encode_parts`.
@@ -257,19 +262,30 @@ def encode(
     Raises:
       FileNotFoundError: if there is no encoder or no source.
       ValueError: if the source has no items or none that can be read, the folder holds other
-        things, or another process is at work in it.
+        things, another process is at work in it, or the encoder's codes take no lists.
       OSError: if the disk is full; an older index is then as it was.
     """
     out = user_path(out)
     others = {path.name for path in out.glob("[!.]*")} if (out / "").is_dir() else set()
     if others and versions.MANIFEST not in others:
         raise InputError(f"{out} is not empty and holds no index; choose another folder")
+    if num_lists is not None:
+        # Before hours of encoding.
+        listed_sizes(load_encoder(encoder).codec)
     with workdirs.held(out):
-        job = make_job(encoder, source, out / _STAGING, keep_vectors=keep_vectors)
+        kept = keep_vectors or num_lists is not None
+        job = make_job(encoder, source, out / _STAGING, keep_vectors=kept)
         num_items = len(job.items.names)
+        if num_lists is not None and not 1 <= num_lists <= num_items:
+            raise InputError(f"num_lists must be from 1 to {num_items} items, got {num_lists}")
         job = job._replace(num_parts=-(-num_items // (items_per_part or num_items)))
         encode_parts(job, progress)
         folders = [parts.folder_of(job.folder, n, job.num_parts) for n in range(job.num_parts)]
-        manifest = parts.merge(folders, out)
+        if num_lists is None:
+            manifest = parts.merge(folders, out)
+        else:
+            whole = job.folder / _WHOLE
+            parts.merge(folders, whole)
+            manifest = list_index(whole, out, num_lists=num_lists, keep_vectors=keep_vectors)
         shutil.rmtree(job.folder)
     return manifest

@@ -67,7 +67,14 @@ def write(
     folder = user_path(folder)
     kind, arrays, settings = codecs.parts(codec)
     if encoder is not None:
-        about = {**about, "encoder": encoder_digest(encoder, codec)}
+        centroids = table.get(LISTS + "centroids")
+        # Codes of inverted lists are those of residuals, which no encoder makes.
+        digest = (
+            encoder_digest(encoder, codec)
+            if centroids is None
+            else embedding_digest(encoder, centroids.shape[1])
+        )
+        about = {**about, "encoder": digest}
     with workdirs.held(folder), copied_encoder(encoder, folder) as install:
         path = folder / f"codes-{_last_version(folder) + 1}.safetensors"
         try:
@@ -132,6 +139,23 @@ def encoder_folder(source: str | pathlib.Path) -> pathlib.Path:
     """Returns the folder of an encoder; a workdir and an index have it in theirs."""
     source = user_path(source)
     return source / ENCODER if (source / ENCODER).is_dir() else source
+
+
+def embedding_digest(encoder: str | pathlib.Path, dim: int) -> str:
+    """Returns the digest of an encoder, and checks the width of its embeddings.
+
+    Raises:
+      ValueError: if the encoder's embeddings do not have D numbers.
+    """
+    from quantjax.index.encoder import load_encoder
+
+    loaded = load_encoder(encoder)
+    if loaded.manifest["dim"] != dim:
+        raise InputError(
+            f"{encoder} embeds in {loaded.manifest['dim']} numbers, and the lists are of {dim}; "
+            "take the encoder that embedded them"
+        )
+    return loaded.digest
 
 
 @contextlib.contextmanager

@@ -91,3 +91,48 @@ def test_a_photo_above_the_limit_of_pixels_is_not_read(place, tmp_path, capsys):
     assert "no item could be read, such as ant/1.png (9 x 10 pixels are more than 89" in (
         capsys.readouterr().err
     )
+
+
+@pytest.fixture(scope="module")
+def listable(tmp_path_factory):
+    """A folder with vectors, and with encoders of them by PQ and by ITQ."""
+    folder = tmp_path_factory.mktemp("listable")
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(200, 6)).astype(np.float32))
+    for name in ("pq", "itq"):
+        options = ("--bits=6", f"--codec={name}", "--json")
+        assert run("fit", folder / "x.npy", "-o", folder / name, *options) == 0
+    return folder
+
+
+def test_items_are_sorted_into_lists_and_found_there(listable, tmp_path, capsys):
+    asked = ("encode", listable / "pq", listable / "x.npy", "-o", tmp_path / "index")
+    assert run(*asked, "--num_lists=4") == 0
+    assert f"200 codes of 6 bits are in {tmp_path / 'index'}; " in capsys.readouterr().out
+    found = index.load(tmp_path / "index")
+    assert found.lists.centroids.shape == (4, 6)
+    assert sorted(found.ids.tolist()) == list(range(200))
+    assert found.vectors is None
+    # The index has the encoder, whose own codes are of vectors and not of residuals.
+    assert found.manifest["encoder"] == index.load_encoder(listable / "pq").digest
+    asked = ("search", tmp_path / "index", listable / "x.npy", "-k3", "--num_probes=4", "--json")
+    assert run(*asked) == 0
+    answers = json.loads(capsys.readouterr().out)["answers"]
+    due = index.search(found, np.load(listable / "x.npy"), top_k=3)
+    assert [[each["id"] for each in row["neighbours"]] for row in answers] == due.ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "message"),
+    [
+        ("pq", ["--num_lists=201"], "num_lists must be from 1 to 200 items, got 201"),
+        ("pq", ["--num_lists=0"], "num_lists must be from 1 to 200 items, got 0"),
+        ("pq", ["--num_lists=4", "--shard=0/2"], "--num_lists does not go with --shard: lists are"),
+        ("itq", ["--num_lists=4"], "lists need product codes without a rotation, compared by l2"),
+    ],
+)
+def test_lists_that_do_not_fit_say_so(listable, tmp_path, capsys, encoder, options, message):
+    source = listable / "x.npy"
+    assert run("encode", listable / encoder, source, "-o", tmp_path / "index", *options) == 1
+    text = capsys.readouterr().err
+    assert (message in text, text.count("\n")) == (True, 1)
+    assert not (tmp_path / "index" / "codes.json").exists()

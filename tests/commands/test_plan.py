@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 import pytest
 
-from quantjax import cli, data, recipes
+from quantjax import cli, data, index, recipes
 from quantjax.commands import plan
 from quantjax.recipes import Setting, Trial, planning
 
@@ -112,7 +112,15 @@ def test_the_choice_has_fewest_bytes_and_then_most_speed():
     assert recipes.choose([small, exact, fast], 0.95) == exact
 
 
-@pytest.mark.parametrize("setting", [Setting("rq", 32, 256), Setting("opq", 32, 16, rerank=50)])
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting("rq", 32, 256),
+        Setting("opq", 32, 16, rerank=50),
+        Setting("pq", 24, 256, 16, 4),
+        Setting("pq", 32, 256, 16, 12, rerank=50),
+    ],
+)
 def test_commands_make_the_index_of_a_setting(digits, tmp_path, capsys, monkeypatch, setting):
     monkeypatch.chdir(tmp_path)
     parser = cli._parser(["plan"])
@@ -123,18 +131,14 @@ def test_commands_make_the_index_of_a_setting(digits, tmp_path, capsys, monkeypa
         assert name == "quantjax"
         status, _ = run(capsys, *arguments, "--json")
         assert status == 0
+    listed = index.load("INDEX").lists
+    assert (0 if listed is None else len(listed.centroids)) == setting.num_lists
     # Every vector is nearest to itself, and re-ranking knows the vectors.
-    flags = ["--rerank=50"] if setting.rerank else []
+    flags = [f"--rerank={setting.rerank}"] if setting.rerank else []
+    flags += [f"--num_probes={setting.num_probes}"] if setting.num_lists else []
     _, out = run(capsys, "evaluate", "INDEX", digits, "--vectors", digits, "-k=1", *flags, "--json")
     found = json.loads(out.out)["recalls"]["1-recall@1"]
     assert found > (0.9 if setting.rerank else 0.3)
-
-
-def test_a_setting_of_lists_is_made_in_python(digits):
-    given = cli._parser(["plan"]).parse_args(["plan", str(digits), "--ram=1", "--recall=.9@5"])
-    lines = plan._commands(given, Setting("pq", 32, 256, 64, 8), 5)
-    assert "num_lists=64, num_codebooks=4" in lines[1]
-    assert "top_k=5, num_probes=8" in lines[2]
 
 
 def test_the_page_and_json_say_the_same(digits, planned, capsys, monkeypatch):

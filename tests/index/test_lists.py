@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 
 from quantjax import evaluate, index
+from quantjax.errors import InputError
+from quantjax.quantizers import BinaryCodec, ProductCodec
 from quantjax.run import parallel
 
 N, D, L = 6000, 16, 24
@@ -97,6 +99,51 @@ def test_saved_lists_give_the_same_answer(artefact, queries, tmp_path):
         again = index.search(loaded, queries, top_k=5, num_probes=2, engine="own")
         for a, b in zip(again, index.search(artefact, queries, top_k=5, num_probes=2), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+BOOKS = np.random.default_rng(0).normal(size=(4, 16, D // 4)).astype(np.float32)
+
+
+PRODUCT = ProductCodec(BOOKS)
+
+
+def saved(folder, x, *, codec=PRODUCT, **columns):
+    """Saves vectors as an index of their codes; returns its folder."""
+    index.save(folder, codec, np.asarray(codec.encode(x)), **columns)
+    return folder
+
+
+def test_a_saved_index_is_sorted_into_lists(vectors, tmp_path):
+    x, names = vectors[:50].astype(np.float16), [f"{row}.png" for row in range(50)]
+    columns = {"ids": names, "labels": np.arange(50) % 2, "classes": ["a", "b"], "root": "/photos"}
+    flat = saved(tmp_path / "flat", x, vectors=x, **columns)
+    index.list_index(flat, tmp_path / "listed", num_lists=3, keep_vectors=True)
+    found = index.load(tmp_path / "listed")
+    due = index.build_lists(
+        jax.random.key(0), x, num_lists=3, num_codebooks=4, num_codewords=16, ids=names
+    )
+    np.testing.assert_array_equal(found.codes, due.codes)
+    np.testing.assert_array_equal(found.lists.starts, due.lists.starts)
+    assert found.ids.tolist() == due.ids.tolist()
+    # Each item keeps what belongs to it.
+    rows = [names.index(each) for each in found.ids]
+    np.testing.assert_array_equal(found.vectors, x[rows])
+    np.testing.assert_array_equal(found.labels, np.arange(50)[rows] % 2)
+    assert (found.manifest["root"], found.manifest["classes"]) == ("/photos", ["a", "b"])
+    index.list_index(flat, tmp_path / "listed", num_lists=3)
+    assert index.load(tmp_path / "listed").vectors is None
+
+
+def test_lists_of_other_codes_are_refused(vectors, tmp_path):
+    out, x = tmp_path / "listed", vectors[:50]
+    with pytest.raises(InputError, match="keeps no vectors, of which lists are made; encode --vec"):
+        index.list_index(saved(tmp_path / "a", x), out, num_lists=3)
+    turned = ProductCodec(BOOKS, rotation=np.eye(D, dtype=np.float32))
+    for codec in (BinaryCodec(8), turned, ProductCodec(BOOKS, metric="ip")):
+        other = saved(tmp_path / "b", x[:, : getattr(codec, "num_bits", D)], codec=codec, vectors=x)
+        with pytest.raises(InputError, match="lists need product codes without a rotation"):
+            index.list_index(other, out, num_lists=3)
+    assert not out.exists()
 
 
 def test_sizes_that_do_not_fit_are_refused(vectors, artefact, queries):
