@@ -1,5 +1,6 @@
 """Builds an index of inverted lists from vectors: coarse k-means and codes of the residuals."""
 
+import functools
 import pathlib
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from quantjax.arrays import check_shape
+from quantjax.arrays import check_finite, check_shape
 from quantjax.errors import InputError
 from quantjax.index import columns, versions
 from quantjax.index.artefact import Index, load
@@ -57,7 +58,14 @@ def build_lists(
     if not 1 <= num_lists <= len(vectors):
         raise InputError(f"num_lists must be from 1 to {len(vectors)} vectors, got {num_lists}")
     ids = read_ids(id_tensors(ids, len(vectors)))
-    centroids, codec = _train(key, vectors, num_lists, num_codebooks, num_codewords, num_iterations)
+    centroids, codec = _train(
+        key,
+        vectors,
+        num_lists,
+        num_codebooks=num_codebooks,
+        num_codewords=num_codewords,
+        num_iterations=num_iterations,
+    )
     order, codes, starts = _assign(vectors, centroids, codec)
     return Index(codec, codes, ids[order], lists=InvertedLists(centroids, starts))
 
@@ -128,12 +136,28 @@ def listed_sizes(codec: Codec) -> tuple[int, int]:
     return codec.codebooks.shape[0], codec.codebooks.shape[1]
 
 
-def _train(key, vectors, num_lists, num_codebooks, num_codewords, num_iterations):
+def _train(key, vectors, num_lists, **sizes):
     """Fits coarse centroids [L, D], and a codec to the residuals that they leave."""
-    sampled, start, fitted = jax.random.split(key, 3)
-    most = min(len(vectors), _TRAINING * max(num_lists, num_codewords))
-    rows = np.sort(jax.random.choice(sampled, len(vectors), (most,), replace=False))
-    x = jnp.asarray(vectors[rows], jnp.float32)
+    sampled, fitted = jax.random.split(key)
+    most = min(len(vectors), _TRAINING * max(num_lists, sizes["num_codewords"]))
+    rows = np.asarray(_sampled_rows(sampled, len(vectors), most))
+    x = np.asarray(vectors[rows], np.float32)
+    check_finite("vectors", x)
+    centroids, codebooks = _fit(fitted, x, num_lists, **sizes)
+    return np.asarray(centroids), ProductCodec(codebooks)
+
+
+# Compiled whole: one by one, the operations of a build compile longer than they run.
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _sampled_rows(key, count, most):
+    return jnp.sort(jax.random.choice(key, count, (most,), replace=False))
+
+
+@functools.partial(
+    jax.jit, static_argnames=("num_lists", "num_codebooks", "num_codewords", "num_iterations")
+)
+def _fit(key, x, num_lists, *, num_codebooks, num_codewords, num_iterations):
+    start, fitted = jax.random.split(key)
     mask = jnp.ones(len(x), bool)
     centroids = kmeans.plus_plus(start, x, num_centroids=num_lists, mask=mask)
     centroids = kmeans.lloyd(centroids, x, mask=mask, num_iterations=num_iterations)
@@ -144,18 +168,27 @@ def _train(key, vectors, num_lists, num_codebooks, num_codewords, num_iterations
         num_codewords=num_codewords,
         num_iterations=num_iterations,
     )
-    return np.asarray(centroids), ProductCodec(codebooks)
+    return centroids, codebooks
 
 
 def _assign(vectors, centroids, codec):
     """Returns each item's row in `vectors` [N], codes and starts, in order of the lists."""
     there, parts = jnp.asarray(centroids), []
-    for start in range(0, len(vectors), _ROWS):
-        x = jnp.asarray(vectors[start : start + _ROWS], jnp.float32)
-        numbers = kmeans.assign(x, there)
-        parts.append((np.asarray(numbers), np.asarray(codec.encode(x - there[numbers]))))
+    size = min(_ROWS, len(vectors))
+    for start in range(0, len(vectors), size):
+        x = np.asarray(vectors[start : start + size], np.float32)
+        # Padded, so that the last chunk needs no program of its own.
+        found = _encode(codec, there, np.pad(x, ((0, size - len(x)), (0, 0))))
+        parts.append([np.asarray(each)[: len(x)] for each in found])
     numbers, codes = map(np.concatenate, zip(*parts, strict=True))
     # Stable, so that items of a list keep the order of their rows.
     order = np.argsort(numbers, kind="stable")
     starts = np.searchsorted(numbers[order], np.arange(len(centroids) + 1))
     return order, codes[order], starts
+
+
+@jax.jit
+def _encode(codec, centroids, x):
+    """Returns the list of each vector, and the code of its residual."""
+    numbers = kmeans.assign(x, centroids)
+    return numbers, codec.encode(x - centroids[numbers])
