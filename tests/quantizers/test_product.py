@@ -26,6 +26,13 @@ def test_encode_equals_brute_force():
     assert len(np.unique(got)) == K
 
 
+@pytest.mark.parametrize("num_codebooks", [8, 11, 12, 32])
+def test_many_codebooks_are_encoded_in_groups(rng, num_codebooks):
+    books = rng.normal(size=(num_codebooks, 16, 2)).astype(np.float32)
+    x = rng.normal(size=(70, 2 * num_codebooks)).astype(np.float32)
+    np.testing.assert_array_equal(product.encode(books, x), oracles.encode(books, x))
+
+
 def test_encode_gives_a_tie_to_the_lowest_number():
     books = jnp.tile(jnp.array([[3.0], [1.0], [-1.0], [1.0]]), (2, 1, 1))
     got = product.encode(books, jnp.array([[0.0, 1.0], [2.0, -1.0]]))
