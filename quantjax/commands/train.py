@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import os
 import time
 
 import jax
@@ -13,14 +14,16 @@ from quantjax import data, evaluate, index, recipes
 from quantjax.data.decoding import pixel_limit
 from quantjax.errors import InputError
 from quantjax.models import efficientnet_lite, features
-from quantjax.run import compile_cache, console, files, workdirs
+from quantjax.run import compile_cache, console, files, signals, workdirs
 from quantjax.run.paths import user_path
+from quantjax.train import fit
 
 FAILED = 3
 """Exit status if photos could not be read; the run has all others."""
 
 _NAME = "quantjax train"  # in config.json, by which a later run knows the folder as its own
 _SIZE = 224  # pixels of the photos that the network takes
+_STEPS = 20  # between two checkpoints of --finetune: the work of a minute, which a kill costs
 _SHOWN = 20  # unreadable photos that the console names
 
 
@@ -34,6 +37,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bits", metavar="N", type=int, default=32, help="code length; 32 where absent")
     text = "your features [N, F], of the photos by part, class and name, for EfficientNet-Lite0's"
     add("--features", metavar="FILE", type=user_path, help=text)
+    text = "train the network too, and not only codes of its features; takes minutes to hours"
+    add("--finetune", action="store_true", help=text)
+    text = "passes of --finetune over the photos to train; 8 where absent"
+    add("--num_epochs", metavar="N", type=int, help=text)
     text = (
         "folders in PHOTOS that have the class folders: to train, to validate (or none), to test; "
         "where absent, train, validation and test, or a draw of 80, 10 and 10 per cent of a class"
@@ -55,6 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     photos, parts = recipes.find_photos(
         arguments.photos, size=_SIZE, parts=names, seed=arguments.seed
     )
+    _check_finetune(arguments, parts)
     say("; ".join([photos.summary, *(f"{len(rows)} {name}" for name, rows in parts.items())]))
     _check_own(out)
     with pixel_limit(arguments.max_pixels), workdirs.held(out):
@@ -65,6 +73,12 @@ def run(arguments: argparse.Namespace) -> int:
             say(f"cannot read {path}: {reason}")
         source, rows = _without(photos, parts, failures, x)
         learned = (_learn if parts else _fit)(arguments, source, rows, say)
+        if arguments.finetune:
+            try:
+                learned, extractor = _finetune(arguments, source, rows, extractor, learned, out)
+            except signals.Stopped:
+                # `fit` has saved the state and said so.
+                return os.EX_TEMPFAIL
         _save_encoder(out, learned, source, extractor)
         found = _describe(arguments, source, rows, learned, failures)
         evaluate.write_results(out, learned.results, {"experiment": _NAME, "seed": arguments.seed})
@@ -83,6 +97,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _say_nothing(text):
     del text
+
+
+def _check_finetune(arguments, parts):
+    """Raises ValueError if options do not go together."""
+    if arguments.num_epochs is not None and not arguments.finetune:
+        raise InputError("--num_epochs goes with --finetune alone")
+    if arguments.num_epochs is not None and arguments.num_epochs < 1:
+        raise InputError(f"--num_epochs must be 1 or more, got {arguments.num_epochs}")
+    if arguments.finetune and arguments.features is not None:
+        raise InputError("--finetune does not go with --features, whose network is not known")
+    if arguments.finetune and not parts:
+        raise InputError("--finetune learns from classes; put photos into a folder for each class")
 
 
 def _check_own(out):
@@ -107,20 +133,29 @@ def _features(arguments, photos, out):
             )
         return x, {}, None
     extractor = features.efficientnet_lite0(_SIZE)
-    # By name, size and time of each file: hashing pixels would decode every photo once more.
-    stats = [(str(path), path.stat()) for path in photos.paths]
-    known = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
-    due = {"files": hashlib.sha256(repr((known, extractor.preprocessing)).encode()).hexdigest()}
+    due = {"files": _digest(photos.paths, extractor)}
     cache = out / f"features-{due['files'][:16]}.safetensors"
     if cache.exists():
         return features.read(cache, due), {}, extractor
-    silent = contextlib.nullcontext(lambda done, total: None)
-    with silent if arguments.json else console.counter("photos") as progress:
-        x, errors = features.extract_photos(photos.paths, extractor, size=_SIZE, progress=progress)
+    x, errors = _extract(arguments, photos.paths, extractor)
     # A file without some photos would not say whose features it has.
     if not errors:
         files.write_arrays(cache, {"feature": x}, due)
     return x, {path: error.reason for path, error in errors.items()}, extractor
+
+
+def _digest(paths, extractor):
+    """Returns a digest of photo files and of the network that reads them."""
+    # By name, size and time of each file: hashing pixels would decode every photo once more.
+    stats = [(str(path), path.stat()) for path in paths]
+    known = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+    return hashlib.sha256(repr((known, extractor.preprocessing)).encode()).hexdigest()
+
+
+def _extract(arguments, paths, extractor):
+    silent = contextlib.nullcontext(lambda done, total: None)
+    with silent if arguments.json else console.counter("photos") as progress:
+        return features.extract_photos(paths, extractor, size=_SIZE, progress=progress)
 
 
 def _without(photos, parts, failures, x):
@@ -137,7 +172,18 @@ def _without(photos, parts, failures, x):
 
 def _learn(arguments, source, rows, say):
     """Learns codes from classes, and measures them."""
-    splits = data.make_splits(
+    splits = _splits(source, rows)
+    # Own photos are often there twice: that is said, and stops nothing.
+    equal = data.audit(splits, max_equal_images=1).shared_images["query in database"]
+    if equal:
+        say(f"{equal} of {len(splits.query)} test photos are in the database too, pixel by pixel")
+    experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
+    with _progress(arguments, experiment) as bar:
+        return recipes.learn_classes(experiment, callbacks=(bar,))
+
+
+def _splits(source, rows):
+    return data.make_splits(
         source,
         train=rows["train"],
         validation=rows["validation"],
@@ -145,14 +191,43 @@ def _learn(arguments, source, rows, say):
         database=rows["train"],
         name="photos",
     )
-    # Own photos are often there twice: that is said, and stops nothing.
-    equal = data.audit(splits, max_equal_images=1).shared_images["query in database"]
-    if equal:
-        say(f"{equal} of {len(splits.query)} test photos are in the database too, pixel by pixel")
-    experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
+
+
+def _progress(arguments, experiment):
     silent = contextlib.nullcontext(lambda record: None)
-    with silent if arguments.json else console.progress(experiment) as bar:
-        return recipes.learn_classes(experiment, callbacks=(bar,))
+    return silent if arguments.json else console.progress(experiment)
+
+
+def _finetune(arguments, source, rows, extractor, frozen, out):
+    """Trains the network too; returns codes of its new features, and the network."""
+    sizes = {"bits": arguments.bits, "seed": arguments.seed}
+    splits, paths = _splits(source, rows), source.names
+    experiment = recipes.experiment(splits, num_epochs=recipes.START_EPOCHS, **sizes)
+    photos = data.from_photos(paths, source.labels, classes=source.classes, size=_SIZE)
+    epochs = {} if arguments.num_epochs is None else {"num_epochs": arguments.num_epochs}
+    tuned = recipes.finetuned(
+        experiment, recipes.trained(experiment), _splits(photos, rows), extractor, **epochs
+    )
+    # Checkpoints of other photos or bits are refused by this name.
+    about = f"{_digest(paths, extractor)[:8]}, {arguments.bits} bits"
+    tuned = tuned._replace(name=f"{_NAME} --finetune, photos {about}")
+    with _progress(arguments, tuned) as bar:
+        state = fit(
+            tuned,
+            workdir=out,
+            mesh=recipes.one_device(),
+            callbacks=(bar,),
+            checkpoint_every=_STEPS,
+            keep=1,
+            raise_on_signal=True,
+            progress=False,
+        ).state
+    extractor = recipes.finetuned_extractor(extractor, state)
+    x, _ = _extract(arguments, paths, extractor)
+    experiment = experiment._replace(splits=_splits(features.with_features(source, x), rows))
+    learned = recipes.measured(experiment, recipes.refitted(experiment, state))
+    results = [each._replace(name=f"frozen {each.name}") for each in frozen.results]
+    return learned._replace(results=[*learned.results, *results]), extractor
 
 
 def _fit(arguments, source, rows, say):

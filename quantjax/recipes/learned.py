@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from quantjax import data, evaluate, models, train
 from quantjax.methods import Method
@@ -46,11 +47,20 @@ def learn_classes(
     Raises:
       ValueError: if training rows have no class, or all have one class.
     """
-    state = trained(experiment, callbacks=callbacks)
+    return measured(experiment, trained(experiment, callbacks=callbacks))
+
+
+def measured(experiment: train.Experiment, state: train.TrainState) -> Learned:
+    """Measures trained codes of features.
+
+    Args:
+      experiment: From `recipes.experiment`.
+      state: Its train state, from `trained` or `refitted`.
+    """
     # Own photos are often there twice: the audit is in the results, and stops nothing.
     audited = data.audit(experiment.splits, max_equal_images=1)
     found = evaluate.evaluate_method(
-        experiment, state, mesh=_one_device(), name="codes", audited=audited
+        experiment, state, mesh=one_device(), name="codes", audited=audited
     )
     weights = {"params": state.params, "state": state.state}
     return Learned(of_features(experiment.method), weights, found.codec, found.results, {})
@@ -69,10 +79,11 @@ def trained(
       ValueError: if training rows have no class, or all have one class.
     """
     data.check_training_labels(experiment.splits)
-    return train.fit(experiment, mesh=_one_device(), callbacks=callbacks, progress=False).state
+    return train.fit(experiment, mesh=one_device(), callbacks=callbacks, progress=False).state
 
 
-def _one_device():
+def one_device() -> Mesh:
+    """Returns the mesh of one device, on which recipes train."""
     # Several would have to divide the batch, which may be of a few photos.
     return parallel.data_mesh(jax.local_devices()[:1])
 

@@ -1,7 +1,11 @@
 """`quantjax train` goes from a folder of photos to an encoder, by features of any kind."""
 
+import contextlib
 import json
+import os
+import signal
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ import pytest
 from quantjax import cli, data, evaluate, index, quantizers, recipes
 from quantjax.commands import train
 from quantjax.models import features
+from quantjax.run import console
 from tests.data.photo_files import write_photo
 
 Image = pytest.importorskip("PIL.Image")
@@ -30,9 +35,9 @@ def means(monkeypatch):
 
     def apply(weights, images):
         quarters = images.reshape(len(images), 2, 112, 2, 112, 3).astype(jnp.float32)
-        return quarters.mean(axis=(2, 4)).reshape(len(images), 12) @ weights["w"]
+        return quarters.mean(axis=(2, 4)).reshape(len(images), 12) @ weights[0]["w"]
 
-    extractor = features.Extractor(weights, apply, "means of quarters")
+    extractor = features.Extractor((weights, {}), apply, "means of quarters")
     monkeypatch.setattr(features, "efficientnet_lite0", lambda size: extractor)
 
 
@@ -118,6 +123,78 @@ def test_own_features_make_an_encoder_of_vectors(photos, tmp_path, capsys):
     np.save(tmp_path / "x.npy", x[1:])
     assert run(photos, "-o", out, f"--features={tmp_path / 'x.npy'}") == 1
     assert "x.npy must have a row for each of 40 photos, got 39\n" in capsys.readouterr().err
+
+
+def weights_of(folder):
+    """Returns the matrix of `means` in a run's encoder."""
+    (w,) = (x for x in jax.tree.leaves(index.load_encoder(folder).arguments) if x.shape == (12, 6))
+    return np.asarray(w)
+
+
+def test_fine_tuning_trains_the_network_too_and_says_what_it_gained(
+    photos, means, tmp_path, capsys
+):
+    out = tmp_path / "run"
+    assert run(photos, "-o", out, "--bits=8", "--finetune", "--num_epochs=2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    names = [row["name"] for row in found["results"]]
+    half = len(names) // 2
+    assert (names[0], names[half:]) == ("codes", [f"frozen {name}" for name in names[:half]])
+    assert found["results"][0]["value"] > 0.95
+    before = features.efficientnet_lite0(224).weights[0]["w"]
+    assert 0 < np.abs(weights_of(out) - before).max() < 0.01
+    # Photos and their decoded pixels have the same codes.
+    paths = sorted(photos.rglob("*.png"))[::9]
+    pixels = data.from_photos(paths, size=224)[np.arange(len(paths))]["image"]
+    encoder = index.load_encoder(out)
+    np.testing.assert_array_equal(encoder(paths), encoder(pixels))
+
+
+def test_a_killed_fine_tuning_goes_on(photos, means, tmp_path, capsys, monkeypatch):
+    asked = (photos, "--bits=8", "--finetune", "--num_epochs=3")
+    assert run(*asked, "-o", tmp_path / "whole") == 0
+    # A signal after the first epoch, which has two steps.
+    progress = console.progress
+
+    @contextlib.contextmanager
+    def kill(experiment):
+        def report(record):
+            if "fine" in experiment.name and record["step"] == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        yield report
+
+    monkeypatch.setattr(console, "progress", kill)
+    assert run(*asked, "-o", tmp_path / "run") == 75
+    assert "stopped by SIGTERM at step" in capsys.readouterr().out
+    monkeypatch.setattr(console, "progress", progress)
+    assert run(*asked, "-o", tmp_path / "run") == 0
+    np.testing.assert_array_equal(weights_of(tmp_path / "run"), weights_of(tmp_path / "whole"))
+    # Checkpoints of other codes are no start of these.
+    assert run(photos, "--bits=4", "--finetune", "-o", tmp_path / "run") == 1
+    assert "choose another workdir" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--finetune", "--features=x.npy"], "--finetune does not go with --features, whose netw"),
+        (["--num_epochs=3"], "--num_epochs goes with --finetune alone"),
+        (["--finetune", "--num_epochs=0"], "--num_epochs must be 1 or more, got 0"),
+    ],
+)
+def test_options_that_do_not_go_together_say_so(photos, tmp_path, capsys, options, message):
+    assert run(photos, "-o", tmp_path / "run", *options) == 1
+    text = capsys.readouterr().err
+    assert (message in text, text.count("\n")) == (True, 1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_flat_folder_is_not_fine_tuned(photos, tmp_path, capsys):
+    assert run(photos / "dark", "-o", tmp_path / "run", "--finetune") == 1
+    assert capsys.readouterr().err == (
+        "error: --finetune learns from classes; put photos into a folder for each class\n"
+    )
 
 
 def test_unreadable_photos_are_named_and_the_exit_status_says_so(
