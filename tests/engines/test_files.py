@@ -74,6 +74,34 @@ def test_vectors_have_the_distances_of_the_codes(export, kind, metric, rng, tmp_
     assert [item["id"] for item in lines(described)] == index.ids.tolist()
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("rotated", "l2"), ("product", "ip"), ("residual", "cosine"), ("binary", "l2")],
+)
+def test_qdrant_answers_as_the_codec_by_the_lines_of_the_export(kind, metric, rng, tmp_path):
+    qdrant = pytest.importorskip("qdrant_client")
+    index = database(codec_of(kind, rng, metric=metric), rng)
+    exported = engine.export_qdrant(index, tmp_path / "out")
+    # In this process, in the place of a server.
+    client = qdrant.QdrantClient(":memory:")
+    server = "q.QdrantClient(url='http://localhost:6333')"
+    assert exported.usage.count(server) == 1
+    exec(exported.usage.replace(server, "memory"), {"memory": client})
+    asked = queries(rng)
+    due = databases.due_distances(index, asked)
+    x = asked
+    if kind == "binary":
+        x = np.unpackbits(np.asarray(index.codec.encode(asked)), 1, 20, "little")
+    of_score = {"l2": np.square, "ip": np.negative, "cosine": lambda score: 1 - score}
+    as_distances = (lambda score: score) if kind == "binary" else of_score[metric]
+    for query, distances in zip(x, due, strict=True):
+        found = client.query_points("codes", query=query.tolist(), limit=5).points
+        scores = as_distances(np.array([point.score for point in found]))
+        np.testing.assert_allclose(scores, np.sort(distances)[:5], atol=1e-4)
+        names = [index.ids.tolist().index(point.payload["id"]) for point in found]
+        np.testing.assert_allclose(distances[names], scores, atol=1e-4)
+
+
 def test_product_codes_are_no_bulk_lines(rng, tmp_path):
     index = database(codec_of("product", rng), rng)
     with pytest.raises(ValueError, match="opensearch takes the codes of BinaryCodec, got Product"):

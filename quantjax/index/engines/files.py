@@ -111,8 +111,8 @@ def export_qdrant(index: Index, path: pathlib.Path) -> self_test.Exported:
         f"size = q.models.VectorParams(size=x.shape[1], distance='{_QDRANT[index.codec.metric]}', "
         f"datatype=q.models.Datatype.{kind})\n"
         "client.create_collection('codes', vectors_config=size)\n"
-        f"payload = map(json.loads, open({str(written[1])!r}))\n"
-        "client.upload_collection('codes', vectors=x, payload=payload)"
+        f"with open({str(written[1])!r}) as items:\n"
+        "  client.upload_collection('codes', vectors=x, payload=map(json.loads, items))"
     )
     return self_test.Exported(written, usage)
 
