@@ -136,7 +136,8 @@ def _prepared(x, bits, metric, num_codewords=None):
     if x.ndim != 2 or len(x) < 2:
         raise InputError(f"a codec is fitted to vectors [N, D] of 2 rows or more, got {x.shape}")
     check_finite("vectors", x)
-    num_codewords = num_codewords or packing.num_codewords(bits, len(x))
+    if num_codewords is None:
+        num_codewords = packing.num_codewords(bits, len(x))
     sizes = {"num_codebooks": packing.num_codebooks(bits, num_codewords)}
     x = jnp.asarray(x, jnp.float32)
     return unit(x) if metric == "cosine" else x, {**sizes, "num_codewords": num_codewords}

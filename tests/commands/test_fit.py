@@ -70,6 +70,14 @@ def test_labels_give_codes_whose_neighbours_share_them(folder, tmp_path, capsys)
     assert np.mean(class_ids[nearest] == class_ids[:, None]) > 0.95
 
 
+@pytest.mark.parametrize(("name", "width"), [("pq", 2), ("opq", 2), ("rq", 10)])
+def test_codebooks_have_the_codewords_that_were_asked_for(folder, tmp_path, capsys, name, width):
+    out = tmp_path / "codec"
+    options = ("--bits=20", f"--codec={name}", "--num_codewords=16", "--json")
+    run(capsys, "fit", folder / "x.npy", "-o", out, *options)
+    assert index.load_encoder(out).codec.codebooks.shape == (5, 16, width)
+
+
 def test_a_sample_of_rows_is_fitted_to(folder, tmp_path, capsys):
     out = tmp_path / "codec"
     run(capsys, "fit", folder / "x.npy", "-o", out, "--bits=8", "--codec=pq", "--sample=100")
@@ -86,6 +94,14 @@ def test_a_sample_of_rows_is_fitted_to(folder, tmp_path, capsys):
         (["--codec=itq", "--metric=ip"], "itq compares by Hamming distance, metric must be l2 or"),
         (["--codec=itq", "--bits=11"], "num_bits must be between 1 and D = 10, got 11"),
         (["--bits=0"], "codes need a bit and 2 rows at least, got 0 and 300"),
+        (
+            ["--codec=itq", "--num_codewords=16"],
+            "--num_codewords does not go with itq, whose codes",
+        ),
+        (["--labels=LABELS", "--num_codewords=16"], "--num_codewords does not go with --labels"),
+        (["--bits=8", "--num_codewords=8"], "bits must be a multiple of log2 num_codewords, got 8"),
+        (["--bits=8", "--num_codewords=7"], "num_codewords must be a power of two, got 7"),
+        (["--bits=8", "--num_codewords=0"], "num_codewords must be between 2 and 256, got 0"),
         (["--labels=LABELS", "--codec=pq"], "--codec does not go with --labels"),
         (["--labels=LABELS", "--metric=l2"], "--metric does not go with --labels"),
         (["--labels=x.npy"], "no file x.npy"),
