@@ -255,7 +255,7 @@ def test_baselines_follow_their_bits_and_split(finished, tmp_path):
     def shorter(config):
         return build(config)._replace(method=toy.dqn(num_codebooks=1))
 
-    run(tmp_path / "toy", "--config.bits=4", build=shorter)
+    run(tmp_path / "toy", "--config.bits=4", "--config.num_epochs=0", build=shorter)
     rows, fewer = (
         {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
         for folder in (finished, tmp_path / "toy")
