@@ -57,6 +57,14 @@ def release_programs():
     jax.clear_caches()
 
 
+@pytest.fixture(scope="module")
+def no_page():
+    """Lets runs draw no page, which takes longer than they do: `tests/report` looks at pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantjax.report.write", lambda workdir: workdir / "report.html")
+        yield
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)

@@ -15,6 +15,8 @@ from quantjax import cli, data, errors, evaluate, index, launch, train
 from quantjax.launch import running
 from tests import programs, toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def get_config():
     return config_dict.create(
