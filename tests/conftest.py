@@ -18,12 +18,11 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 # Tracing makes many small objects that live on: looking through them takes a sixth of the time.
 gc.set_threshold(100_000, 20, 20)
-# Much of the time goes into compiling: this takes two thirds of it, and programs run as fast as
-# they do for users (level 0 compiles in less, and runs take twice as long). `XLA_FLAGS= pytest`
-# tests the code that users run.
+# Most of the time goes into compiling thousands of small programs, each run once or twice: they
+# are optimised as little as can be. `XLA_FLAGS= pytest` tests the code that users run.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false "
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false "
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 jax.config.update("jax_platforms", "cpu")  # eight of them, whatever else is there
@@ -34,6 +33,8 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 LONG = (
     "test_methods.py",
+    "test_contract.py",
+    "test_report.py",
     "test_processes.py",
     "test_survival.py",
     "test_every_experiment.py",
@@ -42,7 +43,10 @@ LONG = (
 
 
 def pytest_collection_modifyitems(items):
-    """Long files first: no worker is left with one when the others are done."""
+    """Long files first: no worker is left with one when the others are done.
+
+    `test_report` makes the run that `test_browser` looks at, which would wait beside it.
+    """
     items.sort(key=lambda item: item.path.name not in LONG)
 
 
@@ -51,6 +55,14 @@ def release_programs():
     """Drops compiled programs after each file: thousands in one process run out of memory maps."""
     yield
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def no_page():
+    """Lets runs draw no page, which takes longer than they do: `tests/report` looks at pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("quantjax.report.write", lambda workdir: workdir / "report.html")
+        yield
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from quantjax import cli, data, errors, evaluate, index, launch, train
 from quantjax.launch import running
 from tests import programs, toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def get_config():
     return config_dict.create(
@@ -28,15 +30,28 @@ def build(config):
     return toy.experiment(toy.dqn(), num_epochs=config.num_epochs, seed=config.seed)
 
 
-def run(workdir, *arguments, build=build):
+def nothing(experiment, mesh, trained):
+    """No baselines, where a test looks at none."""
+    return {}
+
+
+def run(workdir, *arguments, build=build, measured=baselines):
     argv = ["toy", f"--workdir={workdir}", *arguments]
-    launch.main(get_config, build, baselines, title="dqn", argv=argv)
+    launch.main(get_config, build, measured, title="dqn", argv=argv)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("run") / "toy"
     run(workdir)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory):
+    """The same run, stopped after an epoch."""
+    workdir = tmp_path_factory.mktemp("early") / "toy"
+    run(workdir, "--config.num_epochs=1")
     return workdir
 
 
@@ -68,7 +83,7 @@ def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(tmp_path, mo
         raise ValueError("no such\nprogram")
 
     monkeypatch.setattr(train, "save_encoder", fail)
-    run(tmp_path / "toy", "--config.num_epochs=1")
+    run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     out = capsys.readouterr().out
     assert " no encoder: ValueError: no such program\n" in out
     assert not (tmp_path / "toy" / "encoder").exists()
@@ -198,7 +213,8 @@ def test_debug_finds_nans_and_leaks_where_asked(tmp_path):
             run(tmp_path / "toy", "--debug_nans", build=dividing)
         with pytest.raises(Exception, match=r"[Ll]eaked"):
             run(tmp_path / "toy", "--debug_leaks", build=leaking)
-        run(tmp_path / "toy", "--debug_nans", "--debug_leaks", "--config.num_epochs=1")
+        debugged = "--debug_nans", "--debug_leaks"
+        run(tmp_path / "toy", *debugged, "--config.num_epochs=1", measured=nothing)
     finally:
         jax.config.update("jax_debug_nans", before[0])
         jax.config.update("jax_check_tracer_leaks", before[1])
@@ -227,11 +243,10 @@ def test_results_say_what_they_are(finished):
     assert [row["num_bytes"] for row in rows] == [1, 1, 32, 1, 1, 1, 1]
 
 
-def test_two_runs_can_be_compared_query_by_query(finished, tmp_path):
-    run(tmp_path / "toy", "--config.num_epochs=1")
+def test_two_runs_can_be_compared_query_by_query(finished, early):
     longer, shorter = (
         {(r.name, r.distance): r for r in evaluate.read_results(folder)}["dqn", "aqd"]
-        for folder in (finished, tmp_path / "toy")
+        for folder in (finished, early)
     )
     found = evaluate.compare(longer, shorter)
     assert found.difference == pytest.approx(longer.value - shorter.value, abs=1e-12)
@@ -242,7 +257,7 @@ def test_baselines_follow_their_bits_and_split(finished, tmp_path):
     def shorter(config):
         return build(config)._replace(method=toy.dqn(num_codebooks=1))
 
-    run(tmp_path / "toy", "--config.bits=4", build=shorter)
+    run(tmp_path / "toy", "--config.bits=4", "--config.num_epochs=0", build=shorter)
     rows, fewer = (
         {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
         for folder in (finished, tmp_path / "toy")
@@ -253,14 +268,13 @@ def test_baselines_follow_their_bits_and_split(finished, tmp_path):
         assert rows[name]["chance"] < rows[name]["value"] < rows["dqn"]["value"]
 
 
-def test_the_class_id_code_is_of_what_was_trained(finished, tmp_path):
-    run(tmp_path / "toy", "--config.num_epochs=1")
-    rows, early = (
+def test_the_class_id_code_is_of_what_was_trained(finished, early):
+    rows, sooner = (
         {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
-        for folder in (finished, tmp_path / "toy")
+        for folder in (finished, early)
     )
-    assert early["class-id code"]["value"] < rows["class-id code"]["value"]
-    assert early["untrained network"]["value"] == rows["untrained network"]["value"]
+    assert sooner["class-id code"]["value"] < rows["class-id code"]["value"]
+    assert sooner["untrained network"]["value"] == rows["untrained network"]["value"]
     assert rows["class-id code"]["distinct_codes"] == 4
     assert rows["class-id code"]["value"] > rows["pq on pixels"]["value"]
 
@@ -292,7 +306,7 @@ def test_a_second_start_trains_nothing_and_says_the_same(finished, capsys):
 
 
 def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys):
-    run(tmp_path / "toy", "--config.num_epochs=1")
+    run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     out = capsys.readouterr().out
     assert "step 4/4  epoch 1/1  loss" in out
     assert "\x1b" not in out
@@ -421,18 +435,18 @@ def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, s
     monkeypatch.setattr(console, stage, interrupted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
-        run(tmp_path / "toy", "--config.num_epochs=1")
+        run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     assert caught.value.code == 75
     assert signal.getsignal(signal.SIGTERM) is before
     monkeypatch.undo()
-    run(tmp_path / "toy", "--config.num_epochs=1")
+    run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     assert (tmp_path / "toy" / "results.json").exists()
 
 
 def test_a_workdir_whose_first_write_failed_is_free(tmp_path):
     (tmp_path / "toy" / "lost+found").mkdir(parents=True)
     (tmp_path / "toy" / ".config.json.1.tmp").write_text("{")
-    run(tmp_path / "toy", "--config.num_epochs=1")
+    run(tmp_path / "toy", "--config.num_epochs=0", measured=nothing)
     assert (tmp_path / "toy" / "results.json").exists()
 
 
@@ -441,7 +455,7 @@ def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
     elsewhere = ["--config.data_dir=x", "--config.features_dir=y"]
     for arguments in ([], ["--config.seed=1"], elsewhere):
         argv = ["toy", "--config.num_epochs=0", *arguments]
-        launch.main(get_config, build, baselines, title="dqn", argv=argv)
+        launch.main(get_config, build, nothing, title="dqn", argv=argv)
     names = sorted(path.name for path in (tmp_path / "runs").iterdir())
     assert len(names) == 2
     assert all(name.startswith("toy-") and len(name) == len("toy-") + 8 for name in names)
@@ -592,7 +606,8 @@ def test_a_part_of_a_cluster_is_refused_in_one_line(tmp_path, capsys):
 
 
 def test_validation_and_usage_are_recorded_after_epochs(tmp_path, capsys):
-    run(tmp_path / "toy", "--config.num_epochs=5", "--validate_every=2", "--keep=1")
+    settings = "--config.num_epochs=5", "--validate_every=2", "--keep=1"
+    run(tmp_path / "toy", *settings, measured=nothing)
     found = programs.records_of(tmp_path / "toy")
     epochs = [each for each in found if "after_epoch" in each]
     assert [each["after_epoch"] for each in epochs] == list(range(5))

@@ -13,6 +13,8 @@ References:
   Sensors 10(12), 2010 (`fit_codebooks` and `encode`).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -69,8 +71,12 @@ def fit_codebooks(
     if num_codebooks < 1:
         raise InputError(f"num_codebooks must be at least 1, got {num_codebooks}")
     kmeans.check_num_rows(x, num_codewords)
-    x, mask = masked_rows(x, mask)
+    return _fit(key, *masked_rows(x, mask), num_codebooks, num_codewords, num_iterations)
 
+
+# Compiled as a whole: an eager loop compiles anew at every call.
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _fit(key, x, mask, num_codebooks, num_codewords, num_iterations):
     def step(residual, key):
         # Assigned anew: the last Lloyd iteration moved the means after it assigned the rows.
         start = kmeans.plus_plus(key, residual, num_centroids=num_codewords, mask=mask)
@@ -103,6 +109,11 @@ def encode(codebooks: jax.Array, x: jax.Array, *, beam_width: int = 1) -> jax.Ar
     check_codebooks(codebooks, x)
     if beam_width < 1:
         raise InputError(f"beam_width must be at least 1, got {beam_width}")
+    return _encode(codebooks, x, beam_width)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _encode(codebooks, x, beam_width):
     books = jnp.asarray(codebooks, jnp.float32)
     residuals = jnp.asarray(x, jnp.float32)[:, None]
     assignments = jnp.zeros((x.shape[0], 1, 0), jnp.uint8)
@@ -127,6 +138,11 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """
     check_codebooks(codebooks)
     _check_assignments(codebooks, assignments)
+    return _decode(codebooks, assignments)
+
+
+@jax.jit
+def _decode(codebooks, assignments):
     books, (high, low) = _near_origin(codebooks)
     return sum(book[assignments[:, m]] for m, book in enumerate(books)) + low + high
 
@@ -224,6 +240,11 @@ def icm_encode(
     """
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
+    return _icm(key, codebooks, x, assignments, num_sweeps)
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _icm(key, codebooks, x, assignments, num_sweeps):
     books, (high, low) = _near_origin(codebooks)
     x = jnp.asarray(x, jnp.float32) - high - low
     numbers = jnp.arange(books.shape[0], dtype=jnp.int32)
@@ -268,6 +289,11 @@ def ridge_update(
     """
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
+    return _ridge(codebooks, x, assignments, ridge)
+
+
+@jax.jit
+def _ridge(codebooks, x, assignments, ridge):
     _, (high, low) = _near_origin(codebooks)
     x = jnp.asarray(x, jnp.float32) - high - low
     num_codebooks, num_codewords, _ = codebooks.shape
@@ -287,6 +313,7 @@ def ridge_update(
     return jnp.where(used, solved + share, codebooks.astype(jnp.float32))
 
 
+@jax.jit
 def _near_origin(codebooks):
     """Subtracts from each codebook that lies far from the origin a middle of its codewords.
 
@@ -350,6 +377,7 @@ def _check_assignments(codebooks, assignments, num_rows="N"):
     check_shape("assignments", assignments, num_rows, codebooks.shape[0])
 
 
+@jax.jit
 def _inner_products(books, queries, assignments):
     tables = jnp.einsum("qd,mkd->mqk", queries, books, precision=jax.lax.Precision.HIGHEST)
     return product.look_up(tables, assignments)

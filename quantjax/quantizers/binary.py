@@ -6,6 +6,7 @@ as FAISS packs; the last byte is filled with zeros. The sign of zero is +1.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.arrays import can_be_seen, check_finite, check_shape, masked_rows, on_explicit_mesh
 from quantjax.errors import InputError
@@ -158,9 +159,14 @@ def hamming_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
     num_bytes = queries.shape[-1]
     packing.check_codes(queries, num_bytes, "queries")
     packing.check_codes(database, num_bytes, "database")
+    return _hamming(queries, database)
+
+
+@jax.jit
+def _hamming(queries, database):
     total = jnp.zeros((queries.shape[0], database.shape[0]), jnp.int32)
     # One byte of all pairs at a time: [Q, N, bytes] at once would fill the memory.
-    for byte in range(num_bytes):
+    for byte in range(queries.shape[-1]):
         differ = queries[:, byte, None] ^ database[:, byte]
         total += jax.lax.population_count(differ).astype(jnp.int32)
     return total
@@ -184,7 +190,8 @@ def _check_integers(signs, is_bits):
     # Floats are not read back to the host: any value is a sign.
     if not jnp.issubdtype(signs.dtype, jnp.integer) or not can_be_seen(signs) or not signs.size:
         return
-    least, most = int(signs.min()), int(signs.max())
+    numbers = np.asarray(signs)
+    least, most = int(numbers.min()), int(numbers.max())
     if is_bits and most > 1:
         raise InputError(f"bits must be 0 or 1, got {signs.dtype} up to {most}")
     if not is_bits and least == 0 and most <= 1:

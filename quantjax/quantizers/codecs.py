@@ -437,6 +437,7 @@ class ClassCodec:
         return jnp.sum(bits << jnp.arange(self.bits, dtype=jnp.int32), axis=1, dtype=jnp.int32)
 
 
+@jax.jit
 def _far_middle(queries, x):
     """Returns the queries' mean [D] where both sides lie far from the origin, else zeros.
 

@@ -5,6 +5,7 @@ rows alone. Every step is a sum over rows, so that a table sharded by rows needs
 arithmetic is float32 for any input dtype.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -55,6 +56,11 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     _check_centroids(x, centroids)
+    return _assign(x, centroids)
+
+
+@jax.jit
+def _assign(x, centroids):
     scale, shift = frame(jnp.asarray(centroids, jnp.float32))
     centroids = centroids * scale - shift
     return over_tiles(
@@ -62,6 +68,7 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
     )
 
 
+@functools.partial(jax.jit, static_argnames="axis")
 def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
     """Returns power-of-two factors that scale numbers so that their squares fit in float32.
 
@@ -84,6 +91,7 @@ def power_of_two(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax
     return jnp.where(ordinary, jnp.ones_like(largest), factor)
 
 
+@jax.jit
 def frame(centroids: jax.Array, mask: jax.Array | None = None) -> tuple[jax.Array, jax.Array]:
     """Returns a scale and a shift that keep distances to centroids accurate in float32.
 
@@ -223,7 +231,12 @@ def plus_plus(key: jax.Array, x: jax.Array, *, num_centroids: int, mask: jax.Arr
       Arthur and Vassilvitskii, k-means++: the advantages of careful seeding, SODA 2007.
     """
     check_shape("x", x, "N", "d")
-    x, mask = masked_rows(x, mask)
+    return _draw_rows(key, *masked_rows(x, mask), num_centroids)
+
+
+# An eager loop compiles anew at every call, for its body is a new function each time.
+@functools.partial(jax.jit, static_argnums=3)
+def _draw_rows(key, x, mask, num_centroids):
     if len(x) > _CANDIDATES * num_centroids:
         key, spread = jax.random.split(key)
         candidates = spread_rows(spread, mask, num_rows=_CANDIDATES * num_centroids)
@@ -312,7 +325,11 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
     """
     _check_shapes(x, centroids)
     check_finite("centroids", centroids)
-    x, mask = masked_rows(x, mask)
+    return _lloyd(jnp.asarray(centroids, jnp.float32), *masked_rows(x, mask), num_iterations)
+
+
+@jax.jit
+def _lloyd(centroids, x, mask, num_iterations):
     weight = mask.astype(jnp.float32)
 
     def step(_, carry):
@@ -324,7 +341,6 @@ def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
         return means, counts
 
-    centroids = jnp.asarray(centroids, jnp.float32)
     # In the frame of the first centroids: sums far from the origin would lose the means' digits.
     scale, shift = frame(centroids)
     x = jnp.where(mask[:, None], x * scale - shift, 0)

@@ -4,8 +4,11 @@ Codeword number m takes bits m * log2 K and up, lowest bit first; the last byte 
 zeros.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from quantjax.arrays import can_be_seen
 from quantjax.errors import InputError
@@ -95,10 +98,13 @@ def pack(assignments: jax.Array, width: int) -> jax.Array:
         )
     _check_bits(width)
     _check_numbers(assignments, width)
-    assignments = assignments.astype(jnp.uint8)
     # 256 codewords are the usual case, and their numbers are the bytes.
-    if width == 8:
-        return assignments
+    return assignments.astype(jnp.uint8) if width == 8 else _pack(assignments, width)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _pack(assignments, width):
+    assignments = assignments.astype(jnp.uint8)
     bits = (assignments[:, :, None] >> jnp.arange(width, dtype=jnp.uint8)) & 1
     return pack_bits(bits.reshape(len(assignments), assignments.shape[1] * width))
 
@@ -120,13 +126,17 @@ def unpack(codes: jax.Array, width: int, count: int) -> jax.Array:
     """
     _check_bits(width)
     check_codes(codes, -(-count * width // 8))
-    if width == 8:
-        return codes
+    return codes if width == 8 else _unpack(codes, width, count)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def _unpack(codes, width, count):
     bits = unpack_bits(codes, count * width)
     bits = bits.reshape(codes.shape[0], count, width)
     return jnp.sum(bits << jnp.arange(width, dtype=jnp.uint8), axis=-1, dtype=jnp.uint8)
 
 
+@jax.jit
 def pack_bits(bits: jax.Array) -> jax.Array:
     """Packs bits into bytes, lowest bit first; the last byte is filled with zeros.
 
@@ -140,6 +150,7 @@ def pack_bits(bits: jax.Array) -> jax.Array:
     return jnp.packbits(bits, axis=1, bitorder="little")
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def unpack_bits(codes: jax.Array, count: int) -> jax.Array:
     """Returns the first bits of each code, lowest first.
 
@@ -171,7 +182,8 @@ def _check_numbers(assignments, width):
     fits = width == 8 and assignments.dtype == jnp.uint8
     if fits or not can_be_seen(assignments) or not assignments.size:
         return
-    least, most = int(assignments.min()), int(assignments.max())
+    numbers = np.asarray(assignments)
+    least, most = int(numbers.min()), int(numbers.max())
     if not 0 <= least <= most < 2**width:
         raise InputError(
             f"assignments must be from 0 to {2**width - 1} to fit in {width} bits, got {least} to "

@@ -1,5 +1,7 @@
 """Keeps digits that float32 loses: sums in two parts, and distances that leave its range."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ _LARGEST = 2.0**62
 """Above it, over the root of the width, a squared distance may be infinite."""
 
 
+@jax.jit
 def two_part_sum(terms: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Sums terms to twice the digits of float32, as a float32 sum and its rounding error.
 
@@ -35,6 +38,7 @@ def two_part_sum(terms: jax.Array) -> tuple[jax.Array, jax.Array]:
     return _two_sum(terms[0], error)
 
 
+@jax.jit
 def two_part_product(row: jax.Array, matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Multiplies a row by a matrix to twice the digits of float32.
 
@@ -69,19 +73,26 @@ def in_range(queries: jax.Array, items: jax.Array, metric: str) -> jax.Array:
     Raises:
       ValueError: if the distances of a query are below or above float32's range.
     """
-    rows = jnp.max(jnp.abs(queries), axis=-1, keepdims=True, initial=0)
-    largest = jnp.max(jnp.abs(items), initial=0)
-    # Roots first: the product of two small numbers would round to 0.
-    sizes = jnp.maximum(rows, largest) if metric == "l2" else jnp.sqrt(rows) * jnp.sqrt(largest)
-    bad = (sizes > _LARGEST / max(1, queries.shape[-1]) ** 0.5) | (sizes < _SMALLEST) & (sizes > 0)
-    if can_be_seen(bad) and bad.any():
+    checked, bad, sizes = _in_range(queries, items, metric)
+    if can_be_seen(bad) and np.any(bad):
         row = int(np.argmax(bad))
         raise InputError(
             f"float32 cannot hold the {metric!r} distances of query {row} to numbers of size "
             f"{float(np.ravel(sizes)[row]):.0e}: multiply all embeddings by one factor before "
             "fitting, or take the metric 'cosine'"
         )
-    return jnp.where(bad, jnp.nan, queries)
+    return checked
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _in_range(queries, items, metric):
+    """Returns the queries with NaN in refused rows, whether each is refused, and its size."""
+    rows = jnp.max(jnp.abs(queries), axis=-1, keepdims=True, initial=0)
+    largest = jnp.max(jnp.abs(items), initial=0)
+    # Roots first: the product of two small numbers would round to 0.
+    sizes = jnp.maximum(rows, largest) if metric == "l2" else jnp.sqrt(rows) * jnp.sqrt(largest)
+    bad = (sizes > _LARGEST / max(1, queries.shape[-1]) ** 0.5) | (sizes < _SMALLEST) & (sizes > 0)
+    return jnp.where(bad, jnp.nan, queries), bad, sizes
 
 
 def not_negative(distances: jax.Array) -> jax.Array:

@@ -64,10 +64,15 @@ def encode(codebooks: jax.Array, x: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree or K is above 256.
     """
     check_codebooks(codebooks, x)
+    return _encode(codebooks, x)
+
+
+@jax.jit
+def _encode(codebooks, x):
     codebooks = jnp.asarray(codebooks, jnp.float32)
     scale, shift = kmeans.frame(codebooks)
     numbers = functools.partial(_encode_rows, codebooks * scale - shift, scale, shift)
-    return kmeans.over_tiles(numbers, jnp.asarray(x))
+    return kmeans.over_tiles(numbers, x)
 
 
 def _encode_rows(codebooks, scale, shift, x):
@@ -105,6 +110,11 @@ def decode(codebooks: jax.Array, assignments: jax.Array) -> jax.Array:
     """
     check_codebooks(codebooks)
     check_shape("assignments", assignments, "N", codebooks.shape[0])
+    return _decode(codebooks, assignments)
+
+
+@jax.jit
+def _decode(codebooks, assignments):
     # Widened for the gradient alone, which sums over the rows of a codeword.
     books = jnp.asarray(codebooks, jnp.promote_types(codebooks.dtype, jnp.float32))
     parts = [book[assignments[:, m]] for m, book in enumerate(books)]
@@ -144,6 +154,11 @@ def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     check_codebooks(codebooks, x)
+    return _gaps(codebooks, x)
+
+
+@jax.jit
+def _gaps(codebooks, x):
     # Shifted and not scaled: a softmax of these has a temperature in their units.
     shifts = kmeans.far_middle(jnp.asarray(codebooks, jnp.float32))
     parts = zip(split(x, codebooks.shape[0]), codebooks, shifts, strict=True)
@@ -288,11 +303,16 @@ def fit_codebooks(
     """
     split(x, num_codebooks)
     kmeans.check_num_rows(x, num_codewords)
-    x, mask = masked_rows(x, mask)
-    slices = split(x, num_codebooks)
+    return _fit(key, *masked_rows(x, mask), num_codebooks, num_codewords, num_iterations)
+
+
+# Compiled as a whole: an eager loop compiles anew at every call.
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _fit(key, x, mask, num_codebooks, num_codewords, num_iterations):
     start = functools.partial(kmeans.plus_plus, num_centroids=num_codewords, mask=mask)
     keys = jax.random.split(key, num_codebooks)
-    return refine_codebooks(jax.vmap(start)(keys, slices), x, num_iterations, mask)
+    start = jax.vmap(start)(keys, split(x, num_codebooks))
+    return _refine(start, x, mask, num_iterations)
 
 
 @on_explicit_mesh()
@@ -315,7 +335,11 @@ def refine_codebooks(
     """
     check_shapes(codebooks, x)
     check_finite("codebooks", codebooks)
-    x, mask = masked_rows(x, mask)
+    return _refine(codebooks, *masked_rows(x, mask), num_iterations)
+
+
+@jax.jit
+def _refine(codebooks, x, mask, num_iterations):
     # One subspace after another: the [N, K] distances of all at once would fill memory.
     return jax.lax.map(
         lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
@@ -378,6 +402,7 @@ def lookup_tables(codebooks: jax.Array, queries: jax.Array, *, metric: str = "l2
     return _tables(queries, books, metric).transpose(1, 0, 2)
 
 
+@jax.jit
 def look_up(tables: jax.Array, assignments: jax.Array) -> jax.Array:
     """Sums the table entries of each item's codewords: the step that a search repeats per query.
 
@@ -424,6 +449,7 @@ def check_shapes(codebooks: jax.Array, x: jax.Array | None = None, name: str = "
         check_shape(name, x, "N", width, beside=f" for codebooks {codebooks.shape}")
 
 
+@jax.jit
 def root(squares: jax.Array) -> jax.Array:
     """Returns square roots whose derivative at zero is 0 instead of infinity.
 

@@ -4,6 +4,7 @@ Rows are vectors, so a rotation R is applied as x @ R. Second moments are sums o
 sharded by rows needs no gather. Arithmetic is float32, matmuls in full precision.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -72,8 +73,14 @@ def opq_parametric(x: jax.Array, *, num_codebooks: int, mask: jax.Array | None =
     Reference:
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.2.
     """
-    width = product.split(x, num_codebooks).shape[-1]
-    x, mask = masked_rows(x, mask)
+    product.split(x, num_codebooks)
+    return _opq_parametric(*masked_rows(x, mask), num_codebooks)
+
+
+# Fits are compiled as a whole: an eager loop compiles anew at every call.
+@functools.partial(jax.jit, static_argnums=2)
+def _opq_parametric(x, mask, num_codebooks):
+    width = x.shape[1] // num_codebooks
     _, variances, axes = _principal_axes(_framed(x, mask)[0], mask)
     # In units of the smallest, so that each is at least 1: factors below 1 would all go to a
     # single subspace.
@@ -127,7 +134,12 @@ def opq(
       Ge, He, Ke, Sun, Optimized Product Quantization, CVPR 2013, section 3.1.
     """
     product.split(x, num_codebooks)
-    x, mask = masked_rows(x, mask)
+    kmeans.check_num_rows(x, num_codewords)
+    return _opq(key, *masked_rows(x, mask), num_codebooks, num_codewords, num_iterations)
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4))
+def _opq(key, x, mask, num_codebooks, num_codewords, num_iterations):
     x, scale, shift = _framed(x, mask)
     rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
     codebooks = product.fit_codebooks(
@@ -192,7 +204,11 @@ def itq(
             f"num_bits must be between 1 and D = {x.shape[1]}, got {num_bits}; ask for fewer bits "
             "or widen the embedding"
         )
-    x, mask = masked_rows(x, mask)
+    return _itq(key, *masked_rows(x, mask), num_bits, num_iterations)
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _itq(key, x, mask, num_bits, num_iterations):
     x, scale, shift = _framed(x, mask)
     mean, _, axes = _principal_axes(x, mask)
     axes = axes[:, :num_bits]

@@ -14,6 +14,8 @@ from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.run import parallel
 from tests import toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def mesh():
     return parallel.data_mesh(jax.devices()[:1])

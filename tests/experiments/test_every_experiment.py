@@ -263,13 +263,13 @@ def test_a_phase_leaves_other_entries_bit_equal(name):
 
 @every_experiment
 def test_augment_leaves_to_preprocess_what_preprocess_does(name):
-    experiment = built(name)
+    experiment, train_state, _ = trained(name)
     batch = {k: jnp.asarray(v) for k, v in experiment.splits.source[np.arange(4)].items()}
     augmented = jax.eval_shape(experiment.augment, jax.random.key(0), batch)
     # Pixels keep their type and units, so that the one `preprocess` is the one of `fit`.
     kinds = [{k: (v.shape, v.dtype) for k, v in each.items()} for each in (batch, augmented)]
     assert kinds[0] == kinds[1]
-    prepared = jax.eval_shape(train.make_prepare(experiment), start(experiment), batch)
+    prepared = jax.eval_shape(train.make_prepare(experiment), train_state, batch)
     once = jax.eval_shape(experiment.preprocess, batch)
     assert {k: v.dtype for k, v in prepared.items()} == {k: v.dtype for k, v in once.items()}
 
@@ -405,7 +405,9 @@ def test_configs_share_no_value():
 @every_experiment
 def test_a_run_is_opened_by_the_name_of_its_experiment(name, tmp_path):
     experiment = built(name)
-    train.fit(experiment._replace(num_epochs=0), workdir=tmp_path, mesh=mesh(), progress=False)
+    # Nothing is trained, and no codebooks are fitted in the end.
+    idle = experiment._replace(num_epochs=0, method=experiment.method._replace(refresh=None))
+    train.fit(idle, workdir=tmp_path, mesh=mesh(), progress=False)
     assert train.open_run(tmp_path).config == experiment.config
     assert train.open_run(tmp_path, EXPERIMENTS[name].module).name == name
 

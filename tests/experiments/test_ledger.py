@@ -15,6 +15,8 @@ from quantjax import data, errors
 from quantjax.report.revision import commit
 from tests import toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def get_config():
     return config_dict.create(

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from experiments import dqn_mnist
 from quantjax import report
 from tests.report import runs
 
@@ -19,4 +20,4 @@ def digits(tmp_path_factory):
     with (folder / "digits.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run = folder / "digits"
-        return run if (run / report.PAGE).exists() else runs.of_digits(run)
+        return run if (run / report.PAGE).exists() else runs.launched(run, dqn_mnist, num_epochs=3)

@@ -1,6 +1,5 @@
 """Workdirs of finished runs, small ones, as the launcher leaves them."""
 
-from experiments import dqn_mnist
 from quantjax import evaluate, index, launch, report, train
 from tests import toy
 
@@ -16,11 +15,9 @@ def finished(workdir, made=None, **changes):
     return workdir
 
 
-def of_digits(workdir, *, num_epochs=3):
-    """Runs the main job in short, through the launcher."""
-    config = dqn_mnist.get_config()
+def launched(workdir, module, *, num_epochs):
+    """Runs an experiment file in short, through the launcher."""
+    config = module.get_config()
     config.num_epochs = num_epochs
-    launch.run(
-        config, dqn_mnist.build, lambda *_: {}, title="dqn", workdir=workdir, validate_every=1
-    )
+    launch.run(config, module.build, lambda *_: {}, title="dqn", workdir=workdir, validate_every=1)
     return workdir

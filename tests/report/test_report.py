@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from quantjax import cli, data, evaluate, methods, models, report
 from quantjax.report import figures, pages
-from tests import toy
+from tests import run_toy, toy
 from tests.report import runs
 
 FIGURES = (
@@ -209,13 +209,16 @@ def test_a_thousand_classes_are_a_picture_and_a_cut_table(run, rng):
     assert len(page) < 5e6
 
 
-def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
-    other = runs.of_digits(tmp_path / "other", num_epochs=2)
+def test_runs_are_compared_query_by_query(tmp_path, capsys):
+    one, other = (
+        runs.launched(tmp_path / name, run_toy, num_epochs=epochs)
+        for name, epochs in (("one", 2), ("other", 3))
+    )
     out = tmp_path / "page.html"
-    cli.main(["report", str(digits), str(other), "--out", str(out)])
+    cli.main(["report", str(one), str(other), "--out", str(out)])
     page = out.read_text()
     found = sections(page)
-    assert "other minus digits" in found["tests"]
+    assert "other minus one" in found["tests"]
     assert "<td>mAP</td>" in found["tests"]
     assert "<svg" in found["precision-recall"]
     assert "<svg" in found["validation"]
