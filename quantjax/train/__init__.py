@@ -6,6 +6,7 @@ state must be saved: a run that is killed and started again ends with the same b
 
 from quantjax.batch import Augment, Preprocess
 from quantjax.run.compile_cache import keep_programs
+from quantjax.train.checkpoints import Checkpoints, list_checkpoints, restore, warm_start
 from quantjax.train.encoders import save_encoder
 from quantjax.train.experiment import (
     Experiment,
@@ -16,7 +17,7 @@ from quantjax.train.experiment import (
     make_prepare,
 )
 from quantjax.train.loop import AfterEpoch, AtStart, Callback, FitResult, fit
-from quantjax.train.resume import about_run, about_workdir, open_run, restore
+from quantjax.train.resume import about_run, about_workdir, open_run
 from quantjax.train.step import make_step, refresh
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "AtStart",
     "Augment",
     "Callback",
+    "Checkpoints",
     "Experiment",
     "FitResult",
     "Preprocess",
@@ -35,10 +37,12 @@ __all__ = [
     "initialize",
     "keep_programs",
     "left_out",
+    "list_checkpoints",
     "make_prepare",
     "make_step",
     "open_run",
     "refresh",
     "restore",
     "save_encoder",
+    "warm_start",
 ]

@@ -25,6 +25,7 @@ from quantjax.run import (
     signals,
 )
 from quantjax.run.compile_cache import keep_programs
+from quantjax.train.checkpoints import validations
 from quantjax.train.experiment import Experiment, TrainState, check, make_prepare
 from quantjax.train.resume import (
     LastGood,
@@ -33,7 +34,6 @@ from quantjax.train.resume import (
     attached,
     claimed,
     start_state,
-    validations,
 )
 from quantjax.train.step import check_finite, leaf_names, make_step, refresh
 
