@@ -6,7 +6,14 @@ state must be saved: a run that is killed and started again ends with the same b
 
 from quantjax.batch import Augment, Preprocess
 from quantjax.run.compile_cache import keep_programs
-from quantjax.train.checkpoints import Checkpoints, list_checkpoints, restore, warm_start
+from quantjax.train.checkpoints import (
+    Checkpoints,
+    describe_checkpoint,
+    find_step,
+    list_checkpoints,
+    restore,
+    warm_start,
+)
 from quantjax.train.encoders import save_encoder
 from quantjax.train.experiment import (
     Experiment,
@@ -32,7 +39,9 @@ __all__ = [
     "TrainState",
     "about_run",
     "about_workdir",
+    "describe_checkpoint",
     "embed",
+    "find_step",
     "fit",
     "initialize",
     "keep_programs",
