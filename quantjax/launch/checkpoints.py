@@ -186,7 +186,7 @@ def _claim(earlier, experiment, workdir, out, about):
     """Writes the run's config into the folder that is written to, or checks it."""
     if earlier.extend is not None:
         workdirs.write_config(workdir, extended(experiment, workdir, about))
-    elif out != workdir:
+    elif out.resolve() != workdir.resolve():
         workdirs.claim(out, _config_of(workdir, about))
         # The report draws the course of training from it.
         if (records := workdir / "metrics.jsonl").exists():

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import config_dict
 
 from quantjax import evaluate, index, launch, train
-from quantjax.run import parallel
+from quantjax.run import parallel, stretches
 from tests import programs, toy
 
 VALIDATION = (0.2, 0.9, 0.5, 0.4, 0.3)
@@ -95,7 +95,16 @@ def state_of(folder):
 
 
 def rows_of(folder):
-    return json.loads((folder / "results.json").read_text())
+    """Rows of results.json, without the facts of the start that measured."""
+    rows = json.loads((folder / "results.json").read_text())
+    return [{key: row[key] for key in row if key != "run"} for row in rows]
+
+
+def measured_in(folder):
+    """Name, checkpoint and step of each result by real queries."""
+    rows = json.loads((folder / "results.json").read_text())
+    facts = [(row["name"], row["run"]["checkpoint"], row["run"]["step"]) for row in rows]
+    return [each for each, row in zip(facts, rows, strict=True) if row["distance"] == "aqd"]
 
 
 def codes_of(experiment, state):
@@ -121,8 +130,12 @@ def refused(capsys, *arguments, status=1, **options):
 
 def test_the_best_by_validation_is_measured_beside_the_last(finished, mesh):
     rows = [row for row in rows_of(finished) if row["distance"] == "aqd"]
-    names = ["dqn", "dqn validation", "dqn best", "dqn best validation"]
-    assert [row["name"] for row in rows] == names
+    assert measured_in(finished) == [
+        ("dqn", "last", 12),
+        ("dqn validation", "last", 12),
+        ("dqn best", "best", 8),
+        ("dqn best validation", "best", 8),
+    ]
     for row, step in zip(rows[::2], (12, 8), strict=True):
         state = train.restore(built(), finished, step=step, mesh=mesh)
         due = evaluate.evaluate_method(built(), state, mesh=mesh).results[0]
@@ -147,15 +160,19 @@ def test_a_checkpoint_is_measured_without_a_write_to_the_workdir(finished, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("asked", "step", "names"),
-    [("best", 8, {"dqn", "dqn last"}), ("8", 8, {"dqn"}), ("last", 12, {"dqn", "dqn best"})],
+    ("asked", "step", "due"),
+    [
+        ("best", 8, [("dqn", "best", 8), ("dqn last", "last", 12)]),
+        ("8", 8, [("dqn", "step", 8)]),
+        ("last", 12, [("dqn", "last", 12), ("dqn best", "best", 8)]),
+    ],
 )
-def test_any_checkpoint_is_measured(finished, tmp_path, mesh, asked, step, names):
+def test_any_checkpoint_is_measured(finished, tmp_path, mesh, asked, step, due):
     run(finished, "--evaluate_only", f"--checkpoint={asked}", f"--out={tmp_path / 'out'}")
     state = train.restore(built(), finished, step=step, mesh=mesh)
     np.testing.assert_array_equal(index.load(tmp_path / "out").codes, codes_of(built(), state))
-    measured = {row["name"] for row in rows_of(tmp_path / "out") if row["distance"] == "sqd"}
-    assert measured == names
+    found = measured_in(tmp_path / "out")
+    assert [each for each in found if "validation" not in each[0]] == due
 
 
 def test_a_checkpoint_ahead_of_the_first_codebooks_is_refused(finished, tmp_path, capsys):
@@ -193,6 +210,11 @@ def test_a_finished_run_goes_on_by_the_schedule_of_its_new_length(workdir, mesh)
     assert about["config"]["num_epochs"] == 5
     assert about["extended"] == [{"num_epochs": 3, "step": 12}]
     assert train.list_checkpoints(workdir).best == 8  # as before
+    found = stretches.read(workdir)
+    assert [(each["from"], each["to"], each["num_steps"]) for each in found] == [
+        (0, 12, 12),
+        (12, 20, 20),
+    ]
     run(workdir, "--extend=6")
     assert train.list_checkpoints(workdir).steps[-1] == 24
     about = json.loads((workdir / "config.json").read_text())
@@ -351,3 +373,25 @@ def test_a_best_that_can_never_be_is_refused_at_the_start(tmp_path, capsys):
     line = refused(capsys, tmp_path / "toy", *options, build=unvalidated)
     assert "no checkpoint will be the best: no validation queries" in line
     assert not (tmp_path / "toy").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_extend_and_measure_as_one_does(tmp_path):
+    options = "--config.num_epochs=2", "--checkpoint_every=4", "--nodraw_report"
+    for name in ("one", "two"):
+        programs.run(tmp_path / name, *options)
+    programs.run(tmp_path / "one", *options, "--extend=3", devices=2)
+    programs.run(tmp_path / "two", *options, "--extend=3", processes=2)
+    measure = "--config.num_epochs=3", "--evaluate_only", f"--out={tmp_path / 'out'}"
+    programs.run(tmp_path / "two", *measure, processes=2)
+    found, due = (
+        {row["name"]: row["value"] for row in rows_of(tmp_path / name)} for name in ("out", "one")
+    )
+    assert found == pytest.approx(due, abs=0.005)
+    ended = programs.wait(programs.start(tmp_path / "two", "--extend=2", processes=2))
+    assert [code for code, _, _ in ended] == [1, 1]
+    assert "has 3 epochs; --extend must be more, got 2" in ended[0][2]
+    started = programs.start(
+        tmp_path / "warm", "--config.num_epochs=2", f"--init_from={tmp_path / 'two'}", processes=2
+    )
+    assert [code for code, _, _ in programs.wait(started)] == [0, 0]
