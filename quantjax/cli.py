@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "finds the cheapest codes of vectors that reach a recall, by measuring a sample",
     "records": "converts a folder of photos into ArrayRecord files, for data.from_records",
     "report": "draws a run's report.html again; of several runs, one page that compares them",
+    "runs": "lists runs with their status, settings and results, and compares two",
     "search": "finds the items of an index that are nearest to photos or vectors",
     "serve": "serves a page on this machine that searches an index by image",
     "train": "learns codes of a folder of photos, and leaves an encoder",

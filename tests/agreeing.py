@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from quantjax import data, errors, train
-from quantjax.run import checkpoint, connection, parallel, processes, workdirs
+from quantjax.run import checkpoint, checkpoint_files, connection, parallel, processes, workdirs
 from tests import programs, toy
 
 
@@ -72,19 +72,19 @@ def restored(folder):
 
 def unreadable(folder):
     """Restores where the disk of the last process fails."""
-    read = checkpoint._arrays
+    read = checkpoint_files._arrays
 
     def failing(*arguments):
         if not processes.is_first():
             raise OSError(5, "Input/output error")
         return read(*arguments)
 
-    checkpoint._arrays = failing
+    checkpoint_files._arrays = failing
     try:
         with checkpoint.opened(folder, {"run": 1}) as store:
             store.restore(states()[0])
     finally:
-        checkpoint._arrays = read
+        checkpoint_files._arrays = read
 
 
 class Counting:

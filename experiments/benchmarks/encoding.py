@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         listing = scratch / "photos.txt"
-        listing.write_text("".join(f"{path.resolve()}\n" for path in paths))
+        listing.write_text("".join(f"{path.resolve()}\n" for path in paths), encoding="utf-8")
         save_encoder(scratch / "encoder")
         of_files, of_network = [], []
         encoder = index.load_encoder(scratch / "encoder")

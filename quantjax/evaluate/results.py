@@ -226,25 +226,33 @@ def _or_dash(value):
 
 
 def write_results(
-    folder: str | pathlib.Path, results: Sequence[Results], about: dict[str, Any]
+    folder: str | pathlib.Path,
+    results: Sequence[Results],
+    about: dict[str, Any] | Sequence[dict[str, Any]],
 ) -> None:
     """Writes results.json, a list of rows, and the query values of each row.
 
     Args:
       folder: Existing folder.
       results: In the order of the rows; a row's "result" is the number of its result.
-      about: Further entries of each row (JSON), such as the protocol.
+      about: Further entries of each row (JSON), such as the protocol; a dict for all rows, or one
+        for each result.
 
     Raises:
       ValueError: if `about` has a key of the rows.
     """
     folder = user_path(folder)
+    abouts = [about] * len(results) if isinstance(about, dict) else about
     # Several rows may be of one result: its number joins them again when they are read.
-    rows = [{**row, "result": i} for i, result in enumerate(results) for row in result.rows()]
-    taken = {key for row in rows for key in row} & about.keys()
+    rows = [
+        ({**row, "result": i}, further)
+        for i, (result, further) in enumerate(zip(results, abouts, strict=True))
+        for row in result.rows()
+    ]
+    taken = {key for row, further in rows for key in row.keys() & further.keys()}
     if taken:
         raise InputError(f"about must not have the keys of rows, got {', '.join(sorted(taken))}")
-    rows = [{**row, **about} for row in rows]
+    rows = [{**row, **further} for row, further in rows]
     values = [values for result in results for values in result.per_query.values()]
     # Values first: a new results.json must not appear before the values of its rows.
     files.write_arrays(folder / _QUERIES, {str(i): each for i, each in enumerate(values)})

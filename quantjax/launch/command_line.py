@@ -12,6 +12,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from quantjax.errors import InputError
+from quantjax.launch.checkpoints import Earlier, check_options
 from quantjax.run import connection, console, workdirs
 
 FIT_FLAGS = ("checkpoint_every", "keep", "log_every", "skip_non_finite", "profile")
@@ -21,7 +22,7 @@ RECORDED = (
 )  # fmt: skip
 """Options that change numbers, recorded always; others are recorded where the user gives them."""
 
-UNRECORDED = ("workdir", "coordinator", "num_processes", "process_id")
+UNRECORDED = ("workdir", "out", "init_from", "coordinator", "num_processes", "process_id")
 """Options that tell of a place, and are never recorded."""
 
 _BOOL, _INT, _TEXT = flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_string
@@ -33,6 +34,11 @@ _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
         _INT, 0, "Epochs between measurements by validation queries; 0 for none."
     ),
     "log_every": (_INT, 10, "Steps between two records of metrics.jsonl."),
+    "evaluate_only": (_BOOL, False, "Train nothing, and measure a checkpoint of the workdir."),
+    "checkpoint": (_TEXT, "last", "Checkpoint to measure: best, last, or the number of a step."),
+    "out": (_TEXT, None, "Folder for what --evaluate_only writes, in place of the workdir."),
+    "extend": (_INT, None, "Go on with a finished run, up to this number of epochs."),
+    "init_from": (_TEXT, None, "Workdir of another run, from whose parameters a new run starts."),
     "skip_non_finite": (_BOOL, False, "Skip steps whose loss or gradient is not finite."),
     "profile": (_TEXT, None, "START:STOP, steps to trace into WORKDIR/profile."),
     "allow_query_overlap": (_BOOL, False, "Measure although queries leak."),
@@ -81,7 +87,8 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
 """Options of the start: those of `connection.start`, and `JAX_FLAGS`."""
 
 _LEAST = {
-    "checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1, "start_timeout": 1
+    "checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1, "start_timeout": 1,
+    "extend": 1,
 }  # fmt: skip
 
 
@@ -104,7 +111,7 @@ def parse(argv, defaults):
     rest = _parsed(values, argv)[1:]
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; --help lists all")
-    options = {name: values[name].value for name in _OPTIONS}
+    options: dict[str, Any] = {name: values[name].value for name in _OPTIONS}
     for name, least in _LEAST.items():
         value = values[name].value
         if value is not None and value < least:
@@ -115,6 +122,9 @@ def parse(argv, defaults):
         for name in known
         if name in RECORDED or (values[name].present and name not in UNRECORDED)
     }
+    options["checkpoint"] = _checkpoint(options["checkpoint"])
+    options["earlier"] = Earlier(**{name: options.pop(name) for name in Earlier._fields})
+    check_options(options["earlier"], options["validate_every"])
     return values.config, options, {name: values[name].value for name in _START}
 
 
@@ -175,6 +185,15 @@ def _steps(text):
     if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise InputError(f"--profile takes START:STOP, steps with START < STOP, got {text!r}")
     return int(first), int(last)
+
+
+def _checkpoint(text):
+    """Parses "best", "last" or the number of a step."""
+    if text in ("best", "last"):
+        return text
+    if not text.isdecimal():
+        raise InputError(f"--checkpoint takes best, last or the number of a step, got {text!r}")
+    return int(text)
 
 
 def print_sweep(argv, config, sweep):

@@ -2,7 +2,7 @@
 
 import pathlib
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from quantjax import evaluate, index, report, train
@@ -28,15 +28,20 @@ class Baselines(Protocol):
 
 
 class Measured(NamedTuple):
-    """A trained experiment that is measured: its workdir, name of results, and provenance."""
+    """A trained experiment that is measured: its workdir, name of results, and provenance.
+
+    `beside` has the facts of other checkpoints, and functions that read them; they are measured
+    too, as "TITLE CHECKPOINT".
+    """
 
     experiment: train.Experiment
-    trained: train.TrainState
     mesh: Any
     workdir: pathlib.Path
     title: str
     debug: bool
+    trained: train.TrainState
     facts: dict[str, Any]
+    beside: Sequence[tuple[dict[str, Any], Callable[[], train.TrainState]]]
 
 
 def measure(run, baselines, audited):
@@ -54,24 +59,35 @@ def measure(run, baselines, audited):
         "split": splits.digest,
         "seed": experiment.seed,
         "audit": audited._asdict(),
-        "run": run.facts,
     }
-    results = [*retrieval.results]
+    results, facts = [*retrieval.results], [run.facts] * len(retrieval.results)
     # Written before the baselines, which may run out of memory or fail, and again with them.
     if processes.is_first():
         index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
-        evaluate.write_results(run.workdir, results, about)
+        _write(run.workdir, results, about, facts)
         _leave_encoder(run)
+    for facts_beside, read in run.beside:
+        name = f"{run.title} {facts_beside['checkpoint']}"
+        console.say(f"evaluating step {facts_beside['step']} as {name!r}")
+        found = evaluate.evaluate_method(
+            experiment, read(), mesh=run.mesh, name=name, audited=audited
+        ).results
+        results, facts = [*results, *found], [*facts, *[facts_beside] * len(found)]
     measured, failed = _measure_baselines(
         baselines(experiment, run.mesh, run.trained), debug=run.debug
     )
-    results += measured
+    results, facts = [*results, *measured], [*facts, *[run.facts] * len(measured)]
     if processes.is_first():
-        evaluate.write_results(run.workdir, results, about)
+        _write(run.workdir, results, about, facts)
     # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
     console.table(results)
     return retrieval, failed
+
+
+def _write(folder, results, about, facts):
+    """Writes results.json; the rows of each result have its facts as "run"."""
+    evaluate.write_results(folder, results, [{**about, "run": each} for each in facts])
 
 
 def _leave_encoder(run):

@@ -161,7 +161,7 @@ def facts(
       workdir: Folder of the run.
       about: From `describe`, of the start that measures.
       step: Step of the state that is measured.
-      checkpoint: Which state that is: "last" or "best".
+      checkpoint: Which state that is: "last", "best", or "step" if asked for by its number.
 
     Returns:
       Command, commits and flags of the start that measures; "begin" and "end" of training; step and

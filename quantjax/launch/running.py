@@ -7,12 +7,13 @@ import pathlib
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from quantjax import data, evaluate, train
-from quantjax.launch import provenance
+from quantjax.launch import checkpoints, provenance
+from quantjax.launch.checkpoints import NOTHING_EARLIER, Earlier
 from quantjax.launch.measuring import Baselines, Measured, measure, write_report
 from quantjax.run import (
     console,
@@ -21,6 +22,7 @@ from quantjax.run import (
     parallel,
     processes,
     signals,
+    sources,
     workdirs,
     writers,
 )
@@ -42,6 +44,7 @@ def run(
     title: str,
     workdir: str | pathlib.Path | None = None,
     validate_every: int = 0,
+    earlier: Earlier = NOTHING_EARLIER,
     allow_query_overlap: bool = False,
     allow_changed_code: bool = False,
     max_equal_images: float = 0.01,
@@ -53,7 +56,7 @@ def run(
     flags: Mapping[str, Any] = MappingProxyType({}),
     fit: Callable[..., train.FitResult] = train.fit,
 ) -> int:
-    """Audits the split, trains or resumes, then writes codes and results into the workdir.
+    """Audits the split, trains, resumes or restores, then writes codes and results.
 
     Args:
       config: From the experiment's `get_config`, with overrides.
@@ -62,6 +65,7 @@ def run(
       title: Name of the method in the table.
       workdir: Created if it does not exist; `runs/NAME-DIGEST` when None.
       validate_every: Epochs between two evaluations on the validation set, 0 for none.
+      earlier: Which training of before the run uses: measures alone, extends or starts from.
       allow_query_overlap: Whether to continue although queries are in another list; the results
         record it.
       allow_changed_code: Whether to measure a run that is trained to its end although the code that
@@ -81,45 +85,78 @@ def run(
 
     Raises:
       ValueError: if the workdir holds another experiment's config, or input does not fit.
+      FileNotFoundError: if `earlier` names a checkpoint that is not there.
     """
     began = time.perf_counter()
-    mesh = parallel.data_mesh()
-    experiment = _built(config, build, mesh)
-    # Right after the import, since files may be edited while the run is at work.
-    start = provenance.describe(build, flags)
-    # Before anything is written: a run that would end without codes must leave no folder.
+    mesh, trained = parallel.data_mesh(), None
+    plan = _plan(config, build, mesh, workdir, earlier, validate_every, flags, anonymous)
+    experiment, workdir, out = plan.experiment, plan.workdir, plan.out
     curves = {"tensorboard": tensorboard, "wandb": wandb}
-    notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
-    about = _about(experiment, anonymous=anonymous)
-    workdir = user_path(workdir or f"runs/{experiment.name}-{workdirs.digest(about)[:8]}")
-    same = {"split": experiment.splits.digest, "validate_every": validate_every}
-    processes.check_same({**workdirs.without_places(about["config"]), **same})
-    # Before the lock, which would write into a folder of other things, or of another run.
-    processes.from_first(functools.partial(workdirs.check_claim, workdir, about))
-    with workdirs.held_by_all(workdir):
-        processes.from_first(functools.partial(workdirs.claim, workdir, about))
+    with checkpoints.claimed(earlier, experiment, workdir, out, plan.about) as state:
         if not anonymous:  # a log has the host's name and paths
-            output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
+            output.log_into(out / "logs" / f"process-{processes.number()}.log")
         # After the lock, so that a run that cannot start prints only its error.
-        console.announce(experiment, workdir)
-        for line in notes:
-            console.say(f"note: {line}")
-        audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
-        recorder = provenance.recorder(workdir, start, allow_changed_code=allow_changed_code)
-        fit = functools.partial(fit, workdir=workdir, mesh=mesh, at_start=recorder)
-        with _writers(workdir, about, curves) as written:
-            result = _train(experiment, fit, written, mesh, validate_every)
-        provenance.end(workdir, result)
-        # Nothing is measured after a signal: a job scheduler kills soon after it.
-        if result.signal is not None:  # which `fit` has said
-            return exit_code(result.signal)
-        facts = provenance.facts(workdir, start, int(result.state.step))
-        measured = Measured(experiment, result.state, mesh, workdir, title, debug, facts)
+        _announce(plan, is_warm=state is not None)
+        audited = _audit(experiment, out, allow_query_overlap, max_equal_images)
+        if not earlier.evaluate_only:
+            recorder = provenance.recorder(
+                workdir, plan.start, allow_changed_code=allow_changed_code
+            )
+            fit = functools.partial(fit, workdir=workdir, mesh=mesh, state=state, at_start=recorder)
+            with _writers(workdir, plan.about, curves) as written:
+                result = _train(experiment, fit, written, mesh, validate_every)
+            provenance.end(workdir, result)
+            # Nothing is measured after a signal: a job scheduler kills soon after it.
+            if result.signal is not None:  # which `fit` has said
+                return exit_code(result.signal)
+            trained = result.state
+        measured = Measured(experiment, mesh, out, title, debug, *_chosen(plan, mesh, trained))
         retrieval, failed = measure(measured, baselines, audited)
         if draw_report and processes.is_first():
             write_report(measured, retrieval, time.perf_counter() - began)
-    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {workdir}")
+    console.say(f"{time.perf_counter() - began:.1f} s; everything is in {out}")
     return BASELINE_FAILED if failed else 0
+
+
+class _Plan(NamedTuple):
+    """A run that has written nothing yet.
+
+    `start` is its provenance, `about` what its workdir must share, `out` the folder of its results.
+    """
+
+    experiment: train.Experiment
+    earlier: Earlier
+    start: dict[str, Any]
+    about: dict[str, Any]
+    workdir: pathlib.Path
+    out: pathlib.Path
+    notes: list[str]
+
+
+def _plan(config, build, mesh, workdir, earlier, validate_every, flags, anonymous):
+    """Builds the experiment and names its folders; checks that all processes do the same."""
+    longer = checkpoints.lengthened(config, earlier.extend)
+    experiment = _built(longer, build, mesh)
+    # Right after the import, since files may be edited while the run is at work.
+    start = provenance.describe(build, flags)
+    about = checkpoints.describe(experiment, earlier, anonymous=anonymous)
+    workdir = user_path(workdir or checkpoints.default_workdir(about, config))
+    out = workdir if earlier.out is None else user_path(earlier.out)
+    same = {"split": experiment.splits.digest, "validate_every": validate_every}
+    same |= {f"--{name}": value for name, value in earlier._asdict().items()}
+    processes.check_same({**workdirs.without_places(about["config"]), **same})
+    # Before anything is written: a run that would end without codes must leave no folder.
+    notes = [*train.left_out(experiment), *data.label_notes(experiment.splits)]
+    return _Plan(experiment, earlier, start, about, workdir, out, notes)
+
+
+def _announce(plan, *, is_warm):
+    """Prints the sizes of a run, and what is unusual about it."""
+    console.announce(plan.experiment, plan.workdir)
+    if is_warm:
+        plan.notes.append(f"the first parameters are those of {plan.earlier.init_from}")
+    for line in plan.notes:
+        console.say(f"note: {line}")
 
 
 def _built(config, build, mesh):
@@ -135,12 +172,18 @@ def _built(config, build, mesh):
     return experiment
 
 
-def _about(experiment, *, anonymous):
-    """Returns the content of config.json, without the places of data for an anonymous run."""
-    about = train.about_workdir(experiment)
-    # Places are no part of an experiment's identity, so that the run goes on with or without them.
-    config = workdirs.without_places(about["config"]) if anonymous else about["config"]
-    return {**about, "config": config}
+def _chosen(plan, mesh, trained):
+    """Returns the state to measure, its facts, and facts and readers of those beside it."""
+    found = checkpoints.choose(plan.earlier, plan.experiment, plan.workdir, mesh, trained)
+    first, *beside = [
+        (provenance.facts(plan.workdir, plan.start, each.step, checkpoint=each.name), each.read)
+        for each in found
+    ]
+    facts, read = first
+    if trained is None and facts["changed_code"]:
+        files = sources.in_words(facts["changed_code"])
+        console.say(f"warning: other code than trained this checkpoint: {files}")
+    return read(), facts, beside
 
 
 def _audit(experiment, workdir, allow_query_overlap, max_equal_images):

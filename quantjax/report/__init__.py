@@ -6,5 +6,20 @@ it in the workdir; `write` draws the page from the workdir alone, whenever it is
 
 from quantjax.report.kept import KEPT, Kept, keep, read
 from quantjax.report.pages import PAGE, compare, write
+from quantjax.report.runs import Run, compare_results, differing, find_runs, read_run, short_names
 
-__all__ = ["KEPT", "PAGE", "Kept", "compare", "keep", "read", "write"]
+__all__ = [
+    "KEPT",
+    "PAGE",
+    "Kept",
+    "Run",
+    "compare",
+    "compare_results",
+    "differing",
+    "find_runs",
+    "keep",
+    "read",
+    "read_run",
+    "short_names",
+    "write",
+]

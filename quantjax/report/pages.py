@@ -11,6 +11,7 @@ from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
 from quantjax.report.kept import read
+from quantjax.report.runs import compare_results, differing, short_names
 from quantjax.run import console, files, metric_log, workdirs
 from quantjax.run.paths import user_path
 
@@ -77,7 +78,7 @@ def compare(
     if len(paths) < 2 or len({path.resolve() for path in paths}) < len(paths):
         raise InputError(f"a comparison takes two different workdirs or more, got {len(paths)}")
     results = [_results(path) for path in paths]
-    names = _names(paths)
+    names = short_names(paths)
     page = _template("comparison.html").render(
         title=f"{len(paths)} runs",
         rows=[
@@ -97,7 +98,7 @@ def compare(
             [read(path) for path in paths],
             [metric_log.read(p / "metrics.jsonl") for p in paths],
         ),
-        settings=_settings(names, paths),
+        settings=differing([_config(path) for path in paths]),
         names=names,
     )
     out = user_path(out)
@@ -214,33 +215,13 @@ def _json(path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _names(paths):
-    """Returns names of runs: the shortest ends of their paths that all differ."""
-    for depth in range(1, 1 + max(len(path.resolve().parts) for path in paths)):
-        names = ["/".join(path.resolve().parts[-depth:]) for path in paths]
-        if len(set(names)) == len(names):
-            break
-    return names
-
-
 def _tests(first_name, first, name, others):
     """Tests the differences of two runs' results, paired by query, for shared metrics and tasks."""
     tests = []
-    for other in others:
+    for other, found in compare_results(first, others):
         row = {"runs": f"{name} minus {first_name}", "result": other.name}
-        # Runs may hold several results of one metric, such as of codes and of floats: match alike.
-        same = [
-            each
-            for each in first
-            if each.metric == other.metric and _alike(each, other, first, others)
-        ]
-        if not same:
-            continue
-        try:
-            # Results of different queries or databases cannot be paired: the row shows the reason.
-            found = evaluate.compare(other, same[0])
-        except ValueError as error:
-            tests.append({**row, "missing": str(error)})
+        if isinstance(found, str):
+            tests.append({**row, "missing": found})
             continue
         tests.append(
             {
@@ -251,16 +232,3 @@ def _tests(first_name, first, name, others):
             }
         )
     return tests
-
-
-def _alike(a, b, of_a, of_b):
-    """Returns whether two results match: equal name, or equal position and distance."""
-    return a.name == b.name or (of_a.index(a) == of_b.index(b) and a.distance == b.distance)
-
-
-def _settings(names, paths):
-    """Returns the settings that differ between the runs, {key: [values]}."""
-    configs = [_config(path) for path in paths]
-    keys = sorted({key for config in configs for key in config})
-    rows = {key: [config.get(key, "-") for config in configs] for key in keys}
-    return {key: values for key, values in rows.items() if any(v != values[0] for v in values)}

@@ -2,21 +2,18 @@
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import pathlib
-import re
 import time
 import warnings
 from collections.abc import Generator
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
 
-from quantjax.errors import DamagedError, FileError, InputError
-from quantjax.run import files, processes, sealing
+from quantjax.errors import DamagedError, FileError
+from quantjax.run import checkpoint_files, files, processes, sealing
 
 
 @dataclasses.dataclass
@@ -43,7 +40,9 @@ class Store:
 
     def best(self) -> int | None:
         """Returns the saved step with the largest value, the latest of equal steps, or None."""
-        return None if self.manager is None else _best(self.values, _steps(self.manager))
+        if self.manager is None:
+            return None
+        return checkpoint_files.best_step(self.values, _steps(self.manager))
 
     def save(self, step: int, train_state: Any) -> None:
         """Starts saving a train state in the background; a step that is saved already is skipped.
@@ -129,45 +128,19 @@ class Store:
         )
 
     def _read(self, step, like):
-        """Returns (True, the state), or (False, the error) if a step's files are damaged.
-
-        The processes first agree on the outcome: all skip a step that one process cannot read.
-        """
-        assert self.manager is not None
+        """Returns (True, the state), or (False, the error) if a step's files are damaged."""
         assert self.folder is not None
-        wanted = sealing.by_path(like)
-        leaves, about, error = {}, {}, None
-        try:
-            about = _about(self.folder / str(step))
+        wanted, path = sealing.by_path(like), self.folder / str(step)
+
+        def check(about):
             _check_same(
                 f"checkpoint {step} in {self.folder}",
                 {**about["run"], **about["leaves"]},
                 {**self.about, **sealing.described(wanted)},
             )
-            abstract = {
-                name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
-                for name, leaf in wanted.items()
-            }
-            leaves = _arrays(self.folder / str(step), abstract)
-        except Exception as caught:  # libraries raise many kinds of errors on damaged files
-            error = _unwrapped(caught, self.folder / str(step))
-        # Agreed before anything else: a process that raised alone would leave the others waiting.
-        outcome = processes.all_agree(_kind(error))
-        if outcome in (_NO_DAMAGE, _OTHER_RUN):
-            if error is not None:
-                raise error
-            raise InputError(f"another process cannot go on from checkpoint {step}")
-        if outcome == _DAMAGED:
-            return False, error
-        # A changed byte may still decode without an error, so the values are checked too.
-        found, due = sealing.checksums(leaves), about["checksums"]
-        wrong = sorted(name for name in found if found[name] != due.get(name))
-        if processes.all_agree(len(wrong)):
-            return False, InputError(f"its {wrong[0]} is not what was saved") if wrong else None
-        state = jax.tree_util.tree_map_with_path(
-            lambda path, _: leaves[sealing.name_of(path)], like
-        )
-        return True, state
+
+        fine, found = checkpoint_files.try_reading(path, wanted, check)
+        return fine, sealing.with_leaves(like, found) if fine else found
 
     def _put_aside(self, steps, good):
         assert self.manager is not None
@@ -196,43 +169,12 @@ class Store:
         )
 
 
-_DAMAGED, _NO_DAMAGE, _OTHER_RUN = 1, 2, 3
 _PATIENCE = 30  # seconds until a change of a shared folder must show on all hosts
-
-
-def _kind(error):
-    """Classifies an error raised by reading: 0 for none, or one of the constants above."""
-    if error is None:
-        return 0
-    if isinstance(error, _OtherRunError):
-        return _OTHER_RUN
-    # Full memory or a failing disk does not mean that the files are damaged.
-    away = isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error)
-    if away or (isinstance(error, OSError) and not isinstance(error, FileNotFoundError)):
-        return _NO_DAMAGE
-    return _DAMAGED
-
-
-def _unwrapped(error, path):
-    """Returns the OSError whose code tensorstore put into its message, else the error itself."""
-    if isinstance(error, OSError):
-        return error
-    found = [code for each in _chain(error) if (code := _code_in_words(each))]
-    return OSError(found[0], os.strerror(found[0]), str(path)) if found else error
-
-
-def _code_in_words(error):
-    code = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(code[1]) if code else None
 
 
 def _steps(manager):
     """Returns the saved steps as process 0 sees them, the latest first."""
     return processes.from_first(lambda: sorted(map(int, manager.all_steps()), reverse=True))
-
-
-class _OtherRunError(InputError):
-    pass
 
 
 @contextlib.contextmanager
@@ -318,25 +260,9 @@ class _LatestAndBest:
     def should_preserve(self, checkpoints, *, context):
         del context
         steps = [each.step for each in checkpoints]
-        kept = {*sorted(steps)[-self.latest :], _best(self.values, steps)}
+        kept = {*sorted(steps)[-self.latest :], checkpoint_files.best_step(self.values, steps)}
         # Someone keeps a linked step elsewhere; Orbax would fail to remove it, and end the run.
         return [step in kept or (self.folder / str(step)).is_symlink() for step in steps]
-
-
-def _best(values, steps):
-    rated = [step for step in steps if step in values]
-    return max(rated, key=lambda step: (values[step], step), default=None)
-
-
-# Read directly: Orbax's manager would wait for all processes, and one that cannot read never comes.
-def _about(folder):
-    return sealing.unsealed(json.loads((folder / "about" / "metadata").read_text(encoding="utf-8")))
-
-
-def _arrays(folder, abstract):
-    with contextlib.closing(ocp.StandardCheckpointHandler()) as handler:
-        args = ocp.args.StandardRestore(abstract)
-        return handler.restore((folder / "state").resolve(), args=args)
 
 
 @contextlib.contextmanager
@@ -345,7 +271,7 @@ def _writing(folder):
     try:
         yield
     except Exception as error:
-        cause = _system_error(error)
+        cause = checkpoint_files.system_error(error)
         if cause is None:
             raise
         raise FileError(
@@ -353,25 +279,11 @@ def _writing(folder):
         ) from error
 
 
-def _system_error(error):
-    """Returns the errno of the operating-system error behind an exception, or None."""
-    for each in _chain(error):
-        number = each.errno if isinstance(each, OSError) else _code_in_words(each)
-        if number is not None:
-            return number
-    return None
-
-
-def _chain(error):
-    """Yields an exception, then its causes, the nearest first."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _check_same(what, there, here):
     differing = sorted(key for key in {**there, **here} if there.get(key) != here.get(key))
     if differing:
         some = ", ".join(f"{k} {there.get(k)!r}, not {here.get(k)!r}" for k in differing[:3])
         more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
-        raise _OtherRunError(f"{what} belongs to another run: {some}{more}; choose another workdir")
+        raise checkpoint_files.OtherRunError(
+            f"{what} belongs to another run: {some}{more}; choose another workdir"
+        )

@@ -66,3 +66,10 @@ def by_path(train_state: Any) -> dict[str, jax.Array]:
 def name_of(path: Any) -> str:
     """Returns the name of the array at a pytree path, its keys joined by "/"."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def with_leaves(train_state: Any, leaves: dict[str, Any]) -> Any:
+    """Replaces the arrays of a pytree that `leaves` names, as `by_path` does; others stay."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaves.get(name_of(path), leaf), train_state
+    )

@@ -26,6 +26,7 @@ CONFIG = "config.json"
 LOCK = ".lock"
 """Lock file of a workdir; it names the process that holds the lock."""
 
+_COURSE = ("extended", "init_from")  # entries of config.json about how the run came about
 _NOTHING = {"lost+found"}  # entries of a new, empty disk
 _PATIENCE = 30  # seconds until a new file must show on other hosts
 _TOLD = 6  # most differing keys that a message names
@@ -131,8 +132,11 @@ def check_free(workdir: pathlib.Path) -> None:
       workdir: Need not exist.
 
     Raises:
-      ValueError: if the folder holds files but no config of a run.
+      ValueError: if the folder holds files but no config of a run, or cannot be a folder.
     """
+    nearest = next(path for path in (workdir, *workdir.parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"{nearest} is a file, not a folder; choose another workdir")
     if (workdir / CONFIG).exists() or not workdir.exists():
         return
     if any(path.name not in _NOTHING and path.name[0] != "." for path in workdir.iterdir()):
@@ -152,6 +156,11 @@ def claim(workdir: pathlib.Path, about: dict[str, Any]) -> None:
     if check_claim(workdir, about):
         return
     workdir.mkdir(parents=True, exist_ok=True)
+    write_config(workdir, about)
+
+
+def write_config(workdir: pathlib.Path, about: dict[str, Any]) -> None:
+    """Writes the config.json of a workdir, which this process has locked; see `check_config`."""
     files.write_text(workdir / CONFIG, json.dumps(about, indent=2, sort_keys=True) + "\n")
 
 
@@ -181,7 +190,8 @@ def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
 
     Args:
       workdir: Need not exist.
-      about: Experiment's name and config, and the digest of a source that has one, JSON.
+      about: Experiment's name and config, and the digest of a source that has one, JSON. The
+        parameters that a run started from, "init_from", are compared where they are given.
 
     Returns:
       Whether the workdir has a config.
@@ -192,7 +202,9 @@ def check_config(workdir: pathlib.Path, about: dict[str, Any]) -> bool:
     """
     if not (workdir / CONFIG).exists():
         return False
-    differing = _differing(flat(read_config(workdir)), flat(about))
+    there = read_config(workdir)
+    there = {key: value for key, value in there.items() if key in about or key not in _COURSE}
+    differing = _differing(flat(there), flat(about))
     if differing:
         raise InputError(
             f"{workdir} holds a run of another config ({differing}); choose another workdir"
@@ -207,7 +219,8 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
       workdir: Folder of the run.
 
     Returns:
-      The dict that `claim` wrote: "experiment", "config", and maybe "source".
+      The dict that `claim` wrote: "experiment", "config", and maybe "source", "init_from" and
+      "extended".
 
     Raises:
       FileNotFoundError: if the workdir has no config.json.
@@ -220,7 +233,8 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         about = None
-    if not isinstance(about, dict) or not isinstance(about.get("config"), dict):
+    valid = isinstance(about, dict) and isinstance(about.get("config"), dict)
+    if not valid or not isinstance(about.get("extended", []), list):
         raise InputError(f"{path} is no config of an experiment; choose another folder")
     return about
 

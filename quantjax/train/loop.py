@@ -26,6 +26,7 @@ from quantjax.run import (
 )
 from quantjax.run.compile_cache import keep_programs
 from quantjax.run.paths import user_path
+from quantjax.train.checkpoints import validations
 from quantjax.train.experiment import Experiment, TrainState, check, make_prepare
 from quantjax.train.resume import (
     LastGood,
@@ -34,7 +35,6 @@ from quantjax.train.resume import (
     attached,
     claimed,
     start_state,
-    validations,
 )
 from quantjax.train.step import check_finite, leaf_names, make_step, refresh
 

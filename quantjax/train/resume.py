@@ -17,9 +17,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from quantjax.errors import InputError, MissingFileError, NonFiniteError
+from quantjax.errors import InputError, NonFiniteError
 from quantjax.methods.contract import shown
-from quantjax.run import checkpoint, metric_log, parallel, processes, workdirs
+from quantjax.run import checkpoint, parallel, processes, workdirs
 from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -162,61 +162,6 @@ def _data_set(module, name):
     return tuple(sorted(found, key=len)[-1:])
 
 
-def restore(
-    experiment: Experiment,
-    workdir: str | pathlib.Path,
-    *,
-    best: bool = False,
-    mesh: Mesh | None = None,
-) -> TrainState:
-    """Reads the train state from a checkpoint of a run.
-
-    No file is changed, and the run may be in progress. A checkpoint from others runs no code, but
-    may be built to take any amount of memory.
-
-    Args:
-      experiment: The run's experiment; `open_run` builds it. Its config, if any, is compared with
-        the workdir's config.
-      workdir: The run's folder.
-      best: Whether to read the checkpoint with the largest "validation" in metrics.jsonl, instead
-        of the latest.
-      mesh: Devices that hold the state; all devices when None.
-
-    Returns:
-      The state.
-
-    Raises:
-      FileNotFoundError: if the workdir has no checkpoint, or none with a "validation".
-      ValueError: if the checkpoint is another experiment's, naming the settings that differ.
-      DamagedError: if the checkpoint cannot be read.
-    """
-    workdir = user_path(workdir)
-    folder = workdir / "checkpoints"
-    if not folder.is_dir():
-        raise MissingFileError(f"{workdir} has no checkpoints")
-    if experiment.config is not None:
-        workdirs.check_config(workdir, about_workdir(experiment))
-    # Restored onto a fresh state, which gives shapes and shardings for any number of devices.
-    like = initialize(experiment, parallel.data_mesh() if mesh is None else mesh)
-    with checkpoint.opened(folder, about_run(experiment), read_only=True) as store:
-        path = workdir / "metrics.jsonl"
-        store.values.update(
-            processes.from_first(lambda: [*validations(metric_log.read(path)).items()])
-        )
-        step = store.best() if best else store.latest()
-        if step is None:
-            raise MissingFileError(
-                f"{folder} has no checkpoint{' with a validation' if best else ''}"
-            )
-        return store.restore(like, step)
-
-
-def validations(history: list[metric_log.Record]) -> dict[int, float]:
-    """Returns the "validation" values of a history, by step."""
-    found = {each["step"]: each.get("validation") for each in history if "after_epoch" in each}
-    return {step: value for step, value in found.items() if isinstance(value, int | float)}
-
-
 def start_state(
     experiment: Experiment,
     mesh: Mesh,
@@ -280,7 +225,7 @@ def _placed(state, like, mesh):
             f"state does not fit the experiment: {name} is {there.get(name, 'missing')}, due is "
             f"{here.get(name, 'no such array')}"
         )
-    return parallel.put(mesh, jax.tree.map(_on_host, state))
+    return parallel.put(mesh, on_host(state))
 
 
 def _shapes(tree):
@@ -308,7 +253,12 @@ class LastGood:
         """Copies a finite state to the host, because steps reuse the memory of their input."""
         if self.in_memory:
             # Assigned only when complete, so that an error while copying leaves the previous state.
-            self.state = jax.tree.map(_on_host, train_state)
+            self.state = on_host(train_state)
+
+
+def on_host(tree: Any) -> Any:
+    """Copies the arrays of a pytree to host memory, in every process."""
+    return jax.tree.map(_on_host, tree)
 
 
 def _on_host(x):

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from quantjax import data, errors, train
-from quantjax.run import checkpoint, parallel, sealing
+from quantjax.run import checkpoint, checkpoint_files, parallel, sealing
 from tests import toy
 from tests.programs import steps_in
 
@@ -228,7 +228,7 @@ def test_a_disk_that_fails_today_is_no_damage(copied, experiment, mesh, monkeypa
     def failing(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(checkpoint, "_about", failing)
+    monkeypatch.setattr(checkpoint_files, "_about", failing)
     with pytest.raises(PermissionError):
         train.fit(experiment, workdir=copied, mesh=mesh)
     assert steps_in(copied) == [8, 12, 16]
