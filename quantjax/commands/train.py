@@ -54,6 +54,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command with its parsed arguments; returns its exit status."""
+    try:
+        return _run(arguments)
+    except signals.Stopped:
+        # `fit` has saved the state and said so.
+        return os.EX_TEMPFAIL
+
+
+def _run(arguments):
     began = time.perf_counter()
     compile_cache.keep_programs()
     out = arguments.out
@@ -74,11 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         source, rows = _without(photos, parts, failures, x)
         learned = (_learn if parts else _fit)(arguments, source, rows, say)
         if arguments.finetune:
-            try:
-                learned, extractor = _finetune(arguments, source, rows, extractor, learned, out)
-            except signals.Stopped:
-                # `fit` has saved the state and said so.
-                return os.EX_TEMPFAIL
+            learned, extractor = _finetune(arguments, source, rows, extractor, learned, out)
         _save_encoder(out, learned, source, extractor)
         found = _describe(arguments, source, rows, learned, failures)
         evaluate.write_results(out, learned.results, {"experiment": _NAME, "seed": arguments.seed})
