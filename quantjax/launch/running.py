@@ -98,12 +98,7 @@ def run(
     processes.from_first(functools.partial(workdirs.check_claim, workdir, about))
     with workdirs.held_by_all(workdir):
         processes.from_first(functools.partial(workdirs.claim, workdir, about))
-        if not anonymous:  # a log has the host's name and paths
-            output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
-        # After the lock, so that a run that cannot start prints only its error.
-        console.announce(experiment, workdir)
-        for line in notes:
-            console.say(f"note: {line}")
+        _announce(experiment, workdir, notes, logs=not anonymous)
         audited = _audit(experiment, workdir, allow_query_overlap, max_equal_images)
         recorder = provenance.recorder(workdir, start, allow_changed_code=allow_changed_code)
         fit = functools.partial(fit, workdir=workdir, mesh=mesh, at_start=recorder)
@@ -141,6 +136,16 @@ def _about(experiment, *, anonymous):
     # Places are no part of an experiment's identity, so that the run goes on with or without them.
     config = workdirs.without_places(about["config"]) if anonymous else about["config"]
     return {**about, "config": config}
+
+
+def _announce(experiment, workdir, notes, *, logs):
+    """Begins the log of this process, which has the host's name and paths, and says what is run."""
+    if logs:
+        output.log_into(workdir / "logs" / f"process-{processes.number()}.log")
+    # After the lock, so that a run that cannot start prints only its error.
+    console.announce(experiment, workdir)
+    for line in notes:
+        console.say(f"note: {line}")
 
 
 def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
