@@ -113,13 +113,13 @@ def unreadable_image():
 
 def best(folder):
     """Restores the best where the last process does not see any records yet."""
-    read = train.resume.metric_log.read
-    train.resume.metric_log.read = lambda path: read(path) if processes.is_first() else []
+    read = train.checkpoints.metric_log.read
+    train.checkpoints.metric_log.read = lambda path: read(path) if processes.is_first() else []
     try:
         experiment = toy.experiment(toy.dqn_ste()._replace(refresh=None), num_epochs=2)
         return int(train.restore(experiment, folder, best=True).step)
     finally:
-        train.resume.metric_log.read = read
+        train.checkpoints.metric_log.read = read
 
 
 def after_epoch(train_state, epoch):

@@ -86,7 +86,7 @@ def _read_run(workdir):
     results, rows = [], []
     if has_results := (workdir / _RESULTS).is_file():
         results = evaluate.read_results(workdir)
-        rows = json.loads((workdir / _RESULTS).read_text())
+        rows = json.loads((workdir / _RESULTS).read_text(encoding="utf-8"))
     num_epochs = settings.get("num_epochs")
     num_epochs = num_epochs if isinstance(num_epochs, int) else None
     epochs, written = _epochs(records), None
