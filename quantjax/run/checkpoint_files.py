@@ -123,7 +123,12 @@ def _arrays(folder, abstract):
         placed = ocp.checkpoint_utils.construct_restore_args(abstract)
         # In part: a warm start reads parameters alone, whatever the optimizer was.
         args = ocp.args.PyTreeRestore(abstract, restore_args=placed, partial_restore=True)
-        return handler.restore((folder / "state").resolve(), args=args)
+        found = handler.restore((folder / "state").resolve(), args=args)
+    # Orbax leaves the description of an array in place where it finds no such array.
+    absent = sorted(name for name, leaf in found.items() if not isinstance(leaf, jax.Array))
+    if absent:
+        raise InputError(f"its {absent[0]} is missing")
+    return found
 
 
 def _kind(error):
