@@ -9,6 +9,7 @@ import numpy as np
 from quantjax.index.scan import FAN, GROUP, Scan, sums_of
 
 _PAIRS = 1 << 16  # groups whose rows are computed at once
+_SPARE = 4  # groups for each of the k nearest, at least, or the bound is loose
 
 
 def nearest(scan: Scan, top_k: int, least: float) -> tuple[np.ndarray, np.ndarray]:
@@ -26,9 +27,7 @@ def nearest(scan: Scan, top_k: int, least: float) -> tuple[np.ndarray, np.ndarra
     block, shard, levels = scan
     top_k = min(top_k, shard.count)
     if not levels:
-        distances = _every_distance(block, shard, least)
-        rows = [first(each, top_k) for each in distances]
-        return np.take_along_axis(distances, np.stack(rows), 1), shard.first + np.stack(rows)
+        return _nearest_of_every(block, shard, top_k, least)
     groups, queries, limits = _groups_within(scan, top_k)
     most = block.base[: block.count] + np.float64(block.step[: block.count]) * limits
     most = np.maximum(most, least)
@@ -45,25 +44,48 @@ def nearest(scan: Scan, top_k: int, least: float) -> tuple[np.ndarray, np.ndarra
     return distances.reshape(shape), shard.first + rows.reshape(shape)
 
 
-def _every_distance(block, shard, least):
-    """Returns the distances of all rows, [Q, count] float32."""
-    sums = np.asarray(_every_sum(block.tables, shard.numbers))[: shard.count, : block.count]
-    rows = slice(0, shard.count)
-    return np.ascontiguousarray(_as_distances(sums, block, shard, rows, least).T)
+def _nearest_of_every(block, shard, top_k, least):
+    """Returns distances and rows [Q, k], by the distances of all rows."""
+    # All start before the first one is waited for.
+    tables = _by_query(block.tables)[: block.count]
+    every = [_every_sum(table, shard.numbers) for table in tables]
+    distances, rows = (
+        np.empty((block.count, top_k), np.float32),
+        np.empty((block.count, top_k), int),
+    )
+    for query, sums in enumerate(every):
+        sums = np.asarray(sums)[: shard.count]
+        found = _as_distances(sums, block, shard, slice(0, shard.count), least)
+        rows[query] = first(found, top_k)
+        distances[query] = found[rows[query]]
+    return distances, shard.first + rows
 
 
 @jax.jit
-def _every_sum(tables, numbers):
-    return sums_of(tables, numbers)
+def _by_query(tables):
+    # Arrays [M, K]: small tables that stay in the nearest cache, and are not cut out in each loop.
+    return [*jnp.moveaxis(tables, -1, 0)]
+
+
+@jax.jit
+def _every_sum(table, numbers):
+    return sums_of(table, numbers)
 
 
 def first(distances: np.ndarray, top_k: int) -> np.ndarray:
     """Returns the places of the k least of distances [N], nearest first, equal ones in order."""
-    if top_k < len(distances):
-        candidates = np.flatnonzero(distances <= np.partition(distances, top_k - 1)[top_k - 1])
-    else:
-        candidates = np.arange(top_k)
+    candidates = np.flatnonzero(distances <= _bound(distances, top_k))
     return candidates[np.argsort(distances[candidates], kind="stable")[:top_k]]
+
+
+def _bound(distances, top_k):
+    """Returns a distance that is not below the k-th least, and hardly above it."""
+    width = len(distances) // FAN
+    if width < _SPARE * top_k:
+        return np.partition(distances, top_k - 1)[top_k - 1]
+    # k groups hold k distances up to their own least. Rows of a group lie far from each other, so
+    # that their least is one operation on whole vectors.
+    return _bound(distances[: FAN * width].reshape(FAN, width).min(0), top_k)
 
 
 def _groups_within(scan, top_k):
@@ -79,7 +101,8 @@ def _groups_within(scan, top_k):
         counts.append(-(-counts[-1] // FAN))
     top = np.ascontiguousarray(levels[-1][: counts[-1], : block.count].T)
     # k groups hold k rows at least as near as their own least sums.
-    kth = np.partition(top, top_k - 1, axis=1)[:, top_k - 1]
+    # As float32, which holds small whole numbers exactly, and which NumPy partitions fastest.
+    kth = np.partition(top.astype(np.float32, copy=False), top_k - 1, axis=1)[:, top_k - 1]
     limits = kth + block.slack[: block.count]
     queries, groups = np.nonzero(top <= limits[:, None])
     sums = top[queries, groups]
@@ -137,7 +160,7 @@ def _sums_of_groups(tables, numbers, groups, queries):
 
 
 def _as_distances(sums, block, shard, rows, least):
-    """Moves and scales sums [n] or [n, Q] of rows to distances, on the host.
+    """Moves and scales sums [n] of rows to distances, on the host.
 
     Compilers may round a product and a sum at once, or not, and NumPy never does: equal sums give
     equal bits everywhere.
@@ -145,8 +168,7 @@ def _as_distances(sums, block, shard, rows, least):
     distances = sums.astype(np.float32)
     if shard.terms is not None:
         base, shift, scale = (np.asarray(term) for term in shard.terms)
-        across = (...,) + (None,) * (sums.ndim - 1)
-        distances = base + scale[rows][across] * (shift[rows][across] + distances)
+        distances = base + scale[rows] * (shift[rows] + distances)
     return np.maximum(distances, np.float32(least))
 
 

@@ -1,7 +1,7 @@
 """Searches inverted lists: only the rows of the lists whose centroids are nearest to a query.
 
-As in a scan of all items, a first pass keeps the least distance of each group of 4 rows, the k-th
-least bounds what can be among the k nearest, and only rows of groups within the bound are ordered.
+Rows of a list are looked up in chunks, all chunks of a query at once. Every distance is computed,
+and the host orders the few that are within a bound of the k-th.
 """
 
 import functools
@@ -20,9 +20,7 @@ from quantjax.index.scan import sums_of
 from quantjax.index.shares import Found
 from quantjax.quantizers import ProductCodec, product
 
-_GROUP = 4  # rows of a list that are looked up together
-_QUERIES = 32  # of a block, one thread's work at a time
-_GROUPS = 1 << 14  # looked up at once, whose places and distances stay in cache
+_CHUNK = 16  # rows of one list that are looked up together
 
 
 class Probe(NamedTuple):
@@ -34,22 +32,24 @@ class Probe(NamedTuple):
     Attributes:
       codec: Of residuals.
       middle: Mean of the centroids, [D], on the host.
-      centroids: [L, D], about their middle.
+      centroids: [D, L], about their middle.
+      squares: Squared lengths of the centroids, [L].
       lists: Lists of the items, on the host.
-      begins: First group of each list, and the number of groups at the end, [L + 1] int64.
-      first: First row of each group, [G] int64, on the host.
-      numbers: Table numbers [G, 4, M], on the host. Each list is filled up to whole groups.
-      shift: ||r||^2 + 2 <c, r> of each row, [G, 4] float32, on the host; infinity fills up.
+      begins: First chunk of each list, and the number of chunks at the end, [L + 1] int64.
+      first: First row of each chunk, [C] int64, on the host.
+      numbers: Table numbers [C, 16, M]. Each list is filled up to whole chunks.
+      shift: ||r||^2 + 2 <c, r> of each row, [C, 16] float32; infinity fills up.
     """
 
     codec: ProductCodec
     middle: np.ndarray
     centroids: jax.Array
+    squares: jax.Array
     lists: InvertedLists
     begins: np.ndarray
     first: np.ndarray
-    numbers: np.ndarray
-    shift: np.ndarray
+    numbers: jax.Array
+    shift: jax.Array
 
 
 def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> Probe:
@@ -57,20 +57,29 @@ def put_probe(codec: ProductCodec, codes: np.ndarray, lists: InvertedLists) -> P
     centroids = jnp.asarray(lists.centroids, jnp.float32)
     # About their middle: far from the origin the terms would lose the digits of distances.
     middle = jnp.mean(centroids, axis=0)
+    centroids = centroids - middle
     starts = np.asarray(lists.starts)
-    groups = -(-np.diff(starts) // _GROUP)
-    begins = np.concatenate([[0], np.cumsum(groups)])
-    of_list = np.repeat(np.arange(len(centroids)), groups)
-    begin = starts[of_list] + _GROUP * (np.arange(begins[-1]) - begins[of_list])
-    # The last group of a list is filled up with copies of its first row, at infinity.
-    rows = begin[:, None] + np.arange(_GROUP)
+    chunks = -(-np.diff(starts) // _CHUNK)
+    begins = np.concatenate([[0], np.cumsum(chunks)])
+    of_list = np.repeat(np.arange(len(centroids)), chunks)
+    begin = starts[of_list] + _CHUNK * (np.arange(begins[-1]) - begins[of_list])
+    # The last chunk of a list is filled up with copies of its first row, at infinity.
+    rows = begin[:, None] + np.arange(_CHUNK)
     fills = rows >= starts[of_list + 1][:, None]
     codes = codes[np.where(fills, begin[:, None], rows)]
     there = (jnp.asarray(x) for x in (codes.reshape(-1, codes.shape[2]), fills))
-    numbers, shift = _terms(codec, *there, centroids - middle, of_list)
-    known = np.asarray(middle), centroids - middle, lists._replace(starts=starts), begins, begin
-    # NumPy copies whole groups several times as fast as a compiled gather of their numbers.
-    return Probe(codec, *known, np.asarray(numbers), np.asarray(shift))
+    numbers, shift = _terms(codec, *there, centroids, of_list)
+    return Probe(
+        codec,
+        np.asarray(middle),
+        jnp.asarray(np.ascontiguousarray(np.asarray(centroids).T)),
+        jnp.sum(jnp.square(centroids), axis=-1),
+        lists._replace(starts=starts),
+        begins,
+        begin,
+        numbers,
+        shift,
+    )
 
 
 @jax.jit
@@ -83,7 +92,7 @@ def _terms(codec, codes, fills, centroids, of_list):
     slices = product.split(centroids, len(books))
     inner = jnp.einsum("mld,mkd->mlk", slices, books, precision=jax.lax.Precision.HIGHEST)
     entries = jnp.sum(jnp.square(books), axis=-1)[:, None] + 2 * inner
-    of_row = jnp.repeat(of_list, _GROUP, total_repeat_length=len(codes))
+    of_row = jnp.repeat(of_list, _CHUNK, total_repeat_length=len(codes))
     of_item = (table[of_row, assignments[:, m]] for m, table in enumerate(entries))
     shift = functools.reduce(jnp.add, of_item).reshape(fills.shape)
     numbers = tables.numbers(codec, codes)
@@ -105,125 +114,77 @@ def nearest_in_lists(probe: Probe, queries: np.ndarray, top_k: int, num_probes: 
       Distances [Q, k] float32 and rows [Q, k] int64; equal distances are ordered by row.
     """
     moved = np.asarray(queries, np.float32) - probe.middle
-    blocks = [moved[start : start + _QUERIES] for start in range(0, len(moved), _QUERIES)]
+    size = tables.BLOCK
+    blocks = [moved[start : start + size] for start in range(0, len(moved), size)]
+    find = functools.partial(_nearest, probe, top_k=top_k, num_probes=num_probes)
     if len(blocks) < 2:
-        found = [_nearest(probe, block, top_k, num_probes) for block in blocks]
+        found = [find(block) for block in blocks]
     else:
-        # In threads: a compiled scan takes one core, and NumPy's part of the work another.
+        # In threads: a compiled loop takes one core, and NumPy's part of the work another.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(lambda block: _nearest(probe, block, top_k, num_probes), blocks))
+            found = list(pool.map(find, blocks))
     empty = np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
     distances, rows = map(np.concatenate, zip(empty, *found, strict=True))
     return distances, rows
 
 
 @jax.jit
-def _tables(codec, centroids, queries):
-    """Returns tables of -2 <q, codeword>, [M, K, 8], and distances to centroids, [8, L]."""
+def _tables(codec, centroids, squares, queries):
+    """Returns tables of -2 <q, codeword>, [M, K] each, and distances to centroids, [8, L]."""
     halves = tables.tables(ProductCodec(codec.codebooks, codec.rotation, "ip"), queries)
-    inner = jnp.matmul(queries, centroids.T, precision=jax.lax.Precision.HIGHEST)
-    squares = jnp.sum(jnp.square(queries), axis=-1)[:, None] + jnp.sum(
-        jnp.square(centroids), axis=-1
-    )
-    return 2 * halves, jnp.maximum(squares - 2 * inner, 0)
+    inner = jnp.matmul(queries, centroids, precision=jax.lax.Precision.HIGHEST)
+    squares = jnp.sum(jnp.square(queries), axis=-1)[:, None] + squares
+    # One array for each query: a table cut out in the inner loop is looked up half as fast.
+    return [*(2 * halves.transpose(2, 0, 1))], jnp.maximum(squares - 2 * inner, 0)
 
 
 def _nearest(probe, queries, top_k, num_probes):
-    """Returns distances and rows [Q, k] of a block of queries."""
-    size, found = tables.BLOCK, []
-    for begin in range(0, len(queries), size):
-        some = queries[begin : begin + size]
-        # Always of 8 queries: another shape would round differently.
-        padded = np.pad(some, ((0, size - len(some)), (0, 0)))
-        entries, gaps = _tables(probe.codec, probe.centroids, padded)
-        gaps = np.asarray(gaps)[: len(some)]
-        plan = plan_probes(gaps, probe.lists.starts, top_k, num_probes)
-        found += _nearest_in_plan(probe, entries, gaps, plan, top_k)
-    return tuple(map(np.stack, zip(*found, strict=True)))
-
-
-def _nearest_in_plan(probe, entries, gaps, plan, top_k):
-    """Returns distances and rows [k] of each of at most 8 queries."""
-    of_query = [_groups(probe, *each) for each in zip(gaps, plan, strict=True)]
-    # First the least of each group, then every row of the groups that may matter.
-    least = _looked_up(_least, probe, entries, [groups for groups, _ in of_query])
-    kept = []
-    for sums, (groups, gap) in zip(least, of_query, strict=True):
-        near = _within(sums + gap, top_k)
-        kept.append((groups[near], gap[near]))
-    every = _looked_up(_every, probe, entries, [groups for groups, _ in kept])
-    return [
-        _ordered(sums + gap[:, None], probe.first[groups], top_k)
-        for sums, (groups, gap) in zip(every, kept, strict=True)
+    """Returns distances and rows [Q, k] of at most 8 queries."""
+    # Always of 8 queries: another shape would round differently.
+    padded = np.zeros((tables.BLOCK, queries.shape[1]), np.float32)
+    padded[: len(queries)] = queries
+    entries, gaps = _tables(probe.codec, probe.centroids, probe.squares, padded)
+    gaps = np.asarray(gaps)[: len(queries)]
+    plan = plan_probes(gaps, probe.lists.starts, top_k, num_probes)
+    chunks = [_chunks(probe, *each) for each in zip(gaps, plan, strict=True)]
+    # All start before the first one is waited for.
+    every = [
+        _distances(table, probe.numbers, probe.shift, *each)
+        for table, each in zip(entries, chunks, strict=False)
     ]
+    found = [
+        _ordered(probe, np.asarray(distances), own, top_k)
+        for distances, (own, _) in zip(every, chunks, strict=True)
+    ]
+    distances, rows = map(np.stack, zip(*found, strict=True))
+    return distances, rows
 
 
-def _groups(probe, gaps, lists):
-    """Returns the groups of a query's lists, and the distance to the centroid of each group."""
+def _chunks(probe, gaps, lists):
+    """Returns the chunks of a query's lists, and the distance to the centroid of each chunk."""
     lists = np.sort(lists[lists >= 0])  # rows then ascend, and ties stay in order
-    begins, counts = probe.begins[lists], probe.begins[lists + 1] - probe.begins[lists]
-    # Groups of a list follow each other: a running number, moved to each list's first group.
-    moves = np.repeat(begins - (np.cumsum(counts) - counts), counts)
-    return np.arange(len(moves)) + moves, np.repeat(gaps[lists], counts)
-
-
-def _looked_up(look_up, probe, entries, groups):
-    """Applies a compiled function to the groups of all queries, some at a time.
-
-    Returns:
-      What it gives for each query's own groups: arrays [groups, ...].
-    """
-    counts = [len(each) for each in groups]
-    every, parts = np.concatenate(groups), []
-    of_group = np.repeat(np.arange(len(groups)), counts)
-    for start in range(0, len(every), _GROUPS):
-        some, query = every[start : start + _GROUPS], of_group[start : start + _GROUPS]
-        # Sizes of few kinds, because each is compiled.
-        padded = np.pad(some, (0, (1 << max(8, (len(some) - 1).bit_length())) - len(some)))
-        found = look_up(entries, _taken(probe.numbers, padded), _taken(probe.shift, padded))
-        # At once, while all 8 queries' sums are in cache.
-        parts.append(np.asarray(found)[np.arange(len(some)), ..., query])
-    return np.split(np.concatenate(parts), np.cumsum(counts)[:-1])
-
-
-def _taken(x, groups):
-    # As single items of many bytes, which are copied at once.
-    items = x.reshape(len(x), -1).view(f"V{x[0].nbytes}")[:, 0]
-    return items.take(groups).view(x.dtype).reshape(-1, *x.shape[1:])
-
-
-def _sums(entries, numbers, shift):
-    """Returns sums of table entries and shifts of each of 4 rows, [P, 8] each.
-
-    All 8 queries are looked up, although one is asked for: their entries lie side by side, and one
-    load of 8 is faster than a load for one.
-    """
-    return [sums_of(entries, numbers[:, i]) + shift[:, i, None] for i in range(_GROUP)]
+    begins = probe.begins[lists]
+    counts = probe.begins[lists + 1] - begins
+    ends = np.cumsum(counts)
+    # Four sizes in an octave, because each is compiled; what fills up is infinitely far.
+    step = 1 << max(0, int(ends[-1]).bit_length() - 3)
+    size = -(-ends[-1] // step) * step
+    chunks, gap = np.zeros(size, np.int32), np.full(size, np.inf, np.float32)
+    # Chunks of a list follow each other: a running number, moved to each list's first chunk.
+    chunks[: ends[-1]] = np.arange(ends[-1]) + np.repeat(begins - (ends - counts), counts)
+    gap[: ends[-1]] = np.repeat(gaps[lists], counts)
+    return chunks, gap
 
 
 @jax.jit
-def _least(entries, numbers, shift):
-    """Returns the least sum of each group, [P, 8]."""
-    return functools.reduce(jnp.minimum, _sums(entries, numbers, shift))
+def _distances(table, numbers, shift, chunks, gap):
+    """Returns the distances of the rows of chunks [P], [P * 16]."""
+    codes, terms = (x.at[chunks].get(mode="promise_in_bounds") for x in (numbers, shift))
+    sums = sums_of(table, codes.reshape(-1, codes.shape[-1])).reshape(terms.shape)
+    return jnp.maximum(sums + terms + gap[:, None], 0).ravel()
 
 
-@jax.jit
-def _every(entries, numbers, shift):
-    """Returns the sums of each group's rows, [P, 4, 8]."""
-    return jnp.stack(_sums(entries, numbers, shift), axis=1)
-
-
-def _within(least, top_k):
-    """Returns places of the groups that may hold one of the k nearest rows."""
-    # k groups hold k rows at least as near as their own least sums; fewer groups are all taken.
-    if top_k >= len(least):
-        return np.arange(len(least))
-    return np.flatnonzero(least <= np.partition(least, top_k - 1)[top_k - 1])
-
-
-def _ordered(distances, begins, top_k):
-    """Returns the nearest k of distances [P, 4] and their rows, for groups' first rows [P]."""
-    rows = (begins[:, None] + np.arange(_GROUP)).ravel()
-    distances = np.maximum(distances, 0).ravel()
-    near = first(distances, top_k)
-    return distances[near], rows[near]
+def _ordered(probe, distances, chunks, top_k):
+    """Returns the nearest k of the chunks' distances, and their rows."""
+    places = first(distances, top_k)
+    return distances[places], probe.first[chunks[places // _CHUNK]] + places % _CHUNK

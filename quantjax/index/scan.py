@@ -19,6 +19,7 @@ from quantjax.quantizers import Codec
 
 GROUP = 4  # rows of a group; all are unrolled, and 16 rows compile four times as long
 FAN = 16  # groups of a larger group
+_FEW = 2  # queries whose distances are computed one query after another
 _SPARE = 8  # groups for each of the k nearest, at least, or the bound is loose
 _LEVELS = 32_000  # of a quantized sum; the sums of their rounding fit in int16 too
 
@@ -70,13 +71,17 @@ class Block(NamedTuple):
 
 def put_shard(codec: Codec, codes: np.ndarray, first: int, device: jax.Device) -> Shard:
     """Copies codes [n, num_bytes] to a device and computes what distances to them need."""
+    there = jax.device_put(np.ascontiguousarray(padded(codes)), device)
+    codec = jax.device_put(codec, device)
+    return Shard(codec, *_read(codec, there), first, len(codes))
+
+
+def padded(codes: np.ndarray) -> np.ndarray:
+    """Repeats the last of codes [n, num_bytes] up to one of few numbers of rows."""
     # Sixteen sizes in an octave: an index that grows compiles its scan anew only now and then.
     size = max(GROUP * FAN, 1 << max(0, len(codes).bit_length() - 5))
     padding = -len(codes) % size
-    codes = np.concatenate([codes, np.repeat(codes[-1:], padding, axis=0)]) if padding else codes
-    there = jax.device_put(np.ascontiguousarray(codes), device)
-    codec = jax.device_put(codec, device)
-    return Shard(codec, *_read(codec, there), first, len(codes) - padding)
+    return np.concatenate([codes, np.repeat(codes[-1:], padding, axis=0)]) if padding else codes
 
 
 @jax.jit
@@ -86,10 +91,9 @@ def _read(codec, codes):
 
 def put_block(queries: np.ndarray, size: int, shard: Shard) -> Block:
     """Computes the tables of at most `size` queries [n, D] on a shard's device."""
-    device = shard.numbers.device
     padded = np.pad(queries, ((0, size - len(queries)), (0, 0)))
     parts = [
-        _tables(shard.codec, jax.device_put(padded[start : start + of_codec.BLOCK], device))
+        _tables(shard.codec, padded[start : start + of_codec.BLOCK])
         for start in range(0, size, of_codec.BLOCK)
     ]
     tables, sums, *bounds = _quantized(parts, shard.terms)
@@ -140,7 +144,8 @@ class Scan(NamedTuple):
 def scan(block: Block, shard: Shard, top_k: int) -> Scan:
     """Starts the first pass; the device computes while the caller goes on."""
     groups, levels = -(-shard.count // GROUP), []
-    if groups >= _SPARE * top_k:
+    # For a query or two, sums of all rows cost less than those of a block.
+    if block.count > _FEW and groups >= _SPARE * top_k:
         levels.append(_least_sums(block.sums, shard.numbers, shard.terms))
         while groups // FAN >= _SPARE * top_k:
             levels.append(_least(levels[-1], groups))

@@ -21,7 +21,7 @@ from quantjax.index.neighbours import nearest_vectors, vector_distances
 from quantjax.index.probe import nearest_in_lists, put_probe
 from quantjax.index.scan import put_block, put_shard, scan
 from quantjax.index.shares import merged, shares
-from quantjax.index.signs import nearest_signs, serves
+from quantjax.index.signs import nearest_signs, put_signs, serves
 from quantjax.index.tables import width
 from quantjax.quantizers import FloatCodec
 
@@ -194,8 +194,9 @@ def _nearest(codec, queries, codes, top_k, mesh):
         return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
     if not len(queries):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
-    if mesh is None and serves(codec, len(queries)):
-        return nearest_signs(codec, codes, queries, top_k)
+    if mesh is None and serves(codec):
+        signs = _kept(codes, ("signs", codec), lambda: put_signs(codec, codes))
+        return nearest_signs(signs, queries, top_k)
     shards = _kept(codes, ("scan", codec, mesh), lambda: _shards(codec, codes, mesh))
     least = 0 if codec.metric == "l2" else -np.inf
 

@@ -1,49 +1,86 @@
-"""Finds the nearest binary codes of one or two queries, by counting bits on the host.
+"""Finds the nearest binary codes on a CPU, by counting the bits that differ.
 
-A scan by tables shares each load among eight queries or more; for fewer, whole words are faster.
+A processor counts the bits of many rows at once, where each byte of the codes lies in a row of its
+own: twice as fast as to look them up in tables for many queries, and more for one.
 """
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from quantjax.index.finish import first
+from quantjax.index.scan import padded
 from quantjax.index.shares import Found
+from quantjax.index.tables import BLOCK
 from quantjax.quantizers import BinaryCodec
 
-MOST = 2  # queries
-_ROWS = 1 << 15  # of a chunk, whose words stay in cache
-_GROUP = 64  # rows of which the least distance bounds the k-th
-_SPARE = 8  # groups for each of the k nearest, at least
+
+class Signs(NamedTuple):
+    """Holds binary codes on the device.
+
+    Attributes:
+      codec: Codec of the items.
+      planes: Each byte of all codes, [num_bytes, R]; the last code is repeated at the end.
+      count: Number of items.
+    """
+
+    codec: BinaryCodec
+    planes: jax.Array
+    count: int
 
 
-def serves(codec: object, num_queries: int) -> bool:
-    """Returns whether `nearest_signs` takes a search: few queries, codes of whole words, a CPU."""
-    whole = isinstance(codec, BinaryCodec) and codec.num_bytes % 8 == 0
-    return whole and num_queries <= MOST and jax.default_backend() == "cpu"
+def serves(codec: object) -> bool:
+    """Returns whether `nearest_signs` takes a search of one device: binary codes, on a CPU."""
+    return isinstance(codec, BinaryCodec) and jax.default_backend() == "cpu"
 
 
-def nearest_signs(codec: BinaryCodec, codes: np.ndarray, queries: np.ndarray, top_k: int) -> Found:
+def put_signs(codec: BinaryCodec, codes: np.ndarray) -> Signs:
+    """Copies codes [N, num_bytes] to the device."""
+    planes = jnp.asarray(np.ascontiguousarray(padded(codes).T))
+    return Signs(codec, planes, len(codes))
+
+
+def nearest_signs(signs: Signs, queries: np.ndarray, top_k: int) -> Found:
     """Returns distances [Q, k] float32 and rows [Q, k] int64; equal distances by row."""
-    words = np.ascontiguousarray(codes).view(np.uint64)
-    asked = np.asarray(codec.encode(jnp.asarray(queries))).view(np.uint64)
-    found = [_nearest(words, query, top_k) for query in asked]
+    asked = np.concatenate([_encoded(signs.codec, block) for block in _blocks(queries)])
+    find = functools.partial(_nearest, signs, top_k=top_k)
+    if len(queries) == 1:
+        found = [find(asked[0])]
+    else:
+        # In threads: compiled counts take one core, and NumPy's part of the work another.
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            found = list(pool.map(find, asked[: len(queries)]))
     distances, rows = map(np.stack, zip(*found, strict=True))
     return distances.astype(np.float32), rows
 
 
-def _nearest(words, query, top_k):
-    distances = np.empty(len(words), np.uint8 if words.shape[1] < 4 else np.uint16)
-    for start in range(0, len(words), _ROWS):
-        rows = slice(start, start + _ROWS)
-        counts = np.bitwise_count(words[rows] ^ query)
-        distances[rows] = counts[:, 0] if len(query) == 1 else counts.sum(1, dtype=np.uint16)
-    groups = len(words) // _GROUP
-    if groups < _SPARE * top_k:
-        rows = first(distances, top_k)
-        return distances[rows], rows
-    # Groups of rows far from each other, so that their least is one operation on whole vectors.
-    least = distances[: groups * _GROUP].reshape(_GROUP, groups).min(0)
-    candidates = np.flatnonzero(distances <= np.partition(least, top_k - 1)[top_k - 1])
-    rows = candidates[first(distances[candidates], top_k)]
+def _blocks(queries):
+    # Always of 8 queries: another shape would round differently.
+    for start in range(0, len(queries), BLOCK):
+        block = queries[start : start + BLOCK]
+        yield np.pad(block, ((0, BLOCK - len(block)), (0, 0)))
+
+
+@jax.jit
+def _encoded(codec, queries):
+    return codec.encode(queries)
+
+
+def _nearest(signs, query, top_k):
+    distances = np.asarray(_counts(signs.planes, query))[: signs.count]
+    rows = first(distances, top_k)
     return distances[rows], rows
+
+
+@jax.jit
+def _counts(planes, query):
+    """Returns how many bits of each code differ from the query's, [R]."""
+    # Up to 255 bits add up in a byte, where a processor adds most at once.
+    narrow = jnp.uint8 if len(planes) < 32 else jnp.uint16
+    differ = jax.lax.population_count(planes ^ query[:, None]).astype(narrow)
+    return functools.reduce(jnp.add, differ)
