@@ -165,10 +165,11 @@ def _as_distances(sums, block, shard, rows, least):
     Compilers may round a product and a sum at once, or not, and NumPy never does: equal sums give
     equal bits everywhere.
     """
-    distances = sums.astype(np.float32)
-    if shard.terms is not None:
-        base, shift, scale = (np.asarray(term) for term in shard.terms)
-        distances = base + scale[rows] * (shift[rows] + distances)
+    distances = sums.astype(np.float32, copy=False)
+    if shard.terms is None:
+        return distances  # sums of squares or of bits, or without a least
+    base, shift, scale = (np.asarray(term) for term in shard.terms)
+    distances = base + scale[rows] * (shift[rows] + distances)
     return np.maximum(distances, np.float32(least))
 
 

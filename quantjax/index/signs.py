@@ -82,5 +82,5 @@ def _counts(planes, query):
     """Returns how many bits of each code differ from the query's, [R]."""
     # Up to 255 bits add up in a byte, where a processor adds most at once.
     narrow = jnp.uint8 if len(planes) < 32 else jnp.uint16
-    differ = jax.lax.population_count(planes ^ query[:, None]).astype(narrow)
-    return functools.reduce(jnp.add, differ)
+    differ = (plane ^ byte for plane, byte in zip(planes, query, strict=True))
+    return functools.reduce(jnp.add, (jax.lax.population_count(x).astype(narrow) for x in differ))
