@@ -56,15 +56,10 @@ def hamming(seconds: float) -> Iterator[Timing]:
     recall = evaluate.recall(artefact, queries[:100], truth, engine="own")
     for number in (1, 100, 1000):
         asked = queries[:number]
-        faiss = _faiss_search(artefact, asked)
-        peers = faiss | _usearch(artefact, asked)
+        peers = _faiss_search(artefact, asked) | _usearch(artefact, asked)
         yield _compare(
             f"Hamming 64 bit N=1e6 Q={number}", artefact, asked, peers, 1.0, seconds, recall
         )
-        if number == 1:
-            yield from _delegated(
-                f"Hamming 64 bit N=1e6 Q={number}", artefact, asked, faiss, seconds
-            )
 
 
 def inverted_lists(seconds: float) -> Iterator[Timing]:

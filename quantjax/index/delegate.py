@@ -12,9 +12,6 @@ from quantjax.errors import InputError
 from quantjax.index.artefact import Index
 from quantjax.index.lists import InvertedLists, plan_probes
 from quantjax.index.shares import Found
-from quantjax.quantizers import BinaryCodec
-
-MOST_SIGNS = 2  # queries of a Hamming search; for more of them our own tables serve eight at once
 
 
 class Delegate(NamedTuple):
@@ -40,22 +37,17 @@ def check_engine(index: Index, mesh: Mesh | None, engine: str) -> None:
         raise InputError(f"{which} takes no mesh; leave mesh out, or take an index without lists")
 
 
-def serves(index: Index, num_queries: int, *, is_whole: bool, mesh: Mesh | None) -> bool:
+def serves(index: Index, *, is_whole: bool) -> bool:
     """Returns whether FAISS is installed and measured faster than our own search.
 
     Args:
       index: The items.
-      num_queries: Q.
       is_whole: Whether all items are searched.
-      mesh: Devices that were asked for.
     """
     # A FAISS index is kept for read-only codes alone; to build it takes longer than a search.
-    if not is_whole or mesh is not None or index.codes.flags.writeable:
+    if index.lists is None or not is_whole or index.codes.flags.writeable:
         return False
-    # Measured at a million codes: twice as fast for one query, and three times for two.
-    few_signs = isinstance(index.codec, BinaryCodec) and num_queries <= MOST_SIGNS
-    wanted = few_signs or index.lists is not None
-    return wanted and jax.default_backend() == "cpu" and _is_installed()
+    return jax.default_backend() == "cpu" and _is_installed()
 
 
 def _is_installed():

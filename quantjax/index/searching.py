@@ -163,9 +163,7 @@ def _refuse_rows(are_finite, start):
 def _searched(index, queries, among, top_k, num_probes, mesh, engine):
     """Returns distances and rows [Q, k] of the nearest codes, among some rows or all."""
     codes = index.codes if among is None else index.codes[among]
-    by_faiss = engine == "auto" and serves_faiss(
-        index, len(queries), is_whole=among is None, mesh=mesh
-    )
+    by_faiss = engine == "auto" and serves_faiss(index, is_whole=among is None)
     if by_faiss or engine == "faiss":
         found = _by_faiss(index, codes, among, queries, top_k, num_probes)
     elif index.lists is not None:
@@ -194,7 +192,7 @@ def _nearest(codec, queries, codes, top_k, mesh):
         return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
     if not len(queries):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)
-    if mesh is None and serves(codec):
+    if mesh is None and serves(codec, len(queries)):
         signs = _kept(codes, ("signs", codec), lambda: put_signs(codec, codes))
         return nearest_signs(signs, queries, top_k)
     shards = _kept(codes, ("scan", codec, mesh), lambda: _shards(codec, codes, mesh))

@@ -1,12 +1,10 @@
-"""Finds the nearest binary codes on a CPU, by counting the bits that differ.
+"""Finds the nearest binary codes of one or two queries on a CPU, by counting bits.
 
 A processor counts the bits of many rows at once, where each byte of the codes lies in a row of its
-own: twice as fast as to look them up in tables for many queries, and more for one.
+own. A scan by tables shares each load among eight queries or more, and is faster for these.
 """
 
 import functools
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
@@ -18,6 +16,8 @@ from quantjax.index.scan import padded
 from quantjax.index.shares import Found
 from quantjax.index.tables import BLOCK
 from quantjax.quantizers import BinaryCodec
+
+MOST = 2  # queries
 
 
 class Signs(NamedTuple):
@@ -34,9 +34,10 @@ class Signs(NamedTuple):
     count: int
 
 
-def serves(codec: object) -> bool:
-    """Returns whether `nearest_signs` takes a search of one device: binary codes, on a CPU."""
-    return isinstance(codec, BinaryCodec) and jax.default_backend() == "cpu"
+def serves(codec: object, num_queries: int) -> bool:
+    """Returns whether `nearest_signs` takes a search: few queries, binary codes, on a CPU."""
+    few = isinstance(codec, BinaryCodec) and num_queries <= MOST
+    return few and jax.default_backend() == "cpu"
 
 
 def put_signs(codec: BinaryCodec, codes: np.ndarray) -> Signs:
@@ -47,23 +48,12 @@ def put_signs(codec: BinaryCodec, codes: np.ndarray) -> Signs:
 
 def nearest_signs(signs: Signs, queries: np.ndarray, top_k: int) -> Found:
     """Returns distances [Q, k] float32 and rows [Q, k] int64; equal distances by row."""
-    asked = np.concatenate([_encoded(signs.codec, block) for block in _blocks(queries)])
-    find = functools.partial(_nearest, signs, top_k=top_k)
-    if len(queries) == 1:
-        found = [find(asked[0])]
-    else:
-        # In threads: compiled counts take one core, and NumPy's part of the work another.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            found = list(pool.map(find, asked[: len(queries)]))
+    # Of eight queries, as in a scan: another shape would round differently.
+    block = np.pad(queries, ((0, BLOCK - len(queries)), (0, 0)))
+    asked = np.asarray(_encoded(signs.codec, block))[: len(queries)]
+    found = [_nearest(signs, query, top_k) for query in asked]
     distances, rows = map(np.stack, zip(*found, strict=True))
     return distances.astype(np.float32), rows
-
-
-def _blocks(queries):
-    # Always of 8 queries: another shape would round differently.
-    for start in range(0, len(queries), BLOCK):
-        block = queries[start : start + BLOCK]
-        yield np.pad(block, ((0, BLOCK - len(block)), (0, 0)))
 
 
 @jax.jit
