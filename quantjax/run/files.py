@@ -110,7 +110,9 @@ def remove(path: pathlib.Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        # A file where a folder is due is told of by what writes there next.
+        with contextlib.suppress(NotADirectoryError):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -382,7 +382,8 @@ def test_every_data_set_and_ablation_is_one_of_the_command(module, monkeypatch):
         given.append([[*data_sets], [*variants]])
 
     monkeypatch.setattr(launch, "main", main)
-    runpy.run_path(module.__file__, run_name="__main__")
+    with pytest.warns(RuntimeWarning, match="found in sys.modules"):
+        runpy.run_module(module.__name__, run_name="__main__")
     assert given == [[[*getattr(module, each, ())] for each in ("DATA_SETS", "ABLATIONS")]]
 
 

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from quantjax import cli, data, evaluate, methods, models, report
-from quantjax.report import figures, pages
+from quantjax.report import figures
 from tests import run_toy, toy
 from tests.report import runs
 
@@ -252,5 +252,5 @@ def test_what_holds_no_run_is_refused_in_a_line(arguments, message, tmp_path, mo
 
 def test_names_are_the_shortest_ends_of_paths_that_differ(tmp_path):
     paths = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
-    assert pages._names(paths) == ["a/run", "b/run"]
+    assert report.short_names(paths) == ["a/run", "b/run"]
     assert figures.KINDS[0] == "best"
