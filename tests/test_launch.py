@@ -409,18 +409,8 @@ def test_help_lists_keys_and_defaults(tmp_path, capsys):
 
 
 def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path, finished, capsys):
-    def build_with_signal(config):
-        experiment = build(config)
-
-        def sampler(seed, epoch):
-            if epoch == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            return experiment.sampler(seed, epoch)
-
-        return experiment._replace(sampler=sampler)
-
     with pytest.raises(SystemExit) as caught:
-        run(tmp_path / "toy", build=build_with_signal)
+        run(tmp_path / "toy", build=lambda config: toy.interrupted(build(config)))
     assert caught.value.code == 75
     assert "stopped by SIGTERM at step" in capsys.readouterr().out
     assert not (tmp_path / "toy" / "results.json").exists()

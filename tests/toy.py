@@ -4,6 +4,8 @@ Methods are made once of the same options, so that their programs are compiled o
 """
 
 import functools
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -244,3 +246,14 @@ def experiment(method: methods.Method, **changes) -> train.Experiment:
         seed=0,
     )
     return base._replace(**changes)
+
+
+def interrupted(whole: train.Experiment) -> train.Experiment:
+    """An experiment that gets a SIGTERM at the start of its second epoch."""
+
+    def sampler(seed, epoch):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return whole.sampler(seed, epoch)
+
+    return whole._replace(sampler=sampler)

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import re
-import signal
 import subprocess
 import sys
 
@@ -40,15 +39,7 @@ def run(workdir, *arguments, build=build):
 
 
 def stopping(config):
-    """Builds an experiment that a signal stops in its second epoch."""
-    experiment = build(config)
-
-    def sampler(seed, epoch):
-        if epoch == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return experiment.sampler(seed, epoch)
-
-    return experiment._replace(sampler=sampler)
+    return toy.interrupted(build(config))
 
 
 def stop(workdir, *arguments):
