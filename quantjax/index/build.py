@@ -27,7 +27,7 @@ def build_lists(
     num_lists: int,
     num_codebooks: int,
     num_codewords: int = 256,
-    num_iterations: int = 25,
+    num_iterations: int = 12,
     ids: Ids | None = None,
 ) -> Index:
     """Builds an index of inverted lists: vectors sorted by their nearest centroid.
@@ -160,7 +160,7 @@ def _fit(key, x, num_lists, *, num_codebooks, num_codewords, num_iterations):
     start, fitted = jax.random.split(key)
     mask = jnp.ones(len(x), bool)
     centroids = kmeans.plus_plus(start, x, num_centroids=num_lists, mask=mask)
-    centroids = kmeans.lloyd(centroids, x, mask=mask, num_iterations=num_iterations)
+    centroids = kmeans.fit(centroids, x, mask=mask, num_iterations=num_iterations)
     codebooks = product.fit_codebooks(
         fitted,
         x - centroids[kmeans.assign(x, centroids)],

@@ -49,7 +49,7 @@ Refit = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def restart(
-    key: jax.Array, codebooks: jax.Array, x: jax.Array, mask: jax.Array, *, num_iterations: int = 25
+    key: jax.Array, codebooks: jax.Array, x: jax.Array, mask: jax.Array, *, num_iterations: int = 12
 ) -> jax.Array:
     """Refits codebooks by k-means from scratch, as the authors' code does.
 

@@ -19,7 +19,11 @@ _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
 FAR = 64.0
 """Squared offset over squared spread up to which products lose 2e-5 of the spread at most."""
 
+MOMENTUM = 0.7
+"""Momentum of fits: of 0.5, 0.7 and 0.8 the best on Gaussian and Fashion-MNIST training rows."""
+
 _CANDIDATES = 32  # rows for each centroid that k-means++ chooses from
+_FIRST_ROWS = 64  # rows for each centroid that the first iterations of a fit see
 
 
 def relative_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -275,8 +279,13 @@ def spread_rows(key: jax.Array, mask: jax.Array, *, num_rows: int) -> jax.Array:
       ValueError: if the shapes do not agree.
     """
     check_shape("mask", mask, "N")
+    return _spread_rows(jax.random.uniform(key, (num_rows,), jnp.float32), mask, num_rows)
+
+
+def _spread_rows(place, mask, num_rows):
+    """Returns the row at a place within each part, from 0 to 1, of rows cut into equal parts."""
     through = jnp.cumsum(mask, dtype=jnp.int32)
-    parts = jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,), jnp.float32)
+    parts = jnp.arange(num_rows) + place
     ranks = jnp.minimum(jnp.int32(parts * (jnp.float32(through[-1]) / num_rows)), through[-1] - 1)
     return jnp.searchsorted(through, ranks + 1).astype(jnp.int32)
 
@@ -305,46 +314,100 @@ def draw_row(weight: jax.Array, u: jax.Array) -> jax.Array:
 
 
 @on_explicit_mesh()
-def lloyd(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
-    """Runs Lloyd iterations: assigns rows to the nearest centroid and takes cluster means.
+def fit(centroids: jax.Array, x: jax.Array, *, mask: jax.Array, num_iterations: int) -> jax.Array:
+    """Fits centroids that were drawn from the rows, in half the passes that Lloyd's method takes.
+
+    Lloyd's iterations run with momentum. Of a table of more than 128 * K rows they run on 64 * K
+    rows first, evenly spread, which costs little and leaves less to do on all rows. Ten iterations
+    reach the distortion of twenty plain ones.
 
     Args:
-      centroids: Starting centroids [K, d].
+      centroids: Starting centroids [K, d], as of `plus_plus`.
       x: Rows [N, d].
       mask: Whether each row counts, [N] bool.
-      num_iterations: Number of iterations; none raises the distortion, except by repairs.
+      num_iterations: Number of iterations over all rows.
 
     Returns:
       Centroids [K, d] float32.
 
     Raises:
       ValueError: if the shapes do not agree.
-
-    Reference:
-      Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
     """
     _check_shapes(x, centroids)
     check_finite("centroids", centroids)
-    return _lloyd(jnp.asarray(centroids, jnp.float32), *masked_rows(x, mask), num_iterations)
+    return _fit(jnp.asarray(centroids, jnp.float32), *masked_rows(x, mask), num_iterations)
 
 
 @jax.jit
-def _lloyd(centroids, x, mask, num_iterations):
+def _fit(centroids, x, mask, num_iterations):
+    num_rows = _FIRST_ROWS * len(centroids)
+    if len(x) > 2 * num_rows:
+        some = _spread_rows(0.5, mask, num_rows)
+        centroids = _lloyd(centroids, x[some], mask[some], num_iterations, MOMENTUM)
+    return _lloyd(centroids, x, mask, num_iterations, MOMENTUM)
+
+
+@on_explicit_mesh()
+def lloyd(
+    centroids: jax.Array,
+    x: jax.Array,
+    *,
+    mask: jax.Array,
+    num_iterations: int,
+    momentum: float = 0.0,
+) -> jax.Array:
+    """Runs Lloyd iterations: assigns rows to the nearest centroid and takes cluster means.
+
+    An iteration is a gradient step whose length is safe, and short. Momentum, as Nesterov has it,
+    starts each iteration but the last beyond the means, by a part of their last move.
+
+    Args:
+      centroids: Starting centroids [K, d].
+      x: Rows [N, d].
+      mask: Whether each row counts, [N] bool.
+      num_iterations: Number of iterations; without momentum none raises the distortion, except by
+        repairs.
+      momentum: From 0 to below 1.
+
+    Returns:
+      Centroids [K, d] float32, means of the rows that the last iteration assigned to them.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Lloyd, Least squares quantization in PCM, IEEE Trans. Inf. Theory 28(2), 1982.
+      Bottou and Bengio, Convergence properties of the k-means algorithms, NeurIPS 1994 (iterations
+      as gradient steps).
+    """
+    _check_shapes(x, centroids)
+    check_finite("centroids", centroids)
+    centroids = jnp.asarray(centroids, jnp.float32)
+    return _lloyd(centroids, *masked_rows(x, mask), num_iterations, momentum)
+
+
+@jax.jit
+def _lloyd(centroids, x, mask, num_iterations, momentum):
     weight = mask.astype(jnp.float32)
 
-    def step(_, carry):
+    def step(i, carry):
+        means, before, counts = carry
+        ahead = means + jnp.where(i < num_iterations - 1, momentum, 0) * (means - before)
         # Repaired before the assignment, so that the returned centroids are means.
-        centroids = repair_empty(*carry)
+        centroids = repair_empty(ahead, counts)
+        # A centroid that was moved to another cluster keeps no momentum.
+        before = jnp.where(centroids != ahead, centroids, means)
         nearest = assign(x, centroids)
         counts = jnp.zeros(centroids.shape[0], jnp.float32).at[nearest].add(weight)
         sums = jnp.zeros_like(centroids).at[nearest].add(x)  # zeros where rows do not count
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
-        return means, counts
+        return means, before, counts
 
     # In the frame of the first centroids: sums far from the origin would lose the means' digits.
     scale, shift = frame(centroids)
     x = jnp.where(mask[:, None], x * scale - shift, 0)
-    start = centroids * scale - shift, jnp.ones(centroids.shape[0], jnp.float32)
+    framed = centroids * scale - shift
+    start = framed, framed, jnp.ones(centroids.shape[0], jnp.float32)
     start, *_ = vary_alike(start, x, weight)
     found = jax.lax.fori_loop(0, num_iterations, step, start)[0]
     return jnp.where(shift != 0, found + shift, found) / scale

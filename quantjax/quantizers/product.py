@@ -282,17 +282,17 @@ def fit_codebooks(
     *,
     num_codebooks: int,
     num_codewords: int,
-    num_iterations: int = 25,
+    num_iterations: int = 12,
     mask: jax.Array | None = None,
 ) -> jax.Array:
-    """Fits codebooks from scratch by k-means++ and Lloyd iterations, separately in each subspace.
+    """Fits codebooks from scratch by k-means++ and `kmeans.fit`, separately in each subspace.
 
     Args:
       key: Random key, consumed.
       x: Embeddings [N, D].
       num_codebooks: M; it must divide D.
       num_codewords: K, at most 256 and at most N.
-      num_iterations: Lloyd iterations.
+      num_iterations: Of k-means; they have momentum, and 12 of them the quality of 25 without.
       mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
@@ -311,15 +311,18 @@ def fit_codebooks(
 def _fit(key, x, mask, num_codebooks, num_codewords, num_iterations):
     start = functools.partial(kmeans.plus_plus, num_centroids=num_codewords, mask=mask)
     keys = jax.random.split(key, num_codebooks)
-    start = jax.vmap(start)(keys, split(x, num_codebooks))
-    return _refine(start, x, mask, num_iterations)
+    x = split(x, num_codebooks)
+    start = jax.vmap(start)(keys, x)
+    # One subspace after another: the [N, K] distances of all at once would fill memory.
+    fit = functools.partial(kmeans.fit, mask=mask, num_iterations=num_iterations)
+    return jax.lax.map(lambda pair: fit(*pair), (start, x))
 
 
 @on_explicit_mesh()
 def refine_codebooks(
     codebooks: jax.Array, x: jax.Array, num_iterations: int, mask: jax.Array | None = None
 ) -> jax.Array:
-    """Improves given codebooks by Lloyd iterations, separately in each subspace.
+    """Improves given codebooks by Lloyd iterations with momentum, separately in each subspace.
 
     Args:
       codebooks: Codewords to start from, [M, K, d].
@@ -342,7 +345,9 @@ def refine_codebooks(
 def _refine(codebooks, x, mask, num_iterations):
     # One subspace after another: the [N, K] distances of all at once would fill memory.
     return jax.lax.map(
-        lambda pair: kmeans.lloyd(*pair, mask=mask, num_iterations=num_iterations),
+        lambda pair: kmeans.lloyd(
+            *pair, mask=mask, num_iterations=num_iterations, momentum=kmeans.MOMENTUM
+        ),
         (jnp.asarray(codebooks, jnp.float32), split(x, codebooks.shape[0])),
     )
 

@@ -27,6 +27,14 @@ def _plus_plus(seed, x, mask):
     return kmeans.plus_plus(jax.random.key(seed), x, num_centroids=K, mask=mask)
 
 
+def _fit(centroids, x, mask):
+    return kmeans.fit(centroids, x, mask=mask, num_iterations=3)
+
+
+def _fit_oracle(centroids, x, mask):
+    return oracles.fit(centroids, x, mask, 3)
+
+
 def _spread(key, mask, count):
     """One of each of `count` equal parts of the rows that count."""
     parts = np.arange(count) + np.float64(jax.random.uniform(key, (count,), np.float32))
@@ -123,13 +131,32 @@ CASES = (
     ),
     Case(
         "kmeans.lloyd",
-        lambda centroids, x, mask, *, num_iterations: kmeans.lloyd(
-            centroids, x, mask=mask, num_iterations=num_iterations
-        ),
+        lambda centroids, x, mask, **settings: kmeans.lloyd(centroids, x, mask=mask, **settings),
         oracle=oracles.lloyd,
         arguments=(_CENTROIDS, _POINTS, ROW_MASK),
         result="Kd",
-        settings=({"num_iterations": 1}, {"num_iterations": 3}),
+        settings=(
+            {"num_iterations": 1},
+            {"num_iterations": 3},
+            {"num_iterations": 4, "momentum": 0.9},
+        ),
+        open_at_ties=True,
+    ),
+    Case(
+        "kmeans.fit",
+        _fit,
+        oracle=_fit_oracle,
+        arguments=(_CENTROIDS, _POINTS, ROW_MASK),
+        result="Kd",
+        open_at_ties=True,
+    ),
+    Case(
+        "kmeans.fit (of some rows first)",
+        _fit,
+        oracle=_fit_oracle,
+        arguments=(_CENTROIDS, ("Rd", normal), ("R", mask)),
+        gathers="s32",
+        result="Kd",
         open_at_ties=True,
     ),
     Case(

@@ -105,14 +105,27 @@ def lloyd_step(codebooks, x, assignments):
     return means
 
 
-def lloyd(centroids, x, mask, num_iterations):
-    counts = np.ones(len(centroids))
-    for _ in range(num_iterations):
-        centroids = repair_empty(centroids, counts)
-        numbers = encode(centroids[None], x[mask])
-        centroids = lloyd_step(centroids[None], x[mask], numbers)[0]
+def lloyd(centroids, x, mask, num_iterations, momentum=0.0):
+    counts, before = np.ones(len(centroids)), centroids
+    for iteration in range(num_iterations):
+        last = iteration == num_iterations - 1
+        ahead = centroids if last else centroids + momentum * (centroids - before)
+        start = repair_empty(ahead, counts)
+        before = np.where(start == ahead, centroids, start)
+        numbers = encode(start[None], x[mask])
+        centroids = lloyd_step(start[None], x[mask], numbers)[0]
         counts = np.bincount(numbers[:, 0], minlength=len(centroids))
     return centroids
+
+
+def fit(start, x, mask, num_iterations):
+    """k-means with momentum, first on the rows amid 64 * K equal parts of a large table."""
+    num_parts = 64 * len(start)
+    if len(x) > 2 * num_parts:
+        counting = np.flatnonzero(mask)
+        some = counting[np.int64((np.arange(num_parts) + 0.5) * len(counting) / num_parts)]
+        start = lloyd(start, x[some], mask[some], num_iterations, 0.7)
+    return lloyd(start, x, mask, num_iterations, 0.7)
 
 
 def additive_decode(codebooks, assignments):

@@ -72,7 +72,7 @@ def _refine(codebooks, x, mask, *, num_iterations):
 
 def _refine_oracle(codebooks, x, mask, num_iterations):
     pairs = zip(codebooks, oracles.split(x, M), strict=True)
-    return np.stack([oracles.lloyd(*pair, mask, num_iterations) for pair in pairs])
+    return np.stack([oracles.lloyd(*pair, mask, num_iterations, 0.7) for pair in pairs])
 
 
 _rows_of_product = functools.partial(Case, local="N", fixed="MdD")

@@ -192,6 +192,16 @@ def test_lloyd_lowers_the_distortion_at_every_iteration(rng):
     assert distortions[-1] < 0.9 * distortions[0]
 
 
+@pytest.mark.parametrize("num_rows", [4000, 10_000])  # below and above 128 * K
+def test_ten_iterations_of_a_fit_do_what_twenty_of_lloyd_do(rng, num_rows):
+    x, mask = np.float32(rng.normal(size=(num_rows, 8))), np.ones(num_rows, bool)
+    plain = kmeans.lloyd(x[:64], x, mask=mask, num_iterations=20)
+    half = kmeans.lloyd(x[:64], x, mask=mask, num_iterations=10)
+    fit = kmeans.fit(x[:64], x, mask=mask, num_iterations=10)
+    assert distortion(x, fit) < 1.001 * distortion(x, plain)
+    assert distortion(x, fit) < 0.998 * distortion(x, half)
+
+
 @pytest.mark.parametrize("offset", [0.0, 3.0])
 def test_lloyd_fills_empty_clusters(rng, offset):
     x = np.float32(rng.normal(size=(48, 3)) + offset)
