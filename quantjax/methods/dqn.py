@@ -21,12 +21,12 @@ defaults of `dqn`. The code also has R = 300, no weight decay, biases at twice t
 at test, half the rate every 500 steps. For a batch of B images, lambda times a mean weighs as much
 as B lambda in the paper's sums.
 
-Our differences: h is the nearest codeword at every step, unless `reassign` is "refit".
-k-means gets embeddings computed anew in evaluation mode; the authors keep those that training steps
-computed. It starts by k-means++ and takes 25 Lloyd iterations; theirs is scikit-learn's
-MiniBatchKMeans. A refit follows the last epoch; their codebooks can be two epochs old. The
-gradient is the true one; the paper's equation (9) lacks the terms of the norms. In the experiments
-R = 48 at every length, and the schedule of the rate is ours.
+Our differences: h is the nearest codeword at every step, unless `reassign` is "refit". k-means gets
+embeddings computed anew in evaluation mode; the authors keep those that training steps computed. It
+starts by k-means++ and takes 12 Lloyd iterations with momentum; theirs is scikit-learn's
+MiniBatchKMeans. A refit follows the last epoch; their codebooks can be two epochs old. The gradient
+is the true one; the paper's equation (9) lacks the terms of the norms. In the experiments R = 48 at
+every length, and the schedule of the rate is ours.
 
 Reference:
   Cao, Long, Wang, Zhu, Wen, Deep Quantization Network for Efficient Image Retrieval, AAAI 2016.
