@@ -67,9 +67,16 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
 def _assign(x, centroids):
     scale, shift = frame(jnp.asarray(centroids, jnp.float32))
     centroids = centroids * scale - shift
-    return over_tiles(
-        lambda rows: nearest(relative_distances_by_centroid(rows * scale - shift, centroids)), x
-    )
+    # Half the distances in one product, ||c||^2 / 2 being one more column: `nearest` reads them
+    # twice, and would subtract twice.
+    halves = jnp.sum(jnp.square(centroids), axis=1, keepdims=True) / 2
+    centroids = jnp.concatenate([-centroids, halves], axis=1)
+
+    def tile(rows):
+        rows = jnp.pad(rows * scale - shift, ((0, 0), (0, 1)), constant_values=1)
+        return nearest(jnp.matmul(centroids, rows.T, precision=jax.lax.Precision.HIGHEST))
+
+    return over_tiles(tile, x)
 
 
 @functools.partial(jax.jit, static_argnames="axis")
