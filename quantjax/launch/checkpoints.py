@@ -128,6 +128,7 @@ def _check(earlier, experiment, workdir, out, about):
     if earlier.extend is not None:
         extended(experiment, workdir, about)
         return
+    _check_length(workdir, about, trains=not earlier.evaluate_only)
     if earlier.evaluate_only:
         workdirs.check_config(workdir, about)
         workdirs.check_claim(out, _config_of(workdir, about))
@@ -139,6 +140,30 @@ def _check(earlier, experiment, workdir, out, about):
             raise InputError(f"no checkpoint will be the best: {reason or 'no validation queries'}")
     if workdirs.check_claim(workdir, about):
         _check_start(workdir, about)
+
+
+def _check_length(workdir, about, *, trains):
+    """Raises ValueError that names an option if a workdir's run differs in its length alone.
+
+    So it is after an extension, for the command that began the run.
+    """
+    if not (workdir / workdirs.CONFIG).exists():
+        return
+    there = workdirs.read_config(workdir)
+    epochs, due = (each["config"].get("num_epochs") for each in (there, about))
+    is_longer = isinstance(due, int) and isinstance(epochs, int) and due > epochs
+    if epochs == due or (trains and not is_longer and "extended" not in there):
+        return
+    try:
+        same = {**about, "config": {**about["config"], "num_epochs": epochs}}
+        workdirs.check_config(workdir, same)
+    except InputError:
+        return  # the check that follows names all that differs
+    option = f"extend={due if is_longer else epochs}" if trains else f"config.num_epochs={epochs}"
+    raise InputError(
+        f"{workdir} holds a run of {epochs} epochs, {due} are asked for; give --{option}, or "
+        "choose another workdir"
+    )
 
 
 def _config_of(workdir, about):

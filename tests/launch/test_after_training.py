@@ -292,6 +292,32 @@ def config_text(folder):
     return (folder / "config.json").read_text()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "epochs", "option"),
+    [
+        ((), 3, "--extend=5"),  # the command that began the run
+        (("--config.num_epochs=6",), 6, "--extend=6"),
+        (("--evaluate_only",), 3, "--config.num_epochs=5"),
+    ],
+)
+def test_a_command_of_another_length_is_told_the_option(workdir, arguments, epochs, option, capsys):
+    run(workdir, "--extend=5")
+    capsys.readouterr()
+    due = (
+        f"error: {workdir} holds a run of 5 epochs, {epochs} are asked for; give {option}, or "
+        "choose another workdir\n"
+    )
+    assert refused(capsys, workdir, *arguments) == due
+    about = "another config (num_epochs is 5 there, 3 here, seed is 0 there, 1 here)"
+    assert about in refused(capsys, workdir, "--config.seed=1")
+    run(workdir, *arguments, option)  # the last of two values counts
+
+
+def test_a_command_of_less_epochs_is_told_no_option_that_would_be_refused(workdir, capsys):
+    line = refused(capsys, workdir, "--config.num_epochs=2")
+    assert "another config (num_epochs is 3 there, 2 here); choose another workdir" in line
+
+
 REFUSED = {
     "--checkpoint=first --evaluate_only": (2, "takes best, last or the number of a step, got"),
     "--checkpoint=4": (2, "--checkpoint=4 needs --evaluate_only"),
