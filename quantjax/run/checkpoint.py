@@ -148,7 +148,7 @@ class Store:
         aside, folder = self.folder.parent / "damaged", self.folder
 
         def move():
-            aside.mkdir(exist_ok=True)
+            files.make_plain_folder(aside)
             for step in steps:
                 # The same step may have been damaged before; keep the earlier copy too.
                 earlier = len([*aside.glob(str(step)), *aside.glob(f"{step}.*")])

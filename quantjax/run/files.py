@@ -129,7 +129,7 @@ def opened_plain(path: pathlib.Path, mode: str) -> Generator[IO[str]]:
       The open file.
 
     Raises:
-      InputError: if the path is a link, a folder or a device.
+      InputError: if the path is a link, symbolic or hard, a folder or a device.
       OSError: if the file cannot be written.
     """
 
@@ -146,9 +146,27 @@ def opened_plain(path: pathlib.Path, mode: str) -> Generator[IO[str]]:
             raise InputError(due) from None
         raise
     with file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        found = os.fstat(file.fileno())
+        # A hard link is a file of another folder too, which would be written as well.
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
             raise InputError(due)
         yield file
+
+
+def make_plain_folder(path: pathlib.Path) -> None:
+    """Makes a folder if there is none, but refuses a link, which may lead to files of the user.
+
+    Args:
+      path: Folder in an existing folder.
+
+    Raises:
+      InputError: if the path is a link or a file.
+      OSError: if the folder cannot be made.
+    """
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(parents=True)
+    if path.is_symlink() or not path.is_dir():
+        raise InputError(f"{path} must be a plain folder, got a link or file; remove it")
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

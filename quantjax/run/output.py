@@ -20,7 +20,7 @@ class _Log:
         self.stack = contextlib.ExitStack()
 
     def open(self, path):
-        path.parent.mkdir(exist_ok=True)
+        files.make_plain_folder(path.parent)
         self._file = self.stack.enter_context(files.opened_plain(path, "a"))
         self._flush()
 
@@ -73,7 +73,7 @@ def log_into(path: pathlib.Path) -> None:
       path: Appended to; its folder is created in an existing one.
 
     Raises:
-      ValueError: if the path is a link, a folder or a device.
+      ValueError: if the path is a link, a folder or a device, or its folder is a link or a file.
       OSError: if the file cannot be created.
     """
     if _log is not None:

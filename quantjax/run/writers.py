@@ -123,7 +123,7 @@ def _tensorboard(folder):
     writers = []
 
     def begin(step):
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_plain_folder(folder)
         # The package's own EventsWriter puts the name of the host into the name of the file.
         name = f"events.out.tfevents.{int(time.time())}.{step}"
         writers.append(RecordWriter(str(folder / name)))
@@ -184,7 +184,7 @@ def _wandb(workdir, name, config, **options):
 def _id_of(workdir):
     """Returns a run's id: it survives a resume, and a copy of the workdir gets another id."""
     file = workdir / "wandb" / "id"
-    file.parent.mkdir(parents=True, exist_ok=True)
+    files.make_plain_folder(file.parent)
     if not file.exists():
         files.write_text(file, secrets.token_hex(16))
     return hashlib.sha256(

@@ -110,12 +110,14 @@ def test_a_scratch_file_is_never_written_through_a_link(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "key"]
 
 
-@pytest.mark.parametrize("kind", ["link", "dangling link", "folder", "pipe"])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "hard link", "folder", "pipe"])
 def test_only_plain_files_are_written_in_place(kind, tmp_path):
     path, other = tmp_path / "log", tmp_path / "other"
-    if kind == "link":
+    if kind in ("link", "hard link"):
         other.write_text("before")
-    if kind == "folder":
+    if kind == "hard link":
+        path.hardlink_to(other)
+    elif kind == "folder":
         path.mkdir()
     elif kind == "pipe":
         os.mkfifo(path)
@@ -125,6 +127,27 @@ def test_only_plain_files_are_written_in_place(kind, tmp_path):
     with pytest.raises(InputError, match=re.escape(message)), files.opened_plain(path, "a") as file:
         file.write("x")
     assert not other.exists() or other.read_text() == "before"
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_only_plain_folders_are_written_into(kind, tmp_path):
+    path, other = tmp_path / "logs", tmp_path / "other"
+    if kind == "link":
+        other.mkdir()
+    if kind == "file":
+        path.write_text("")
+    else:
+        path.symlink_to(other)
+    message = f"{path} must be a plain folder, got a link or file; remove it"
+    with pytest.raises(InputError, match=re.escape(message)):
+        files.make_plain_folder(path)
+    assert other.exists() == (kind == "link")
+
+
+def test_a_plain_folder_may_be_there_already(tmp_path):
+    for _ in range(2):
+        files.make_plain_folder(tmp_path / "logs")
+    assert (tmp_path / "logs").is_dir()
 
 
 PACKAGES = [pathlib.Path(__file__).parents[2] / name for name in ("quantjax", "experiments/ledger")]
