@@ -2,7 +2,10 @@
 
 import io
 import os
+import pathlib
 import sys
+
+from quantjax.errors import InputError
 
 
 def prepare(*, restart: bool) -> None:
@@ -21,3 +24,21 @@ def prepare(*, restart: bool) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a notebook's stream is none
             stream.reconfigure(errors="backslashreplace")
+
+
+def check_path(path: pathlib.Path) -> None:
+    """Raises ValueError if libraries in C++, which take UTF-8, would name another path than Python.
+
+    Args:
+      path: Folder of a run, which need not exist.
+    """
+    text = str(path.absolute())
+    try:
+        if os.fsencode(text) == text.encode():
+            return
+    except UnicodeEncodeError:
+        pass  # a letter that the locale lacks, or bytes that are no UTF-8
+    raise InputError(
+        f"checkpoints need a path in UTF-8, got {text!a} where Python encodes paths as "
+        f"{sys.getfilesystemencoding()}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename it"
+    )

@@ -15,7 +15,7 @@ from collections.abc import Generator
 from typing import Any
 
 from quantjax.errors import InputError, MissingFileError
-from quantjax.run import files, processes
+from quantjax.run import encodings, files, processes
 
 PLACES = ("data_dir", "features_dir", "records")
 """Config keys that give the location of data and are not part of the experiment's identity."""
@@ -95,12 +95,14 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
       workdir: See `held`.
 
     Raises:
-      ValueError: in every process, if another run holds the lock, or the processes do not share
-        the folder.
+      ValueError: in every process, if another run holds the lock, the processes do not share the
+        folder, or checkpoints cannot be written under its name.
     """
     with contextlib.ExitStack() as stack:
 
         def hold():
+            if workdir is not None:
+                encodings.check_path(workdir)
             stack.enter_context(held(workdir))
             return None if workdir is None else (workdir / LOCK).read_text(encoding="utf-8")
 

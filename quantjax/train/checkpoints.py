@@ -12,6 +12,7 @@ from quantjax.errors import InputError, MissingFileError
 from quantjax.run import (
     checkpoint,
     checkpoint_files,
+    encodings,
     metric_log,
     parallel,
     processes,
@@ -63,7 +64,9 @@ def find_step(workdir: str | pathlib.Path, asked: str | int = "last") -> int:
 
     Raises:
       FileNotFoundError: if the run has no such checkpoint; the message names those that it has.
+      ValueError: if Python's encoding of paths keeps checkpoints from being read.
     """
+    encodings.check_path(user_path(workdir))
     steps, best = list_checkpoints(workdir)
     if not steps:
         raise MissingFileError(f"{workdir} has no checkpoints; train there first")

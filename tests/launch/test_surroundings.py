@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from quantjax import cli, data, errors, launch, train
-from quantjax.run import files, paths
+from quantjax.run import encodings, files, paths
 from tests import test_launch
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -191,6 +191,40 @@ print("caf\\u00e9", "\\udcc3")
 def test_a_program_starts_anew_where_the_locale_has_ascii_alone(variables, due):
     said = under_ascii("-c", PREPARED, "ü", **variables)
     assert said.splitlines() == [r"utf-8 '\xfc'", due]
+
+
+SCRIPT = """
+import os, sys
+import numpy as np
+from quantjax import train
+from tests import toy
+experiment = toy.experiment(toy.dqn_ste(), num_epochs=1)
+for use in (train.fit, train.restore):
+    try:
+        use(experiment, workdir=sys.argv[1])
+    except ValueError as error:
+        print(error)
+print(os.listdir(os.fsencode(sys.argv[2])))
+"""
+
+
+def test_a_script_of_ones_own_is_told_how_to_use_names_beyond_ascii(tmp_path):
+    said = under_ascii("-c", SCRIPT, f"{tmp_path}/ü", str(tmp_path), JAX_PLATFORMS="cpu")
+    due = (
+        f"checkpoints need a path in UTF-8, got '{tmp_path}/\\udcc3\\udcbc' where Python encodes "
+        "paths as ascii; set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename it"
+    )
+    assert said.splitlines() == [due, due, "[]"]
+
+
+def test_a_path_that_libraries_would_read_otherwise_is_refused(tmp_path, monkeypatch):
+    encodings.check_path(tmp_path / "ü")
+    with pytest.raises(errors.InputError, match="need a path in UTF-8, got"):
+        encodings.check_path(tmp_path / os.fsdecode(b"caf\xe9"))
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))  # as an old locale
+    encodings.check_path(tmp_path / "u")
+    with pytest.raises(errors.InputError, match="need a path in UTF-8, got"):
+        encodings.check_path(tmp_path / "ü")
 
 
 def test_names_beyond_ascii_are_the_same_under_any_locale(tmp_path, rng):
