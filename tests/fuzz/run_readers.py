@@ -2,13 +2,14 @@
 
 import json
 import tempfile
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from quantjax import evaluate
 from quantjax.quantizers import BinaryCodec
-from quantjax.run import metric_log, workdirs
+from quantjax.run import metric_log, sources, stretches, workdirs
 from tests.fuzz import restructured
 from tests.fuzz.reader import JSON_TOKENS, Reader
 
@@ -50,6 +51,27 @@ def _records() -> list[bytes]:
     return ["".join(json.dumps(line) + "\n" for line in lines).encode()]
 
 
+_SOURCES = ({"a.py": "0f", "b.py": "1e"}, {"a.py": "2d"})
+
+
+def _stretches() -> list[bytes]:
+    about = {"flags": {"keep": 3}, "code": "0f", "devices": "1 x cpu", "num_steps": 20}
+    with tempfile.TemporaryDirectory() as folder:
+        for step, digests in zip((0, 10), _SOURCES, strict=True):
+            stretches.begin(Path(folder), step, {**about, "sources": digests})
+            stretches.end(Path(folder), step + 10, stopped="SIGTERM")
+        return [(Path(folder) / stretches.FILE).read_bytes()]
+
+
+def _read_stretches(path: Path) -> None:
+    with warnings.catch_warnings():
+        # Damage is a warning, since it must not stop a run.
+        warnings.simplefilter("error")
+        found = stretches.read(path.parent)
+    assert len(stretches.summary(found)) == len(found)
+    sources.changed(stretches.trained_by(found, 15), _SOURCES[1])
+
+
 READERS = {
     "config": Reader(
         lambda: [json.dumps(_ABOUT, indent=2).encode()],
@@ -59,6 +81,14 @@ READERS = {
         restructured.json_value,
     ),
     "records of a run": Reader(_records, _read_records, "metrics.jsonl", JSON_TOKENS),
+    "stretches of a run": Reader(
+        _stretches,
+        _read_stretches,
+        stretches.FILE,
+        JSON_TOKENS,
+        restructured.json_value,
+        errors=(UserWarning,),
+    ),
     "results": Reader(
         lambda: [_results(_ROWS)],
         _read_results,
