@@ -204,7 +204,7 @@ def opened(
         return
     values: dict[int, float] = {}
     options = (
-        ocp.CheckpointManagerOptions(read_only=True, create=False)
+        ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
         if read_only
         else ocp.CheckpointManagerOptions(
             preservation_policy=_LatestAndBest(folder, max_to_keep, values),

@@ -284,6 +284,12 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written_is_said(copied, experim
     assert steps_in(copied) == [12, 16, 24]
 
 
+def test_reading_a_checkpoint_logs_nothing(copied, experiment, mesh, caplog):
+    with caplog.at_level(logging.WARNING):
+        train.restore(experiment, copied, mesh=mesh)
+    assert [record.getMessage() for record in caplog.records] == []
+
+
 def test_logs_of_others_are_as_before_while_checkpoints_are_written(tmp_path, caplog):
     logger = logging.getLogger("absl")
     before = logger.level, [*logger.filters]
