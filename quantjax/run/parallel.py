@@ -175,6 +175,8 @@ def check_divisible(mesh: Mesh, batch_size: int) -> None:
 
     A padded training batch would change the mean of the loss.
     """
+    if batch_size < 1:
+        raise InputError(f"batch_size must be 1 or more, got {batch_size}")
     if batch_size % mesh.size:
         below = batch_size // mesh.size * mesh.size
         near = [each for each in (below, below + mesh.size) if each > 0]

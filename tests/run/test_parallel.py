@@ -59,6 +59,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
         (3, 64, "a multiple of the 3 devices, got 64; the nearest are 63 and 66"),
         (6, 5, "a multiple of the 6 devices, got 5; the nearest is 6"),
         (6, 66, None),
+        (1, 0, "^batch_size must be 1 or more, got 0"),
     ],
 )
 def test_the_nearest_batches_that_devices_can_share_are_named(devices, batch_size, due):
