@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from quantjax.errors import is_one_line
-from quantjax.run import encodings
+from quantjax.run import encodings, output
 
 COMMANDS = {
     "encode": "codes the photos of a folder, or vectors, by a run's encoder, and writes an index",
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     Prints one line and exits with 2 for wrong usage, and with 1 for bad input or a disk that
     cannot be written. Exits with 130 on Ctrl-C. Any other exception is a fault of the program and
-    keeps its traceback.
+    keeps its traceback. A reader that goes, as `head` does, ends nothing.
 
     Args:
       argv: Command line without the program's name; the process's own when None.
@@ -41,8 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     encodings.prepare(restart=argv is None)
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        arguments = _parser(argv[:1]).parse_args(argv)
-        status = arguments.run(arguments)
+        with output.surviving():
+            arguments = _parser(argv[:1]).parse_args(argv)
+            status = arguments.run(arguments)
     except Exception as error:
         if not is_one_line(error):
             raise

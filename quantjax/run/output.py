@@ -5,7 +5,7 @@ import os
 import pathlib
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 from quantjax.run import files
 
@@ -44,16 +44,17 @@ _log: _Log | None = None
 
 
 @contextlib.contextmanager
-def kept() -> Generator[None]:
-    """Makes the output of a run survive: drops what cannot be written, and collects a log.
+def surviving(copy: Callable[[str], None] | None = None) -> Generator[None]:
+    """Makes a program survive the loss of its reader: drops output that cannot be written.
 
     `COMMAND | head`, a terminal that was closed and a full disk under a log file all make writes
-    fail. From the first failure on, the stream writes to the null device. Lines and errors go to
-    the file of `log_into` as well.
+    fail. From the first failure on, the stream writes to the null device.
+
+    Args:
+      copy: Called with each text for standard error.
     """
-    global _log
-    before, _log = (sys.stdout, sys.stderr), _Log()
-    sys.stdout, sys.stderr = _Surviving(before[0]), _Surviving(before[1], _log.add)
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Surviving(before[0]), _Surviving(before[1], copy)
     try:
         yield
     finally:
@@ -61,6 +62,17 @@ def kept() -> Generator[None]:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         sys.stdout, sys.stderr = before
+
+
+@contextlib.contextmanager
+def kept() -> Generator[None]:
+    """Makes the output of a run survive, and collects its lines and errors for `log_into`."""
+    global _log
+    _log = _Log()
+    try:
+        with surviving(_log.add):
+            yield
+    finally:
         with contextlib.suppress(OSError):  # of the last lines on a full disk
             _log.stack.close()
         _log = None

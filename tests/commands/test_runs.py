@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 
 import pytest
 
@@ -58,6 +59,14 @@ def test_a_folder_of_runs_is_a_table_of_what_differs(sweep, capsys):
         ["d", "-", "not measured", "48", "3"],
         [f"metrics: {first.metric}, {second.metric}"],
     ]
+
+
+def test_a_reader_that_goes_ends_no_command(sweep, monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "w", buffering=1) as pipe, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        cli.main(["runs", str(sweep), "--csv"])
 
 
 def test_json_has_every_setting_and_result(sweep, capsys):
