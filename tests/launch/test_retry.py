@@ -82,9 +82,16 @@ def begin(tmp_path, heading, programs_by_name):
 
 
 @pytest.mark.parametrize(
-    ("codes", "due", "num_calls"), [("75 75 0 0", 0, 3), ("75 1 0", 1, 2), ("3 0", 3, 1)]
+    ("codes", "due", "num_calls"),
+    [
+        ("75 137 143 0 0", 0, 4),
+        ("75 1 0", 1, 2),
+        ("3 0", 3, 1),
+        ("130 0", 130, 1),
+        ("137 " * 30, 137, 20),  # killed for its memory, each time anew
+    ],
 )
-def test_the_loop_of_the_shell_tries_again_after_75_alone(tmp_path, codes, due, num_calls):
+def test_the_loop_of_the_shell_tries_again_after_a_stop(tmp_path, codes, due, num_calls):
     (tmp_path / "codes").write_text(codes.replace(" ", "\n"))
     assert begin(tmp_path, SHELL, {"python": CODES}).wait(60) == due
     calls = (tmp_path / "called").read_text().splitlines()
@@ -93,9 +100,12 @@ def test_the_loop_of_the_shell_tries_again_after_75_alone(tmp_path, codes, due, 
 
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
-    [(75, None, True), (75, "19", True), (75, "20", False), (0, None, False), (1, None, False)],
-)
-def test_the_job_of_slurm_is_queued_again_after_75_alone(
+    [
+        (75, None, True), (75, "19", True), (75, "20", False), (137, None, True), (143, "1", True),
+        (137, "20", False), (0, None, False), (1, None, False),
+    ],
+)  # fmt: skip
+def test_the_job_of_slurm_is_queued_again_after_a_stop(
     tmp_path, monkeypatch, code, restarts, requeued
 ):
     if restarts is not None:
@@ -128,13 +138,14 @@ def test_the_loop_of_the_shell_ends_a_run_that_is_stopped_on_the_way(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_job_of_slurm_ends_a_run_that_is_stopped_on_the_way(tmp_path):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, 137)])
+def test_the_job_of_slurm_ends_a_run_that_is_stopped_on_the_way(tmp_path, number, code):
     workdir, stubs = tmp_path / "a", {"python": TOY, "srun": SRUN, "scontrol": REQUEUE}
     process = begin(tmp_path, SLURM, stubs)
     programs.wait_for_steps(workdir, 1, process)
-    # To one task: the agreement stops both at one step.
-    os.kill(int((tmp_path / "tasks").read_text().split()[1]), signal.SIGTERM)
-    assert process.wait(programs.SECONDS) == 75
+    # To one task: the agreement, or srun, stops the other.
+    os.kill(int((tmp_path / "tasks").read_text().split()[1]), number)
+    assert process.wait(programs.SECONDS) == code
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert not (workdir / "results.json").exists()
     assert begin(tmp_path, SLURM, stubs).wait(programs.SECONDS) == 0
