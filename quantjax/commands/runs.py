@@ -115,6 +115,9 @@ def _result(run):
 
 
 def _status(run):
+    # A run without provenance, as of an older version, has no "run".
+    if any((row.get("run") or {}).get("changed_code") for row in run.rows):
+        return f"{run.status}, measured by other code"
     if run.status != "unfinished" or run.num_epochs is None:
         return run.status
     when = f" at {run.written}" if run.written else ""

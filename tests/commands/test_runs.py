@@ -83,6 +83,15 @@ def test_json_has_every_setting_and_result(sweep, capsys):
     assert (c["written"], c["results"]) == ("2026-09-21T14:13:20+00:00", [])
 
 
+def test_a_number_of_edited_code_is_marked(sweep, capsys):
+    path = sweep / "b" / "results.json"
+    rows = [{**row, "run": {"changed_code": ["loss.py"]}} for row in json.loads(path.read_text())]
+    path.write_text(json.dumps(rows))
+    lines = run(capsys, sweep).splitlines()
+    assert "finished, measured by other code  32" in lines[2]
+    assert "other code" not in lines[1]
+
+
 def test_csv_has_a_line_for_each_result_and_for_a_run_without_any(sweep, capsys):
     rows = [*csv.DictReader(io.StringIO(run(capsys, sweep, "--csv")))]
     assert [(row["run"], row["name"], row["config.bits"], row["status"]) for row in rows] == [
