@@ -49,7 +49,7 @@ def start(
     Raises:
       ValueError: if only a part of the first three is given, their values do not fit, the
         coordinator's name is unknown, process 0 cannot listen there, the other processes do not
-        connect in time, or no GPU is left for this process.
+        connect in time, no cluster is recognised, or no GPU is left for this process.
     """
     by_hand = {
         "coordinator": coordinator, "num_processes": num_processes, "process_id": process_id
@@ -111,6 +111,11 @@ def _initialize(options, start_timeout):
             console.say(f"{seconds:.0f} s of {start_timeout} s: {_missing(options)}")
     if failed:
         reason = str(failed[0]).splitlines()[0]
+        if not options and reason.startswith("coordinator_address should"):  # JAX's words for it
+            raise InputError(
+                "JAX recognises no cluster here (in Kubernetes it needs the package kubernetes); "
+                "give nodetect to run alone, or coordinator, num_processes and process_id"
+            ) from None
         raise InputError(f"the processes did not find each other: {reason}") from None
     # JAX has put itself in the place of the handler, and would swallow the signal.
     if threading.current_thread() is threading.main_thread():

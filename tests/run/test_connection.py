@@ -195,6 +195,17 @@ def test_a_start_ends_in_a_line_and_is_known_to_be_unfinished(monkeypatch, capsy
     assert not connection.unfinished()
 
 
+def test_no_cluster_is_one_line_that_says_what_to_do():
+    # In a process of its own, since JAX is at work in this one; and with JAX's real words.
+    program = "from quantjax.run import connection; connection.start(detect=True)"
+    kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment = {**kept, "PYTHONPATH": str(programs.ROOT), "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True
+    )
+    assert "InputError: JAX recognises no cluster here (in Kuber" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("visible", "chosen", "due"),
     [
