@@ -84,7 +84,7 @@ def begin(tmp_path, heading, programs_by_name):
 @pytest.mark.parametrize(
     ("codes", "due", "num_calls"),
     [
-        ("75 137 143 0 0", 0, 4),
+        ("75 134 137 143 0 0", 0, 5),
         ("75 1 0", 1, 2),
         ("3 0", 3, 1),
         ("130 0", 130, 1),
@@ -101,8 +101,8 @@ def test_the_loop_of_the_shell_tries_again_after_a_stop(tmp_path, codes, due, nu
 @pytest.mark.parametrize(
     ("code", "restarts", "requeued"),
     [
-        (75, None, True), (75, "19", True), (75, "20", False), (137, None, True), (143, "1", True),
-        (137, "20", False), (0, None, False), (1, None, False),
+        (75, None, True), (75, "19", True), (75, "20", False), (134, None, True), (137, None, True),
+        (137, "20", False), (143, "1", True), (0, None, False), (1, None, False),
     ],
 )  # fmt: skip
 def test_the_job_of_slurm_is_queued_again_after_a_stop(
