@@ -13,7 +13,7 @@ from ml_collections import config_dict
 from experiments.baselines import baselines
 from quantjax import cli, data, errors, evaluate, index, launch, train
 from quantjax.launch import running
-from tests import programs, toy
+from tests import programs, run_toy, toy
 
 pytestmark = pytest.mark.usefixtures("no_page")
 
@@ -204,6 +204,14 @@ def test_debug_finds_nans_and_leaks_where_asked(tmp_path):
         jax.jit(lambda x: held.append(x) or x)(np.float32(1))
         return build(config)
 
+    def exploding(config):
+        experiment = build(config)
+        phases = [
+            phase._replace(loss=run_toy.exploding(phase.loss, 3, 1))
+            for phase in experiment.method.phases
+        ]
+        return experiment._replace(method=experiment.method._replace(phases=tuple(phases)))
+
     def dividing(config):
         jax.numpy.zeros(1) / jax.numpy.zeros(1)
         return build(config)
@@ -211,6 +219,8 @@ def test_debug_finds_nans_and_leaks_where_asked(tmp_path):
     try:
         with pytest.raises(FloatingPointError, match="nan"):
             run(tmp_path / "toy", "--debug_nans", build=dividing)
+        with pytest.raises(FloatingPointError, match=r"^invalid value"):
+            run(tmp_path / "late", "--debug_nans", build=exploding)
         with pytest.raises(Exception, match=r"[Ll]eaked"):
             run(tmp_path / "toy", "--debug_leaks", build=leaking)
         debugged = "--debug_nans", "--debug_leaks"

@@ -89,9 +89,11 @@ def _run_guarded(config, build, baselines, title, options, start):
     """Starts the processes and the run; returns the exit status, or raises a program's fault."""
     fit = functools.partial(train.fit, **{name: options.pop(name) for name in FIT_FLAGS})
     debug = options["debug"] = options["debug"] or start["debug_nans"] or start["debug_leaks"]
+    # In this thread as well: JAX's own `with jax.debug_nans(False)` would else end the flag here.
+    nans = jax.debug_nans(True) if start["debug_nans"] else contextlib.nullcontext()
     # Handlers first: a signal during the start must end all processes as one in training does.
     try:
-        with signals.ending() as ignore_later_ones:
+        with signals.ending() as ignore_later_ones, nans:
             _start(start)
             status = running.run(config, build, baselines, title=title, fit=fit, **options)
             if status and processes.several():
