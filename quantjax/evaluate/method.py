@@ -23,6 +23,7 @@ from quantjax.quantizers import (
     BinaryCodec,
     Codec,
     FloatCodec,
+    NeuralResidualCodec,
     ProductCodec,
     ResidualCodec,
     product,
@@ -316,7 +317,7 @@ def codeword_counts(codec: Codec, codes: np.ndarray) -> np.ndarray | None:
         bits = np.unpackbits(codes, axis=1, bitorder="little")[:, : codec.bits]
         ones = bits.sum(axis=0, dtype=np.int64)
         return np.stack([len(codes) - ones, ones], axis=1)
-    if not isinstance(codec, (ProductCodec, ResidualCodec)):
+    if not isinstance(codec, (ProductCodec, ResidualCodec, NeuralResidualCodec)):
         return None
     assignments = np.asarray(codec.assignments(jnp.asarray(codes)))
     size = codec.codebooks.shape[1]

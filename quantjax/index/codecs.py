@@ -13,6 +13,7 @@ from quantjax.quantizers import (
     ClassCodec,
     Codec,
     FloatCodec,
+    NeuralResidualCodec,
     ProductCodec,
     ResidualCodec,
 )
@@ -21,6 +22,7 @@ KINDS: dict[str, Any] = {
     "product": ProductCodec,
     "binary": BinaryCodec,
     "residual": ResidualCodec,
+    "neural_residual": NeuralResidualCodec,
     "float": FloatCodec,
     "class": ClassCodec,
 }

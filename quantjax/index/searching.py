@@ -23,9 +23,10 @@ from quantjax.index.scan import put_block, put_shard, scan
 from quantjax.index.shares import merged, shares
 from quantjax.index.signs import nearest_signs, put_signs, serves
 from quantjax.index.tables import width
-from quantjax.quantizers import FloatCodec
+from quantjax.quantizers import FloatCodec, NeuralResidualCodec
 
 _QUERIES, _FEW = 32, 8  # queries of a block: their sums of two bytes fill processor registers
+_TILE = 1 << 14  # items that are decoded at once
 
 _latest: dict[str, tuple] = {}  # the codes of one search, and their copy on the devices
 
@@ -173,6 +174,12 @@ def _searched(index, queries, among, top_k, num_probes, mesh, engine):
     return found if among is None else (found[0], among[found[1]])
 
 
+def _decoded(codec, codes):
+    check_codes(codec, codes)
+    tiles = (codes[start : start + _TILE] for start in range(0, len(codes), _TILE))
+    return np.concatenate([np.asarray(codec.decode(tile)) for tile in tiles])
+
+
 def _quantized(codec, queries):
     blocks = (codec.decode(codec.encode(block)) for block in _blocks(queries))
     return np.concatenate([np.asarray(block) for block in blocks])[: len(queries)]
@@ -189,6 +196,10 @@ def _nearest(codec, queries, codes, top_k, mesh):
     """Returns distances and rows [Q, k] of the nearest codes, equal distances ordered by row."""
     if isinstance(codec, FloatCodec):
         vectors = np.ascontiguousarray(codes).view("<f4")
+        return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
+    if isinstance(codec, NeuralResidualCodec):
+        # No lookup table holds such distances: the items are decoded, 4 D bytes each.
+        vectors = _kept(codes, ("decoded", codec), lambda: _decoded(codec, codes))
         return nearest_vectors(vectors, queries, top_k, metric=codec.metric, mesh=mesh)
     if not len(queries):
         return np.zeros((0, top_k), np.float32), np.zeros((0, top_k), np.int64)

@@ -18,6 +18,7 @@ from quantjax.quantizers import (
     BinaryCodec,
     ClassCodec,
     FloatCodec,
+    NeuralResidualCodec,
     ProductCodec,
     ResidualCodec,
     additive,
@@ -72,6 +73,7 @@ def _(codec):
 
 
 @width.register(ResidualCodec)
+@width.register(NeuralResidualCodec)
 def _(codec):
     return codec.codebooks.shape[2]
 

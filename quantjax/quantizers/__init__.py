@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         ema,
         gumbel,
         kmeans,
+        neural_residual,
         packing,
         product,
         rotation,
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
         ProductCodec,
         ResidualCodec,
     )
+    from quantjax.quantizers.neural_codec import NeuralResidualCodec
 
 __all__ = [
-    "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "ProductCodec", "ResidualCodec", "additive",
-    "binary", "codecs", "ema", "gumbel", "kmeans", "packing", "product", "rotation",
-    "straight_through",
+    "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "NeuralResidualCodec", "ProductCodec",
+    "ResidualCodec", "additive", "binary", "codecs", "ema", "gumbel", "kmeans", "neural_residual",
+    "packing", "product", "rotation", "straight_through",
 ]  # fmt: skip
 
 
@@ -51,7 +53,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'quantjax.quantizers' has no attribute {name!r}")
     if name.endswith("Codec"):
-        return vars(importlib.import_module("quantjax.quantizers.codecs"))[name]
+        module = "neural_codec" if name == "NeuralResidualCodec" else "codecs"
+        return vars(importlib.import_module(f"quantjax.quantizers.{module}"))[name]
     return importlib.import_module(f"quantjax.quantizers.{name}")
 
 

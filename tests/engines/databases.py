@@ -4,7 +4,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.index import Index
-from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    FloatCodec,
+    NeuralResidualCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 from tests.quantizers import oracles
 
 ROWS, D = 300, 12
@@ -27,6 +33,16 @@ def codec_of(kind, rng, *, metric="l2", num_codebooks=3, num_codewords=16):
             books(num_codebooks, num_codewords, D // num_codebooks), orthogonal(rng), metric=metric
         ),
         "residual": lambda: ResidualCodec(books(3, num_codewords, D), metric, beam_width=2),
+        "networks": lambda: NeuralResidualCodec(
+            books(num_codebooks, num_codewords, D),
+            0.3 * books(num_codebooks - 1, 2 * D, D),
+            books(num_codebooks - 1, D),
+            0.3 * books(num_codebooks - 1, 2, D, 20),
+            0.3 * books(num_codebooks - 1, 2, 20, D),
+            books(num_codebooks, num_codewords, D),
+            metric,
+            num_candidates=num_codewords,
+        ),
         "float": lambda: FloatCodec(D, metric),
         "binary": lambda: BinaryCodec(
             20, offset=books(D)[:], projection=jnp.eye(D, 20) + 0.3 * books(D, 20)

@@ -27,6 +27,18 @@ def test_an_index_comes_back_to_the_byte(kind, rng):
         )
 
 
+def test_networks_come_back_to_the_last_bit(rng):
+    index = database(codec_of("networks", rng), rng, ids="rows")
+    found = from_faiss(to_faiss(index))
+    np.testing.assert_array_equal(found.codes, index.codes)
+    # The lookup table is ours; with all codewords as candidates it is not read.
+    for name in found.codec.networks._fields[:-1]:
+        np.testing.assert_array_equal(getattr(found.codec, name), getattr(index.codec, name))
+    assert (found.codec.beam_width, found.codec.num_candidates) == (1, 16)
+    x = jnp.asarray(queries(rng, 40))
+    np.testing.assert_array_equal(found.codec.encode(x), index.codec.encode(x))
+
+
 TRAINED = {
     "pq": lambda: faiss.IndexPQ(D, 3, 4),
     "pq ip": lambda: faiss.IndexPQ(D, 3, 5, faiss.METRIC_INNER_PRODUCT),

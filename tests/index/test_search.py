@@ -10,6 +10,7 @@ from quantjax.quantizers import (
     BinaryCodec,
     ClassCodec,
     FloatCodec,
+    NeuralResidualCodec,
     ProductCodec,
     ResidualCodec,
 )
@@ -26,12 +27,18 @@ def orthonormal(rng, rows, columns):
     return jnp.asarray(np.linalg.qr(rng.normal(size=(rows, columns)))[0], jnp.float32)
 
 
+def networks(rng):
+    shapes = (3, 16, D), (2, 2 * D, D), (2, D), (2, 1, D, 8), (2, 1, 8, D), (3, 16, D)
+    return NeuralResidualCodec(*(0.3 * normal(rng, *s) for s in shapes), "ip", num_candidates=4)
+
+
 def codecs():
     rng = np.random.default_rng(1)
     for metric in ("l2", "ip", "cosine"):
         yield f"product {metric}", ProductCodec(normal(rng, 4, 256, 4), None, metric)
         yield f"float {metric}", FloatCodec(D, metric)
         yield f"residual {metric}", ResidualCodec(normal(rng, 3, 16, D) + 2, metric)
+    yield "networks", networks(rng)
     rotation = orthonormal(rng, D, D)
     yield "two codewords a byte", ProductCodec(normal(rng, 4, 16, 4), rotation)
     yield "half a byte left", ProductCodec(normal(rng, 1, 16, D))

@@ -4,13 +4,21 @@ import itertools
 import pathlib
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from quantjax.errors import InputError, load_package
 from quantjax.index.artefact import Index
 from quantjax.index.engines import items, self_test
-from quantjax.quantizers import BinaryCodec, Codec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    Codec,
+    FloatCodec,
+    NeuralResidualCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 from quantjax.run import files
 
 
@@ -19,9 +27,10 @@ def to_faiss(index: Index, *, fast_scan: bool = False) -> Any:
 
     Product codes become an IndexPQ, with inverted lists an IndexIVFPQ, and a rotation becomes an
     OPQMatrix before it. Residual codes become an IndexResidualQuantizer that decodes
-    (ST_decompress), floats an IndexFlat, and binary codes an IndexBinaryFlat, whose queries are
-    `codec.encode(queries)`. Whole numbers as ids are stored; for names FAISS returns row numbers.
-    All inverted lists are searched until the caller lowers `nprobe`.
+    (ST_decompress), neural residual codes an IndexQINCo, floats an IndexFlat, and binary codes an
+    IndexBinaryFlat, whose queries are `codec.encode(queries)`. Whole numbers as ids are stored; for
+    names FAISS returns row numbers. All inverted lists are searched until the caller lowers
+    `nprobe`.
 
     Args:
       index: Codes with their codec, of metric "l2", "ip" or "hamming".
@@ -35,7 +44,7 @@ def to_faiss(index: Index, *, fast_scan: bool = False) -> Any:
       ValueError: if the index has no items, or no FAISS index ranks its codes as the codec does.
       ModuleNotFoundError: if faiss is not installed.
     """
-    taken = ProductCodec, ResidualCodec, BinaryCodec, FloatCodec
+    taken = ProductCodec, ResidualCodec, BinaryCodec, FloatCodec, NeuralResidualCodec
     # IndexPQ has no cosine: it would divide by the lengths of neither queries nor items.
     self_test.check_takes("faiss", index, taken, "l2", "ip", "hamming")
     faiss, codec = _faiss(), index.codec
@@ -89,6 +98,11 @@ def export(index: Index, path: pathlib.Path, *, fast_scan: bool = False) -> self
       ValueError: if FAISS cannot hold the index, or gives other answers than the codec. Nothing is
         written then.
     """
+    if isinstance(index.codec, NeuralResidualCodec):
+        raise InputError(
+            "faiss writes no files of an IndexQINCo; call index.to_faiss where you search, or "
+            "export to npz"
+        )
     items.check_names(index)
     numbered = items.row_numbered(index)
     found = to_faiss(index)
@@ -119,6 +133,8 @@ def _empty(faiss, codec):
         return faiss.IndexBinaryFlat(8 * codec.num_bytes)
     if isinstance(codec, FloatCodec):
         return faiss.IndexFlat(codec.dim, _metric(faiss, codec))
+    if isinstance(codec, NeuralResidualCodec):
+        return _networks(faiss, codec)
     books = np.asarray(codec.codebooks, np.float32)
     num_codebooks, num_codewords, width = books.shape
     size = num_codebooks, num_codewords.bit_length() - 1, _metric(faiss, codec)
@@ -130,6 +146,27 @@ def _empty(faiss, codec):
         faiss.copy_array_to_vector(books.ravel(), flat.rq.codebooks)
         flat.rq.max_beam_size = codec.beam_width
         flat.rq.is_trained = True
+    flat.is_trained = True
+    return flat
+
+
+def _networks(faiss, codec):
+    """Returns an empty IndexQINCo, which decodes as the codec does; it encodes greedily."""
+    networks = jax.tree.map(lambda leaf: np.asarray(leaf, np.float32), codec.networks)
+    num_codebooks, num_codewords, width = networks.codebooks.shape
+    bits = num_codewords.bit_length() - 1
+    _, blocks, _, hidden = networks.expansions.shape
+    flat = faiss.IndexQINCo(width, num_codebooks, bits, blocks, hidden, _metric(faiss, codec))
+    flat.qinco.codebook0.from_array(networks.codebooks[0])
+    for number in range(num_codebooks - 1):
+        step = flat.qinco.get_step(number)
+        step.codebook.from_array(networks.codebooks[number + 1])
+        # FAISS multiplies columns, W x, where the codec multiplies rows.
+        step.MLPconcat.from_array(networks.mixing[number].T, networks.offsets[number])
+        for each in range(blocks):
+            block = step.get_residual_block(each)
+            block.linear1.from_array(networks.expansions[number, each].T)
+            block.linear2.from_array(networks.contractions[number, each].T)
     flat.is_trained = True
     return flat
 

@@ -9,11 +9,17 @@ import numpy as np
 
 from quantjax.index.artefact import Index
 from quantjax.index.engines import items, self_test
-from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    FloatCodec,
+    NeuralResidualCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 from quantjax.run import files
 
 _TILE = 1 << 16  # rows that are decoded at once
-_DECODED = ProductCodec, ResidualCodec, FloatCodec, BinaryCodec
+_DECODED = ProductCodec, ResidualCodec, NeuralResidualCodec, FloatCodec, BinaryCodec
 _QDRANT = {"l2": "Euclid", "ip": "Dot", "cosine": "Cosine", "hamming": "Manhattan"}
 _CUVS = {"l2": "sqeuclidean", "ip": "inner_product", "cosine": "cosine", "hamming": "sqeuclidean"}
 

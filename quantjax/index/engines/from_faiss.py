@@ -8,7 +8,13 @@ import numpy as np
 from quantjax.errors import InputError, load_package
 from quantjax.index.artefact import Index
 from quantjax.index.lists import InvertedLists
-from quantjax.quantizers import BinaryCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    FloatCodec,
+    NeuralResidualCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 
 
 def from_faiss(faiss_index: Any) -> Index:
@@ -20,7 +26,8 @@ def from_faiss(faiss_index: Any) -> Index:
     Args:
       faiss_index: An IndexPQ, IndexIVFPQ by residuals over an IndexFlat, IndexResidualQuantizer
         that decodes (ST_decompress), IndexFlat or IndexBinaryFlat; also within an IndexIDMap, and
-        behind one square LinearTransform without bias, such as an OPQMatrix.
+        behind one square LinearTransform without bias, such as an OPQMatrix. An
+        IndexQINCo by itself: FAISS returns none from a wrapper.
 
     Returns:
       Codec, codes and ids, row numbers if FAISS has none; of an IndexIVFPQ the inverted lists too,
@@ -49,7 +56,7 @@ def from_faiss(faiss_index: Any) -> Index:
 def _unwrap(faiss, outer):
     """Returns the index inside of wrappers, the ids or None, and the rotation or None."""
     ids = rotation = None
-    while True:
+    while not isinstance(outer, faiss.IndexQINCo):  # downcast_index would make it a plain Index
         is_binary = isinstance(outer, faiss.IndexBinary)
         outer = (faiss.downcast_IndexBinary if is_binary else faiss.downcast_index)(outer)
         if isinstance(outer, faiss.IndexIDMap | faiss.IndexBinaryIDMap):
@@ -59,6 +66,7 @@ def _unwrap(faiss, outer):
         else:
             return outer, ids, rotation
         outer = outer.index
+    return outer, ids, rotation
 
 
 def _rotation(faiss, outer):
@@ -93,13 +101,42 @@ def _codec(faiss, flat, rotation):
             )
         books = faiss.vector_to_array(rq.codebooks).reshape(rq.M, -1, rq.d)
         codec = ResidualCodec(jnp.asarray(books), _metric(faiss, flat), rq.max_beam_size)
+    elif isinstance(flat, faiss.IndexQINCo):
+        codec = _networks(faiss, flat)
     else:
         raise InputError(
             f"no codec for {type(flat).__name__}; there are IndexPQ, IndexIVFPQ, "
-            "IndexResidualQuantizer, IndexFlat and IndexBinaryFlat"
+            "IndexResidualQuantizer, IndexQINCo, IndexFlat and IndexBinaryFlat"
         )
     codec.check()
     return codec
+
+
+def _networks(faiss, flat):
+    """Returns the codec of an IndexQINCo, which encodes as FAISS does: all codewords, greedily."""
+    net = flat.qinco
+
+    def array(layer, *shape):
+        return faiss.vector_to_array(layer.weight).reshape(shape)
+
+    def stacked(arrays, *shape):
+        return jnp.asarray(np.array(list(arrays), np.float32).reshape(net.M - 1, *shape))
+
+    steps = [net.get_step(number) for number in range(net.M - 1)]
+    blocks = [[step.get_residual_block(each) for each in range(net.L)] for step in steps]
+    hidden = [[array(block.linear1, net.h, net.d).T for block in row] for row in blocks]
+    outputs = [[array(block.linear2, net.d, net.h).T for block in row] for row in blocks]
+    books = [array(each, net.K, net.d) for each in (net.codebook0, *(s.codebook for s in steps))]
+    return NeuralResidualCodec(
+        codebooks=jnp.asarray(np.stack(books)),
+        mixing=stacked((array(s.MLPconcat, net.d, 2 * net.d).T for s in steps), 2 * net.d, net.d),
+        offsets=stacked((faiss.vector_to_array(s.MLPconcat.bias) for s in steps), net.d),
+        expansions=stacked(hidden, net.L, net.d, net.h),
+        contractions=stacked(outputs, net.L, net.h, net.d),
+        lookup=jnp.asarray(np.stack(books)),
+        metric=_metric(faiss, flat),
+        num_candidates=net.K,
+    )
 
 
 def _metric(faiss, flat):
