@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax import data
-from quantjax.quantizers import additive, neural_residual
+from quantjax.quantizers import additive, neural_residual, neural_training
 
 _SIZES = {"num_codebooks": 8, "num_codewords": 256}
 _NETWORKS = {"hidden_width": 256, "num_blocks": 1}
@@ -92,7 +92,7 @@ def fit_networks(
       Networks and the seconds of all epochs; None if there was no time for all of them.
     """
     start, rows = time.perf_counter(), jnp.asarray(x)
-    init = functools.partial(neural_residual.init, **_SIZES, **_NETWORKS)
+    init = functools.partial(neural_training.init, **_SIZES, **_NETWORKS)
     if path.exists():
         state, spent = _loaded(path, jax.eval_shape(init, jax.random.key(0), rows))
     else:
@@ -100,12 +100,12 @@ def fit_networks(
     while int(state.epoch) < num_epochs:
         if time.perf_counter() - start > seconds:
             return None
-        state, error = neural_residual.fit_epoch(state, rows, num_epochs=num_epochs, **_TRAINING)
+        state, error = neural_training.fit_epoch(state, rows, num_epochs=num_epochs, **_TRAINING)
         error = float(error)
         taken = spent + time.perf_counter() - start
         _save(path, state, taken)
         print(f"epoch {int(state.epoch)}: {error:.3f} after {taken:.0f} s", flush=True)
-    return neural_residual.networks_of(state), _loaded(path, state)[1]
+    return neural_training.networks_of(state), _loaded(path, state)[1]
 
 
 def _save(path, state, seconds):

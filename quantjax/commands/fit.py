@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,12 @@ def _fit(arguments, x, rows):
             raise InputError("--num_codewords does not go with itq, whose codes are of signs")
         sizes["num_codewords"] = arguments.num_codewords
     x = np.asarray(x[rows], np.float32)
-    codec = recipes.CODECS[name](x, metric=metric, seed=arguments.seed, **sizes)
+    fit = functools.partial(recipes.CODECS[name], x, metric=metric, seed=arguments.seed, **sizes)
+    if name == "neural_rq" and not arguments.json:  # the only one that takes minutes
+        with console.counter("epochs") as report:
+            codec = fit(report=report)
+    else:
+        codec = fit()
     return recipes.vector_embedding(codec, metric), {}, codec, ()
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         gumbel,
         kmeans,
         neural_residual,
+        neural_training,
         packing,
         product,
         rotation,
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "NeuralResidualCodec", "ProductCodec",
     "ResidualCodec", "additive", "binary", "codecs", "ema", "gumbel", "kmeans", "neural_residual",
-    "packing", "product", "rotation", "straight_through",
+    "neural_training", "packing", "product", "rotation", "straight_through",
 ]  # fmt: skip
 
 

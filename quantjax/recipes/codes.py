@@ -1,4 +1,4 @@
-"""Fits a codec to vectors without labels: PQ, OPQ, RQ or ITQ.
+"""Fits a codec to vectors without labels: PQ, OPQ, RQ, RQ with networks, or ITQ.
 
 All take vectors [N, D] of any width and return a codec. Product codes need a width that M divides:
 `vector_embedding` returns the function that pads vectors to the codec's width.
@@ -17,9 +17,11 @@ from quantjax.models import unit
 from quantjax.quantizers import (
     BinaryCodec,
     Codec,
+    NeuralResidualCodec,
     ProductCodec,
     ResidualCodec,
     additive,
+    neural_training,
     packing,
     product,
     rotation,
@@ -28,6 +30,8 @@ from quantjax.quantizers import (
 METRICS = ("l2", "ip", "cosine")
 # Turns of OPQ. Each decomposes a matrix [D, D], which takes minutes in all where D is large.
 _TURNS, _TURNS_OF_WIDE, _WIDE = 25, 5, 512
+# Of networks: measured in experiments/benchmarks/learned_codecs.py.
+_EPOCHS, _BATCH, _BEAM = 30, 256, 4
 
 
 def sample(x: np.ndarray, most: int, *, seed: int) -> np.ndarray:
@@ -99,6 +103,43 @@ def rq(
     return ResidualCodec(_fit_residual(jax.random.key(seed), x, **sizes), metric=metric)
 
 
+def neural_rq(
+    x: np.ndarray,
+    *,
+    bits: int,
+    num_codewords: int | None = None,
+    metric: str = "l2",
+    seed: int = 0,
+    report: Callable[[int, int], None] = lambda done, total: None,
+) -> NeuralResidualCodec:
+    """Fits residual quantization with a network for each codebook, in minutes; see `pq`.
+
+    Args:
+      x: Vectors [N, D].
+      bits: Code length.
+      num_codewords: K; see `pq`.
+      metric: "l2", "ip" or "cosine".
+      seed: Seed of the start, of the networks and of the batches.
+      report: Called after each epoch with the epochs done and the epochs in all.
+
+    Raises:
+      ValueError: if x are no finite vectors of 2 rows or more, or the metric is unknown.
+    """
+    x, sizes = _prepared(x, bits, metric, num_codewords)
+    beam_width = min(_BEAM, sizes["num_codewords"])
+    search = {"beam_width": beam_width, "num_candidates": 2 * beam_width}
+    networks = neural_training.fit(
+        jax.random.key(seed),
+        x,
+        **sizes,
+        **search,
+        num_epochs=_EPOCHS,
+        batch_size=min(_BATCH, len(x)),
+        on_epoch=lambda epoch, error: report(epoch, _EPOCHS),
+    )
+    return NeuralResidualCodec(*networks, metric=metric, **search)
+
+
 def itq(x: np.ndarray, *, bits: int, metric: str = "l2", seed: int = 0) -> BinaryCodec:
     """Fits iterative quantization, signs of a rotation about the mean; see `pq`.
 
@@ -115,7 +156,7 @@ def vector_embedding(codec: Codec, metric: str) -> Callable[[Any, jax.Array], ja
     """Returns `(weights, x [B, D]) -> [B, width]`, which prepares vectors for a fitted codec.
 
     Args:
-      codec: Of `pq`, `opq`, `rq` or `itq`.
+      codec: Of one of `CODECS`.
       metric: The metric that it was fitted with.
     """
 
@@ -148,7 +189,7 @@ def _padded(x, num_codebooks):
     return jnp.pad(x, ((0, 0), (0, -x.shape[1] % num_codebooks)))
 
 
-CODECS = {"pq": pq, "opq": opq, "rq": rq, "itq": itq}
+CODECS = {"pq": pq, "opq": opq, "rq": rq, "neural_rq": neural_rq, "itq": itq}
 """Functions that fit a codec, by the name of what they fit."""
 
 # Compiled whole, instead of operation by operation.

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from quantjax.errors import InputError
-from quantjax.quantizers import NeuralResidualCodec, additive, neural_residual
+from quantjax.quantizers import NeuralResidualCodec, additive, neural_residual, neural_training
 from tests.quantizers import oracles
 
 M, K, D, L, H, ROWS = 3, 8, 5, 2, 6, 40
@@ -138,7 +138,7 @@ def trained():
     x = rng.normal(size=(3000, 2)) @ rng.normal(size=(2, 6))
     x = jnp.asarray(10 + 3 * np.tanh(x) * (1 + np.abs(x[:, :1])), jnp.float32)
     errors = []
-    fitted = neural_residual.fit(
+    fitted = neural_training.fit(
         jax.random.key(0), x[:2000], **SIZES, **SEARCH,
         num_epochs=30, batch_size=100, on_epoch=lambda epoch, error: errors.append((epoch, error)),
     )  # fmt: skip
@@ -159,30 +159,30 @@ def test_training_beats_residual_quantization_on_other_rows():
 
 def test_epochs_in_pieces_are_the_fit():
     x, options = X[:, :4], {"num_epochs": 2, "batch_size": 15, "learning_rate": 0.01, **SEARCH}
-    due = neural_residual.fit(jax.random.key(5), x, **SIZES, **options)
-    state = neural_residual.init(jax.random.key(5), x, **SIZES)
+    due = neural_training.fit(jax.random.key(5), x, **SIZES, **options)
+    state = neural_training.init(jax.random.key(5), x, **SIZES)
     for _ in range(2):
-        state, _ = neural_residual.fit_epoch(state, x, **options)
+        state, _ = neural_training.fit_epoch(state, x, **options)
         state = jax.tree.map(jnp.array, state)
-    for one, other in zip(neural_residual.networks_of(state), due, strict=True):
+    for one, other in zip(neural_training.networks_of(state), due, strict=True):
         np.testing.assert_array_equal(one, other)
-    other_key = neural_residual.fit(jax.random.key(6), x, **SIZES, **options)
+    other_key = neural_training.fit(jax.random.key(6), x, **SIZES, **options)
     assert not np.array_equal(other_key.expansions, due.expansions)
 
 
 def test_networks_of_a_state_have_the_units_of_the_rows():
-    state = neural_residual.init(jax.random.key(0), X, **SIZES)
+    state = neural_training.init(jax.random.key(0), X, **SIZES)
     state = state._replace(networks=NETWORKS, mean=jnp.arange(5.0), scale=jnp.float32(3))
     due = 3 * neural_residual.decode(NETWORKS, NUMBERS) + jnp.arange(5.0)
-    got = neural_residual.decode(neural_residual.networks_of(state), NUMBERS)
+    got = neural_residual.decode(neural_training.networks_of(state), NUMBERS)
     np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-4)
 
 
 def test_the_lookup_holds_the_moving_mean_residual_of_each_codeword():
-    state = neural_residual.init(jax.random.key(0), X, **SIZES)
+    state = neural_training.init(jax.random.key(0), X, **SIZES)
     rows = (X - state.mean) / state.scale
     options = {"num_epochs": 1, "batch_size": ROWS, "learning_rate": 0.0, "beam_width": 1}
-    after, _ = neural_residual.fit_epoch(state, X, **options, num_candidates=K)
+    after, _ = neural_training.fit_epoch(state, X, **options, num_candidates=K)
     books = state.networks.codebooks
     numbers = np.asarray(neural_residual.encode(state.networks, rows))
     for m, k in itertools.product(range(M), range(K)):
@@ -195,9 +195,9 @@ def test_the_lookup_holds_the_moving_mean_residual_of_each_codeword():
 
 
 def test_the_gradient_goes_through_the_chosen_codewords_alone():
-    state = neural_residual.init(jax.random.key(0), X, **SIZES)
+    state = neural_training.init(jax.random.key(0), X, **SIZES)
     options = {"num_epochs": 1, "batch_size": 1, "learning_rate": 0.01, **SEARCH}
-    after, _ = neural_residual.fit_epoch(state, X[:1], **options)
+    after, _ = neural_training.fit_epoch(state, X[:1], **options)
     moved = np.any(np.asarray(after.networks.codebooks != state.networks.codebooks), axis=-1)
     np.testing.assert_array_equal(moved.sum(axis=1), [1] * M)
 
@@ -251,6 +251,25 @@ def test_networks_that_do_not_fit_are_refused(field, message):
         NeuralResidualCodec(*wrong).check()
 
 
+def test_networks_without_a_block_are_refused():
+    wrong = NETWORKS._replace(
+        expansions=NETWORKS.expansions[:, :0], contractions=NETWORKS.contractions[:, :0]
+    )
+    with pytest.raises(InputError, match=r"^networks must have a block at least, got none$"):
+        neural_residual.decode(wrong, NUMBERS)
+
+
+def test_a_single_codebook_has_no_network():
+    nets = neural_residual.Networks(
+        NETWORKS.codebooks[:1], *(each[:0] for each in NETWORKS[1:5]), NETWORKS.lookup[:1]
+    )
+    numbers = neural_residual.encode(nets, X, **SEARCH)
+    np.testing.assert_array_equal(numbers, additive.encode(nets.codebooks, X))
+    np.testing.assert_array_equal(
+        neural_residual.decode(nets, numbers), nets.codebooks[0][numbers[:, 0]]
+    )
+
+
 def test_wrong_rows_and_numbers_are_refused():
     with pytest.raises(InputError, match=r"^x must have shape \[N, 5\] for codebooks \(3, 8, 5\)"):
         neural_residual.encode(NETWORKS, X[:, :4])
@@ -258,7 +277,7 @@ def test_wrong_rows_and_numbers_are_refused():
         neural_residual.encode(NETWORKS, np.where(np.arange(ROWS)[:, None] == 1, np.nan, X))
     with pytest.raises(InputError, match=r"^assignments must have shape \[N, 3\], got \(40, 2\)$"):
         neural_residual.decode(NETWORKS, NUMBERS[:, :2])
-    fit = functools.partial(neural_residual.fit, jax.random.key(0), X, **{**SIZES, **SEARCH})
+    fit = functools.partial(neural_training.fit, jax.random.key(0), X, **{**SIZES, **SEARCH})
     with pytest.raises(InputError, match=r"^batch_size must be from 1 to 40, the rows, got 41$"):
         fit(batch_size=41)
     with pytest.raises(InputError, match=r"^hidden_width must be at least 1, got 0$"):
