@@ -6,13 +6,16 @@ import os
 import pytest
 
 from experiments import dqn_mnist
-from quantjax import report
+from quantjax import models, report
 from tests.report import runs
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory):
-    """A run of the main job, three epochs, with its page; made once for all workers, to be read."""
+    """A run of the main job in short, with its page; made once for all workers, to be read.
+
+    Its network is a perceptron: convolutions that are optimised so little take a minute.
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
@@ -20,4 +23,12 @@ def digits(tmp_path_factory):
     with (folder / "digits.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         run = folder / "digits"
-        return run if (run / report.PAGE).exists() else runs.launched(run, dqn_mnist, num_epochs=3)
+        if not (run / report.PAGE).exists():
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(models, "convnet", perceptron)
+                runs.launched(run, dqn_mnist, num_epochs=2, num_codewords=16, bits=16)
+        return run
+
+
+def perceptron(input_shape, *, dim, **_):
+    return models.mlp(input_shape, hidden=(64,), dim=dim)

@@ -15,9 +15,9 @@ def finished(workdir, made=None, **changes):
     return workdir
 
 
-def launched(workdir, module, *, num_epochs):
+def launched(workdir, module, **changes):
     """Runs an experiment file in short, through the launcher."""
     config = module.get_config()
-    config.num_epochs = num_epochs
+    config.update(changes)
     launch.run(config, module.build, lambda *_: {}, title="dqn", workdir=workdir, validate_every=1)
     return workdir
