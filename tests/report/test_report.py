@@ -209,7 +209,8 @@ def test_a_thousand_classes_are_a_picture_and_a_cut_table(run, rng):
     assert len(page) < 5e6
 
 
-def test_runs_are_compared_query_by_query(tmp_path, capsys):
+def test_runs_are_compared_query_by_query(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(report, "write", lambda workdir: workdir)  # pages of runs alone
     one, other = (
         runs.launched(tmp_path / name, run_toy, num_epochs=epochs)
         for name, epochs in (("one", 2), ("other", 3))
