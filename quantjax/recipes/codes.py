@@ -96,11 +96,16 @@ def rq(
     bits: int,
     num_codewords: int | None = None,
     metric: str = "l2",
+    beam_width: int = 5,
     seed: int = 0,
 ) -> ResidualCodec:
-    """Fits residual quantization, codebooks whose codewords add up; see `pq`."""
+    """Fits residual quantization, codebooks whose codewords add up; see `pq`.
+
+    Codebooks are fitted with the beam of `beam_width` partial sums that vectors are encoded with.
+    """
     x, sizes = _prepared(x, bits, metric, num_codewords)
-    return ResidualCodec(_fit_residual(jax.random.key(seed), x, **sizes), metric=metric)
+    codebooks = _fit_residual(jax.random.key(seed), x, beam_width=beam_width, **sizes)
+    return ResidualCodec(codebooks, metric=metric, beam_width=beam_width)
 
 
 def neural_rq(
@@ -196,5 +201,5 @@ CODECS = {"pq": pq, "opq": opq, "rq": rq, "neural_rq": neural_rq, "itq": itq}
 _SIZES = ("num_codebooks", "num_codewords")
 _fit_product = jax.jit(product.fit_codebooks, static_argnames=_SIZES)
 _fit_rotated = jax.jit(rotation.opq, static_argnames=(*_SIZES, "num_iterations"))
-_fit_residual = jax.jit(additive.fit_codebooks, static_argnames=_SIZES)
+_fit_residual = jax.jit(additive.fit_codebooks, static_argnames=(*_SIZES, "beam_width"))
 _fit_itq = jax.jit(rotation.itq, static_argnames="num_bits")

@@ -8,24 +8,32 @@ from tests.quantizers import oracles
 from tests.quantizers.case import NEEDS_KEY, ROW_MASK, WIDE, Case, K, M, X
 
 
-def _fit_residual(seed, x, mask, *, num_iterations):
+def _fit_residual(seed, x, mask, *, num_iterations, beam_width):
     return additive.fit_codebooks(
         jax.random.key(seed),
         x,
         num_codebooks=M,
         num_codewords=K,
         num_iterations=num_iterations,
+        beam_width=beam_width,
         mask=mask,
     )
 
 
-def _fit_residual_oracle(seed, x, mask, num_iterations):
-    books = []
+def _fit_residual_oracle(seed, x, mask, num_iterations, beam_width):
+    books, beams = [], [[row] for row in x]
     for key in jax.random.split(jax.random.key(seed), M):
-        start = oracles.plus_plus_of_key(key, x, mask, K)
-        books.append(oracles.lloyd(start, x, mask, num_iterations))
-        x = x - books[-1][oracles.encode(books[-1][None], x)[:, 0]]
+        rows, counts = np.concatenate(beams), np.repeat(mask, len(beams[0]))
+        start = oracles.plus_plus_of_key(key, rows, counts, K)
+        books.append(oracles.lloyd(start, rows, counts, num_iterations))
+        beams = [_extended(residuals, books[-1], beam_width) for residuals in beams]
     return np.stack(books)
+
+
+def _extended(residuals, book, beam_width):
+    """The shortest of all residuals minus a codeword each."""
+    left = [residual - word for residual in residuals for word in book]
+    return np.stack(sorted(left, key=lambda each: sum(each**2))[:beam_width])
 
 
 CASES = (
@@ -47,7 +55,11 @@ CASES = (
         arguments=(NEEDS_KEY, X, ROW_MASK),
         gathers="f32",
         result="MKD",
-        settings=({"num_iterations": 0}, {"num_iterations": 3}),
+        settings=(
+            {"num_iterations": 0, "beam_width": 1},
+            {"num_iterations": 3, "beam_width": 1},
+            {"num_iterations": 3, "beam_width": 3},
+        ),
         open_at_ties=True,
     ),
 )

@@ -72,13 +72,18 @@ def test_residual_codes_are_those_of_faiss(num_codebooks, num_codewords, beam_wi
     )
 
 
-def test_fitted_residual_codebooks_are_as_good_as_those_of_faiss_fitted_greedily():
+@pytest.mark.parametrize("beam_width", [1, 5])
+def test_fitted_residual_codebooks_are_as_good_as_those_of_faiss(beam_width):
     rng = np.random.default_rng(2)
-    rows = np.float32(rng.normal(size=(700, D)) @ rng.normal(size=(D, D)))
+    rows = np.float32(rng.normal(size=(1400, D)) @ rng.normal(size=(D, D)))
+    seen, other = rows[:700], rows[700:]
     theirs = faiss.ResidualQuantizer(D, 3, 4)
-    theirs.train_type, theirs.max_beam_size = faiss.ResidualQuantizer.Train_default, 1
-    theirs.train(rows)
-    fit = functools.partial(additive.fit_codebooks, num_codebooks=3, num_codewords=16)
-    codec = ResidualCodec(jax.jit(fit)(jax.random.key(0), jnp.asarray(rows)))
-    ours = np.mean((rows - codec.decode(codec.encode(jnp.asarray(rows)))) ** 2)
-    assert ours < 1.03 * np.mean((rows - theirs.decode(theirs.compute_codes(rows))) ** 2)
+    theirs.train_type, theirs.max_beam_size = faiss.ResidualQuantizer.Train_default, beam_width
+    theirs.train(seen)
+    fit = functools.partial(
+        additive.fit_codebooks, num_codebooks=3, num_codewords=16, beam_width=beam_width
+    )
+    books = jax.jit(fit)(jax.random.key(0), jnp.asarray(seen))
+    codec = ResidualCodec(books, beam_width=beam_width)
+    ours = np.mean((other - codec.decode(codec.encode(jnp.asarray(other)))) ** 2)
+    assert ours < 1.03 * np.mean((other - theirs.decode(theirs.compute_codes(other))) ** 2)

@@ -14,7 +14,7 @@ BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32
 X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
 ENCODE = jax.jit(additive.encode, static_argnames="beam_width")
 FIT = functools.partial(additive.fit_codebooks, num_codebooks=M, num_codewords=K)
-fit = jax.jit(FIT, static_argnames="num_iterations")
+fit = jax.jit(FIT, static_argnames=("num_iterations", "beam_width"))
 
 
 def errors(codebooks, x, assignments):
@@ -54,6 +54,14 @@ def test_a_tie_goes_to_the_lowest_number():
     np.testing.assert_array_equal(
         additive.encode(books, jnp.array([[0.0], [2.0]])), [[1, 2], [0, 2]]
     )
+
+
+def test_the_lowest_numbers_win_ties_among_many_codewords():
+    rng = np.random.default_rng(6)
+    books = jnp.asarray(rng.integers(-2, 3, size=(2, 256, 2)), jnp.float32)
+    x = jnp.asarray(rng.integers(-3, 4, size=(32, 2)), jnp.float32)
+    due = [oracles.beam(books, row, 5) for row in x]
+    np.testing.assert_array_equal(ENCODE(books, x, beam_width=5), due)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -103,19 +111,35 @@ def test_fit_runs_as_many_iterations_as_told_and_25_unless_told():
     assert all(np.any(np.all(line == word, axis=1)) for word in due[0][0])
 
 
-def test_keys_draw_anew_and_mask_drops_rows():
-    one, other = (np.asarray(fit(jax.random.key(s), X, num_iterations=0)) for s in (0, 1))
+@pytest.mark.parametrize("beam_width", [1, 3, 10])
+def test_keys_draw_anew_and_mask_drops_rows(beam_width):
+    run = functools.partial(fit, beam_width=beam_width)
+    one, other = (np.asarray(run(jax.random.key(s), X, num_iterations=0)) for s in (0, 1))
     assert not np.array_equal(one, other)
     mask = np.arange(ROWS) % 3 != 0
     padded = jnp.where(mask[:, None], X, 1e3)
-    got = fit(jax.random.key(4), padded, mask=jnp.asarray(mask))
-    np.testing.assert_allclose(got, fit(jax.random.key(4), X[mask]), rtol=1e-4, atol=1e-5)
+    got = run(jax.random.key(4), padded, mask=jnp.asarray(mask))
+    np.testing.assert_allclose(got, run(jax.random.key(4), X[mask]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_codebooks_fitted_with_a_beam_have_less_error_on_other_rows_than_greedy_ones(seed):
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.normal(size=(4096, 16)) @ rng.normal(size=(16, 16)), jnp.float32)
+    seen, other = x[:2048], x[2048:]
+    sizes = {"num_codebooks": 4, "num_codewords": 64}
+    means = []
+    for beam_width in (1, 4):
+        books = additive.fit_codebooks(jax.random.key(seed), seen, **sizes, beam_width=beam_width)
+        means.append(np.mean(errors(books, other, ENCODE(books, other, beam_width=4))))
+    assert means[1] < 0.97 * means[0]
 
 
 def test_rows_over_eight_devices_fit_and_encode_as_on_one():
-    due = fit(jax.random.key(5), X)
-    got = fit(jax.random.key(5), *devices.by_rows(X))
-    np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
+    for beam_width in (1, 3):
+        due = fit(jax.random.key(5), X, beam_width=beam_width)
+        got = fit(jax.random.key(5), *devices.by_rows(X), beam_width=beam_width)
+        np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
     codes = ENCODE(BOOKS, *devices.by_rows(X), beam_width=3)
     np.testing.assert_array_equal(codes, ENCODE(BOOKS, X, beam_width=3))
     np.testing.assert_array_equal(codes, additive.encode(BOOKS, X, beam_width=3))
@@ -149,6 +173,7 @@ def test_awkward_rows_are_coded(beam_width):
             lambda: FIT(jax.random.key(0), X, num_codebooks=0),
             "num_codebooks must be at least 1, got 0",
         ),
+        (lambda: FIT(jax.random.key(0), X, beam_width=0), "beam_width must be at least 1, got 0"),
         (
             lambda: FIT(jax.random.key(0), X, num_codewords=65),
             "at least as many rows as codewords, got 64 rows for K = 65",
