@@ -64,7 +64,7 @@ OPTIONAL = {"plots": {"matplotlib"}, "serve": {"anyio", "starlette", "uvicorn"}}
 LAZY = {
     "tensorflow", "tensorflow_datasets", "faiss", "matplotlib", "PIL", "mlxtend", "torch",
     "grain", "array_record", "equinox", "haiku", "lance", "lancedb", "pyarrow", "duckdb", "usearch",
-    "anyio", "starlette", "uvicorn", "fsspec", "ray",
+    "anyio", "starlette", "uvicorn", "fsspec", "ray", "orbax", "jinja2",
 }  # fmt: skip
 
 

@@ -5,8 +5,6 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import jinja2
-
 from quantjax import evaluate
 from quantjax.errors import InputError, MissingFileError
 from quantjax.report import figures
@@ -131,6 +129,8 @@ def headline(results: Sequence[evaluate.Results]) -> list[str]:
 
 
 def _template(name):
+    import jinja2
+
     environment = jinja2.Environment(
         # Names of classes and settings come from others: escaped, they cannot be markup.
         loader=jinja2.PackageLoader("quantjax.report"), autoescape=True, trim_blocks=True,

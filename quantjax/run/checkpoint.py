@@ -8,12 +8,13 @@ import pathlib
 import time
 import warnings
 from collections.abc import Generator
-from typing import Any
-
-import orbax.checkpoint as ocp
+from typing import TYPE_CHECKING, Any
 
 from quantjax.errors import DamagedError, FileError
 from quantjax.run import checkpoint_files, files, processes, sealing
+
+if TYPE_CHECKING:  # importing Orbax takes longer than importing all of quantjax
+    import orbax.checkpoint as ocp
 
 
 @dataclasses.dataclass
@@ -30,7 +31,7 @@ class Store:
 
     folder: pathlib.Path | None
     about: dict[str, Any]
-    manager: ocp.CheckpointManager | None
+    manager: "ocp.CheckpointManager | None"
     values: dict[int, float] = dataclasses.field(default_factory=dict)
     since: float = dataclasses.field(default_factory=time.monotonic)
 
@@ -60,6 +61,8 @@ class Store:
         self.since = time.monotonic()
         if self.manager is None:
             return
+        import orbax.checkpoint as ocp
+
         # A flat dict, so that later versions of a library can change its container types.
         leaves = sealing.by_path(train_state)
         items = ocp.args.Composite(
@@ -202,6 +205,8 @@ def opened(
     if folder is None:
         yield Store(None, about, None)
         return
+    import orbax.checkpoint as ocp
+
     values: dict[int, float] = {}
     options = (
         ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-import orbax.checkpoint as ocp
 
 from quantjax.errors import DamagedError, InputError
 from quantjax.run import processes, sealing
@@ -119,6 +118,9 @@ def _about(folder):
 
 
 def _arrays(folder, abstract):
+    # Here and not above: importing Orbax takes longer than importing all of quantjax.
+    import orbax.checkpoint as ocp
+
     with contextlib.closing(ocp.PyTreeCheckpointHandler()) as handler:
         placed = ocp.checkpoint_utils.construct_restore_args(abstract)
         # In part: a warm start reads parameters alone, whatever the optimizer was.
