@@ -120,6 +120,14 @@ def test_pmap_takes_the_steps_of_jit(make, one_device):
     assert largest_gap(one.state, pmapped.state) < 1e-5
 
 
+@every_method
+def test_x64_starts_with_no_number_of_64_bits(make, mesh):
+    with jax.enable_x64(True):
+        start = functools.partial(train.initialize, toy.experiment(make()), mesh)
+        leaves = jax.tree.leaves(jax.eval_shape(start))
+    assert {leaf.dtype.itemsize for leaf in leaves} <= {1, 4}
+
+
 dqn_and_slowly_the_others = pytest.mark.parametrize(
     "make",
     [

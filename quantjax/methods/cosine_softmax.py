@@ -57,7 +57,7 @@ def cosine_softmax(
     def init_loss(key, batch, num_rows):
         del num_rows
         # Of length 1, as the loss divides by it: longer proxies would turn more slowly.
-        return rows.unit(jax.random.normal(key, (batch["label"].shape[1], dim))), {}
+        return rows.unit(jax.random.normal(key, (batch["label"].shape[1], dim), jnp.float32)), {}
 
     def loss(x, batch, context, proxies, state):
         del context
