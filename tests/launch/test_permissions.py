@@ -10,7 +10,7 @@ from tests import toy
 from tests.launch.test_provenance import run
 
 
-@pytest.mark.parametrize("umask", [0o007, 0o022])
+@pytest.mark.parametrize("umask", [0o007, pytest.param(0o022, marks=pytest.mark.slow)])
 def test_every_file_of_a_run_and_of_an_index_obeys_the_umask(umask, tmp_path):
     before = os.umask(umask)
     try:

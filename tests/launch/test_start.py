@@ -108,8 +108,9 @@ def test_a_signal_while_data_are_read_ends_all_processes(tmp_path):
 
 @pytest.mark.parametrize(
     ("processes", "devices", "batch_size"),
-    [(3, 1, 60), pytest.param(1, 36, 72, marks=pytest.mark.slow)],
+    [(3, 1, 60), (1, 36, 72)],
 )
+@pytest.mark.slow
 def test_any_number_of_processes_and_devices_ends_where_one_does(
     tmp_path, processes, devices, batch_size
 ):
