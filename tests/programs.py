@@ -23,6 +23,17 @@ ROOT = pathlib.Path(__file__).parents[1]
 SECONDS = 120
 
 
+def environment():
+    """Returns variables of a process that takes compiled programs from the cache of the tests."""
+    return {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
 def start(
     workdir,
     *arguments,
@@ -37,26 +48,21 @@ def start(
 
     The last process gets the arguments `of_last` as well.
     """
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": platform,
-        "TOY_DEVICES": str(devices),
-        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
+    variables = {**environment(), "JAX_PLATFORMS": platform, "TOY_DEVICES": str(devices)}
     cluster = [[]]
     if processes > 1:
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
         cluster = [[*together, f"--process_id={number}"] for number in range(processes)]
     cluster[-1] = [*cluster[-1], *of_last]
     module = [sys.executable, "-m", f"tests.{program}"]
-    command = [*prefix, *module, f"--workdir={workdir}", *arguments]
+    # `tests/report` looks at pages, each of which takes as long as a run.
+    drawn = ["--nodraw_report"] if program == "run_toy" else []
+    command = [*prefix, *module, f"--workdir={workdir}", *drawn, *arguments]
     return [
         subprocess.Popen(
             [*command, *place],
             cwd=ROOT,
-            env=environment,
+            env=variables,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -19,6 +19,8 @@ from quantjax.models import features
 from quantjax.run import parallel
 from tests import toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 CONFIG = {"bits": 8, "num_codewords": 16, "seed": 0}
 
 

@@ -2,17 +2,18 @@
 
 import ast
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
 
 from experiments.ledger import __main__ as command
 from experiments.ledger import entries
 from quantjax import methods, train
+from tests import programs
+
+pytestmark = pytest.mark.usefixtures("no_page")
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -93,9 +94,9 @@ def centred_file(tmp_path):
 
 
 def test_a_fifth_method_runs_through_the_launcher(centred_file, tmp_path):
-    command = [sys.executable, str(centred_file), f"--workdir={tmp_path / 'run'}"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(jax.config.jax_compilation_cache_dir)
+    arguments = f"--workdir={tmp_path / 'run'}", "--nodraw_report"
+    command = [sys.executable, str(centred_file), *arguments]
+    environment = {**programs.environment(), "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )

@@ -15,6 +15,8 @@ from quantjax.run import stretches
 from tests import programs, toy
 from tests.test_launch import get_config
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 MODULE = "loss_of_a_lab"
 
 

@@ -10,6 +10,8 @@ from quantjax import evaluate, launch
 from quantjax.run import checkpoint
 from tests import programs, run_toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 def run(workdir, *arguments, measured=run_toy.measured):
     argv = ["toy", f"--workdir={workdir}", "--config.num_epochs=2", *arguments]

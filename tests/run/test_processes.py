@@ -14,6 +14,8 @@ from quantjax import launch, train
 from quantjax.run import connection, parallel, processes
 from tests import programs, run_toy, toy
 
+pytestmark = pytest.mark.usefixtures("no_page")
+
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
