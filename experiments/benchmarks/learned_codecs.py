@@ -45,7 +45,7 @@ def main() -> None:
     train, other = principal_components()
     fits = {
         "faiss RQ": lambda: _fit_faiss(train),
-        "RQ": lambda: additive.fit_codebooks(jax.random.key(0), train, **_SIZES),
+        "RQ": lambda: additive.fit_codebooks(jax.random.key(0), train, beam_width=_BEAM, **_SIZES),
     }
     books, seconds = {}, {}
     for name, fit in fits.items():
