@@ -11,7 +11,7 @@ from quantjax import cli, data, index, recipes
 from quantjax.commands import plan
 from quantjax.recipes import Setting, Trial, planning
 
-TARGET, ROWS, DIM = 0.75, 1500, 16
+TARGET, ROWS, DIM = 0.8, 1500, 16
 LISTED = Trial(Setting("pq", 64, 256, 32, 4), 0.8, 30.0, 500.0, {"codes": 0.1, "probes": 0.1})
 
 
