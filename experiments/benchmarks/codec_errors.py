@@ -30,6 +30,7 @@ _BITS, _CODEWORDS = 8, 256
 _PATCH, _CELLS, _ANGLES = 16, 4, 8
 _FLAT = 4.0  # summed gradients, of pixels from 0 to 1, below which a patch shows nothing
 _DIM = 64
+_FITTED_BEAM = 5
 _COUNTS = (8, 16)  # bytes of a code, and codebooks
 _HEADS = (
     "vectors", "bytes", "codec", "error", "faiss's error", "fit, s", "faiss's fit, s", "encode, s",
@@ -173,8 +174,9 @@ def _opq(train):
 
 def _rq(train, beam_width):
     """Fits the longer codes; the shorter ones have the first of their codebooks."""
-    sizes = {"num_codebooks": _COUNTS[-1], "num_codewords": _CODEWORDS, "beam_width": beam_width}
-    fit = functools.partial(_fit_residual, **sizes)
+    # Codebooks that are fitted with a beam are better without one, too.
+    sizes = {"num_codebooks": _COUNTS[-1], "num_codewords": _CODEWORDS, "num_iterations": 10}
+    fit = functools.partial(_fit_residual, beam_width=_FITTED_BEAM, **sizes)
     books, seconds = _timed(fit, jax.random.key(0), train)
     codecs = {n: ResidualCodec(books[:n], beam_width=beam_width) for n in _COUNTS}
     return {n: _ours(codec, seconds * n / _COUNTS[-1]) for n, codec in codecs.items()}

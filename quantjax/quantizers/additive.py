@@ -24,6 +24,8 @@ from quantjax.quantizers import kmeans, packing, precision, product
 from quantjax.quantizers.product import root
 
 _GROUP = 16  # distances that share a minimum
+_STEPS = 10  # numbers of principal axes, from 1 to D in equal ratios
+_LOOPS = 3  # of these numbers, the largest, with a loop of their own size
 _ROWS = 256  # partial sums for each codeword that k-means takes, unless there are more rows
 
 
@@ -59,14 +61,15 @@ def fit_codebooks(
 
     With a beam each row has the residuals of its best `beam_width` partial sums, as `encode` keeps
     them, and k-means takes all of these rows: at most 256 K of them, evenly spread, or N if that is
-    more. Memory is N * beam_width * D.
+    more. It goes through ten numbers of principal axes, from 1 to D. Memory is N * beam_width * D.
 
     Args:
       key: Random key, consumed.
       x: Embeddings [N, D].
       num_codebooks: M.
       num_codewords: K, at most 256 and at most N.
-      num_iterations: Lloyd iterations for each codebook.
+      num_iterations: Lloyd iterations for each codebook; with a beam, for each number of axes, of
+        which the larger take most of the time: 10 are enough.
       beam_width: Partial sums kept of each row; 1 is greedy. Best the beam of the later encoding,
         but at most K / 32: a wider one holds poor sums, to which codebooks should not be fitted.
       mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
@@ -98,8 +101,8 @@ def _fit(key, x, mask, num_iterations, num_codebooks, num_codewords, beam_width)
             key, spread = jax.random.split(key)
             sample = kmeans.spread_rows(spread, counts, num_rows=most)
             rows, counts = rows[sample], counts[sample]
-        start = kmeans.plus_plus(key, rows, num_centroids=num_codewords, mask=counts)
-        book = kmeans.lloyd(start, rows, mask=counts, num_iterations=num_iterations)
+        fit = _means if beam_width == 1 else _means_by_axes
+        book = fit(key, rows, counts, num_codewords, num_iterations)
         # Assigned anew: the last Lloyd iteration moved the means after it assigned the rows.
         extend = functools.partial(_extend, book=book, beam_width=beam_width)
         return kmeans.over_tiles(lambda tile: extend(tile)[0], residuals), book
@@ -352,6 +355,50 @@ def _near_origin(codebooks):
     books = jnp.asarray(codebooks, jnp.float32)
     middles = kmeans.far_middle(books)
     return books - middles, precision.two_part_sum(middles[:, 0])
+
+
+def _means(key, rows, mask, num_codewords, num_iterations):
+    start = kmeans.plus_plus(key, rows, num_centroids=num_codewords, mask=mask)
+    return kmeans.lloyd(start, rows, mask=mask, num_iterations=num_iterations)
+
+
+def _means_by_axes(key, rows, mask, num_codewords, num_iterations):
+    """Runs k-means in the first principal axis, then in more axes from the means in fewer of them.
+
+    The means fit other rows better than those of k-means in all dimensions from the start.
+    """
+    scale, shift = kmeans.frame(jnp.where(mask[:, None], rows, 0), mask)
+    rows = jnp.where(mask[:, None], rows * scale - shift, 0)
+    mean = jnp.sum(rows, axis=0) / jnp.maximum(jnp.sum(mask), 1)
+    rows = jnp.where(mask[:, None], rows - mean, 0)
+    # eigh returns rising variances; the largest must come first.
+    axes = jnp.linalg.eigh(_matmul(rows.T, rows))[1][:, ::-1]
+    parts, dim = _matmul(rows, axes), rows.shape[1]
+    widths = sorted({round(dim ** (step / _STEPS)) for step in range(1, _STEPS + 1)})
+    means = kmeans.plus_plus(key, parts[:, :1], num_centroids=num_codewords, mask=mask)
+    lloyd = functools.partial(
+        kmeans.lloyd, mask=mask, num_iterations=num_iterations, momentum=kmeans.MOMENTUM
+    )
+
+    def step(means, width):
+        # Axes that do not count yet are zeros: widths of their own would each compile a loop.
+        counts = jnp.arange(means.shape[1]) < width
+        return lloyd(means, jnp.where(counts, parts[:, : means.shape[1]], 0)), None
+
+    few, many = widths[:-_LOOPS], widths[-_LOOPS:]
+    if few:
+        means = jax.lax.scan(step, _pad(means, few[-1]), jnp.asarray(few))[0]
+    for width in many:
+        means = lloyd(_pad(means, width), parts[:, :width])
+    return (_matmul(means, axes.T) + mean + shift) / scale
+
+
+def _pad(means, width):
+    return jnp.pad(means, ((0, 0), (0, width - means.shape[1])))
+
+
+def _matmul(a, b):
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _over_codebooks(step, start, books, beam_width):

@@ -24,10 +24,27 @@ def _fit_residual_oracle(seed, x, mask, num_iterations, beam_width):
     books, beams = [], [[row] for row in x]
     for key in jax.random.split(jax.random.key(seed), M):
         rows, counts = np.concatenate(beams), np.repeat(mask, len(beams[0]))
-        start = oracles.plus_plus_of_key(key, rows, counts, K)
-        books.append(oracles.lloyd(start, rows, counts, num_iterations))
+        fit = _means if beam_width == 1 else _means_by_axes
+        books.append(fit(key, rows, counts, num_iterations))
         beams = [_extended(residuals, books[-1], beam_width) for residuals in beams]
     return np.stack(books)
+
+
+def _means(key, rows, mask, num_iterations):
+    start = oracles.plus_plus_of_key(key, rows, mask, K)
+    return oracles.lloyd(start, rows, mask, num_iterations)
+
+
+def _means_by_axes(key, rows, mask, num_iterations):
+    """k-means in 1, 2, ..., 6 principal axes, the ten numbers being 6 ** 0.1, 6 ** 0.2, ..."""
+    mean = rows[mask].mean(axis=0)
+    axes = np.linalg.svd(rows[mask] - mean)[2].T
+    parts = (rows - mean) @ axes
+    means = oracles.plus_plus_of_key(key, parts[:, :1], mask, K)
+    for width in range(1, 7):
+        means = np.pad(means, ((0, 0), (0, width - means.shape[1])))
+        means = oracles.lloyd(means, parts[:, :width], mask, num_iterations, 0.7)
+    return means @ axes.T + mean
 
 
 def _extended(residuals, book, beam_width):
