@@ -175,7 +175,7 @@ def _opq(train):
 def _rq(train, beam_width):
     """Fits the longer codes; the shorter ones have the first of their codebooks."""
     # Codebooks that are fitted with a beam are better without one, too.
-    sizes = {"num_codebooks": _COUNTS[-1], "num_codewords": _CODEWORDS, "num_iterations": 10}
+    sizes = {"num_codebooks": _COUNTS[-1], "num_codewords": _CODEWORDS}
     fit = functools.partial(_fit_residual, beam_width=_FITTED_BEAM, **sizes)
     books, seconds = _timed(fit, jax.random.key(0), train)
     codecs = {n: ResidualCodec(books[:n], beam_width=beam_width) for n in _COUNTS}

@@ -53,25 +53,26 @@ def fit_codebooks(
     *,
     num_codebooks: int,
     num_codewords: int,
-    num_iterations: int = 25,
+    num_iterations: int = 10,
     beam_width: int = 1,
     mask: jax.Array | None = None,
 ) -> jax.Array:
     """Fits codebooks in turn, each by k-means on the residuals of the codebooks before it.
 
-    With a beam each row has the residuals of its best `beam_width` partial sums, as `encode` keeps
-    them, and k-means takes all of these rows: at most 256 K of them, evenly spread, or N if that is
-    more. It goes through ten numbers of principal axes, from 1 to D. Memory is N * beam_width * D.
+    k-means goes through ten numbers of principal axes, from 1 to D. With a beam each row has the
+    residuals of its best `beam_width` partial sums, as `encode` keeps them, and k-means takes all
+    of these rows: at most 256 K of them, evenly spread, or N if that is more. Memory is
+    N * beam_width * D.
 
     Args:
       key: Random key, consumed.
       x: Embeddings [N, D].
       num_codebooks: M.
       num_codewords: K, at most 256 and at most N.
-      num_iterations: Lloyd iterations for each codebook; with a beam, for each number of axes, of
-        which the larger take most of the time: 10 are enough.
-      beam_width: Partial sums kept of each row; 1 is greedy. Best the beam of the later encoding,
-        but at most K / 32: a wider one holds poor sums, to which codebooks should not be fitted.
+      num_iterations: Lloyd iterations for each codebook and number of axes.
+      beam_width: Partial sums kept of each row; 1 is greedy. A beam of 5 fits better than none also
+        for greedy encoding. At most K / 32 is best: a wider one holds poor sums, to which codebooks
+        should not be fitted.
       mask: Whether each row counts, [N] bool; all when None. At least K rows must count.
 
     Returns:
@@ -101,8 +102,7 @@ def _fit(key, x, mask, num_iterations, num_codebooks, num_codewords, beam_width)
             key, spread = jax.random.split(key)
             sample = kmeans.spread_rows(spread, counts, num_rows=most)
             rows, counts = rows[sample], counts[sample]
-        fit = _means if beam_width == 1 else _means_by_axes
-        book = fit(key, rows, counts, num_codewords, num_iterations)
+        book = _means_by_axes(key, rows, counts, num_codewords, num_iterations)
         # Assigned anew: the last Lloyd iteration moved the means after it assigned the rows.
         extend = functools.partial(_extend, book=book, beam_width=beam_width)
         return kmeans.over_tiles(lambda tile: extend(tile)[0], residuals), book
@@ -355,11 +355,6 @@ def _near_origin(codebooks):
     books = jnp.asarray(codebooks, jnp.float32)
     middles = kmeans.far_middle(books)
     return books - middles, precision.two_part_sum(middles[:, 0])
-
-
-def _means(key, rows, mask, num_codewords, num_iterations):
-    start = kmeans.plus_plus(key, rows, num_centroids=num_codewords, mask=mask)
-    return kmeans.lloyd(start, rows, mask=mask, num_iterations=num_iterations)
 
 
 def _means_by_axes(key, rows, mask, num_codewords, num_iterations):

@@ -106,8 +106,7 @@ def rq(
     x, sizes = _prepared(x, bits, metric, num_codewords)
     # Where codewords are few, most sums of a wide beam are poor, and a fit to them costs 5 %.
     fitted_width = max(1, min(beam_width, sizes["num_codewords"] // 32))
-    sizes |= {"beam_width": fitted_width, "num_iterations": 25 if fitted_width == 1 else 10}
-    codebooks = _fit_residual(jax.random.key(seed), x, **sizes)
+    codebooks = _fit_residual(jax.random.key(seed), x, beam_width=fitted_width, **sizes)
     return ResidualCodec(codebooks, metric=metric, beam_width=beam_width)
 
 

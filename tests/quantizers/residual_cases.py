@@ -24,15 +24,9 @@ def _fit_residual_oracle(seed, x, mask, num_iterations, beam_width):
     books, beams = [], [[row] for row in x]
     for key in jax.random.split(jax.random.key(seed), M):
         rows, counts = np.concatenate(beams), np.repeat(mask, len(beams[0]))
-        fit = _means if beam_width == 1 else _means_by_axes
-        books.append(fit(key, rows, counts, num_iterations))
+        books.append(_means_by_axes(key, rows, counts, num_iterations))
         beams = [_extended(residuals, books[-1], beam_width) for residuals in beams]
     return np.stack(books)
-
-
-def _means(key, rows, mask, num_iterations):
-    start = oracles.plus_plus_of_key(key, rows, mask, K)
-    return oracles.lloyd(start, rows, mask, num_iterations)
 
 
 def _means_by_axes(key, rows, mask, num_iterations):

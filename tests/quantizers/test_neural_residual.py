@@ -150,9 +150,9 @@ def test_training_beats_residual_quantization_on_other_rows():
     books = additive.fit_codebooks(jax.random.key(0), x[:2000], num_codebooks=M, num_codewords=K)
     numbers = additive.encode(books, x[2000:], beam_width=4)
     plain = np.mean(np.sum(np.square(x[2000:] - additive.decode(books, numbers)), axis=1))
-    assert mean_error(fitted, x[2000:], **SEARCH) < 0.9 * plain
+    assert mean_error(fitted, x[2000:], **SEARCH) < 0.95 * plain
     assert [epoch for epoch, _ in errors] == list(range(1, 31))
-    assert errors[-1][1] < 0.9 * errors[0][1]
+    assert errors[-1][1] < 0.95 * errors[0][1]
     # The error of the last epoch is that of its own rows, in their own units.
     assert errors[-1][1] == pytest.approx(mean_error(fitted, x[:2000], **SEARCH), rel=0.05)
 

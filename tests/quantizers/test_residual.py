@@ -102,13 +102,12 @@ def test_every_codebook_is_fitted_to_what_the_others_left():
     assert all(b < 0.8 * a for a, b in itertools.pairwise(distortions))
 
 
-def test_fit_runs_as_many_iterations_as_told_and_25_unless_told():
+def test_fit_runs_as_many_iterations_as_told_and_10_unless_told():
     line = jnp.linspace(0, 1, 2048)[:, None] ** jnp.array([1, 3])
     run = functools.partial(fit, jax.random.key(0), line)
-    due = {n: np.asarray(run(num_iterations=n)) for n in (0, 24, 25)}
-    np.testing.assert_array_equal(run(), due[25])
-    assert not np.array_equal(due[24], due[25])
-    assert all(np.any(np.all(line == word, axis=1)) for word in due[0][0])
+    due = {n: np.asarray(run(num_iterations=n)) for n in (9, 10)}
+    np.testing.assert_array_equal(run(), due[10])
+    assert not np.array_equal(due[9], due[10])
 
 
 @pytest.mark.parametrize("beam_width", [1, 3, 10])

@@ -100,22 +100,12 @@ def test_a_sample_is_sorted_and_whole_where_it_can_be(rng):
     assert some.tolist() != recipes.sample(x, 4, seed=1).tolist()
 
 
-@pytest.mark.parametrize(
-    ("num_codewords", "beam_width", "num_iterations"), [(16, 1, 25), (64, 2, 10)]
-)
-def test_rq_fits_with_the_beam_that_the_number_of_codewords_allows(
-    num_codewords, beam_width, num_iterations
-):
+@pytest.mark.parametrize(("num_codewords", "fitted_width"), [(16, 1), (64, 2)])
+def test_rq_fits_with_the_beam_that_the_number_of_codewords_allows(num_codewords, fitted_width):
     x = np.random.default_rng(0).normal(size=(300, 6)).astype(np.float32)
     bits = 2 * (num_codewords.bit_length() - 1)
     codec = recipes.rq(x, bits=bits, num_codewords=num_codewords)
-    due = additive.fit_codebooks(
-        jax.random.key(0),
-        x,
-        num_codebooks=2,
-        num_codewords=num_codewords,
-        num_iterations=num_iterations,
-        beam_width=beam_width,
-    )
+    sizes = {"num_codebooks": 2, "num_codewords": num_codewords, "beam_width": fitted_width}
+    due = additive.fit_codebooks(jax.random.key(0), x, **sizes)
     np.testing.assert_allclose(codec.codebooks, due, rtol=1e-5, atol=1e-6)
     assert codec.beam_width == 5
