@@ -31,6 +31,7 @@ _PATCH, _CELLS, _ANGLES = 16, 4, 8
 _FLAT = 4.0  # summed gradients, of pixels from 0 to 1, below which a patch shows nothing
 _DIM = 64
 _FITTED_BEAM = 5
+_ROUNDS = 6  # of refined codebooks
 _COUNTS = (8, 16)  # bytes of a code, and codebooks
 _HEADS = (
     "vectors", "bytes", "codec", "error", "faiss's error", "fit, s", "faiss's fit, s", "encode, s",
@@ -182,6 +183,18 @@ def _rq(train, beam_width):
     return {n: _ours(codec, seconds * n / _COUNTS[-1]) for n, codec in codecs.items()}
 
 
+def _additive(train):
+    """Fits all codewords at once in rounds, from codebooks of `_rq`, and encodes as that does."""
+    found = {}
+    for count in _COUNTS:
+        sizes = {"num_codebooks": count, "num_codewords": _CODEWORDS, "beam_width": _FITTED_BEAM}
+        books, seconds = _timed(functools.partial(_fit_residual, **sizes), jax.random.key(0), train)
+        refine = functools.partial(additive.refine_codebooks, num_rounds=_ROUNDS)
+        books, more = _timed(refine, books, train)
+        found[count] = _ours(ResidualCodec(books, beam_width=_FITTED_BEAM), seconds + more)
+    return found
+
+
 def _ours(codec, seconds):
     return Fitted(codec.encode, codec.decode, seconds)
 
@@ -225,6 +238,15 @@ def _faiss_rq(train, beam_width):
     return found
 
 
+def _faiss_lsq(train):
+    found = {}
+    for count in _COUNTS:
+        codec = _faiss().LocalSearchQuantizer(train.shape[1], count, _BITS)
+        _, seconds = _timed(codec.train, train)
+        found[count] = Fitted(codec.compute_codes, codec.decode, seconds)
+    return found
+
+
 def _with_beam(fit, beam_width):
     return functools.partial(fit, beam_width=beam_width)
 
@@ -234,6 +256,7 @@ CODECS = {
     "OPQ": (_opq, _faiss_opq),
     "RQ, beam 1": (_with_beam(_rq, 1), _with_beam(_faiss_rq, 1)),
     "RQ, beam 5": (_with_beam(_rq, 5), _with_beam(_faiss_rq, 5)),
+    "additive": (_additive, _faiss_lsq),
 }
 """Fits of ours and of faiss's by codec: from rows to a codec for each number of bytes."""
 

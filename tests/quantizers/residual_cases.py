@@ -47,6 +47,13 @@ def _extended(residuals, book, beam_width):
     return np.stack(sorted(left, key=lambda each: sum(each**2))[:beam_width])
 
 
+def _refined(codebooks, x, num_rounds, beam_width, ridge):
+    for _ in range(num_rounds):
+        numbers = oracles.beam_encode(codebooks, x, beam_width)
+        codebooks = oracles.ridge(codebooks, x, numbers, ridge)
+    return codebooks
+
+
 CASES = (
     Case(
         "additive.encode",
@@ -72,5 +79,21 @@ CASES = (
             {"num_iterations": 3, "beam_width": 3},
         ),
         open_at_ties=True,
+    ),
+    Case(
+        "additive.refine_codebooks",
+        additive.refine_codebooks,
+        oracle=_refined,
+        arguments=(WIDE, X),
+        gathers="f32",
+        result="MKD",
+        settings=(
+            {"num_rounds": 1, "beam_width": 1, "ridge": 0.1},
+            {"num_rounds": 1, "beam_width": 3, "ridge": 10.0},
+            {"num_rounds": 2, "beam_width": 3, "ridge": 0.1},
+        ),
+        open_at_ties=True,
+        tolerance=1e-4,
+        far_tolerance=1e-4,
     ),
 )
