@@ -372,7 +372,7 @@ def test_the_lock_of_a_run_that_is_refused_stays_as_it_is(finished, capsys):
     (finished / ".lock").write_text("of somebody else")
     with pytest.raises(SystemExit):
         run(finished, "--config.num_epochs=4")
-    assert "holds a run of another config" in capsys.readouterr().err
+    assert "holds a run of 3 epochs, 4 are asked for" in capsys.readouterr().err
     other = build(get_config())._replace(config={"num_epochs": 4})
     with pytest.raises(errors.InputError, match="holds a run of another config"):
         train.fit(other, workdir=finished)

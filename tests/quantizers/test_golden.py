@@ -14,7 +14,14 @@ import pytest
 
 from quantjax import index
 from quantjax.index import codecs
-from quantjax.quantizers import BinaryCodec, ClassCodec, FloatCodec, ProductCodec, ResidualCodec
+from quantjax.quantizers import (
+    BinaryCodec,
+    ClassCodec,
+    FloatCodec,
+    NeuralResidualCodec,
+    ProductCodec,
+    ResidualCodec,
+)
 
 FOLDER = pathlib.Path(__file__).parent / "golden"
 
@@ -76,6 +83,19 @@ ARTEFACTS = {
         codes=[[120, 1], [46, 0], [249, 3]],
         decoded=[[3.375, -1.5], [-3.5, -1], [-0.625, 2.875]],
         distances=[[-0.375, 5.5, -5.125], [0.375, -5.5, 5.125]],
+    ),
+    "neural_residual": Golden(  # 3 codebooks of 4 codewords, a network of 2 hidden units for each
+        NeuralResidualCodec,
+        "l2",
+        (6, 1),
+        x=[[1.5, -2, 3], [0, 4, -1.5], [-3, 0.5, 0.25]],
+        codes=[[58], [41], [7]],
+        decoded=[
+            [2.5546875, -6.484375, -5.0546875],
+            [4.15625, 2, -4.65625],
+            [-1.9375, 8.125, -2.3125],
+        ],
+        distances=[[139.27966, 68.580078, 74.367188], [36.967163, 45.330078, 103.86719]],
     ),
     "float": Golden(
         FloatCodec,
