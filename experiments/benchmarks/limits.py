@@ -73,7 +73,7 @@ def limits(seconds: float) -> Iterator[str]:
         share = least[limit] / time
         yield (
             f"{name:<36} {1e3 * time:9.2f} ms   bound {1e3 * least[limit]:9.2f} ms by "
-            f"{NAMES[limit]:<16} {100 * share:4.0f} % reached"
+            f"{NAMES[limit]:<16} {100 * share:4.1f} % reached"
         )
 
 
