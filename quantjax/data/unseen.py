@@ -1,6 +1,7 @@
 """Splits a data set by class, so that queries and database show classes unseen in training."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -57,8 +58,9 @@ def unseen_classes(
     order = rng.permutation(len(source.classes))
     train, validation, unseen = np.split(order, [num_seen - num_validation, num_seen])
     # The unseen part draws first, so that it does not depend on the validation share.
-    query, database = _draw(source, unseen, query_per_class, rng)
-    held, searched = _draw(source, validation, query_per_class, rng)
+    sizes = (query_per_class, None)
+    query, database = draw(source, unseen, sizes, rng.permutation)
+    held, searched = draw(source, validation, sizes, rng.permutation)
     return make_splits(
         source,
         train=_rows_of(source, train),
@@ -125,20 +127,39 @@ def _chosen(source: Source, class_ids: np.ndarray) -> np.ndarray:
     return np.isin(np.arange(len(source.classes)), class_ids)
 
 
-def _draw(
-    source: Source, class_ids: np.ndarray, per_class: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Draws `per_class` rows of every given class; returns them and all other rows, sorted."""
+def draw(
+    source: Source,
+    class_ids: np.ndarray,
+    sizes: Sequence[int | None],
+    order: Callable[[np.ndarray], np.ndarray],
+) -> list[np.ndarray]:
+    """Draws the given numbers of rows of every given class into lists that share no row.
+
+    Args:
+      source: Images of any number of labels.
+      class_ids: Classes; rows that also have a label of another class are left out.
+      sizes: Rows of a class in each list; a last None is a list of all other rows.
+      order: Orders the rows of a class before they are dealt to the lists in turn.
+
+    Returns:
+      Sorted rows of each list.
+
+    Raises:
+      ValueError: if a class has too few rows.
+    """
     rows = _rows_of(source, class_ids)
-    labels, drawn = source.labels[rows], np.zeros(len(rows), bool)
+    counts = [size for size in sizes if size is not None]
+    due = sum(counts) + (None in sizes)  # the last list needs a row of every class, too
+    labels, part = source.labels[rows], np.full(len(rows), len(counts))
     for class_id in class_ids:
         of_class = num_labels_among(labels, _chosen(source, class_id)) > 0
-        free = np.flatnonzero(of_class & ~drawn)
-        if len(free) <= per_class:
-            raise InputError(
-                f"class {source.classes[class_id]} must have more than {per_class} images to draw "
-                f"from, got {len(free)}; lower query_per_class"
-            )
         # A multi-label row that another class drew already is not drawn a second time.
-        drawn[rng.permutation(free)[:per_class]] = True
-    return rows[drawn], rows[~drawn]
+        free = np.flatnonzero(of_class & (part == len(counts)))
+        if len(free) < due:
+            raise InputError(
+                f"class {source.classes[class_id]} must have {due} images or more to draw from, "
+                f"got {len(free)}; ask for fewer images of a class"
+            )
+        for number, drawn in enumerate(np.split(order(free), np.cumsum(counts))[:-1]):
+            part[drawn] = number
+    return [rows[part == number] for number in range(len(sizes))]

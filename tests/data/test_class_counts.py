@@ -5,6 +5,7 @@ import pytest
 
 from quantjax.data import (
     audit,
+    cifar10_seen_unseen,
     cifar10_unseen,
     class_counts,
     file_lists,
@@ -72,6 +73,7 @@ def test_class_ids_without_a_class_are_refused(wrong):
         (lambda source: protocol_ii(source, num_train=200, validation_per_class=3), 4, 80),
         (lambda source: unseen_classes(source, query_per_class=4, seed=3), 10, 9),
         (cifar10_unseen, 10, 6_000),
+        (lambda source: cifar10_seen_unseen(source)["seen_in_both"], 10, 6_000),
     ],
 )
 def test_a_protocol_draws_the_same_rows_from_class_ids(protocol, num_classes, per_class, rng):

@@ -165,7 +165,11 @@ def test_another_source_than_cifar10_is_refused(num_classes, per_class, message)
 @pytest.mark.parametrize(
     ("num_classes", "keywords", "message"),
     [
-        (10, {"query_per_class": 9}, "class . must have more than 9 images to draw from, got 9"),
+        (
+            10,
+            {"query_per_class": 9},
+            "class . must have 10 images or more to draw from, got 9; ask",
+        ),
         (10, {"query_per_class": 0}, "query_per_class must be 1 or more, got 0"),
         (10, {"seen_share": 1.0}, "seen_share must be between 0 and 1, .* got 1.0 and 0.25"),
         (10, {"seen_share": 0.0}, "got 0.0 and 0.25"),
