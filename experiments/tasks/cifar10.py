@@ -12,7 +12,7 @@ from quantjax import data, methods, models
 from quantjax.data import augment
 
 from .. import configs
-from . import efficientnet, task
+from . import efficientnet, seen_unseen, task
 
 IMAGES = {
     "data_dir": config_dict.placeholder(str),  # folder of the data; $QUANTJAX_DATA when None
@@ -24,6 +24,9 @@ FEATURES = {**efficientnet.FEATURES, **IMAGES}
 
 FINETUNED = {**efficientnet.FINETUNED, **IMAGES}
 """Settings of `finetuned`."""
+
+EVALUATIONS = {**FEATURES, **seen_unseen.DRAW}
+"""Settings of `evaluations`."""
 
 
 def images(config: ConfigDict) -> task.Task:
@@ -59,6 +62,17 @@ def features(config: ConfigDict) -> task.Task:
       config: Its keys of `FEATURES`, and final, see `configs.splits`.
     """
     return efficientnet.features(config, "cifar10", _splits(config))
+
+
+def evaluations(config: ConfigDict) -> dict[str, task.Task]:
+    """Returns the task of `features` for each evaluation of `data.seen_unseen`.
+
+    Args:
+      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+    """
+    splits = data.cifar10_seen_unseen(_source(config.data_dir), seed=config.class_draw)
+    make = functools.partial(efficientnet.features, config, "cifar10")
+    return seen_unseen.tasks(config, splits, make)
 
 
 def finetuned(config: ConfigDict) -> task.Task:

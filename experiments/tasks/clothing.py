@@ -7,13 +7,16 @@ from ml_collections import ConfigDict, config_dict
 from quantjax import data
 
 from .. import configs
-from . import efficientnet, task
+from . import efficientnet, seen_unseen, task
 
 FEATURES = {
     **efficientnet.FEATURES,
     "data_dir": config_dict.placeholder(str),  # folder of the data; $QUANTJAX_DATA when None
 }
 """Settings of `features`."""
+
+EVALUATIONS = {**FEATURES, **seen_unseen.DRAW}
+"""Settings of `evaluations`."""
 
 _ORIGIN = "github.com/alexeygrigorev/clothing-dataset-small"
 
@@ -26,6 +29,28 @@ def features(config: ConfigDict) -> task.Task:
     """
     splits = configs.splits(config, _splits(config.data_dir))
     return efficientnet.features(config, "clothing", splits)
+
+
+def evaluations(config: ConfigDict) -> dict[str, task.Task]:
+    """Returns the task of `features` for each evaluation of `data.seen_unseen`.
+
+    Of the photos of each class, whichever part they were published in, 25 are queries and 50 are
+    searched; classes are unequal, and so are the rows that train.
+
+    Args:
+      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+    """
+    drawn = data.seen_unseen(
+        _splits(config.data_dir).source,
+        query_per_class=25,
+        database_per_class=50,
+        train_per_class=None,
+        validation_per_class=10,
+        seed=config.class_draw,
+    )
+    named = {name: each._replace(name=f"clothing_{name}") for name, each in drawn.items()}
+    make = functools.partial(efficientnet.features, config, "clothing")
+    return seen_unseen.tasks(config, named, make)
 
 
 # Cached, so that experiments of one process share the pixels in memory.

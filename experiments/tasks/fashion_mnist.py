@@ -11,7 +11,7 @@ from quantjax import data, methods, models
 from quantjax.data import augment
 
 from .. import configs
-from . import task
+from . import seen_unseen, task
 
 PIXELS = {
     "data_dir": config_dict.placeholder(str),  # folder of the data; $QUANTJAX_DATA when None
@@ -24,6 +24,9 @@ IMAGES = {
 }
 """Settings of `images`."""
 
+EVALUATIONS = {**IMAGES, **seen_unseen.DRAW}
+"""Settings of `evaluations`."""
+
 
 def images(config: ConfigDict) -> task.Task:
     """Returns the task on images, with a small residual network that is trained from scratch.
@@ -33,8 +36,32 @@ def images(config: ConfigDict) -> task.Task:
     Args:
       config: Its keys of `IMAGES`, and final, see `configs.splits`.
     """
+    return _on_images(config, _splits(config))
+
+
+def evaluations(config: ConfigDict) -> dict[str, task.Task]:
+    """Returns the task of `images` for each evaluation of `data.seen_unseen`.
+
+    Args:
+      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+    """
+    source = _source(config.data_dir)
+    splits = data.fashion_mnist_seen_unseen(source, seed=config.class_draw)
+    return seen_unseen.tasks(config, splits, functools.partial(_on_images, config))
+
+
+def pixels(config: ConfigDict) -> task.Task:
+    """Returns the task on rows of 784 pixels from 0 to 1, for methods that learn from features.
+
+    Args:
+      config: Its keys of `PIXELS`, and final, see `configs.splits`.
+    """
+    return task.on_pixels(_splits(config))
+
+
+def _on_images(config, splits):
     return task.Task(
-        splits=_splits(config),
+        splits=splits,
         network=lambda dim: models.patch_resnet(
             (28, 28, 1), patch=2, channels=tuple(config.channels), num_blocks=(1, 1, 1), dim=dim
         ),
@@ -50,15 +77,6 @@ def images(config: ConfigDict) -> task.Task:
         # Mean and standard deviation of the training pixels, from 0 to 1.
         preprocess=augment.normalize(mean=(0.286,), std=(0.353,)),
     )
-
-
-def pixels(config: ConfigDict) -> task.Task:
-    """Returns the task on rows of 784 pixels from 0 to 1, for methods that learn from features.
-
-    Args:
-      config: Its keys of `PIXELS`, and final, see `configs.splits`.
-    """
-    return task.on_pixels(_splits(config))
 
 
 def _splits(config):
