@@ -8,13 +8,15 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   DPSH (IJCAI 2016)                  pairwise_likelihood, sign_error
   DHN (AAAI 2016)                    pairwise_likelihood, log_cosh_sign
   HashNet (ICCV 2017)                pairwise_likelihood times pair_weights
-  DSH (CVPR 2016)                    pairwise_contrastive
-  Deep Cauchy Hashing (CVPR 2018)    pairwise_cauchy times pair_weights
+  DSH (CVPR 2016)                    pairwise_contrastive, absolute_sign_error
+  Deep Cauchy Hashing (CVPR 2018)    pairwise_cauchy times pair_weights, cauchy_sign_error
   CSQ (CVPR 2020)                    central_similarity, sign_error, hadamard_centres,
                                      bernoulli_centres, class_centres
   OrthoHash (NeurIPS 2021)           orthogonal_cosine
   DPN (IJCAI 2020)                   class_wise_margin
-  GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error
+  GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error; without labels:
+                                     pairwise_cosine_match, cubed_sign_error
+  BiHalf (AAAI 2021)                 pairwise_cosine_match
   FaceNet (CVPR 2015)                triplet_margin, selection.semi_hard
   DTSH (ACCV 2016)                   triplet_likelihood
   PQN (ECCV 2018)                    triplet_sigmoid
@@ -51,6 +53,7 @@ from quantjax.losses.pairwise import (
     pairwise_cauchy,
     pairwise_contrastive,
     pairwise_cosine,
+    pairwise_cosine_match,
     pairwise_inner_product,
     pairwise_likelihood,
 )
@@ -64,8 +67,10 @@ from quantjax.losses.proxy import (
     orthogonal_cosine,
 )
 from quantjax.losses.quantization import (
+    absolute_sign_error,
     bit_balance,
     bit_independence,
+    cauchy_sign_error,
     code_entropy,
     cubed_sign_error,
     gini_batch,
@@ -86,12 +91,13 @@ from quantjax.losses.triplet import (
 )
 
 __all__ = [
-    "asymmetric_triplet_quantization", "bernoulli_centres", "bit_balance", "bit_independence",
-    "central_similarity", "cibhash", "class_centres", "class_wise_margin", "code_entropy",
-    "cross_quantized", "cubed_sign_error", "debiased_nt_xent", "gini_batch", "gini_sample",
-    "greedy_hash", "hadamard_centres", "log_cosh_sign", "nt_xent", "nt_xent_of_views", "order_drop",
-    "orthogonal_cosine", "pair_weights", "pairwise_cauchy", "pairwise_contrastive",
-    "pairwise_cosine", "pairwise_inner_product", "pairwise_likelihood", "quantization_error",
-    "sign_error", "smooth_recall_at_k", "soft_average_precision", "triplet_likelihood",
-    "triplet_margin", "triplet_quantization", "triplet_sigmoid", "usage_entropy",
+    "absolute_sign_error", "asymmetric_triplet_quantization", "bernoulli_centres", "bit_balance",
+    "bit_independence", "cauchy_sign_error", "central_similarity", "cibhash", "class_centres",
+    "class_wise_margin", "code_entropy", "cross_quantized", "cubed_sign_error", "debiased_nt_xent",
+    "gini_batch", "gini_sample", "greedy_hash", "hadamard_centres", "log_cosh_sign", "nt_xent",
+    "nt_xent_of_views", "order_drop", "orthogonal_cosine", "pair_weights", "pairwise_cauchy",
+    "pairwise_contrastive", "pairwise_cosine", "pairwise_cosine_match", "pairwise_inner_product",
+    "pairwise_likelihood", "quantization_error", "sign_error", "smooth_recall_at_k",
+    "soft_average_precision", "triplet_likelihood", "triplet_margin", "triplet_quantization",
+    "triplet_sigmoid", "usage_entropy",
 ]  # fmt: skip

@@ -109,7 +109,7 @@ def pairwise_contrastive(
     """Returns half the squared distance of similar pairs and half the margin violation of others.
 
     l_ij = s_ij / 2 D_ij + (1 - s_ij) / 2 [m - D_ij]_+, with D_ij = ||q_i - d_j||_2^2, s_ij = 1 for
-    a similar pair and 0 otherwise. DSH also adds alpha || |u| - 1 ||_1, which is not included here.
+    a similar pair and 0 otherwise. DSH also adds alpha `absolute_sign_error` of both sides.
 
     Args:
       queries: Embeddings [Q, D].
@@ -163,6 +163,43 @@ def pairwise_cauchy(
     distances = queries.shape[1] / 2 * jnp.maximum(1 - cosine, 1e-6)
     # s log(d / gamma) + log(1 + gamma / d) is log(1 + d / gamma) for a similar pair.
     return jnp.log1p(jnp.where(similar > 0, distances / gamma, gamma / distances))
+
+
+@on_explicit_mesh(rows="queries")
+def pairwise_cosine_match(
+    queries: jax.Array,
+    database: jax.Array,
+    query_features: jax.Array,
+    database_features: jax.Array,
+) -> jax.Array:
+    """Squares the difference between each pair's cosine and the cosine of the pair's features.
+
+    l_ij = (cos(q_i, d_j) - cos(f_i, g_j))^2. It needs no labels: BiHalf and the unsupervised form
+    of GreedyHash have signs on both sides of the first cosine and, in the second, the features
+    that the signs are made of. Whether gradients reach the features is the caller's choice: the
+    papers' features come from a network that is not trained.
+
+    Args:
+      queries: Embeddings [Q, D], or straight-through signs; a zero vector has cosine 0 to
+        everything.
+      database: Embeddings [N, D]; pass `queries` again for the papers' symmetric loss.
+      query_features: Features f of the queries, [Q, F].
+      database_features: Features g of the database, [N, F].
+
+    Returns:
+      Loss of every pair, [Q, N], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree.
+
+    Reference:
+      Li and van Gemert, Deep Unsupervised Image Hashing by Maximizing Bit Entropy, AAAI 2021.
+    """
+    check_shape("queries", queries, "Q", "D")
+    check_shape("database", database, "N", queries.shape[1])
+    check_shape("query_features", query_features, len(queries), "F")
+    check_shape("database_features", database_features, len(database), query_features.shape[1])
+    return jnp.square(cosines(queries, database) - cosines(query_features, database_features))
 
 
 def pair_weights(

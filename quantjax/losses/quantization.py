@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.arrays import check_shape, on_explicit_mesh
-from quantjax.losses.rows import check_same, widen
+from quantjax.losses.rows import check_same, unit, widen
 from quantjax.quantizers import binary
 
 
@@ -96,6 +96,53 @@ def cubed_sign_error(x: jax.Array) -> jax.Array:
       2018.
     """
     return jnp.mean(jnp.abs(_gap_to_sign(x)) ** 3, axis=-1)
+
+
+def absolute_sign_error(x: jax.Array) -> jax.Array:
+    """Sums the absolute differences between each embedding and its signs.
+
+    q_i = || |x_i| - 1 ||_1, the signs held constant, sgn(0) = +1. DSH adds alpha q_i to
+    `pairwise_contrastive` for both sides of a pair, alpha = 0.1 in public code.
+
+    Args:
+      x: Embeddings [B, D].
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Liu et al., Deep Supervised Hashing for Fast Image Retrieval, CVPR 2016.
+    """
+    return jnp.sum(jnp.abs(_gap_to_sign(x)), axis=-1)
+
+
+def cauchy_sign_error(x: jax.Array, *, gamma: float) -> jax.Array:
+    """Returns the negative log likelihood of each embedding's angle to its signs, a Cauchy prior.
+
+    q_i = log(1 + d_i / gamma), with d_i = D/2 (1 - cos(|x_i|, 1)), the Hamming distance that
+    `pairwise_cauchy` has for the angle. The signs are held constant and sgn(0) = +1.
+
+    Args:
+      x: Embeddings [B, D], of any length; a zero vector has cosine 0 to its signs.
+      gamma: Scale of the distribution, in bits; the paper's is that of `pairwise_cauchy`.
+
+    Returns:
+      Loss of every row, [B], float32 at least.
+
+    Raises:
+      ValueError: if x is not [B, D].
+
+    Reference:
+      Cao et al., Deep Cauchy Hashing for Hamming Space Retrieval, CVPR 2018.
+    """
+    check_shape("x", x, "B", "D")
+    x = widen(x)
+    num_bits = x.shape[1]
+    cosine = jnp.mean(unit(x) * _constant_sign(x), axis=-1) * math.sqrt(num_bits)
+    return jnp.log1p(num_bits / 2 * (1 - cosine) / gamma)
 
 
 def bit_balance(x: jax.Array) -> jax.Array:
@@ -242,7 +289,11 @@ def _gap_to_sign(x):
     # |x - sgn x| = ||x| - 1|, with a gradient at 0 as well: towards +1, the code of 0.
     check_shape("x", x, "B", "D")
     x = widen(x)
-    return x - jax.lax.stop_gradient(binary.sign(x))
+    return x - _constant_sign(x)
+
+
+def _constant_sign(x):
+    return jax.lax.stop_gradient(binary.sign(x))
 
 
 def _entropy_terms(p):

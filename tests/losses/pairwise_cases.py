@@ -19,10 +19,21 @@ def _each_pair(equation):
     return oracle
 
 
-def _cosine(q, d, similar):
+def _cosine_of(q, d):
     lengths = math.sqrt(sum(a * a for a in q) * sum(b * b for b in d))
-    cosine = sum(a * b for a, b in zip(q, d, strict=True)) / lengths if lengths else 0.0
-    return ((1 if similar else -1) - cosine) ** 2
+    return sum(a * b for a, b in zip(q, d, strict=True)) / lengths if lengths else 0.0
+
+
+def _cosine(q, d, similar):
+    return ((1 if similar else -1) - _cosine_of(q, d)) ** 2
+
+
+def _cosine_match(queries, database, query_features, database_features):
+    result = np.zeros((len(queries), len(database)))
+    for i, j in np.ndindex(result.shape):
+        due = _cosine_of(query_features[i], database_features[j])
+        result[i, j] = (_cosine_of(queries[i], database[j]) - due) ** 2
+    return result
 
 
 def _inner_product(q, d, similar, scale=None):
@@ -41,9 +52,7 @@ def _contrastive(q, d, similar, margin):
 
 
 def _cauchy(q, d, similar, gamma):
-    lengths = math.sqrt(sum(a * a for a in q) * sum(b * b for b in d))
-    cosine = sum(a * b for a, b in zip(q, d, strict=True)) / lengths if lengths else 0.0
-    distance = len(q) / 2 * max(1 - cosine, 1e-6)
+    distance = len(q) / 2 * max(1 - _cosine_of(q, d), 1e-6)
     return (math.log(distance / gamma) if similar else 0) + math.log(1 + gamma / distance)
 
 
@@ -91,6 +100,13 @@ CASES = (
     _pairs(losses.pairwise_likelihood, _likelihood, ({}, {"scale": 1.0})),
     _pairs(losses.pairwise_contrastive, _contrastive, ({"margin": 9.0}, {"margin": 14.0})),
     _pairs(losses.pairwise_cauchy, _cauchy, ({"gamma": 3.0}, {"gamma": 20.0})),
+    Case(
+        losses.pairwise_cosine_match,
+        oracle=_cosine_match,
+        arguments=(("QD", normal), ("ND", normal), ("QL", normal), ("NL", normal)),
+        result="QN",
+        trained=(0, 1),
+    ),
     _weighed(remark="of one label each"),
     _weighed(("QN", _share), remark="of several labels each"),
 )

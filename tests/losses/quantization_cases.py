@@ -21,6 +21,15 @@ def _each_row(of_gap, reduce):
     return oracle
 
 
+def _cauchy(x, gamma):
+    result = []
+    for row in x:
+        length = math.sqrt(sum(a * a for a in row))
+        cosine = sum(map(abs, row)) / length / math.sqrt(len(row)) if length else 0.0
+        result.append(math.log(1 + len(row) / 2 * (1 - cosine) / gamma))
+    return np.array(result)
+
+
 def _log_cosh(y):
     return abs(y) + math.log((1 + math.exp(-2 * abs(y))) / 2)
 
@@ -89,6 +98,8 @@ CASES = (
         result="B",
         trained=(0, 1),
     ),
+    _rows(losses.absolute_sign_error, _each_row(abs, sum)),
+    _rows(losses.cauchy_sign_error, _cauchy)._replace(settings=({"gamma": 3.0}, {"gamma": 0.5})),
     _rows(losses.sign_error, _each_row(lambda gap: gap**2, sum)),
     _rows(losses.log_cosh_sign, _each_row(_log_cosh, sum)),
     _rows(losses.cubed_sign_error, _each_row(lambda gap: abs(gap) ** 3, np.mean)),

@@ -86,6 +86,15 @@ def test_pairwise_cosine_gradient_is_the_papers():
     np.testing.assert_allclose(at_length, got * 1e-4, rtol=1e-4)
 
 
+def test_pairwise_cosine_match_made_by_hand():
+    # Cosines of the features: 1, 0, -0.6 and 0, 0, 0.
+    features = np.array([[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]], np.float32)
+    others = np.array([[1.0, 0.0, 0.0], [0.0, 5.0, 0.0], [-3.0, 0.0, 4.0]], np.float32)
+    got = losses.pairwise_cosine_match(QUERIES, DATABASE, features, others)
+    due = [[0.04**2, 0.6**2, 0.6**2], [0.6**2, 0.0, 0.0]]
+    np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     "function",
     [

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +30,7 @@ def test_quantization_error_pulls_both_sides_together():
 @pytest.mark.parametrize(
     ("function", "due"),
     [
+        (losses.absolute_sign_error, [3.0, 1.5]),
         (losses.sign_error, [5.0, 1.25]),
         (losses.log_cosh_sign, [1.7587835, 0.5538953]),
         (losses.cubed_sign_error, [3.0, 0.375]),
@@ -42,6 +45,16 @@ def test_quantization_error_pulls_both_sides_together():
 )
 def test_values_made_by_hand(function, due):
     np.testing.assert_allclose(function(X), due, rtol=1e-6)
+
+
+def test_cauchy_sign_error_made_by_hand():
+    # cos(|x|, 1) = 7 / 5 / sqrt 2, then 1, and 0 for zeros: d = 1 - cos, D/2 being 1.
+    x = np.array([[3.0, -4.0], [-0.5, 0.5], [0.0, 0.0]], np.float32)
+    got = losses.cauchy_sign_error(x, gamma=0.25)
+    due = [np.log(1 + 4 * (1 - 1.4 / np.sqrt(2))), 0.0, np.log(5)]
+    np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-6)
+    for length in (1e-25, 1e25):
+        np.testing.assert_allclose(losses.cauchy_sign_error(x * length, gamma=0.25), got, rtol=1e-5)
 
 
 # First codebook: two certain rows that share the codewords. Second: -1/4 log 1/4 - 3/4 log 3/4 =
@@ -63,7 +76,14 @@ def test_usage_made_by_hand(function, due):
 
 
 @pytest.mark.parametrize(
-    "function", [losses.sign_error, losses.log_cosh_sign, losses.cubed_sign_error]
+    "function",
+    [
+        losses.sign_error,
+        losses.log_cosh_sign,
+        losses.cubed_sign_error,
+        losses.absolute_sign_error,
+        functools.partial(losses.cauchy_sign_error, gamma=1.0),
+    ],
 )
 def test_zero_is_pulled_to_its_code(function):
     # The code of 0 is +1; a derivative of 0 would leave a zero vector where it is.
