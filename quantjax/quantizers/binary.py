@@ -55,8 +55,9 @@ def median_sign(x: jax.Array) -> jax.Array:
     """Returns +1 for the larger half of the batch in each bit; the gradient passes unchanged.
 
     The larger floor(B / 2) values of a column are +1, the others -1, so that every bit is
-    balanced; of equal values the earlier rows are +1. Under pmap gather x first. The paper adds
-    a pull towards the signs to the gradient: add a sign error against them to the loss for it.
+    balanced; of equal values the earlier rows are +1. Under pmap gather x first. It is BiHalf's
+    half layer. The public code also adds gamma (x - b) / (B bits) to the gradient, gamma = 6: for
+    it add gamma / 2 times the mean of (x - stop_gradient(b))^2 over rows and bits to the loss.
 
     Args:
       x: Real values [B, bits] of one batch.
