@@ -24,6 +24,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   Triplet quantization (VCIP 2017)   triplet_quantization, asymmetric_triplet_quantization,
                                      order_drop
   SimCLR (ICML 2020)                 nt_xent, nt_xent_of_views
+  SupCon (NeurIPS 2020)              supervised_contrastive
   MeCoQ (AAAI 2022)                  debiased_nt_xent, code_entropy
   SPQ (ICCV 2021)                    cross_quantized
   CIBHash (IJCAI 2021)               cibhash
@@ -35,8 +36,8 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
   no single paper                    usage_entropy
 
-Two kinds of function prepare arguments. `hadamard_centres`, `bernoulli_centres` and `class_centres`
-make class centres for the losses of CSQ, OrthoHash and DPN. The module `losses.selection` selects
+Some functions prepare arguments. `hadamard_centres`, `bernoulli_centres` and `class_centres` make
+class centres for the losses of CSQ, OrthoHash and DPN. The module `losses.selection` selects
 triplets for the triplet losses.
 """
 
@@ -48,6 +49,7 @@ from quantjax.losses.contrastive import (
     nt_xent,
     nt_xent_of_views,
 )
+from quantjax.losses.many_positives import supervised_contrastive
 from quantjax.losses.pairwise import (
     pair_weights,
     pairwise_cauchy,
@@ -98,6 +100,6 @@ __all__ = [
     "nt_xent_of_views", "order_drop", "orthogonal_cosine", "pair_weights", "pairwise_cauchy",
     "pairwise_contrastive", "pairwise_cosine", "pairwise_cosine_match", "pairwise_inner_product",
     "pairwise_likelihood", "quantization_error", "sign_error", "smooth_recall_at_k",
-    "soft_average_precision", "triplet_likelihood", "triplet_margin", "triplet_quantization",
-    "triplet_sigmoid", "usage_entropy",
+    "soft_average_precision", "supervised_contrastive", "triplet_likelihood", "triplet_margin",
+    "triplet_quantization", "triplet_sigmoid", "usage_entropy",
 ]  # fmt: skip

@@ -2,14 +2,15 @@
 
 Rows are the embeddings that have a loss, and columns are the embeddings they are compared with.
 `positives` and `selves` (or `own`) give positions of columns, so that on many devices the rows of
-one device can be compared with the columns gathered from all devices.
+one device can be compared with the columns gathered from all devices. `ignored` takes columns out
+of the negatives, such as images that are known to share the row's label.
 """
 
 import jax
 import jax.numpy as jnp
 
 from quantjax.arrays import check_positive, check_shape, on_explicit_mesh
-from quantjax.losses.rows import check_same, cosines, widen
+from quantjax.losses.rows import check_binary, check_same, cosines, widen
 from quantjax.quantizers import binary
 
 
@@ -19,6 +20,7 @@ def nt_xent(
     keys: jax.Array,
     positives: jax.Array,
     selves: jax.Array,
+    ignored: jax.Array | None = None,
     *,
     temperature: float,
 ) -> jax.Array:
@@ -33,23 +35,25 @@ def nt_xent(
       positives: Column of each row's positive, [B] int; the loss is 0 where this is no column,
         such as -1, or is the row itself.
       selves: Column of the row itself, [B] int, which does not count; -1 if `keys` lacks it.
+      ignored: Columns that are no negatives of a row, [B, N] bool; the positive counts even so.
+        None ignores none.
       temperature: T.
 
     Returns:
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
-        inside jit).
+      ValueError: if the shapes do not agree, the temperature is not positive, or `ignored` is not
+        binary (values are not checked inside jit).
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
       ICML 2020, eq. 1.
     """
-    _check_columns(queries, keys, positives, selves)
+    _check_columns(queries, keys, positives, selves, ignored)
     check_positive("temperature", temperature)
     logits = cosines(queries, keys) / temperature
-    positive, negative = _columns(positives, selves, keys.shape[0])
+    positive, negative = _columns(positives, selves, ignored, keys.shape[0])
     total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
     surprise = total - jnp.sum(logits, axis=1, where=positive)
     return jnp.where(jnp.any(positive, axis=1), surprise, 0)
@@ -62,6 +66,7 @@ def nt_xent_of_views(
     all_first: jax.Array,
     all_second: jax.Array,
     own: jax.Array,
+    ignored: jax.Array | None = None,
     *,
     temperature: float,
 ) -> jax.Array:
@@ -76,14 +81,16 @@ def nt_xent_of_views(
       all_first: Columns of `first`, [N, D]: `first` again, or gathered from all devices.
       all_second: Columns of `second`, [N, D].
       own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      ignored: Items neither of whose views is a negative of a row, [B, N] bool; the row's positive
+        counts even so. None ignores none.
       temperature: T.
 
     Returns:
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
-        inside jit).
+      ValueError: if the shapes do not agree, the temperature is not positive, or `ignored` is not
+        binary (values are not checked inside jit).
 
     Reference:
       Chen et al., A Simple Framework for Contrastive Learning of Visual Representations,
@@ -92,8 +99,11 @@ def nt_xent_of_views(
     _check_views(("first", first), ("second", second), all_first, all_second, own)
     columns = jnp.concatenate((all_first, all_second))
     in_first, in_second = jnp.asarray(own), jnp.asarray(own) + len(all_first)
-    forth = nt_xent(first, columns, in_second, in_first, temperature=temperature)
-    back = nt_xent(second, columns, in_first, in_second, temperature=temperature)
+    if ignored is not None:
+        check_shape("ignored", ignored, len(first), len(all_first))
+        ignored = jnp.concatenate((ignored, ignored), axis=1)
+    forth = nt_xent(first, columns, in_second, in_first, ignored, temperature=temperature)
+    back = nt_xent(second, columns, in_first, in_second, ignored, temperature=temperature)
     return (forth + back) / 2
 
 
@@ -103,6 +113,7 @@ def debiased_nt_xent(
     keys: jax.Array,
     positives: jax.Array,
     selves: jax.Array,
+    ignored: jax.Array | None = None,
     *,
     temperature: float,
     positive_prior: float,
@@ -122,6 +133,8 @@ def debiased_nt_xent(
       positives: Column of each row's positive, [B] int; the loss is 0 where this is no column,
         such as -1, or is the row itself.
       selves: Column of the row itself, [B] int, which does not count; -1 if `keys` lacks it.
+      ignored: Columns that are no negatives of a row, [B, N] bool; the positive counts even so.
+        None ignores none.
       temperature: T.
       positive_prior: rho, in [0, 1).
 
@@ -129,17 +142,17 @@ def debiased_nt_xent(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
-        inside jit).
+      ValueError: if the shapes do not agree, the temperature is not positive, or `ignored` is not
+        binary (values are not checked inside jit).
 
     Reference:
       Wang et al., Contrastive Quantization with Code Memory for Unsupervised Image Retrieval,
       AAAI 2022; Chuang et al., Debiased Contrastive Learning, NeurIPS 2020, eq. 8.
     """
-    _check_columns(queries, keys, positives, selves)
+    _check_columns(queries, keys, positives, selves, ignored)
     check_positive("temperature", temperature)
     logits = cosines(queries, keys) / temperature
-    positive, negative = _columns(positives, selves, keys.shape[0])
+    positive, negative = _columns(positives, selves, ignored, keys.shape[0])
     counted = positive | negative
     # Everything is divided by exp(largest), so that no temperature overflows.
     largest = jnp.max(logits, axis=1, where=counted, initial=-1 / temperature)
@@ -163,6 +176,7 @@ def cross_quantized(
     all_x: jax.Array,
     all_quantized: jax.Array,
     own: jax.Array,
+    ignored: jax.Array | None = None,
     *,
     temperature: float = 0.5,
 ) -> jax.Array:
@@ -178,21 +192,25 @@ def cross_quantized(
       all_x: Columns of `x`, [N, D]: `x` again, or gathered from all devices.
       all_quantized: Columns of `quantized`, [N, D].
       own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      ignored: Items neither of whose views is a negative of a row, [B, N] bool; the row's positive
+        counts even so. None ignores none.
       temperature: tau, the public code's 0.5.
 
     Returns:
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
-        inside jit).
+      ValueError: if the shapes do not agree, the temperature is not positive, or `ignored` is not
+        binary (values are not checked inside jit).
 
     Reference:
       Jang and Cho, Self-supervised Product Quantization for Deep Unsupervised Image Retrieval,
       ICCV 2021.
     """
     _check_views(("x", x), ("quantized", quantized), all_x, all_quantized, own)
-    return nt_xent_of_views(x, quantized, all_x, all_quantized, own, temperature=temperature)
+    return nt_xent_of_views(
+        x, quantized, all_x, all_quantized, own, ignored, temperature=temperature
+    )
 
 
 @on_explicit_mesh(rows="first")
@@ -202,6 +220,7 @@ def cibhash(
     all_first: jax.Array,
     all_second: jax.Array,
     own: jax.Array,
+    ignored: jax.Array | None = None,
     *,
     temperature: float = 0.3,
     weight: float = 0.001,
@@ -220,6 +239,8 @@ def cibhash(
       all_first: Columns of `first`, [N, D]: `first` again, or gathered from all devices.
       all_second: Columns of `second`, [N, D].
       own: Position of each row in those columns, [B] int: `arange(B)` on one device.
+      ignored: Items neither of whose views is a negative of a row, [B, N] bool; the row's positive
+        counts even so. None ignores none.
       temperature: tau, the public code's 0.3.
       weight: Weight of the divergence, summed over bits; the public code's 0.001.
 
@@ -227,8 +248,8 @@ def cibhash(
       Loss of every row, [B], float32 at least.
 
     Raises:
-      ValueError: if the shapes do not agree, or the temperature is not positive (not checked
-        inside jit).
+      ValueError: if the shapes do not agree, the temperature is not positive, or `ignored` is not
+        binary (values are not checked inside jit).
 
     Reference:
       Qiu et al., Unsupervised Hashing with Contrastive Information Bottleneck, IJCAI 2021.
@@ -238,15 +259,17 @@ def cibhash(
     first, second, all_first, all_second = map(widen, (first, second, all_first, all_second))
     codes = [_probable_sign(x) for x in (first, second, all_first, all_second)]
     divergence = _bernoulli_divergence(first, second) + _bernoulli_divergence(second, first)
-    crossed = nt_xent_of_views(*codes, own, temperature=temperature)
+    crossed = nt_xent_of_views(*codes, own, ignored, temperature=temperature)
     return crossed + weight * divergence / 2
 
 
-def _columns(positives, selves, num_columns):
+def _columns(positives, selves, ignored, num_columns):
     # One-hot masks, not a gather: numbers outside the columns (-1) then select no column.
     numbers = jnp.arange(num_columns)
     counted = numbers != jnp.asarray(selves)[:, None]
     positive = (numbers == jnp.asarray(positives)[:, None]) & counted
+    if ignored is not None:
+        counted &= ~(jnp.asarray(ignored) > 0)
     return positive, counted & ~positive
 
 
@@ -262,11 +285,14 @@ def _bernoulli_divergence(x, constant):
     return jnp.sum(terms, axis=-1)
 
 
-def _check_columns(queries, keys, positives, selves):
+def _check_columns(queries, keys, positives, selves, ignored):
     check_shape("queries", queries, "B", "D")
     check_shape("keys", keys, "N", queries.shape[1])
     check_shape("positives", positives, len(queries))
     check_shape("selves", selves, len(queries))
+    if ignored is not None:
+        check_shape("ignored", ignored, len(queries), len(keys))
+        check_binary("ignored", ignored)
 
 
 def _check_views(named_first, named_second, all_first, all_second, own):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from quantjax import losses
-from tests.losses.case import SIZES, Case, normal
+from tests.losses.case import SIZES, Case, coin, normal
 
 
 def _column(rng, shape):
@@ -17,26 +17,34 @@ def _cosine(a, b):
     return sum(u * v for u, v in zip(a, b, strict=True)) / lengths if lengths else 0.0
 
 
-def _powers(query, keys, positive, own, temperature):
+def _powers(query, keys, positive, own, skipped, temperature):
     """Returns exp(s / T) of the positive, or None where there is none, and of the negatives."""
     all_powers = {
-        j: math.exp(_cosine(query, key) / temperature) for j, key in enumerate(keys) if j != own
+        j: math.exp(_cosine(query, key) / temperature)
+        for j, key in enumerate(keys)
+        if j != own and (j == positive or not skipped[j])
     }
     return all_powers.pop(int(positive), None), list(all_powers.values())
 
 
-def _nt_xent(queries, keys, positives, selves, temperature):
+def _rows(queries, keys, positives, selves, ignored):
+    if ignored is None:
+        ignored = np.zeros((len(queries), len(keys)), bool)
+    return zip(queries, positives, selves, ignored, strict=True)
+
+
+def _nt_xent(queries, keys, positives, selves, ignored=None, *, temperature):
     result = []
-    for query, positive, own in zip(queries, positives, selves, strict=True):
-        p, others = _powers(query, keys, positive, own, temperature)
+    for query, positive, own, skipped in _rows(queries, keys, positives, selves, ignored):
+        p, others = _powers(query, keys, positive, own, skipped, temperature)
         result.append(0.0 if p is None else -math.log(p / (p + sum(others))))
     return np.array(result)
 
 
-def _debiased(queries, keys, positives, selves, temperature, positive_prior):
+def _debiased(queries, keys, positives, selves, ignored=None, *, temperature, positive_prior):
     result = []
-    for query, positive, own in zip(queries, positives, selves, strict=True):
-        p, others = _powers(query, keys, positive, own, temperature)
+    for query, positive, own, skipped in _rows(queries, keys, positives, selves, ignored):
+        p, others = _powers(query, keys, positive, own, skipped, temperature)
         if p is None:
             result.append(0.0)
             continue
@@ -46,16 +54,19 @@ def _debiased(queries, keys, positives, selves, temperature, positive_prior):
     return np.array(result)
 
 
-def _both_ways(first, second, all_first, all_second, own, temperature):
+def _both_ways(first, second, all_first, all_second, own, ignored=None, *, temperature):
+    if ignored is not None:
+        ignored = np.tile(ignored, 2)
     columns = np.concatenate((all_first, all_second))
     n = len(all_first)
-    forth = _nt_xent(first, columns, [n + i for i in own], own, temperature)
-    back = _nt_xent(second, columns, own, [n + i for i in own], temperature)
+    others = [n + i for i in own]
+    forth = _nt_xent(first, columns, others, own, ignored, temperature=temperature)
+    back = _nt_xent(second, columns, own, others, ignored, temperature=temperature)
     return (forth + back) / 2
 
 
-def _cross_quantized(x, quantized, all_x, all_quantized, own, temperature=0.5):
-    return _both_ways(x, quantized, all_x, all_quantized, own, temperature)
+def _cross_quantized(*arguments, temperature=0.5):
+    return _both_ways(*arguments, temperature=temperature)
 
 
 def _cibhash(*arguments, **options):
@@ -68,7 +79,7 @@ def _cibhash_surrogate(*arguments, at, temperature=0.3, weight=0.001):
         np.where(then >= 0, 1.0, -1.0) + (np.tanh(now / 2) - np.tanh(then / 2)) / 2
         for now, then in zip(arguments[:4], at[:4], strict=True)
     ]
-    result = _both_ways(*codes, arguments[4], temperature)
+    result = _both_ways(*codes, *arguments[4:], temperature=temperature)
     for views in ((arguments[0], at[1]), (arguments[1], at[0])):
         result = result + weight * np.array([_kl(*rows) for rows in zip(*views, strict=True)]) / 2
     return result
@@ -90,7 +101,16 @@ def _own(rng, shape):
 _TO_COLUMNS = (("BD", normal), ("ND", normal), ("B", _column), ("B", _column))
 _TWO_VIEWS = (("BD", normal), ("BD", normal), ("ND", normal), ("ND", normal), ("B", _own))
 
-CASES = (
+
+def _ignoring(case):
+    """The same with some columns that are no negatives."""
+    return case._replace(
+        arguments=(*case.arguments, ("BN", coin)),
+        remark="that ignores columns",
+    )
+
+
+_TO_ALL = (
     Case(
         losses.nt_xent,
         oracle=_nt_xent,
@@ -136,3 +156,5 @@ CASES = (
         surrogate=_cibhash_surrogate,
     ),
 )
+
+CASES = (*_TO_ALL, *map(_ignoring, _TO_ALL))

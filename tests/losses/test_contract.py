@@ -18,6 +18,7 @@ from tests.losses import (
     centres_cases,
     contrastive_cases,
     label_cases,
+    many_positives_cases,
     pairwise_cases,
     proxy_cases,
     quantization_cases,
@@ -31,6 +32,7 @@ CASES = (
     *quantization_cases.CASES,
     *proxy_cases.CASES,
     *contrastive_cases.CASES,
+    *many_positives_cases.CASES,
     *ranking_cases.CASES,
     *triplet_cases.CASES,
     *selection_cases.CASES,
@@ -460,13 +462,16 @@ def test_shape_mismatch_is_refused_by_name(case):
 
 
 # Every argument that marks pairs or rows. Under vmap, one key for each anchor, no value is seen.
-OF_PAIRS = ("similar", "positive", "negative")
+OF_PAIRS = ("similar", "positive", "negative", "positives", "ignored")
 OF_LABELS = ("label", "labels")
 MARKS = [
     (case, position)
     for case in CASES
-    for position, name in enumerate(inspect.signature(case.function).parameters)
+    for position, (name, marks) in enumerate(
+        zip(inspect.signature(case.function).parameters, cases.draw(case, seed=0), strict=False)
+    )
     if name in (*OF_PAIRS, *OF_LABELS) and "each anchor" not in case.remark
+    if marks.dtype == bool  # and not numbers of columns
 ]
 MARKS_IDS = [f"{name_of(case)}-{position}" for case, position in MARKS]
 

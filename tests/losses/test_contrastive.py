@@ -32,6 +32,22 @@ def test_nt_xent_made_by_hand(columns):
     np.testing.assert_allclose(got, [NT_XENT[columns]], rtol=1e-5)
 
 
+def test_an_ignored_column_is_no_negative():
+    ignored = np.array([[True, True, True, False]])  # The positive, column 2, counts even so.
+    got = losses.nt_xent(QUERY, KEYS, np.array([2]), np.array([0]), ignored, temperature=0.5)
+    np.testing.assert_allclose(got, [math.log(1 + math.exp(1.2)) - 1.2], rtol=1e-5)
+
+
+def test_an_ignored_item_is_no_negative_in_either_view():
+    first, second, *_ = two_views(3)
+    keep = np.array([0, 1, 3, 4])
+    ignored = np.tile(np.arange(5) == 2, (4, 1))
+    for function in (losses.cross_quantized, losses.cibhash):
+        got = function(first[keep], second[keep], first, second, keep, ignored)
+        due = function(first[keep], second[keep], first[keep], second[keep], np.arange(4))
+        np.testing.assert_allclose(got, due, rtol=1e-5)
+
+
 def test_nt_xent_on_two_views_as_its_docstring_says():
     views = np.eye(3, dtype=np.float32)  # Three images, equal in both views.
     x = jnp.concatenate((views, views))
