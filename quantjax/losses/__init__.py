@@ -25,6 +25,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
                                      order_drop
   SimCLR (ICML 2020)                 nt_xent, nt_xent_of_views
   SupCon (NeurIPS 2020)              supervised_contrastive
+  XBM (CVPR 2020)                    memory.push
   MeCoQ (AAAI 2022)                  debiased_nt_xent, code_entropy
   SPQ (ICCV 2021)                    cross_quantized
   CIBHash (IJCAI 2021)               cibhash
@@ -38,9 +39,10 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
 
 Some functions prepare arguments. `hadamard_centres`, `bernoulli_centres` and `class_centres` make
 class centres for the losses of CSQ, OrthoHash and DPN. The module `losses.selection` selects
-triplets for the triplet losses.
+triplets for the triplet losses, and `losses.memory` keeps rows of earlier batches as more columns.
 """
 
+from quantjax.losses import memory as memory
 from quantjax.losses import selection as selection
 from quantjax.losses.contrastive import (
     cibhash,

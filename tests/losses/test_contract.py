@@ -19,6 +19,7 @@ from tests.losses import (
     contrastive_cases,
     label_cases,
     many_positives_cases,
+    memory_cases,
     pairwise_cases,
     proxy_cases,
     quantization_cases,
@@ -33,6 +34,7 @@ CASES = (
     *proxy_cases.CASES,
     *contrastive_cases.CASES,
     *many_positives_cases.CASES,
+    *memory_cases.CASES,
     *ranking_cases.CASES,
     *triplet_cases.CASES,
     *selection_cases.CASES,
@@ -44,6 +46,7 @@ QUICK = {"pairwise_cosine", "triplet_quantization", "share_label"}  # the others
 # Modules and names that need no rows, and why.
 NO_ROWS = {
     "losses.rows": "checks and arithmetic of the losses, whose rows they run in",
+    "losses.memory.Memory": "what init and push return",
     "losses.selection.Triplets": "what selections return",
     "labels.as_labels": "refuses and returns its argument: test_labels.py",
 }
@@ -471,7 +474,7 @@ MARKS = [
         zip(inspect.signature(case.function).parameters, cases.draw(case, seed=0), strict=False)
     )
     if name in (*OF_PAIRS, *OF_LABELS) and "each anchor" not in case.remark
-    if marks.dtype == bool  # and not numbers of columns
+    if marks.dtype == bool  # and not numbers of columns, or labels that are only kept
 ]
 MARKS_IDS = [f"{name_of(case)}-{position}" for case, position in MARKS]
 
