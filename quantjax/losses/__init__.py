@@ -44,6 +44,7 @@ triplets for the triplet losses, and `losses.memory` keeps rows of earlier batch
 
 from quantjax.losses import memory as memory
 from quantjax.losses import selection as selection
+from quantjax.losses.centres import bernoulli_centres, class_centres, hadamard_centres
 from quantjax.losses.contrastive import (
     cibhash,
     cross_quantized,
@@ -62,12 +63,9 @@ from quantjax.losses.pairwise import (
     pairwise_likelihood,
 )
 from quantjax.losses.proxy import (
-    bernoulli_centres,
     central_similarity,
-    class_centres,
     class_wise_margin,
     greedy_hash,
-    hadamard_centres,
     orthogonal_cosine,
 )
 from quantjax.losses.quantization import (

@@ -1,4 +1,4 @@
-"""Rows of the contract test for the class centres of `quantjax.losses.proxy`."""
+"""Rows of the contract test for `quantjax.losses.centres`."""
 
 import jax
 import numpy as np
