@@ -131,6 +131,8 @@ READERS_OF_TABLES = {
     "num_labels_among": lambda y: class_counts.num_labels_among(y, np.ones(3, bool)),
     "class_ids": class_counts.class_ids,
     "orthogonal_cosine": lambda y: losses.orthogonal_cosine(X, y, X[:3]),
+    "additive_angular_margin": lambda y: losses.additive_angular_margin(X, y, X[:3]),
+    "proxy_anchor": lambda y: losses.proxy_anchor(X, y, X[:3]),
     "greedy_hash": lambda y: losses.greedy_hash(X, y, X[:3]),
     "class_centres": lambda y: losses.class_centres(jax.random.key(0), y, X[:3]),
     "group_hard": lambda y: losses.selection.group_hard(

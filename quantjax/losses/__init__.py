@@ -13,6 +13,9 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
   CSQ (CVPR 2020)                    central_similarity, sign_error, hadamard_centres,
                                      bernoulli_centres, class_centres
   OrthoHash (NeurIPS 2021)           orthogonal_cosine
+  CosFace (CVPR 2018)                orthogonal_cosine, of trained centres
+  ArcFace (CVPR 2019)                additive_angular_margin
+  Proxy Anchor (CVPR 2020)           proxy_anchor
   DPN (IJCAI 2020)                   class_wise_margin
   GreedyHash (NeurIPS 2018)          greedy_hash, cubed_sign_error; without labels:
                                      pairwise_cosine_match, cubed_sign_error
@@ -25,6 +28,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
                                      order_drop
   SimCLR (ICML 2020)                 nt_xent, nt_xent_of_views
   SupCon (NeurIPS 2020)              supervised_contrastive
+  Multi-Similarity (CVPR 2019)       multi_similarity
   XBM (CVPR 2020)                    memory.push
   MeCoQ (AAAI 2022)                  debiased_nt_xent, code_entropy
   SPQ (ICCV 2021)                    cross_quantized
@@ -52,7 +56,7 @@ from quantjax.losses.contrastive import (
     nt_xent,
     nt_xent_of_views,
 )
-from quantjax.losses.many_positives import supervised_contrastive
+from quantjax.losses.many_positives import multi_similarity, supervised_contrastive
 from quantjax.losses.pairwise import (
     pair_weights,
     pairwise_cauchy,
@@ -63,10 +67,12 @@ from quantjax.losses.pairwise import (
     pairwise_likelihood,
 )
 from quantjax.losses.proxy import (
+    additive_angular_margin,
     central_similarity,
     class_wise_margin,
     greedy_hash,
     orthogonal_cosine,
+    proxy_anchor,
 )
 from quantjax.losses.quantization import (
     absolute_sign_error,
@@ -93,13 +99,14 @@ from quantjax.losses.triplet import (
 )
 
 __all__ = [
-    "absolute_sign_error", "asymmetric_triplet_quantization", "bernoulli_centres", "bit_balance",
-    "bit_independence", "cauchy_sign_error", "central_similarity", "cibhash", "class_centres",
-    "class_wise_margin", "code_entropy", "cross_quantized", "cubed_sign_error", "debiased_nt_xent",
-    "gini_batch", "gini_sample", "greedy_hash", "hadamard_centres", "log_cosh_sign", "nt_xent",
+    "absolute_sign_error", "additive_angular_margin", "asymmetric_triplet_quantization",
+    "bernoulli_centres", "bit_balance", "bit_independence", "cauchy_sign_error",
+    "central_similarity", "cibhash", "class_centres", "class_wise_margin", "code_entropy",
+    "cross_quantized", "cubed_sign_error", "debiased_nt_xent", "gini_batch", "gini_sample",
+    "greedy_hash", "hadamard_centres", "log_cosh_sign", "multi_similarity", "nt_xent",
     "nt_xent_of_views", "order_drop", "orthogonal_cosine", "pair_weights", "pairwise_cauchy",
     "pairwise_contrastive", "pairwise_cosine", "pairwise_cosine_match", "pairwise_inner_product",
-    "pairwise_likelihood", "quantization_error", "sign_error", "smooth_recall_at_k",
-    "soft_average_precision", "supervised_contrastive", "triplet_likelihood", "triplet_margin",
-    "triplet_quantization", "triplet_sigmoid", "usage_entropy",
+    "pairwise_likelihood", "proxy_anchor", "quantization_error", "sign_error",
+    "smooth_recall_at_k", "soft_average_precision", "supervised_contrastive", "triplet_likelihood",
+    "triplet_margin", "triplet_quantization", "triplet_sigmoid", "usage_entropy",
 ]  # fmt: skip

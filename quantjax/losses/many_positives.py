@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from quantjax.arrays import check_positive, check_shape, on_explicit_mesh
-from quantjax.losses.rows import check_binary, cosines
+from quantjax.losses.rows import check_binary, cosines, log_one_plus_sum
 
 
 @on_explicit_mesh(rows="queries")
@@ -52,6 +52,57 @@ def supervised_contrastive(
     total = jax.nn.logsumexp(logits, axis=1, where=positive | negative)
     mean = jnp.sum(logits, axis=1, where=positive) / jnp.maximum(count, 1)
     return jnp.where(count > 0, total - mean, 0)
+
+
+@on_explicit_mesh(rows="queries")
+def multi_similarity(
+    queries: jax.Array,
+    keys: jax.Array,
+    positives: jax.Array,
+    ignored: jax.Array | None = None,
+    *,
+    alpha: float = 2.0,
+    beta: float = 50.0,
+    base: float = 1.0,
+    epsilon: float = 0.1,
+) -> jax.Array:
+    """Returns soft maxima of the dissimilarity of positives and of the similarity of negatives.
+
+    l_i = 1/alpha log(1 + sum_{p in P_i} exp(-alpha (s_ip - lambda)))
+          + 1/beta log(1 + sum_{n in N_i} exp(beta (s_in - lambda))),
+    with s_ij = cos(q_i, k_j). Of the positives P_i has those with s_ip < max_n s_in + epsilon, and
+    of the negatives N_i those with s_in > min_p s_ip - epsilon. A row without positives or without
+    negatives costs 0. The defaults are the paper's; public code has beta = 40 and lambda = 0.5.
+
+    Args:
+      queries: Embeddings [Q, D], of any length; a zero vector has cosine 0 to everything.
+      keys: Embeddings [N, D]: `queries` again, gathered from all devices, or with a memory's rows.
+      positives: Whether each column is a positive of the row, [Q, N] bool.
+      ignored: Columns that do not count, [Q, N] bool, even among the positives: the row itself.
+        None ignores none.
+      alpha: Sharpness of the soft maximum of positives.
+      beta: Sharpness of the soft maximum of negatives.
+      base: lambda, the cosine from which on a pair costs much.
+      epsilon: Margin of the selection of pairs.
+
+    Returns:
+      Loss of every row, [Q], float32 at least.
+
+    Raises:
+      ValueError: if the shapes do not agree, or marks are not binary (not checked inside jit).
+
+    Reference:
+      Wang et al., Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning,
+      CVPR 2019, eq. 7, 8 and 10.
+    """
+    positive, negative = _marks(queries, keys, positives, ignored)
+    cosine = cosines(queries, keys)
+    farthest = jnp.min(cosine, axis=1, where=positive, initial=jnp.inf, keepdims=True)
+    nearest = jnp.max(cosine, axis=1, where=negative, initial=-jnp.inf, keepdims=True)
+    hard_positive = positive & (cosine < nearest + epsilon)
+    hard_negative = negative & (cosine > farthest - epsilon)
+    pull = log_one_plus_sum(-alpha * (cosine - base), hard_positive, axis=1) / alpha
+    return pull + log_one_plus_sum(beta * (cosine - base), hard_negative, axis=1) / beta
 
 
 def _marks(queries, keys, positives, ignored):

@@ -159,3 +159,20 @@ def squared_distances(queries: jax.Array, database: jax.Array) -> jax.Array:
     products = jnp.matmul(queries, database.T, precision=jax.lax.Precision.HIGHEST)
     squares = [jnp.sum(jnp.square(x), axis=-1) for x in (queries, database)]
     return jax.nn.relu(squares[0][:, None] + squares[1] - 2 * products)
+
+
+def log_one_plus_sum(exponents: jax.Array, mask: jax.Array, *, axis: int) -> jax.Array:
+    """Returns log(1 + sum exp(x)) of the marked exponents along an axis.
+
+    Args:
+      exponents: Numbers x, of any shape.
+      mask: Which numbers count, of the same shape, bool.
+      axis: Axis of the sum.
+
+    Returns:
+      Logarithms, of the shape without the axis; 0, with no gradient, where nothing is marked.
+    """
+    marked = jnp.where(mask, exponents, -jnp.inf)
+    one = jnp.zeros_like(jax.lax.slice_in_dim(marked, 0, 1, axis=axis))
+    # The one is a term like the others, so that no sum is empty.
+    return jax.nn.logsumexp(jnp.concatenate((one, marked), axis=axis), axis=axis)

@@ -35,6 +35,13 @@ def _supervised_contrastive(own, others, temperature):
     return sum(surprises) / len(own) if own else 0.0
 
 
+def _multi_similarity(own, others, alpha=2.0, beta=50.0, base=1.0, epsilon=0.1):
+    pull = [s for s in own if any(s < other + epsilon for other in others)]
+    push = [s for s in others if any(s > other - epsilon for other in own)]
+    pull = math.log(1 + sum(math.exp(-alpha * (s - base)) for s in pull)) / alpha
+    return pull + math.log(1 + sum(math.exp(beta * (s - base)) for s in push)) / beta
+
+
 def _both(function, equation, settings):
     pairs = Case(
         function,
@@ -53,5 +60,10 @@ CASES = (
         losses.supervised_contrastive,
         _supervised_contrastive,
         ({"temperature": 0.5}, {"temperature": 0.1}),
+    ),
+    *_both(
+        losses.multi_similarity,
+        _multi_similarity,
+        ({}, {"alpha": 3.0, "beta": 10.0, "base": 0.5, "epsilon": 0.02}),
     ),
 )

@@ -49,6 +49,40 @@ def _orthogonal_cosine(x, labels, centres, scale=8.0, margin=0.2):
     ]
 
 
+def _widened(cosine, margin):
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    if angle + margin >= math.pi:
+        return cosine - margin * math.sin(margin)
+    if math.sin(angle) ** 2 > 1e-6:
+        return math.cos(angle + margin)
+    return cosine * math.cos(margin) - 1e-3 * math.sin(margin)
+
+
+def _additive_angular_margin(x, labels, centres, scale=64.0, margin=0.5):
+    result = []
+    for row, own in zip(x, labels, strict=True):
+        logits = [_cosine(row, centre) for centre in centres]
+        pairs = zip(logits, own, strict=True)
+        logits = [scale * (_widened(c, margin) if label else c) for c, label in pairs]
+        result.append(_cross_entropy(logits, own))
+    return np.array(result)
+
+
+def _proxy_anchor(x, labels, proxies, scale=32.0, margin=0.1):
+    present = sum(any(column) for column in labels.T)
+    result = []
+    for label, proxy in enumerate(proxies):
+        pull = push = 0.0
+        for row, own in zip(x, labels, strict=True):
+            if own[label]:
+                pull += math.exp(-scale * (_cosine(row, proxy) - margin))
+            else:
+                push += math.exp(scale * (_cosine(row, proxy) + margin))
+        pull = math.log(1 + pull) * len(proxies) / max(present, 1)
+        result.append(pull + math.log(1 + push))
+    return np.array(result)
+
+
 def _greedy_hash(x, labels, weights):
     return _greedy_hash_surrogate(x, labels, weights, at=(x, labels, weights))
 
@@ -76,6 +110,23 @@ CASES = (
         result="B",
         settings=({}, {"scale": 3.0, "margin": 0.5}),
         trained=(0, 2),
+    ),
+    Case(
+        losses.additive_angular_margin,
+        oracle=_additive_angular_margin,
+        arguments=(("BD", normal), ("BL", coin), ("LD", normal)),
+        result="B",
+        settings=({}, {"scale": 8.0, "margin": 0.25}),
+        trained=(0, 2),
+    ),
+    Case(
+        losses.proxy_anchor,
+        oracle=_proxy_anchor,
+        arguments=(("BD", normal), ("BL", coin), ("LD", normal)),
+        result="L",
+        settings=({}, {"scale": 4.0, "margin": 0.3}),
+        trained=(0, 2),
+        local="",
     ),
     Case(
         losses.class_wise_margin,

@@ -44,6 +44,41 @@ def test_supervised_contrastive_with_one_positive_is_nt_xent(rng):
     np.testing.assert_allclose(got, due, rtol=1e-5)
 
 
+# Cosines 1, 0, 0.6, 0 again: pull and push of the pairs that epsilon leaves.
+MULTI_SIMILARITY = {
+    ((0, 2), (), 0.5): (0.0, 0.0),
+    ((0, 2), (), 0.7): (math.log(1 + math.exp(-0.9)) / 3, math.log(1 + 2 * math.exp(-0.6)) / 2),
+    ((0, 1), (), 0.5): (
+        math.log(1 + math.exp(-2.1) + math.exp(0.9)) / 3,
+        math.log(1 + math.exp(0.6) + math.exp(-0.6)) / 2,
+    ),
+    ((0, 1), (2,), 0.5): (math.log(1 + math.exp(0.9)) / 3, math.log(1 + math.exp(-0.6)) / 2),
+    ((0, 1, 2, 3), (), 0.5): (0.0, 0.0),
+    ((), (), 0.5): (0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize(("positives", "ignored", "epsilon"), MULTI_SIMILARITY)
+def test_multi_similarity_made_by_hand(positives, ignored, epsilon):
+    options = {"alpha": 3.0, "beta": 2.0, "base": 0.3, "epsilon": epsilon}
+
+    def loss(x):
+        columns = marks(positives), marks(ignored)
+        return losses.multi_similarity(x, KEYS, *columns, **options)[0]
+
+    value, gradient = jax.value_and_grad(loss)(QUERY)
+    due = sum(MULTI_SIMILARITY[positives, ignored, epsilon])
+    np.testing.assert_allclose(value, due, rtol=1e-5, atol=1e-7)
+    assert np.isfinite(gradient).all()
+
+
+def test_multi_similarity_defaults_are_the_papers():
+    got = losses.multi_similarity(QUERY, KEYS, marks((1,)))
+    # The positive of cosine 0 against negatives of 1, 0.6 and 0.
+    push = math.log(1 + 1 + math.exp(-20) + math.exp(-50)) / 50
+    np.testing.assert_allclose(got, [math.log(1 + math.exp(2)) / 2 + push], rtol=1e-5)
+
+
 def test_a_row_without_any_column_has_no_gradient():
     def loss(x):
         nothing, everything = np.zeros((1, 4), bool), np.ones((1, 4), bool)

@@ -46,6 +46,60 @@ def test_orthogonal_cosine_defaults_are_the_public_codes():
     np.testing.assert_allclose(got, [due], rtol=1e-4)
 
 
+def test_additive_angular_margin_made_by_hand():
+    # Angles of 30, 90 and 170 degrees; a margin of 30 degrees leaves 60, 120 and more than 180.
+    angles, margin = np.radians([30.0, 90.0, 170.0]), math.pi / 6
+    centres = np.float32(np.stack((np.cos(angles), np.sin(angles)), axis=1))
+    x = np.array([[2.0, 0.0]] * 4, np.float32)
+    labels = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
+    got = losses.additive_angular_margin(x, labels, centres, scale=2.0, margin=margin)
+    cosines = np.cos(angles)
+    own = [0.5, -0.5, cosines[2] - margin / 2]
+    due = []
+    for label in range(3):
+        logits = 2 * np.where(np.arange(3) == label, own[label], cosines)
+        due.append(math.log(np.exp(logits).sum()) - logits[label])
+    np.testing.assert_allclose(got, [*due, 0], rtol=1e-5)
+
+
+def test_without_a_margin_angles_and_cosines_agree(rng):
+    x, centres = np.float32(rng.normal(size=(5, 4))), np.float32(rng.normal(size=(3, 4)))
+    labels = np.eye(3, dtype=int)[[0, 1, 2, 2, 1]]
+    options = {"scale": 16.0, "margin": 0.0}
+    due = losses.orthogonal_cosine(x, labels, centres, **options)
+    got = losses.additive_angular_margin(x, labels, centres, **options)
+    np.testing.assert_allclose(got, due, rtol=1e-4)
+
+
+def test_additive_angular_margin_has_a_finite_gradient_at_a_centre():
+    x = np.array([[3.0, 4.0], [-3.0, -4.0]], np.float32)
+    got = jax.grad(lambda c: losses.additive_angular_margin(x, np.eye(2, dtype=int), c).sum())(x)
+    assert np.isfinite(got).all()
+
+
+def test_proxy_anchor_made_by_hand():
+    # Two rows; the second of three classes has none, and the third both.
+    x = np.array([[3.0, 4.0], [5.0, 0.0]], np.float32)
+    labels = np.array([[1, 0, 1], [0, 0, 1]])
+    proxies = np.array([[4.0, 3.0], [0.0, 1.0], [1.0, 0.0]], np.float32)  # .96, .8; .8, 0; .6, 1
+    got = losses.proxy_anchor(x, labels, proxies, scale=2.0, margin=0.1)
+    first = 1.5 * math.log(1 + math.exp(-2 * 0.86)) + math.log(1 + math.exp(2 * 0.9))
+    second = math.log(1 + math.exp(2 * 0.9) + math.exp(2 * 0.1))
+    third = 1.5 * math.log(1 + math.exp(-2 * 0.5) + math.exp(-2 * 0.9))
+    np.testing.assert_allclose(got, [first, second, third], rtol=1e-5)
+
+
+def test_proxy_anchor_without_labels_only_pushes():
+    x = np.array([[1.0, 0.0]], np.float32)
+
+    def loss(proxies):
+        return losses.proxy_anchor(x, np.zeros((1, 1), int), proxies, scale=2.0, margin=0.5)[0]
+
+    value, gradient = jax.value_and_grad(loss)(np.array([[0.0, 1.0]], np.float32))
+    np.testing.assert_allclose(value, math.log(1 + math.e), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[2 * math.e / (1 + math.e), 0]], rtol=1e-5, atol=1e-7)
+
+
 def test_class_wise_margin_made_by_hand():
     x = np.array([[2.0, -0.5, 0.0], [-2.0, 0.5, 3.0]], np.float32)
     targets = np.array([[1, 1, -1], [1, 1, -1]], np.float32)
