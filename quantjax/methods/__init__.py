@@ -5,8 +5,16 @@ from quantjax.methods.adsq import adsq
 from quantjax.methods.base import Context, Inputs, Loss, Method, Phase, Refresh, features, images
 from quantjax.methods.contract import check
 from quantjax.methods.cosine_softmax import cosine_softmax
+from quantjax.methods.csq import csq
 from quantjax.methods.deepquan import deepquan
+from quantjax.methods.dhn import dhn
+from quantjax.methods.dpn import dpn
+from quantjax.methods.dpsh import dpsh
 from quantjax.methods.dqn import dqn, dqn_ste
+from quantjax.methods.dtsh import dtsh
+from quantjax.methods.greedyhash import greedyhash
+from quantjax.methods.hashnet import hashnet
+from quantjax.methods.orthohash import orthohash
 from quantjax.methods.supervised import (
     ArraysLoss,
     EmbeddingLoss,
@@ -33,11 +41,19 @@ __all__ = [
     "adsq",
     "check",
     "cosine_softmax",
+    "csq",
     "deepquan",
+    "dhn",
+    "dpn",
+    "dpsh",
     "dqn",
     "dqn_ste",
+    "dtsh",
     "features",
+    "greedyhash",
+    "hashnet",
     "images",
+    "orthohash",
     "supervised",
     "supervised_with_arrays",
     "triplet_quantization",

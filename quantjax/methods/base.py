@@ -7,6 +7,7 @@ import jax
 
 from quantjax.batch import Batch
 from quantjax.errors import InputError
+from quantjax.models.base import Network
 from quantjax.quantizers import packing, product
 
 
@@ -30,6 +31,19 @@ def images(batch: Batch) -> jax.Array:
 def features(batch: Batch) -> jax.Array:
     """Returns the batch's column "feature", [B, F]; raises ValueError if the column is missing."""
     return _column(batch, "feature")
+
+
+def known_labels(batch: Batch) -> jax.Array:
+    """Returns the batch's labels, [B, L]; raises ValueError if its source has none.
+
+    A loss that calls it raises when it is traced, which `methods.check` does before training.
+    """
+    if "label" not in batch or batch["label"].shape[1] == 0:
+        raise InputError(
+            "the batch has no labels, and this method learns from labels; take a labelled source, "
+            "or a method that needs none, such as methods.deepquan"
+        )
+    return batch["label"]
 
 
 def _column(batch, name):
@@ -166,6 +180,43 @@ def codebooks_shape(
             "codebooks"
         )
     return num_codebooks, num_codewords, dim // num_codebooks
+
+
+def check_network(network: Any) -> None:
+    """Raises ValueError if an object is not a `models.Network`."""
+    # The usual mistake is a module of flax or another library as it is.
+    if not isinstance(network, Network):
+        raise InputError(
+            f"network must be a models.Network, got a {type(network).__name__}; models.from_nnx, "
+            "from_linen, from_equinox and from_haiku make one"
+        )
+
+
+def of_bits(
+    network: Network, bits: int, activation: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> Network:
+    """Returns a network for codes of signs: its output is checked, then an activation applied.
+
+    Args:
+      network: Inputs -> [B, bits].
+      bits: Length of a code.
+      activation: Function of the output that keeps the signs, such as tanh.
+
+    Raises:
+      ValueError: if bits is below 1; and when the network first runs, if its output has another
+        width.
+    """
+    check_network(network)
+    if bits < 1:
+        raise InputError(f"bits must be 1 or more, got {bits}")
+
+    def apply(params, net_state, x, **options):
+        y, net_state = network.apply(params, net_state, x, **options)
+        if y.shape[1:] != (bits,):
+            raise InputError(f"the network must return [B, {bits}], got {y.shape}")
+        return activation(y), net_state
+
+    return Network(network.init, apply)
 
 
 def first_phase(epoch: int) -> int:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from quantjax.batch import Batch
 from quantjax.errors import InputError
-from quantjax.methods.base import Context, Inputs, Method, Phase, Refresh, images
+from quantjax.methods.base import Context, Inputs, Method, Phase, Refresh, check_network, images
 from quantjax.methods.contract import shown
 from quantjax.models.base import Network
 from quantjax.quantizers import Codec
@@ -202,6 +202,21 @@ def supervised_with_arrays(
     return _method(network, checked, codec, init_loss, inputs, refit_every, min_rows)
 
 
+def without_weights(method: Method) -> Method:
+    """Removes the entry "loss" of params from a method of `supervised_with_arrays`.
+
+    A loss that keeps arrays and trains none of them then needs no optimizer for them; it gets None
+    in place of its params.
+    """
+
+    def init(key, batch, num_rows):
+        params, state = method.init(key, batch, num_rows)
+        return {"net": params["net"]}, state
+
+    (phase,) = method.phases
+    return method._replace(init=init, phases=(phase._replace(trains=("net",)),))
+
+
 def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     _check(network, codec, refit_every)
     fit = codec if callable(codec) else None
@@ -277,12 +292,7 @@ def _fitted_codec(plan, params, state):
 
 
 def _check(network, codec, refit_every):
-    # The usual mistake is a module of flax or another library as it is.
-    if not isinstance(network, Network):
-        raise InputError(
-            f"network must be a models.Network, got {shown(network)}; models.from_nnx, from_linen, "
-            "from_equinox and from_haiku make one"
-        )
+    check_network(network)
     # A codec class in place of a codec is callable too, and would be taken for a function.
     if isinstance(codec, type) or not (callable(codec) or hasattr(codec, "num_bytes")):
         raise InputError(

@@ -20,11 +20,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from quantjax import labels, losses
-from quantjax.errors import InputError
+from quantjax import losses
 from quantjax.losses import selection
 from quantjax.losses.rows import squared_distances, unit, widen
-from quantjax.methods.base import Inputs, Method, Phase, images
+from quantjax.methods import pairs
+from quantjax.methods.base import Inputs, Method, images, of_bits
+from quantjax.methods.supervised import supervised
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec
 
@@ -107,71 +108,33 @@ def triplet_quantization(
       ValueError: if bits is below 1; and when the network first runs, if its output has another
         width.
     """
-    if bits < 1:
-        raise InputError(f"bits must be 1 or more, got {bits}")
     if quantization is None:
         quantization = on_triplets(
             functools.partial(losses.triplet_quantization, margin=margin / 4)
         )
 
-    def init(key, batch, num_rows):
-        del num_rows
-        params, net_state = network.init(key, inputs(batch))
-        return {"net": params}, {"nets": {"net": net_state}}
-
-    def forward(params, state, batch, **options):
-        output, net_state = network.apply(
-            params["net"], state["nets"]["net"], inputs(batch), **options
-        )
-        if output.shape[1:] != (bits,):
-            raise InputError(f"the network must return [B, {bits}], got {output.shape}")
-        return activation(output), net_state
-
-    def loss(params, state, batch, context):
-        x, net_state = forward(params, state, batch, train=True, key=context.key)
+    def loss(x, batch, context):
         triplet, error, metrics = _terms(x, batch, context, margin, select, quantization)
-        return triplet + quantization_weight * error, ({"nets": {"net": net_state}}, metrics)
+        return triplet + quantization_weight * error, metrics
 
-    def embed(params, state, batch):
-        return forward(params, state, batch, train=False)[0]
-
-    return Method(
-        init=init,
-        phases=(Phase(name="joint", loss=loss, trains=("net",)),),
-        embed=embed,
-        codec=lambda params, state: BinaryCodec(bits),
-    )
+    return supervised(of_bits(network, bits, activation), loss, BinaryCodec(bits), inputs=inputs)
 
 
 def _terms(x, batch, context, margin, select, quantization):
     """Computes L_tri and L_TQ of `triplet_quantization` on a batch, and its metrics."""
     candidates = context.gather(x)
-    positive, negative = _marks(batch, context)
+    positive, negative, _ = pairs.in_batch(batch, context)
     # Widened to float32 first: bfloat16 squares would tie distances that differ.
     a, others = unit(widen(x)), unit(widen(candidates))
     # The choice of triplets has no gradient; their losses have.
     distances = jax.lax.stop_gradient(squared_distances(a, others))
     chosen = select(distances, positive, negative, margin=margin)
     rows = a[chosen.anchors], others[chosen.positives], others[chosen.negatives]
-    triplet = _mean(losses.triplet_margin(*rows, margin=margin), chosen.mask, context)
-    error = _mean(*quantization(x, candidates, chosen), context)
+    triplet = pairs.mean(losses.triplet_margin(*rows, margin=margin), chosen.mask, context)
+    error = pairs.mean(*quantization(x, candidates, chosen), context)
     metrics = {
         "triplet_loss": triplet,
         "quantization_loss": error,
-        "pairs_with_triplet": _mean(chosen.mask, positive.reshape(-1), context),
+        "pairs_with_triplet": pairs.mean(chosen.mask, positive.reshape(-1), context),
     }
     return triplet, error, metrics
-
-
-def _marks(batch, context):
-    """Marks the positives and negatives of this device's rows among all rows, [A, N] bool each."""
-    similar = labels.share_label(batch["label"], context.gather(batch["label"]))
-    # An image is not its own positive, even if a sampler repeats it in a batch.
-    apart = batch["index"][:, None] != context.gather(batch["index"])
-    return similar & apart, ~similar
-
-
-def _mean(values, mask, context):
-    # Divided by the mean count of all devices, because each device chooses another number.
-    count = context.mean(jnp.sum(mask, dtype=jnp.float32))
-    return jnp.sum(values, where=mask) / jnp.where(count > 0, count, 1)
