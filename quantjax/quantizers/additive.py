@@ -294,7 +294,12 @@ def _icm(key, codebooks, x, assignments, num_sweeps):
 
 @on_explicit_mesh()
 def ridge_update(
-    codebooks: jax.Array, x: jax.Array, assignments: jax.Array, *, ridge: float
+    codebooks: jax.Array,
+    x: jax.Array,
+    assignments: jax.Array,
+    *,
+    ridge: float,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Fits all codewords to given assignments at once, by regularised least squares.
 
@@ -308,6 +313,7 @@ def ridge_update(
       assignments: Codeword numbers [N, M].
       ridge: At least 0, in rows; DVSQ and DTQ take 1e-3. Something relative to the rows that share
         a codeword, 1e-6 of them, is added, or float32 would find no factor of the matrix.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, D] float32.
@@ -318,21 +324,23 @@ def ridge_update(
     Reference:
       Cao et al., Deep Visual-Semantic Quantization for Efficient Image Retrieval, CVPR 2017.
     """
+    x, mask = masked_rows(x, mask)
     check_codebooks(codebooks, x)
     _check_assignments(codebooks, assignments, len(x))
-    return _ridge(codebooks, x, assignments, ridge)
+    return _ridge(codebooks, x, mask, assignments, ridge)
 
 
 @jax.jit
-def _ridge(codebooks, x, assignments, ridge):
+def _ridge(codebooks, x, mask, assignments, ridge):
     _, (high, low) = _near_origin(codebooks)
-    x = jnp.asarray(x, jnp.float32) - high - low
+    # Padding may be NaN, which no weight of 0 removes.
+    x = jnp.where(mask[:, None], jnp.asarray(x, jnp.float32) - high - low, 0)
     num_codebooks, num_codewords, _ = codebooks.shape
     columns = assignments.astype(jnp.int32) + num_codewords * jnp.arange(num_codebooks)
     total = num_codebooks * num_codewords
     # H itself, [N, M * K], would fill the memory: its products are sums over each row's M ones.
     gram = jnp.zeros((total, total), jnp.float32)
-    gram = gram.at[columns[:, :, None], columns[:, None, :]].add(1.0)
+    gram = gram.at[columns[:, :, None], columns[:, None, :]].add(jnp.float32(mask)[:, None, None])
     moments = jnp.zeros((total, x.shape[1]), jnp.float32)
     moments = moments.at[columns].add(x[:, None])
     used = (jnp.diagonal(gram) > 0).reshape(num_codebooks, num_codewords, 1)
@@ -352,6 +360,7 @@ def refine_codebooks(
     num_rounds: int,
     beam_width: int = 5,
     ridge: float = 1e-2,
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Improves codebooks in rounds: encodes by beam, then fits all codewords to the codes at once.
 
@@ -360,10 +369,11 @@ def refine_codebooks(
 
     Args:
       codebooks: Codewords [M, K, D], as of `fit_codebooks`.
-      x: Embeddings [N, D], all of which count; best 200 K of them or more.
+      x: Embeddings [N, D], best 200 K of them or more.
       num_rounds: Rounds; most of the gain comes with the first six.
       beam_width: Partial sums kept in encoding.
       ridge: See `ridge_update`.
+      mask: Whether each row counts, [N] bool; all when None.
 
     Returns:
       Codebooks [M, K, D] float32.
@@ -375,17 +385,19 @@ def refine_codebooks(
       Babenko and Lempitsky, Additive Quantization for Extreme Vector Compression, CVPR 2014
       (alternation by beam search and least squares).
     """
+    x, mask = masked_rows(x, mask)
     check_codebooks(codebooks, x)
     _check_beam_width(beam_width)
-    return _refine(jnp.asarray(codebooks, jnp.float32), x, num_rounds, ridge, beam_width)
+    start = jnp.asarray(codebooks, jnp.float32)
+    return _refine(start, x, mask, num_rounds, ridge, beam_width)
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _refine(codebooks, x, num_rounds, ridge, beam_width):
+@functools.partial(jax.jit, static_argnums=5)
+def _refine(codebooks, x, mask, num_rounds, ridge, beam_width):
     def turn(_, books):
-        return _ridge(books, x, _encode(books, x, beam_width), ridge)
+        return _ridge(books, x, mask, _encode(books, x, beam_width), ridge)
 
-    start, x = vary_alike(codebooks, x)
+    start, x, mask = vary_alike(codebooks, x, mask)
     return jax.lax.fori_loop(0, num_rounds, turn, start)
 
 

@@ -139,6 +139,35 @@ def soft_assign(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> ja
     return jax.nn.softmax(-distance_gaps(codebooks, x) / temperature, axis=-1)
 
 
+def soft_quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> jax.Array:
+    """Quantizes embeddings to mixtures of codewords, which are differentiable as they are.
+
+    s_m = sum_k p_mk c_mk with p = `soft_assign`. Of codewords and slices of length 1 the softmax is
+    that of inner products, softmax(2 <x_m, c_mk> / temperature).
+
+    Args:
+      codebooks: Codewords [M, K, d].
+      x: Embeddings [N, M * d].
+      temperature: In units of squared distance; at 0 it would be `decode(encode(x))`.
+
+    Returns:
+      Mixtures [N, M * d], in x's dtype; float32 where x holds integers.
+
+    Raises:
+      ValueError: if the shapes do not agree, or temperature is not above 0.
+
+    Reference:
+      Yu et al., Product Quantization Network for Fast Image Retrieval, ECCV 2018.
+    """
+    check_codebooks(codebooks, x)
+    # Widened once, before either use: a codeword's gradient is the sum of both.
+    books = jnp.asarray(codebooks, jnp.float32)
+    weights = soft_assign(books, x, temperature=temperature)
+    # In float32 on accelerators too: a rounded codeword is another codeword.
+    mixed = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
+    return mixed.reshape(len(x), -1).astype(floating(x.dtype))
+
+
 def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:
     """Returns how much farther each codeword is from a slice than the slice's nearest codeword.
 

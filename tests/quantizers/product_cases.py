@@ -121,6 +121,19 @@ CASES = (
         far_tolerance=1e-2,
     ),
     _rows_of_product(
+        "product.soft_quantize",
+        product.soft_quantize,
+        oracle=lambda books, x, temperature: oracles.mix(
+            oracles.soft_assign(books, x, temperature), books
+        ),
+        arguments=(BOOKS, X),
+        result="ND",
+        dtypes="x",
+        settings=TEMPERATURES,
+        trained=(0, 1),
+        far_tolerance=1e-2,
+    ),
+    _rows_of_product(
         "product.quantize",
         product.quantize,
         oracle=_quantized,

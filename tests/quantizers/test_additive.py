@@ -227,6 +227,22 @@ def test_codewords_without_rows_keep_their_value_and_ones_at_the_origin_do_not()
     np.testing.assert_allclose(got, due, rtol=1e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda x, numbers, mask=None: additive.ridge_update(
+            BOOKS, x, numbers, ridge=0.1, mask=mask
+        ),
+        lambda x, _, mask=None: additive.refine_codebooks(BOOKS, x, num_rounds=2, mask=mask),
+    ],
+    ids=["ridge_update", "refine_codebooks"],
+)
+def test_rows_that_do_not_count_change_no_codebook(fit):
+    mask = jnp.arange(ROWS) < 30
+    padded = jnp.where(mask[:, None], X, jnp.nan)
+    np.testing.assert_allclose(fit(padded, START, mask), fit(X[:30], START[:30]), atol=1e-5)
+
+
 def test_ridge_update_is_finite_where_codebooks_are_assigned_alike():
     for assignments in (jnp.tile(START[:, :1], (1, M)), jnp.zeros((ROWS, M), jnp.uint8)):
         for scale in (0.0, 1.0, 1e4):
