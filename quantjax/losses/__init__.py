@@ -39,11 +39,13 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
                                      quantization_error, bit_balance
   DAPH (ACM MM 2017)                 bit_independence
   Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
-  no single paper                    usage_entropy
+  Matryoshka (NeurIPS 2022)          nested
+  no single paper                    usage_entropy, coded
 
 Some functions prepare arguments. `hadamard_centres`, `bernoulli_centres` and `class_centres` make
 class centres for the losses of CSQ, OrthoHash and DPN. The module `losses.selection` selects
 triplets for the triplet losses, and `losses.memory` keeps rows of earlier batches as more columns.
+Two wrappers change a loss: `coded` shows it codes, and `nested` every prefix of the embedding.
 """
 
 from quantjax.losses import memory as memory
@@ -97,13 +99,14 @@ from quantjax.losses.triplet import (
     triplet_quantization,
     triplet_sigmoid,
 )
+from quantjax.losses.wrappers import coded, nested
 
 __all__ = [
     "absolute_sign_error", "additive_angular_margin", "asymmetric_triplet_quantization",
     "bernoulli_centres", "bit_balance", "bit_independence", "cauchy_sign_error",
-    "central_similarity", "cibhash", "class_centres", "class_wise_margin", "code_entropy",
+    "central_similarity", "cibhash", "class_centres", "class_wise_margin", "code_entropy", "coded",
     "cross_quantized", "cubed_sign_error", "debiased_nt_xent", "gini_batch", "gini_sample",
-    "greedy_hash", "hadamard_centres", "log_cosh_sign", "multi_similarity", "nt_xent",
+    "greedy_hash", "hadamard_centres", "log_cosh_sign", "multi_similarity", "nested", "nt_xent",
     "nt_xent_of_views", "order_drop", "orthogonal_cosine", "pair_weights", "pairwise_cauchy",
     "pairwise_contrastive", "pairwise_cosine", "pairwise_cosine_match", "pairwise_inner_product",
     "pairwise_likelihood", "proxy_anchor", "quantization_error", "sign_error",

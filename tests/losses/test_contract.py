@@ -26,6 +26,7 @@ from tests.losses import (
     ranking_cases,
     selection_cases,
     triplet_cases,
+    wrappers_cases,
 )
 
 CASES = (
@@ -37,6 +38,7 @@ CASES = (
     *memory_cases.CASES,
     *ranking_cases.CASES,
     *triplet_cases.CASES,
+    *wrappers_cases.CASES,
     *selection_cases.CASES,
     *centres_cases.CASES,
     *label_cases.CASES,
@@ -47,6 +49,7 @@ QUICK = {"pairwise_cosine", "triplet_quantization", "share_label"}  # the others
 NO_ROWS = {
     "losses.rows": "checks and arithmetic of the losses, whose rows they run in",
     "losses.memory.Memory": "what init and push return",
+    "losses.wrappers.Coder": "a protocol",
     "losses.selection.Triplets": "what selections return",
     "labels.as_labels": "refuses and returns its argument: test_labels.py",
 }
