@@ -3,9 +3,11 @@
 import functools
 from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
 import optax
 
-from quantjax import methods, train
+from quantjax import methods, models, train
 from tests import toy
 
 BITS = 8
@@ -16,23 +18,58 @@ def binary(build: Callable[..., methods.Method]) -> Callable[..., methods.Method
     return lambda **options: build(toy.network(BITS), **{"bits": BITS, **options})
 
 
+def product(build: Callable[..., methods.Method]) -> Callable[..., methods.Method]:
+    """A row of a method of codebooks."""
+    sizes = {"dim": 8, "num_codebooks": 2, "num_codewords": 16}
+    return lambda **options: build(toy.network(), **{**sizes, **options})
+
+
+def noisy(key: jax.Array, batch: methods.Batch) -> methods.Batch:
+    """A view: features with as much noise again as the toy set gave them."""
+    x = batch["feature"]
+    return {**batch, "feature": x + jax.random.normal(key, x.shape, x.dtype)}
+
+
+def of_views(build: Callable[..., methods.Method], **sizes) -> Callable[..., methods.Method]:
+    """A row of a method that learns from views of features, without labels."""
+    of_features = models.mlp((64,), hidden=(32,), dim=BITS)
+    given = {"view": noisy, "inputs": methods.features, **sizes}
+    return lambda **options: build(of_features, **{**given, **options})
+
+
+def of_known_features(**options) -> methods.Method:
+    """BiHalf with the classes as features: those of the toy set are too noisy to follow."""
+    known = {"features": lambda batch: jnp.float32(batch["label"]), "pull": 1.0}
+    return binary(methods.bihalf)(**{**known, **options})
+
+
 METHODS: dict[str, Callable[..., methods.Method]] = {
+    "bihalf": of_known_features,
+    "bihalf_supervised": binary(methods.bihalf_supervised),
+    "cibhash": of_views(methods.cibhash, bits=BITS),
     "csq": binary(methods.csq),
     "dhn": binary(methods.dhn),
     "dpn": binary(methods.dpn),
     "dpsh": binary(methods.dpsh),
+    "dtq": product(functools.partial(methods.dtq, margin=4.0)),
     "dtsh": binary(methods.dtsh),
     "greedyhash": binary(methods.greedyhash),
     "hashnet": binary(methods.hashnet),
     "orthohash": binary(methods.orthohash),
+    "pqnet": product(methods.pqnet),
+    "spq": of_views(methods.spq, dim=8, num_codebooks=2),
 }
 """Every method at toy size, by name; a new one is tested by adding a row."""
 
 WEIGHTS: dict[str, tuple[str, ...]] = {
+    "bihalf": ("pull",),
+    "bihalf_supervised": ("pull",),
+    "cibhash": ("divergence_weight",),
     "csq": ("quantization_weight",),
     "dhn": ("quantization_weight",),
     "dpsh": ("quantization_weight",),
     "dpn": ("margin",),
+    "dtq": ("quantization_weight",),
     "dtsh": ("margin", "quantization_weight"),
     "greedyhash": ("quantization_weight",),
     "hashnet": ("alpha",),
@@ -40,7 +77,7 @@ WEIGHTS: dict[str, tuple[str, ...]] = {
 }
 """The weights in the loss of each: at 0 and at 1 they train other parameters."""
 
-UNLABELLED: frozenset[str] = frozenset()
+UNLABELLED = frozenset({"bihalf", "cibhash", "spq"})
 """Those that learn without labels."""
 
 

@@ -3,6 +3,8 @@
 from quantjax.batch import Batch, Collectives
 from quantjax.methods.adsq import adsq
 from quantjax.methods.base import Context, Inputs, Loss, Method, Phase, Refresh, features, images
+from quantjax.methods.bihalf import bihalf, bihalf_supervised
+from quantjax.methods.cibhash import cibhash
 from quantjax.methods.contract import check
 from quantjax.methods.cosine_softmax import cosine_softmax
 from quantjax.methods.csq import csq
@@ -11,15 +13,19 @@ from quantjax.methods.dhn import dhn
 from quantjax.methods.dpn import dpn
 from quantjax.methods.dpsh import dpsh
 from quantjax.methods.dqn import dqn, dqn_ste
+from quantjax.methods.dtq import dtq
 from quantjax.methods.dtsh import dtsh
 from quantjax.methods.greedyhash import greedyhash
 from quantjax.methods.hashnet import hashnet
 from quantjax.methods.orthohash import orthohash
+from quantjax.methods.pqnet import pqnet
+from quantjax.methods.spq import spq
 from quantjax.methods.supervised import (
     ArraysLoss,
     EmbeddingLoss,
     FitCodec,
     InitLoss,
+    TrainedCodec,
     supervised,
     supervised_with_arrays,
 )
@@ -38,8 +44,12 @@ __all__ = [
     "Method",
     "Phase",
     "Refresh",
+    "TrainedCodec",
     "adsq",
+    "bihalf",
+    "bihalf_supervised",
     "check",
+    "cibhash",
     "cosine_softmax",
     "csq",
     "deepquan",
@@ -48,12 +58,15 @@ __all__ = [
     "dpsh",
     "dqn",
     "dqn_ste",
+    "dtq",
     "dtsh",
     "features",
     "greedyhash",
     "hashnet",
     "images",
     "orthohash",
+    "pqnet",
+    "spq",
     "supervised",
     "supervised_with_arrays",
     "triplet_quantization",

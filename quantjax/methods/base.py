@@ -14,8 +14,8 @@ from quantjax.quantizers import packing, product
 class Inputs(Protocol):
     """Function that selects the network's input from a batch: `images`, `features`, or custom."""
 
-    def __call__(self, batch: Batch, /) -> jax.Array:
-        """Returns the input, [B, ...].
+    def __call__(self, batch: Batch, /) -> Any:
+        """Returns the input, [B, ...], or a pytree of such arrays.
 
         Args:
           batch: See `Batch`, after preprocessing.

@@ -7,7 +7,8 @@ phases, or codebooks inside its loss is written by hand as a `Method`, see `meth
 """
 
 import functools
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -84,6 +85,16 @@ class FitCodec(Protocol):
         ...
 
 
+class TrainedCodec(NamedTuple):
+    """Codec that an `ArraysLoss` trains, such as one of codebooks among its params.
+
+    Attributes:
+      build: `(params, state) -> codec`, of the arrays that the loss keeps.
+    """
+
+    build: Callable[[Any, Any], Codec]
+
+
 def supervised(
     network: Network,
     loss: EmbeddingLoss,
@@ -146,7 +157,7 @@ def supervised_with_arrays(
     network: Network,
     init_loss: InitLoss,
     loss: ArraysLoss,
-    codec: Codec | FitCodec,
+    codec: Codec | FitCodec | TrainedCodec,
     *,
     inputs: Inputs = images,
     refit_every: int = 1,
@@ -181,7 +192,7 @@ def supervised_with_arrays(
       network: Inputs -> [B, D].
       init_loss: `(key, batch, num_rows) -> (params, state)`, see `InitLoss`.
       loss: `(x, batch, context, params, state) -> (scalar, (state, metrics))`, see `ArraysLoss`.
-      codec: See `supervised`.
+      codec: See `supervised`; or a `TrainedCodec` of the loss's own arrays.
       inputs: See `supervised`.
       refit_every: See `supervised`.
       min_rows: See `supervised`.
@@ -228,7 +239,9 @@ def _method(network, loss, codec, init_loss, inputs, refit_every, min_rows):
     phases = (Phase(name="joint", loss=functools.partial(_loss, forward, loss), trains=trains),)
     # A fixed codec needs no refresh, and exists before training.
     if fit is None:
-        return Method(init=init, phases=phases, embed=embed, codec=lambda params, state: codec)
+        return Method(
+            init=init, phases=phases, embed=embed, codec=functools.partial(_unfitted_codec, codec)
+        )
     plan = Refresh(
         collect=embed,
         update=functools.partial(_update, fit),
@@ -285,6 +298,11 @@ def _update(fit, key, params, state, rows, mask):
     return params, {**state, "codec": fit(key, rows, mask), "fitted": jnp.asarray(True)}
 
 
+def _unfitted_codec(codec, params, state):
+    trained = isinstance(codec, TrainedCodec)
+    return codec.build(params["loss"], state["loss"]) if trained else codec
+
+
 def _fitted_codec(plan, params, state):
     del params
     plan.check_fitted(state["fitted"])
@@ -294,7 +312,8 @@ def _fitted_codec(plan, params, state):
 def _check(network, codec, refit_every):
     check_network(network)
     # A codec class in place of a codec is callable too, and would be taken for a function.
-    if isinstance(codec, type) or not (callable(codec) or hasattr(codec, "num_bytes")):
+    known = callable(codec) or hasattr(codec, "num_bytes") or isinstance(codec, TrainedCodec)
+    if isinstance(codec, type) or not known:
         raise InputError(
             "codec must be a codec, such as quantizers.BinaryCodec(32), or a function (key, x, "
             f"mask) -> codec, got {codec!r:.80}"
