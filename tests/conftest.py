@@ -1,5 +1,7 @@
 """One process, eight simulated devices, a persistent compile cache."""
 
+import contextlib
+import functools
 import gc
 import os
 import pathlib
@@ -29,6 +31,14 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", str(_CACHE / "quantjax-tests"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+# Every operation of a program would name ten frames of pytest.
+jax.config.update("jax_traceback_in_locations_limit", 0)
+# Each program is written in a context of MLIR, which takes 3 ms to make, as long as writing a
+# small program: those of a file share one. A later JAX that has no such function makes its own.
+with contextlib.suppress(ImportError, AttributeError):
+    from jax._src.interpreters import mlir
+
+    mlir.make_ir_context = functools.cache(mlir.make_ir_context)
 
 LONG = (
     "test_methods.py",
@@ -54,6 +64,8 @@ def release_programs():
     """Drops compiled programs after each file: thousands in one process run out of memory maps."""
     yield
     jax.clear_caches()
+    with contextlib.suppress(NameError, AttributeError):
+        mlir.make_ir_context.cache_clear()
 
 
 @pytest.fixture(scope="module")
