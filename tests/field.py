@@ -57,6 +57,8 @@ METHODS: dict[str, Callable[..., methods.Method]] = {
     "hashnet": binary(methods.hashnet),
     "orthohash": binary(methods.orthohash),
     "pqnet": product(methods.pqnet),
+    "saturated_softmax": binary(methods.saturated_softmax),
+    "saturated_softmax_product": product(methods.saturated_softmax_product),
     "spq": of_views(methods.spq, dim=8, num_codebooks=2),
 }
 """Every method at toy size, by name; a new one is tested by adding a row."""

@@ -19,6 +19,7 @@ from quantjax.methods.greedyhash import greedyhash
 from quantjax.methods.hashnet import hashnet
 from quantjax.methods.orthohash import orthohash
 from quantjax.methods.pqnet import pqnet
+from quantjax.methods.saturated_softmax import saturated_softmax, saturated_softmax_product
 from quantjax.methods.spq import spq
 from quantjax.methods.supervised import (
     ArraysLoss,
@@ -66,6 +67,8 @@ __all__ = [
     "images",
     "orthohash",
     "pqnet",
+    "saturated_softmax",
+    "saturated_softmax_product",
     "spq",
     "supervised",
     "supervised_with_arrays",

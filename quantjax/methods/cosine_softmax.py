@@ -69,7 +69,7 @@ def cosine_softmax(
         Network(network.init, functools.partial(_apply_unit, network)),
         init_loss,
         loss,
-        functools.partial(_fit, shape),
+        functools.partial(fit_product, shape),
         inputs=inputs,
         refit_every=refit_every,
         min_rows=num_codewords,
@@ -81,7 +81,20 @@ def _apply_unit(network, params, net_state, x, **options):
     return rows.unit(rows.widen(x)), net_state
 
 
-def _fit(shape, key, x, mask):
+def fit_product(
+    shape: tuple[int, int, int], key: jax.Array, x: jax.Array, mask: jax.Array
+) -> ProductCodec:
+    """Fits product codebooks to unit embeddings by k-means, see `supervised.FitCodec`.
+
+    Args:
+      shape: (M, K, d).
+      key: Random key, consumed.
+      x: Embeddings of length 1, [N, D].
+      mask: Whether each row is real, [N] bool.
+
+    Returns:
+      The codec, which ranks by inner product.
+    """
     num_codebooks, num_codewords, _ = shape
     # Of unit rows the nearest by Euclid, which k-means knows, is the nearest by inner product.
     codebooks = product.fit_codebooks(

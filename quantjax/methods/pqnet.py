@@ -56,8 +56,8 @@ def pqnet(
       divided by their lengths.
 
     Raises:
-      ValueError: if M does not divide dim, K is not allowed or alpha is not positive; when traced, if
-        the batch has no labels or the network's output another width.
+      ValueError: if M does not divide dim, K is not allowed or alpha is not positive; when traced,
+        if the batch has no labels or the network's output another width.
     """
     shape = codebooks_shape(dim, num_codebooks, num_codewords, "ip")
     check_positive("sharpness", sharpness)
