@@ -78,17 +78,11 @@ from quantjax.losses.proxy import (
 )
 from quantjax.losses.quantization import (
     absolute_sign_error,
-    bit_balance,
-    bit_independence,
     cauchy_sign_error,
-    code_entropy,
     cubed_sign_error,
-    gini_batch,
-    gini_sample,
     log_cosh_sign,
     quantization_error,
     sign_error,
-    usage_entropy,
 )
 from quantjax.losses.ranking import smooth_recall_at_k, soft_average_precision
 from quantjax.losses.triplet import (
@@ -98,6 +92,14 @@ from quantjax.losses.triplet import (
     triplet_margin,
     triplet_quantization,
     triplet_sigmoid,
+)
+from quantjax.losses.usage import (
+    bit_balance,
+    bit_independence,
+    code_entropy,
+    gini_batch,
+    gini_sample,
+    usage_entropy,
 )
 from quantjax.losses.wrappers import coded, nested
 

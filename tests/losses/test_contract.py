@@ -26,12 +26,14 @@ from tests.losses import (
     ranking_cases,
     selection_cases,
     triplet_cases,
+    usage_cases,
     wrappers_cases,
 )
 
 CASES = (
     *pairwise_cases.CASES,
     *quantization_cases.CASES,
+    *usage_cases.CASES,
     *proxy_cases.CASES,
     *contrastive_cases.CASES,
     *many_positives_cases.CASES,
