@@ -39,6 +39,7 @@ A function returns one loss per pair, triplet, row, bit or codebook; the caller 
                                      quantization_error, bit_balance
   DAPH (ACM MM 2017)                 bit_independence
   Klein and Wolf (CVPR 2019)         gini_batch, gini_sample
+  LFQ (ICLR 2024)                    code_entropy, usage_entropy (see quantizers.scalar)
   Matryoshka (NeurIPS 2022)          nested
   no single paper                    usage_entropy, coded
 

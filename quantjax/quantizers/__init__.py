@@ -17,7 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 # Loaded now: importing its module would set the name to the module and not to the function.
-from quantjax.quantizers.straight_through import straight_through
+from quantjax.quantizers.straight_through import rotation_trick, straight_through
 
 if TYPE_CHECKING:
     from quantjax.quantizers import (
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         packing,
         product,
         rotation,
+        scalar,
     )
     from quantjax.quantizers.codecs import (
         BinaryCodec,
@@ -46,7 +47,8 @@ if TYPE_CHECKING:
 __all__ = [
     "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "NeuralResidualCodec", "ProductCodec",
     "ResidualCodec", "additive", "binary", "codecs", "ema", "gumbel", "kmeans", "neural_residual",
-    "neural_training", "packing", "product", "rotation", "straight_through",
+    "neural_training", "packing", "product", "rotation", "rotation_trick", "scalar",
+    "straight_through",
 ]  # fmt: skip
 
 

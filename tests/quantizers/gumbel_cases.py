@@ -1,11 +1,11 @@
-"""Rows of the contract test for `quantjax.quantizers.gumbel` and the straight-through estimator."""
+"""Rows of the contract test for `quantjax.quantizers.gumbel` and the gradient estimators."""
 
 import functools
 
 import jax
 import numpy as np
 
-from quantjax.quantizers import gumbel, straight_through
+from quantjax.quantizers import gumbel, rotation_trick, straight_through
 from tests.quantizers import oracles
 from tests.quantizers.case import BOOKS, NEEDS_KEY, SIZES, TEMPERATURES, Case, K, M, X
 
@@ -36,6 +36,29 @@ def _keyed(function):
         return function(jax.random.key(seed), codebooks, x, temperature=temperature)
 
     return call
+
+
+def _turn(x, q):
+    """The rotation that turns x into q in their plane, times the ratio of their lengths."""
+    lengths = np.linalg.norm(x), np.linalg.norm(q)
+    if not lengths[0]:
+        return np.eye(len(x))
+    if not lengths[1]:
+        return np.zeros((len(x), len(x)))
+    along, cosine = x / lengths[0], x @ q / lengths[0] / lengths[1]
+    across = q / lengths[1] - cosine * along
+    sine = np.linalg.norm(across)
+    if sine < 1e-9:
+        return np.eye(len(x)) * lengths[1] / lengths[0]
+    plane = np.stack((along, across / sine))
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    whole = np.eye(len(x)) + plane.T @ (turn - np.eye(2)) @ plane
+    return whole * lengths[1] / lengths[0]
+
+
+def _turned(quantized, x, at):
+    rows = zip(at[0], x - at[1], at[1], strict=True)
+    return np.stack([q + _turn(before, q) @ step for q, step, before in rows])
 
 
 _rows_of_product = functools.partial(Case, fixed="MdD")
@@ -70,6 +93,17 @@ CASES = (
         dtypes="hard",
         trained=(0, 1),
         surrogate=lambda hard, soft, at: at[0] + soft - at[1],
+        local="N",
+    ),
+    Case(
+        "straight_through.rotation_trick",
+        rotation_trick,
+        oracle=lambda quantized, x: quantized,
+        arguments=(X, X),
+        result="ND",
+        dtypes="quantized",
+        trained=(0, 1),
+        surrogate=_turned,
         local="N",
     ),
 )

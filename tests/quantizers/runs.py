@@ -20,6 +20,7 @@ from tests.quantizers import (
     product_cases,
     residual_cases,
     rotation_cases,
+    scalar_cases,
     usage_cases,
 )
 from tests.quantizers import case as cases
@@ -35,6 +36,7 @@ CASES = (
     *residual_cases.CASES,
     *additive_cases.CASES,
     *rotation_cases.CASES,
+    *scalar_cases.CASES,
     *codecs_cases.CASES,
     *class_codec_cases.CASES,
 )

@@ -71,6 +71,7 @@ NO_ROWS = {
     },
     "packing.bits_per_codeword": "of whole numbers, not arrays: test_packing.py",
     "packing.num_codebooks": "of whole numbers, not arrays: test_packing.py",
+    "scalar.codebooks": "of whole numbers, not arrays: test_scalar.py",
     "packing.num_codewords": "of whole numbers, not arrays: test_packing.py",
 }
 
