@@ -56,6 +56,7 @@ def csq(
         del context, params
         targets = centres.of_rows(batch["label"], of_classes)
         centre = jnp.mean(losses.central_similarity(x, targets))
+        # Of the tanh, whose signs are those of x: x itself may be of any length.
         error = jnp.mean(losses.sign_error(jnp.tanh(x))) / bits
         metrics = {"centre_loss": centre, "quantization_loss": error}
         return centre + quantization_weight * error, (of_classes, metrics)

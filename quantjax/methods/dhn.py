@@ -48,6 +48,7 @@ def dhn(
         found = pairs.in_batch(batch, context)
         each = losses.pairwise_likelihood(x, context.gather(x), found.similar)
         pair = pairs.mean(each, found.counted, context)
+        # A mean over bits too: the default weight belongs to it.
         error = jnp.mean(losses.log_cosh_sign(x)) / bits
         return pair + quantization_weight * error, {"pair_loss": pair, "quantization_loss": error}
 

@@ -3,16 +3,14 @@
   L = mean_i sum_k max(0, m - x_ik c_ik)
 
 x is the network's output, without an activation, and c_i the centre of the image's class, +1 and
--1. The hinge leaves outputs alone that are beyond the margin; the paper proves that it bounds the
-distances of images of one class from above, and of different classes from below. An image of
-several labels has the majority of their centres' bits, as in CSQ.
+-1. The hinge leaves an output alone once it is beyond the margin on its side. An image of several
+labels has the majority of their centres' bits, as in CSQ.
 
-Centres: rows of a Hadamard matrix where they suffice, see `methods.csq`. The paper draws them at
-random.
+From public code (DeepHash-pytorch): m = 1. That code averages over bits; the paper sums, as we do.
 
-Left out: the paper's other assignment, which moves the centres to the signs of the class means
-after each epoch, and its ternary codes. The margin of 1 is public code's (DeepHash-pytorch), which
-takes the mean over bits where the paper sums; so do we sum.
+Our differences: centres are rows of a Hadamard matrix where they suffice, see `methods.csq`; the
+paper draws them at random. We leave out its other assignment, which moves a centre to the signs of
+its class's mean after each epoch, and its ternary codes.
 
 Reference:
   Fan et al., Deep Polarized Network for Supervised Learning of Accurate Binary Hashing Codes,

@@ -61,6 +61,7 @@ def dpsh(
         table = _written(table, x, batch, context)
         similar = labels.share_label(batch["label"], table["label"])
         each = losses.pairwise_likelihood(x, table["x"], similar)
+        # The other rows are zeros: of images that no batch has had, or padding.
         pair = jnp.mean(jnp.mean(each, axis=1, where=table["seen"]))
         error = jnp.mean(losses.sign_error(x)) / bits
         metrics = {"pair_loss": pair, "quantization_loss": error}
@@ -74,6 +75,7 @@ def dpsh(
 
 def _written(table, x, batch, context):
     """Writes the outputs of all devices into the table, which is the same on every device."""
+    # All devices write all rows, or their tables would differ from the next step on.
     rows = context.gather(batch["index"])
     new = {
         "x": jax.lax.stop_gradient(x).astype(jnp.float32),

@@ -60,6 +60,7 @@ def dtsh(
         found = pairs.in_batch(batch, context)
         products = jnp.matmul(widen(x), widen(context.gather(x)).T)
         of_anchors, have_triplets = _triplet_means(products, found, margin)
+        # Anchor by anchor, so that a class of many images does not outweigh the others.
         triplet = pairs.mean(of_anchors, have_triplets, context)
         error = jnp.mean(losses.sign_error(x)) / bits
         metrics = {"triplet_loss": triplet, "quantization_loss": error}

@@ -5,8 +5,8 @@
 x is the network's output, without an activation; W is trained with the network. The gradient passes
 the sign unchanged.
 
-lambda is the authors' 0.1 for CIFAR-10, where they take 1 for ImageNet. W starts uniform within
-1 / sqrt(bits), as a layer of PyTorch does in public code (DeepHash-pytorch).
+From public code (DeepHash-pytorch): lambda = 0.1, which is 1 for ImageNet, and a W that starts
+uniform within 1 / sqrt(bits), as a layer of PyTorch.
 
 Our difference: several labels of an image share the target evenly; public code takes the first.
 
@@ -51,6 +51,7 @@ def greedyhash(
 
     def loss(x, batch, context, classifier, state):
         del context
+        # The classifier sees the codes themselves, so that nothing is lost at the sign later.
         class_loss = jnp.mean(losses.greedy_hash(x, batch["label"], classifier))
         error = jnp.mean(losses.cubed_sign_error(x))
         metrics = {"class_loss": class_loss, "quantization_loss": error}

@@ -9,8 +9,8 @@ s_ij is 1 for images that share a label and 0 for others; w_ij = c_ij |S| / |S1|
 and |S| / |S0| for another: both kinds weigh the same in sum. c_ij is the Jaccard similarity of the
 labels, 1 for one label an image.
 
-From the authors' code, the paper leaving them open: alpha = 10 / bits, and
-beta = sqrt(1 + 0.005 t), t the step, rounded down to a multiple of 200.
+From the authors' code: alpha = 10 / bits, and beta = sqrt(1 + 0.005 t), t being the step, rounded
+down to a multiple of 200.
 
 Our differences: the pairs are those of one batch, without an image and itself; the authors' code
 compares two batches, and public code keeps the pairs of an image and itself. |S1| and |S0| are
@@ -62,6 +62,7 @@ def hashnet(
       ValueError: if bits is below 1; when traced, if the batch has no labels or the network's
         output another width.
     """
+    network = of_bits(network, bits)  # first, as it checks the number of bits
     scale = 10 / bits if alpha is None else alpha
 
     def loss(x, batch, context):
@@ -74,4 +75,4 @@ def hashnet(
         value = pairs.mean(weights * each, found.counted, context)
         return value, {"pair_loss": value, "beta": beta}
 
-    return supervised(of_bits(network, bits), loss, BinaryCodec(bits), inputs=inputs)
+    return supervised(network, loss, BinaryCodec(bits), inputs=inputs)

@@ -12,7 +12,7 @@ h; several labels of an image share the target evenly.
 
 Our differences: centres are balanced and far apart, see `losses.bernoulli_centres`; the authors
 draw each bit by itself, or until the centres are apart. The running variance is that of the batch,
-not B / (B - 1) of it. The paper's network has no bias before the normalisation; one has no effect.
+not B / (B - 1) of it. Their network has no bias before the normalisation, where it has no effect.
 
 Reference:
   Hoe et al., One Loss for All: Deep Hashing with a Single Cosine Similarity based Learning

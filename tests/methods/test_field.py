@@ -121,7 +121,10 @@ def test_every_weight_at_zero_trains_other_parameters(name, trained):
     rows = splits.train[::16]
     batch = {**splits.source[rows], "index": np.arange(len(rows), dtype=np.int32)}
     batch = toy.normalize(batch)
-    context = methods.Context(jax.random.key(0), jnp.int32(0), jnp.int32(0), *methods.Collectives())
+    zero = jnp.int32(0)
+    context = methods.Context(
+        key=jax.random.key(0), step=zero, epoch=zero, **methods.Collectives()._asdict()
+    )
 
     # The weights are arguments, so that one compiled program serves all their values.
     @jax.jit
@@ -139,7 +142,15 @@ def test_every_weight_at_zero_trains_other_parameters(name, trained):
         assert largest_gap(usual, gradient({**ones, weight: 0.0})) > 1e-6, weight
 
 
-@pytest.mark.parametrize("name", [*field.METHODS.keys() - field.UNLABELLED])
+@every_method
+def test_x64_starts_with_no_number_of_64_bits(name, mesh):
+    with jax.enable_x64(True):
+        start = functools.partial(train.initialize, field.experiment(name), mesh)
+        leaves = jax.tree.leaves(jax.eval_shape(start))
+    assert {leaf.dtype.itemsize for leaf in leaves} <= {1, 4}
+
+
+@pytest.mark.parametrize("name", sorted(field.METHODS.keys() - field.UNLABELLED))
 def test_a_source_without_labels_is_told_in_a_line(name):
     batch = toy.normalize(toy.splits().source[np.arange(8)])
     batch["label"] = batch["label"][:, :0]
