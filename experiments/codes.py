@@ -2,8 +2,8 @@
 
     python -m experiments.ledger run codes_cifar10_features
 
-- PQ and OPQ, ranked by asymmetric squared Euclid; ITQ and LSH, ranked by Hamming distance: fitted
-  to the training rows without labels.
+- PQ and OPQ, ranked by asymmetric squared Euclid; ITQ, LSH and Hashing-Baseline, ranked by Hamming
+  distance: fitted to the training rows without labels.
 - The class-id code: the answer of a classifier, in ceil(log2 C) bits.
 
 docs/results.md has the numbers. `experiments/baselines.py` has the baselines of a trained method.
@@ -70,14 +70,14 @@ def get_config(data_set: str) -> ConfigDict:
 
 
 def measure(config: ConfigDict, data_set: str) -> Measured:
-    """Measures uncoded features, and PQ, OPQ, ITQ, LSH and class-id codes fitted to training rows.
+    """Measures uncoded features, and codes fitted to training rows: `CODES` and the class-id code.
 
     Args:
       config: From `get_config`.
       data_set: Key of `DATA_SETS`.
 
     Returns:
-      Results "features", "pq", "opq", "itq", "lsh", "class-id code".
+      Results "features", "pq", "opq", "itq", "lsh", "hashing-baseline", "class-id code".
     """
     splits = DATA_SETS[data_set].task(config).splits
     audited = data.audit(splits)
@@ -194,7 +194,30 @@ def lsh(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
     return BinaryCodec(config.bits, jnp.mean(jnp.asarray(x), axis=0), axes), x.shape[1]
 
 
-CODES = {"features": plain, "pq": pq, "opq": opq, "itq": itq, "lsh": lsh}
+def hashing_baseline(config: ConfigDict, x: np.ndarray) -> tuple[Codec, int]:
+    """Fits Hashing-Baseline: signs of randomly rotated principal axes; returns codec and width.
+
+    It is ITQ before its first turn. The public code ranks by the L1 distance of a query's sigmoids
+    to the bits of an item; here queries are bits too.
+
+    Reference:
+      Moummad et al., Hashing-Baseline: Rethinking Hashing in the Age of Pretrained Models, arXiv
+      2509.14427.
+    """
+    fitted = _itq(
+        jax.random.key(config.seed), jnp.asarray(x), num_bits=config.bits, num_iterations=0
+    )
+    return BinaryCodec(config.bits, fitted.mean, fitted.projection), x.shape[1]
+
+
+CODES = {
+    "features": plain,
+    "pq": pq,
+    "opq": opq,
+    "itq": itq,
+    "lsh": lsh,
+    "hashing-baseline": hashing_baseline,
+}
 """What is fitted to the training rows without labels: (config, x [N, F]) -> (codec, width)."""
 
 # Compiled whole, instead of operation by operation.

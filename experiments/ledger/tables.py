@@ -41,6 +41,7 @@ _CODES = {
     "opq": "OPQ, no labels",
     "itq": "ITQ, no labels",
     "lsh": "LSH, no labels",
+    "hashing-baseline": "Hashing-Baseline, no labels",
     "class-id code": "class-id code",
 }
 _PAPER = {
