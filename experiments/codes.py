@@ -69,7 +69,7 @@ def get_config(data_set: str) -> ConfigDict:
     return configs.create(settings, seed=0, final=False, bits=32, num_codewords=256)
 
 
-def measure(config: ConfigDict, data_set: str) -> Measured:
+def measure(config: ConfigDict, data_set: str) -> list[Measured]:
     """Measures uncoded features, and codes fitted to training rows: `CODES` and the class-id code.
 
     Args:
@@ -77,7 +77,8 @@ def measure(config: ConfigDict, data_set: str) -> Measured:
       data_set: Key of `DATA_SETS`.
 
     Returns:
-      Results "features", "pq", "opq", "itq", "lsh", "hashing-baseline", "class-id code".
+      Results "features", "pq", "opq", "itq", "lsh", "hashing-baseline", "class-id code", of one
+      split.
     """
     splits = DATA_SETS[data_set].task(config).splits
     audited = data.audit(splits)
@@ -88,7 +89,7 @@ def measure(config: ConfigDict, data_set: str) -> Measured:
         of_codec(splits, name, codec, padded(x["query"], dim), padded(x["database"], dim))
         for name, (codec, dim) in fitted.items()
     ]
-    return Measured(splits, audited, [*results, class_id_code(splits, x)])
+    return [Measured(splits, audited, [*results, class_id_code(splits, x)])]
 
 
 def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Results:

@@ -144,11 +144,19 @@ def _one(found, config, workdir):
 
 
 def _measured(found, config, workdir):
-    """Measures codes that need no training; returns the split's facts and the results."""
+    """Measures by the module's own function; returns facts of its splits, and the results."""
     del workdir
     measured = found.module.measure(config, *found.data_set)
-    splits, audited = measured.splits, measured.audited._asdict()
-    return {"protocol": splits.name, "split": splits.digest, "audit": audited}, measured.results
+    where = [
+        {"protocol": splits.name, "split": splits.digest, "audit": audited._asdict()}
+        for splits, audited, _ in measured
+    ]
+    results = [result for each in measured for result in each.results]
+    if len(where) == 1:
+        return where[0], results
+    # Of several splits lists; their names, which tables print, as one text.
+    joined = {key: [each[key] for each in where] for key in where[0]}
+    return {**joined, "protocol": ", ".join(joined["protocol"])}, results
 
 
 def _trained(found, config, workdir):

@@ -21,7 +21,7 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
     The split used here contains no test queries.
 
     Args:
-      name: Key of `hypotheses.SETTINGS`.
+      name: Key of `hypotheses.SETTINGS`, or an entry whose module has `trials`.
       settings: Settings such as the paths of data.
       results: Folder of the ledger's files.
       bits: Code length.
@@ -30,10 +30,14 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
       ValueError: if the entry is unknown, or has no settings to try.
     """
     found = entry(name)
-    if name not in hypotheses.SETTINGS:
+    if hasattr(found.module, "trials"):
+        settings_to_try = found.module.trials(*found.data_set)
+    elif name in hypotheses.SETTINGS:
+        settings_to_try = hypotheses.SETTINGS[name]
+    else:
         raise InputError(f"{name} has no settings to try in experiments.ledger.hypotheses.SETTINGS")
     trials = []
-    for number, tried in enumerate(hypotheses.SETTINGS[name]):
+    for number, tried in enumerate(settings_to_try):
         # Settings of the command come last: they are places of data, and hold for all trials.
         config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
         value = _validated(found.module.build(config, *found.data_set))
