@@ -66,7 +66,11 @@ def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
 @jax.jit
 def _assign(x, centroids):
     scale, shift = frame(jnp.asarray(centroids, jnp.float32))
-    centroids = centroids * scale - shift
+    return _assign_framed(x, centroids * scale - shift, scale, shift)
+
+
+def _assign_framed(x, centroids, scale=1, shift=0):
+    """Assigns rows to the nearest of centroids that are in the frame already."""
     # Half the distances in one product, ||c||^2 / 2 being one more column: `nearest` reads them
     # twice, and would subtract twice.
     halves = jnp.sum(jnp.square(centroids), axis=1, keepdims=True) / 2
@@ -260,14 +264,14 @@ def _draw_rows(key, x, mask, num_centroids):
         return x[draw_row(jnp.where(jnp.sum(probability) > 0, probability, weight), u)]
 
     def step(nearest, u):
-        chosen = draw(weight * nearest, u)
+        # Before the first draw all rows are infinitely far, and are drawn by their weight alone.
+        chosen = draw(weight * jnp.where(jnp.isinf(nearest), 1, nearest), u)
         return jnp.minimum(nearest, jnp.sum(jnp.square(x - chosen), axis=-1)), chosen
 
     scale = power_of_two(x)
-    x, weight, uniform = vary_alike(x * scale, weight, uniform)
-    first = draw(weight, uniform[0])
-    _, rest = jax.lax.scan(step, jnp.sum(jnp.square(x - first), axis=-1), uniform[1:])
-    return jnp.concatenate([first[None], rest]) / scale
+    start = jnp.full(len(x), jnp.inf, jnp.float32)
+    x, weight, uniform, start = vary_alike(x * scale, weight, uniform, start)
+    return jax.lax.scan(step, start, uniform)[1] / scale
 
 
 @on_explicit_mesh()
@@ -404,7 +408,7 @@ def _lloyd(centroids, x, mask, num_iterations, momentum):
         centroids = repair_empty(ahead, counts)
         # A centroid that was moved to another cluster keeps no momentum.
         before = jnp.where(centroids != ahead, centroids, means)
-        nearest = assign(x, centroids)
+        nearest = _assign_framed(x, centroids)
         counts = jnp.zeros(centroids.shape[0], jnp.float32).at[nearest].add(weight)
         sums = jnp.zeros_like(centroids).at[nearest].add(x)  # zeros where rows do not count
         means = jnp.where(counts[:, None] > 0, sums / jnp.maximum(counts, 1)[:, None], centroids)
