@@ -90,6 +90,7 @@ def seen_unseen(
         )
     rng = np.random.default_rng(seed)
     classes = _parts(source, unseen, validation, rng.permutation(len(source.classes)))
+    # Queries, database, rows that validation searches, validation queries, and training rows.
     sizes = _Parts(
         train=(query, database, validate, validate, trained),
         validation=(query, database, validate, trained and trained + validate),
@@ -181,6 +182,7 @@ def _parts(source, unseen, validation, order):
         raise InputError("classes are drawn by labels, but the source has no labels")
     taken = []
     for part, wanted in (("unseen", unseen), ("validation", validation)):
+        # In the order of the draw, so that the first names are drawn ones.
         left = {source.classes[class_id]: class_id for class_id in order}
         names = list(left)[: max(wanted, 0)] if isinstance(wanted, int) else wanted
         for name in names:
@@ -215,6 +217,7 @@ def _four(
     *held, asking = draw(source, classes.validation, sizes.validation, order)
     *seen, also_asking, train = draw(source, classes.train, sizes.train, order)
     query, database, searched = (np.union1d(*pair) for pair in zip(held, seen, strict=True))
+    # Sorted, as are all lists: the order of rows must not tell seen from unseen.
     both = np.union1d(database, unseen[1])
     lists = {
         "seen_in_seen": (query, database),
