@@ -38,6 +38,7 @@ def known_labels(batch: Batch) -> jax.Array:
 
     A loss that calls it raises when it is traced, which `methods.check` does before training.
     """
+    # A source without labels gives a column of no width.
     if "label" not in batch or batch["label"].shape[1] == 0:
         raise InputError(
             "the batch has no labels, and this method learns from labels; take a labelled source, "

@@ -55,6 +55,7 @@ def make_random(key: jax.Array, num_classes: int, bits: int) -> jax.Array:
     # Draws of balanced codes would repeat where they are few: two classes would be one.
     if 2 * num_classes <= math.comb(bits, bits // 2):
         return losses.bernoulli_centres(key, num_classes, bits)
+    # Without replacement, from all codes: balanced codes would not suffice.
     numbers = jax.random.permutation(key, 2**bits)[:num_classes]
     ones = (numbers[:, None] >> jnp.arange(bits)) & 1
     return jnp.where(ones, 1, -1).astype(jnp.float32)
@@ -67,4 +68,5 @@ def of_rows(labels: jax.Array, centres: jax.Array) -> jax.Array:
       labels: Multi-hot labels [B, L].
       centres: Centres [L, D] of +1 and -1.
     """
+    # One key for all of training and every device: an image keeps its centre.
     return losses.class_centres(jax.random.key(TIES), labels, centres)

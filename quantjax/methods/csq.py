@@ -50,6 +50,7 @@ def csq(
 
     def init_centres(key, batch, num_rows):
         del num_rows
+        # In the state, so that a run that is resumed has the centres it began with.
         return {}, centres.make(key, known_labels(batch).shape[1], bits)
 
     def loss(x, batch, context, params, of_classes):

@@ -47,6 +47,7 @@ def dpn(network: Network, *, bits: int, margin: float = 1.0, inputs: Inputs = im
 
     def init_centres(key, batch, num_rows):
         del num_rows
+        # In the state, so that a run that is resumed has the centres it began with.
         return {}, centres.make(key, known_labels(batch).shape[1], bits)
 
     def loss(x, batch, context, params, of_classes):

@@ -49,6 +49,7 @@ def dpsh(
     def init_table(key, batch, num_rows):
         del key
         label = known_labels(batch)
+        # With labels, since a batch brings those of its own rows alone.
         table = {
             "x": jnp.zeros((num_rows, bits), jnp.float32),
             "label": jnp.zeros((num_rows, label.shape[1]), label.dtype),

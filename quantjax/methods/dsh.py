@@ -53,6 +53,7 @@ def dsh(
 
     def loss(x, batch, context):
         found = pairs.in_batch(batch, context)
+        # Without a margin, dissimilar images would be driven apart without end.
         each = losses.pairwise_contrastive(x, context.gather(x), found.similar, margin=margin)
         pair = pairs.mean(each, found.counted, context)
         # A mean over bits too: the default weight belongs to it.

@@ -66,10 +66,12 @@ def hashnet(
     scale = 10 / bits if alpha is None else alpha
 
     def loss(x, batch, context):
+        # In the loss alone: the codes are the same signs at any beta.
         beta = schedule(context.step)
         u = jnp.tanh(beta * x)
         found = pairs.in_batch(batch, context)
         each = losses.pairwise_likelihood(u, context.gather(u), found.similar, scale=scale)
+        # Of pairs that share one label of several, those with few others weigh more.
         jaccard = labels.jaccard_similarity(batch["label"], context.gather(batch["label"]))
         weights = pairs.weights(found, context, jaccard)
         value = pairs.mean(weights * each, found.counted, context)

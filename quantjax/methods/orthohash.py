@@ -63,6 +63,7 @@ def orthohash(
     def init_loss(key, batch, num_rows):
         del num_rows
         ones, zeros = jnp.ones(bits, jnp.float32), jnp.zeros(bits, jnp.float32)
+        # Not Hadamard rows: one bit is +1 in all of the first, and normalized bits are half -1.
         of_classes = centres.make_random(key, known_labels(batch).shape[1], bits)
         statistics = {"mean": zeros, "variance": ones}
         return {"g": ones, "h": zeros}, {"centres": of_classes, "statistics": statistics}
@@ -84,6 +85,7 @@ def orthohash(
         of_bits(network, bits), init_loss, loss, BinaryCodec(bits), inputs=inputs
     )
 
+    # The signs are those of v, as the loss saw it, and not of the network's output.
     def embed(params, state, batch):
         x = method.embed(params, state, batch)
         return _normalized(x, params["loss"], state["loss"]["statistics"])

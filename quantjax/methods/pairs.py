@@ -38,6 +38,7 @@ def in_batch(batch: Batch, context: Context) -> Pairs:
       ValueError: if the batch has no labels.
     """
     label = known_labels(batch)
+    # Images without any label share none, and are dissimilar to all.
     similar = labels.share_label(label, context.gather(label))
     # An image is not its own positive, even if a sampler repeats it in a batch.
     counted = batch["index"][:, None] != context.gather(batch["index"])
@@ -71,6 +72,7 @@ def weights(pairs: Pairs, context: Context, jaccard: jax.Array | None = None) ->
     Returns:
       Weights [b, B]; 2 for all pairs where the batch has pairs of one kind only.
     """
+    # Of the whole batch: the rows of one device may have no similar pair.
     similar, counted = (
         context.mean(jnp.sum(marks, dtype=jnp.float32)) for marks in (pairs.similar, pairs.counted)
     )

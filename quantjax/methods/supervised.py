@@ -222,6 +222,7 @@ def without_weights(method: Method) -> Method:
 
     def init(key, batch, num_rows):
         params, state = method.init(key, batch, num_rows)
+        # An optimizer is due for each entry of params, also for an empty one.
         return {"net": params["net"]}, state
 
     (phase,) = method.phases
