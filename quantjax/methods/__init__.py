@@ -22,6 +22,7 @@
   OrthoHash (NeurIPS 2021)           orthohash              class centres     signs
   GreedyHash (NeurIPS 2018)          greedyhash             a classifier      signs
   Cosine softmax (BMVC 2019)         cosine_softmax         a classifier      product
+  ours                               saturated_softmax      a classifier      signs, or product
 
 Images may have several labels. Losses of pairs and triplets then ask whether two images share one.
 CSQ and DPN let the centres of an image's labels vote on each bit; OrthoHash, GreedyHash and cosine
