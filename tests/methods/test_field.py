@@ -143,10 +143,13 @@ def test_every_weight_at_zero_trains_other_parameters(name, trained):
 
 
 @every_method
-def test_x64_starts_with_no_number_of_64_bits(name, mesh):
+def test_x64_starts_with_no_number_of_64_bits(name):
+    batch = toy.normalize(toy.splits().source[np.arange(2)])
     with jax.enable_x64(True):
-        start = functools.partial(train.initialize, field.experiment(name), mesh)
-        leaves = jax.tree.leaves(jax.eval_shape(start))
+        init = field.method(name).init
+        leaves = jax.tree.leaves(
+            jax.eval_shape(lambda key: init(key, batch, 1024), jax.random.key(0))
+        )
     assert {leaf.dtype.itemsize for leaf in leaves} <= {1, 4}
 
 
