@@ -80,11 +80,11 @@ def spq(
         return deviation * jax.random.normal(key, shape, jnp.float32), {}
 
     def loss(x, batch, context, codebooks, state):
-        first, second, all_first, all_second, own = views.split(x, batch, context)
+        first, second, all_first, all_second, *columns = views.split(x, batch, context)
         quantize = functools.partial(product.soft_quantize, codebooks, temperature=1 / sharpness)
         crossed = functools.partial(losses.cross_quantized, temperature=temperature)
-        forth = crossed(first, quantize(second), all_first, quantize(all_second), own)
-        back = crossed(second, quantize(first), all_second, quantize(all_first), own)
+        forth = crossed(first, quantize(second), all_first, quantize(all_second), *columns)
+        back = crossed(second, quantize(first), all_second, quantize(all_first), *columns)
         return jnp.mean(forth + back), (state, {})
 
     return supervised_with_arrays(

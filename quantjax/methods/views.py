@@ -29,6 +29,7 @@ class Views(NamedTuple):
       all_second: `second` of all devices, [N, D].
       own: Position of each row among the rows of all devices, [B] int; if an image stands twice in
         a batch, its first position.
+      ignored: Whether a row and a column are of the same image, [B, N] bool.
     """
 
     first: jax.Array
@@ -36,6 +37,7 @@ class Views(NamedTuple):
     all_first: jax.Array
     all_second: jax.Array
     own: jax.Array
+    ignored: jax.Array
 
 
 def whole(batch: Batch) -> Batch:
@@ -87,10 +89,10 @@ def split(x: jax.Array, batch: Batch, context: Context) -> Views:
       batch: Its "index".
       context: See `Context`.
     """
-    # By image, since no loss knows its device. A row always finds itself.
+    # By image, since no loss knows its device.
     same = batch["index"][:, None] == context.gather(batch["index"])
     halves = jnp.split(x, 2, axis=1)
-    return Views(*halves, *map(context.gather, halves), jnp.argmax(same, axis=1))
+    return Views(*halves, *map(context.gather, halves), jnp.argmax(same, axis=1), same)
 
 
 def _viewed(view, key, batch):

@@ -22,11 +22,12 @@ def pair(batch, view=field.noisy):
 
 
 def test_a_row_has_two_views_and_none_in_evaluation():
-    first, second, all_first, all_second, own = pair(BATCH)
+    first, second, all_first, all_second, own, ignored = pair(BATCH)
     assert len({*np.round(np.ravel([first, second, BATCH["feature"]]), 4)}) == 3 * 6 * 4
     np.testing.assert_array_equal(all_first, first)
     np.testing.assert_array_equal(all_second, second)
     np.testing.assert_array_equal(own, np.arange(6))
+    np.testing.assert_array_equal(ignored, np.eye(6, dtype=bool))
     network = views.of_two_views(oracles.PLAIN, field.noisy, methods.features)
     params, state = network.init(jax.random.key(0), BATCH)
     same, _ = network.apply(params, state, BATCH, train=False)
@@ -55,8 +56,20 @@ def test_rows_find_themselves_among_those_of_all_devices():
     gathered = BATCH["index"]
     here = {name: column[4:] for name, column in BATCH.items()}
     context = oracles.CONTEXT._replace(gather=lambda x: gathered if x.ndim == 1 else x)
-    own = views.split(jnp.zeros((2, 8)), here, context).own
+    *_, own, ignored = views.split(jnp.zeros((2, 8)), here, context)
     np.testing.assert_array_equal(own, [4, 5])
+    np.testing.assert_array_equal(ignored, np.eye(6, dtype=bool)[4:])
+
+
+def test_an_image_that_stands_twice_is_no_negative_of_itself():
+    method = methods.cibhash(oracles.PLAIN, bits=4, view=field.noisy, inputs=methods.features)
+    params, state = oracles.started(method, BATCH)
+    twice = {name: np.concatenate([column, column[:1]]) for name, column in BATCH.items()}
+    other = {**twice, "index": np.append(BATCH["index"], 6).astype(np.int32)}
+    x = [np.where(side >= 0, 1.0, -1.0) for side in pair(twice)[:2]]
+    np.testing.assert_array_equal(x[0][0], x[0][6])
+    same, apart = (oracles.loss(method, params, state, each)[0] for each in (twice, other))
+    assert same < apart
 
 
 def test_the_loss_of_cibhash_is_its_equation():
