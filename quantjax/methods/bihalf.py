@@ -46,7 +46,8 @@ def bihalf(
     Args:
       network: Inputs -> [B, bits], without an activation.
       bits: Length of a code.
-      pull: gamma.
+      pull: gamma. Whole trainings of the public code take 300 epochs; in short ones so strong a pull
+        holds the codes near where they start.
       features: Selects f from a batch, [B, F]: the column "feature", such as a frozen network's
         output, which may be the network's input too.
       inputs: Selects the network's input from a batch.
