@@ -78,6 +78,15 @@ def no_page():
 
 
 @pytest.fixture
+def no_encoder(monkeypatch):
+    """Lets the runs of a test export no encoder, which takes as long as they train.
+
+    Runs of fixtures of a wider scope have theirs.
+    """
+    monkeypatch.setattr("quantjax.train.save_encoder", lambda *_: None)
+
+
+@pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(0)
 

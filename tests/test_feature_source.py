@@ -19,7 +19,7 @@ from quantjax.models import features
 from quantjax.run import parallel
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 CONFIG = {"bits": 8, "num_codewords": 16, "seed": 0}
 

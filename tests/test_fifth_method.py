@@ -13,7 +13,7 @@ from experiments.ledger import entries
 from quantjax import methods, train
 from tests import programs
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 ROOT = pathlib.Path(__file__).parents[1]
 

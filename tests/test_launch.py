@@ -15,7 +15,7 @@ from quantjax import cli, data, errors, evaluate, index, launch, train
 from quantjax.launch import running
 from tests import programs, run_toy, toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 
 def get_config():
@@ -91,6 +91,7 @@ def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(tmp_path, mo
 
 
 def test_an_encoder_is_written_anew_from_the_checkpoints_of_a_run(finished, monkeypatch, capsys):
+    monkeypatch.undo()  # of `no_encoder`
     digest = index.load_encoder(finished).digest
     (finished / "encoder" / "embed.1.bin").write_bytes(b"of an old version")
     monkeypatch.setattr(train, "open_run", build_of)
@@ -196,7 +197,8 @@ def test_debug_shows_the_traceback_of_every_error(tmp_path, capsys):
     assert 'raise KeyError("num_codewords")' in err
 
 
-def test_debug_finds_nans_and_leaks_where_asked(tmp_path):
+def test_debug_finds_nans_and_leaks_where_asked(tmp_path, monkeypatch):
+    monkeypatch.undo()  # of `no_encoder`: exports are looked at for leaks, too
     before = jax.config.jax_debug_nans, jax.config.jax_check_tracer_leaks
     held = []
 

@@ -14,7 +14,7 @@ from quantjax.evaluate.method import measure_validation, unmeasured
 from quantjax.run import parallel
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 
 def mesh():

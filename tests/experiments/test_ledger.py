@@ -15,7 +15,7 @@ from quantjax import data, errors
 from quantjax.report.revision import commit
 from tests import toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 
 def get_config():

@@ -16,7 +16,7 @@ from quantjax import cli, data, index, launch, models, train
 from quantjax.evaluate.method import task_of
 from quantjax.models import efficientnet_lite
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 PARTS = {"train": 8, "validation": 2, "test": 2}  # photos of each class
 CLASSES = "boot", "coat", "hat", "scarf"

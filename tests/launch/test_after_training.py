@@ -1,5 +1,6 @@
 """After training: a checkpoint is measured again, a run is extended, another starts from it."""
 
+import functools
 import json
 import os
 import shutil
@@ -15,6 +16,8 @@ from quantjax import evaluate, index, launch, train
 from quantjax.run import parallel, stretches
 from tests import programs, toy
 
+pytestmark = pytest.mark.usefixtures("no_encoder")
+
 VALIDATION = (0.2, 0.9, 0.5, 0.4, 0.3)
 """Validation mAP after each epoch, in place of the measured: the second epoch is the best."""
 
@@ -23,11 +26,16 @@ def get_config():
     return config_dict.create(seed=0, num_codewords=16, num_epochs=3, rate=0.2)
 
 
+@functools.cache
+def falling(rate, num_epochs):
+    """Returns one optimizer for equal arguments, so that its steps are traced once."""
+    return optax.sgd(optax.linear_schedule(rate, 0.0, 4 * num_epochs), momentum=0.9)
+
+
 def build(config):
     """DQN with trained codebooks; the rate falls to 0 at the last epoch, however many there are."""
-    schedule = optax.linear_schedule(config.rate, 0.0, 4 * config.num_epochs)
     method = toy.dqn_ste(num_codewords=config.num_codewords)
-    optimizer = optax.sgd(schedule, momentum=0.9)
+    optimizer = falling(config.rate, config.num_epochs)
     found = toy.experiment(method, num_epochs=config.num_epochs, seed=config.seed)
     return found._replace(optimizers=dict.fromkeys(found.optimizers, optimizer))
 
@@ -82,8 +90,15 @@ def watcher(experiment, *, every, mesh):
 @pytest.fixture
 def workdir(finished, tmp_path):
     """A copy of the finished run, to be changed."""
-    shutil.copytree(finished, tmp_path / "toy")
-    return tmp_path / "toy"
+    return shutil.copytree(finished, tmp_path / "toy")
+
+
+@pytest.fixture(scope="module")
+def extended(finished, tmp_path_factory):
+    """The finished run, extended to 5 epochs."""
+    workdir = shutil.copytree(finished, tmp_path_factory.mktemp("extended") / "toy")
+    run(workdir, "--extend=5")
+    return workdir
 
 
 def state_of(folder):
@@ -142,11 +157,14 @@ def test_the_best_by_validation_is_measured_beside_the_last(finished, mesh):
         assert row["value"] == due.value
 
 
-def test_a_checkpoint_is_measured_without_a_write_to_the_workdir(finished, tmp_path, mesh, capsys):
+def test_a_checkpoint_is_measured_without_a_write_to_the_workdir(
+    finished, tmp_path, mesh, capsys, monkeypatch
+):
+    monkeypatch.undo()  # of `no_encoder`
     before = state_of(finished)
     out = tmp_path / "out"
-    for _ in range(2):  # the second time over what the first has left
-        run(finished, "--evaluate_only", f"--out={out}", "--draw_report")
+    for page in "--nodraw_report", "--draw_report":  # over what the first start has left
+        run(finished, "--evaluate_only", f"--out={out}", page)
         assert rows_of(out) == rows_of(finished)
     assert state_of(finished) == before
     assert "measuring step 12; the last checkpoint is of step 12" in capsys.readouterr().out
@@ -195,9 +213,11 @@ def test_an_unfinished_run_is_measured_as_it_is(tmp_path, capsys):
     assert not (tmp_path / "toy" / "results.json").exists()
 
 
-def test_a_finished_run_goes_on_by_the_schedule_of_its_new_length(workdir, mesh):
-    before = train.restore(built(), workdir, mesh=mesh)
-    run(workdir, "--extend=5")
+def test_a_finished_run_goes_on_by_the_schedule_of_its_new_length(
+    finished, extended, tmp_path, mesh
+):
+    before = train.restore(built(), finished, mesh=mesh)
+    workdir = shutil.copytree(extended, tmp_path / "toy")
     longer = built(num_epochs=5)
     due = train.fit(longer._replace(config=None), state=before, mesh=mesh).state
     assert_equal_bits(train.restore(longer, workdir, mesh=mesh), due)
@@ -300,8 +320,10 @@ def config_text(folder):
         (("--evaluate_only",), 3, "--config.num_epochs=5"),
     ],
 )
-def test_a_command_of_another_length_is_told_the_option(workdir, arguments, epochs, option, capsys):
-    run(workdir, "--extend=5")
+def test_a_command_of_another_length_is_told_the_option(
+    extended, tmp_path, arguments, epochs, option, capsys
+):
+    workdir = shutil.copytree(extended, tmp_path / "toy")
     capsys.readouterr()
     due = (
         f"error: {workdir} holds a run of 5 epochs, {epochs} are asked for; give {option}, or "

@@ -10,7 +10,7 @@ from quantjax import evaluate, launch
 from quantjax.run import checkpoint
 from tests import programs, run_toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 
 def run(workdir, *arguments, measured=run_toy.measured):

@@ -5,7 +5,7 @@ import pytest
 from quantjax import launch, methods, train
 from tests import run_toy, toy
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
 AT_THE_END = "the refresh (codebooks, codes) comes only at the end of {} epochs"
 NO_STEP = "phase {!r} takes no step in {} epochs"
