@@ -7,11 +7,20 @@ from tests import toy
 def finished(workdir, made=None, **changes):
     """Trains a toy experiment, measures it and keeps all that its report shows."""
     made = toy.experiment(toy.dqn(), **{"num_epochs": 1, **changes}) if made is None else made
-    result = train.fit(made, workdir=workdir, progress=False, log_every=1)
-    retrieval = evaluate.evaluate_method(made, result.state, name="toy")
+    return kept(workdir, *measured(workdir, made))
+
+
+def measured(workdir, made):
+    """Trains an experiment; returns it, its last state and what was measured."""
+    state = train.fit(made, workdir=workdir, progress=False, log_every=1).state
+    return made, state, evaluate.evaluate_method(made, state, name="toy")
+
+
+def kept(workdir, made, state, retrieval):
+    """Keeps all that a report shows in the workdir."""
     index.save(workdir, retrieval.codec, retrieval.codes, ids=made.splits.database)
     evaluate.write_results(workdir, retrieval.results, {"protocol": made.splits.name})
-    report.keep(workdir, made, result.state, retrieval)
+    report.keep(workdir, made, state, retrieval)
     return workdir
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantjax import cli, data, evaluate, methods, models, report
+from quantjax import cli, data, methods, models, report
 from quantjax.report import figures
 from tests import run_toy, toy
 from tests.report import runs
@@ -20,15 +20,29 @@ FIGURES = (
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def measured(tmp_path_factory):
+    """The workdir of a toy experiment, and what was trained and measured there."""
+    workdir = tmp_path_factory.mktemp("toy") / "run"
+    return workdir, runs.measured(workdir, toy.experiment(toy.dqn(), num_epochs=1))
+
+
+@pytest.fixture(scope="module")
+def small(measured):
     """A run on the toy set, without its page."""
-    return runs.finished(tmp_path_factory.mktemp("toy") / "run")
+    workdir, parts = measured
+    return runs.kept(workdir, *parts)
 
 
 @pytest.fixture
 def run(small, tmp_path):
     """A copy of the run on the toy set, to be damaged."""
     return shutil.copytree(small, tmp_path / "copy")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Makes the plots of pages, and draws none of them, which takes most of the time."""
+    monkeypatch.setattr(figures, "_svg", lambda *_: "<svg></svg>")
 
 
 def sections(page):
@@ -94,18 +108,20 @@ def test_a_page_is_drawn_again_from_the_workdir_alone(digits, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", ["examples", "curves", "usage", "projection"])
-def test_a_figure_that_fails_costs_itself_alone(name, tmp_path, monkeypatch, small):
+@pytest.mark.usefixtures("undrawn")
+def test_a_figure_that_fails_costs_itself_alone(name, run, measured, monkeypatch):
     def fail(run):
         raise RuntimeError(f"no {name} today")
 
     monkeypatch.setitem(report.kept._MEASURED, name, fail)
-    made = toy.experiment(toy.dqn(), num_epochs=1)
-    runs.finished(tmp_path / "run", made)
-    page = report.write(tmp_path / "run").read_text()
+    _, parts = measured
+    report.keep(run, *parts)
+    page = report.write(run).read_text()
     assert f"RuntimeError: no {name} today" in page
     assert page.count("<svg") >= len(FIGURES) - 2
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_run_of_an_older_version_says_so(run):
     (run / report.KEPT).unlink()
     found = sections(report.write(run).read_text())
@@ -114,6 +130,7 @@ def test_a_run_of_an_older_version_says_so(run):
     assert "<svg" in found["training"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_damaged_arrays_are_named(run):
     (run / report.KEPT).write_bytes(b"no such format")
     assert "report.safetensors is damaged" in report.write(run).read_text()
@@ -127,6 +144,7 @@ def test_without_matplotlib_the_page_names_the_extra(run, monkeypatch):
     assert 'class="lead"' in page
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_losses_that_are_not_finite_are_left_out(run):
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
@@ -137,6 +155,7 @@ def test_losses_that_are_not_finite_are_left_out(run):
     assert "metrics.jsonl holds no record" in report.write(run).read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_features_alone_have_names_in_place_of_pictures(tmp_path):
     splits = toy.splits()
     rows = np.arange(len(splits.source))
@@ -164,20 +183,16 @@ def test_two_classes_and_one_query_are_reported(tmp_path):
     assert "Worst queries" not in page
 
 
-def test_a_run_that_measured_nothing_is_reported(tmp_path, monkeypatch):
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_measured_nothing_is_reported(run, measured):
     reason = "nothing is measured: there is one class"
-    measure = evaluate.evaluate_method
-
-    def unmeasured(*arguments, **options):
-        found = measure(*arguments, **options)
-        return found._replace(results=[], unmeasured=(reason,))
-
-    monkeypatch.setattr(evaluate, "evaluate_method", unmeasured)
-    found = sections(report.write(runs.finished(tmp_path / "run")).read_text())
+    _, (made, state, retrieval) = measured
+    runs.kept(run, made, state, retrieval._replace(results=[], unmeasured=(reason,)))
+    found = sections(report.write(run).read_text())
     assert reason in found["examples"]
     assert reason in found["precision-recall"]
     assert "<svg" in found["projection"]
-    assert "Nothing was measured." in (tmp_path / "run" / report.PAGE).read_text()
+    assert "Nothing was measured." in (run / report.PAGE).read_text()
 
 
 def test_a_source_without_classes_is_reported(tmp_path):
