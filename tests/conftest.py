@@ -73,7 +73,8 @@ def no_page():
     """Lets runs draw no page, which takes longer than they do: `tests/report` looks at pages."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("quantjax.report.keep", lambda *_, **__: None)
-        patch.setattr("quantjax.report.write", lambda workdir: workdir / "report.html")
+        patch.setattr("quantjax.report.draw", lambda _: [])
+        patch.setattr("quantjax.report.write", lambda workdir, _: workdir / "report.html")
         yield
 
 

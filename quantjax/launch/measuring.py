@@ -1,8 +1,10 @@
 """Measures a trained method and its baselines, and writes codes, results, encoder and report."""
 
 import pathlib
+import time
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 from quantjax import evaluate, index, report, train
@@ -30,8 +32,9 @@ class Baselines(Protocol):
 class Measured(NamedTuple):
     """A trained experiment that is measured: its workdir, name of results, and provenance.
 
-    `beside` has the facts of other checkpoints, and functions that read them; they are measured
-    too, as "TITLE CHECKPOINT".
+    `began` is the run's start by `time.perf_counter`, and `draw` whether it gets a report. `beside`
+    has the facts of other checkpoints, and functions that read them; they are measured too, as
+    "TITLE CHECKPOINT".
     """
 
     experiment: train.Experiment
@@ -39,13 +42,15 @@ class Measured(NamedTuple):
     workdir: pathlib.Path
     title: str
     debug: bool
+    began: float
+    draw: bool
     trained: train.TrainState
     facts: dict[str, Any]
     beside: Sequence[tuple[dict[str, Any], Callable[[], train.TrainState]]]
 
 
 def measure(run, baselines, audited):
-    """Writes codes and results to the workdir; returns the retrieval and the failed baselines."""
+    """Writes codes, results and report to the workdir; returns the number of failed baselines."""
     console.say("evaluating")
     experiment, splits = run.experiment, run.experiment.splits
     retrieval = evaluate.evaluate_method(
@@ -73,16 +78,21 @@ def measure(run, baselines, audited):
             experiment, read(), mesh=run.mesh, name=name, audited=audited
         ).results
         results, facts = [*results, *found], [*facts, *[facts_beside] * len(found)]
-    measured, failed = _measure_baselines(
-        baselines(experiment, run.mesh, run.trained), debug=run.debug
-    )
+    with ThreadPoolExecutor(1) as pool:
+        # Figures are drawn by Python, baselines measured by compiled code: each leaves a core idle.
+        drawing = pool.submit(_draw, run, retrieval) if run.draw else None
+        measured, failed = _measure_baselines(
+            baselines(experiment, run.mesh, run.trained), debug=run.debug
+        )
     results, facts = [*results, *measured], [*facts, *[run.facts] * len(measured)]
     if processes.is_first():
         _write(run.workdir, results, about, facts)
     # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
     console.table(results)
-    return retrieval, failed
+    if drawing is not None:
+        _write_report(run, drawing)
+    return failed
 
 
 def _write(folder, results, about, facts):
@@ -98,13 +108,18 @@ def _leave_encoder(run):
         console.say(f"no encoder: {_reason(error, debug=run.debug)}")
 
 
-def write_report(run, retrieval, seconds):
-    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
+def _draw(run, retrieval):
+    """Returns the figures of the report, after keeping their arrays in the workdir."""
     facts = {name: run.facts[name] for name in ("commit", "command")}
-    facts["seconds"] = round(seconds, 1)
+    facts["seconds"] = round(time.perf_counter() - run.began, 1)
+    report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
+    return report.draw(run.workdir)
+
+
+def _write_report(run, drawing):
+    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
     try:
-        report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
-        console.say(f"report: {report.write(run.workdir)}")
+        console.say(f"report: {report.write(run.workdir, drawing.result())}")
     except Exception as error:
         console.say(f"no report: {_reason(error, debug=run.debug)}")
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from quantjax import data, evaluate, train
 from quantjax.launch import checkpoints, provenance
 from quantjax.launch.checkpoints import NOTHING_EARLIER, Earlier
-from quantjax.launch.measuring import Baselines, Measured, measure, write_report
+from quantjax.launch.measuring import Baselines, Measured, measure
 from quantjax.run import (
     console,
     devices,
@@ -110,10 +110,9 @@ def run(
             if result.signal is not None:  # which `fit` has said
                 return exit_code(result.signal)
             trained = result.state
-        measured = Measured(experiment, mesh, out, title, debug, *_chosen(plan, mesh, trained))
-        retrieval, failed = measure(measured, baselines, audited)
-        if draw_report and processes.is_first():
-            write_report(measured, retrieval, time.perf_counter() - began)
+        draw = draw_report and processes.is_first()
+        options = experiment, mesh, out, title, debug, began, draw
+        failed = measure(Measured(*options, *_chosen(plan, mesh, trained)), baselines, audited)
     console.say(f"{time.perf_counter() - began:.1f} s; everything is in {out}")
     return BASELINE_FAILED if failed else 0
 

@@ -17,11 +17,28 @@ PAGE = "report.html"
 """File of a workdir that holds its report."""
 
 
-def write(workdir: str | pathlib.Path) -> pathlib.Path:
+def draw(workdir: str | pathlib.Path) -> list[figures.Figure]:
+    """Draws the figures of a run's page from the files in its workdir.
+
+    Args:
+      workdir: The run's folder.
+
+    Returns:
+      The figures, in the page's order; one that cannot be drawn holds the reason.
+    """
+    workdir = user_path(workdir)
+    # Not from `fit`: the page is drawn from files alone, also years later.
+    return [*figures.of_run(read(workdir), metric_log.read(workdir / "metrics.jsonl"))]
+
+
+def write(
+    workdir: str | pathlib.Path, drawn: Sequence[figures.Figure] | None = None
+) -> pathlib.Path:
     """Writes a run's report.html from the files in its workdir.
 
     Args:
       workdir: The run's folder.
+      drawn: From `draw`, which this calls when None.
 
     Returns:
       The page's path.
@@ -32,8 +49,6 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
     """
     workdir = user_path(workdir)
     results, kept = _results(workdir), read(workdir)
-    # Not from `fit`: the page is drawn from files alone, also years later.
-    history = metric_log.read(workdir / "metrics.jsonl")
     examples, examples_note = figures.examples(kept)
     classes, classes_note = figures.classes(kept)
     page = _template("run.html").render(
@@ -41,7 +56,7 @@ def write(workdir: str | pathlib.Path) -> pathlib.Path:
         headline=headline(results),
         rows=[_row(result, number) for result in results for number in result.numbers],
         ids=_ids(results),
-        figures=[*figures.of_run(kept, history)],
+        figures=draw(workdir) if drawn is None else drawn,
         examples=examples,
         kinds=figures.KINDS,
         examples_note=examples_note,
@@ -185,7 +200,7 @@ def _facts(workdir, results, kept):
         "end of training": run.get("end"),
         "restarts": run.get("restarts"),
         "changed since training": ", ".join(run.get("changed_code", ())),
-        "wall time": kept.about.get("seconds") and f"{kept.about['seconds']:.1f} s",
+        "wall time": kept.about.get("seconds") and f"{kept.about['seconds']} s before baselines",
         "device": first.get("device"),
         "versions": versions,
         "written": kept.about.get("written"),
