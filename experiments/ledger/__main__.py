@@ -8,9 +8,10 @@ NAME is METHOD_DATA, such as dqn_mnist, or the path of another experiment file (
 my/file.py.DATA if it has several data sets); .ABLATION may follow it. `run` trains for every length
 and seed, measures on the queries, and writes experiments/ledger/results/NAME.json; what is there
 already is done again only with --again. `tune` tries the settings of
-`experiments.ledger.hypotheses.SETTINGS` by validation queries alone, and `run` takes the best of
-them from then on. `table` renders the tables of docs/results.md from the files. With --results
-FOLDER, the files are in that folder, and `table` prints.
+`experiments.ledger.hypotheses.SETTINGS`, or of the experiment's `trials`, by validation queries
+alone, and `run` takes the best of them from then on. `table` renders the tables of docs/results.md
+and docs/which_method.md from the files. With --results FOLDER, the files are in that folder, and
+`table` prints.
 """
 
 import argparse
@@ -24,9 +25,10 @@ import jax
 from quantjax.errors import InputError, is_one_line
 from quantjax.run.paths import user_path
 
-from . import runs, tables, tuning
+from . import field_tables, runs, tables, tuning
 
 _PAGE = pathlib.Path(__file__).parents[2] / "docs" / "results.md"
+_FIELD_PAGE = _PAGE.with_name("which_method.md")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -40,9 +42,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Only the ledger's own files belong into docs/results.md, which a wheel has not.
         own = options.results == runs.RESULTS and _PAGE.exists()
         if options.command == "table" and not own:
-            print(tables.render(options.results))
+            print(tables.render(options.results), field_tables.render(options.results), sep="\n")
         elif options.command == "table":
-            tables.update(_PAGE, runs.RESULTS, check=options.check)
+            tables.update(_PAGE, tables.render(runs.RESULTS), check=options.check)
+            tables.update(_FIELD_PAGE, field_tables.render(runs.RESULTS), check=options.check)
         else:
             _run_or_tune(options)
     except Exception as error:

@@ -13,7 +13,7 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.run import files
 
-from . import hypotheses
+from . import field_tables, hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
@@ -52,12 +52,12 @@ _PAPER = {
 """Attested numbers: of CIFAR-10, AlexNet fine-tuned, 5,000 training images."""
 
 
-def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) -> None:
-    """Writes the tables between the two marks of a page.
+def update(page: pathlib.Path, tables: str, *, check: bool = False) -> None:
+    """Writes tables between the two marks of a page.
 
     Args:
       page: Markdown file that holds both marks.
-      results: Folder of the ledger's files.
+      tables: Markdown, from `render` or `field_tables.render`.
       check: Whether to write nothing, and raise ValueError if the tables differ.
 
     Raises:
@@ -68,7 +68,7 @@ def update(page: pathlib.Path, results: pathlib.Path, *, check: bool = False) ->
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise InputError(f"{page.name} must have the lines {_BEGIN} and {_END}")
-    due = f"{before}{_BEGIN}\n{render(results)}{_END}{after}"
+    due = f"{before}{_BEGIN}\n{tables}{_END}{after}"
     if check and due != text:
         raise InputError(
             f"{page.name} has other tables than the ledger's files; run "
@@ -85,7 +85,9 @@ def render(results: pathlib.Path) -> str:
       results: Folder of the ledger's files.
     """
     files = [
-        json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in sorted(results.glob("*.json"))
+        if not field_tables.is_of_field(path.stem)
     ]
     groups: dict[str, list[Any]] = {data: [] for data in _DATA}
     for file in files:

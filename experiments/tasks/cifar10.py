@@ -25,7 +25,7 @@ FEATURES = {**efficientnet.FEATURES, **IMAGES}
 FINETUNED = {**efficientnet.FINETUNED, **IMAGES}
 """Settings of `finetuned`."""
 
-EVALUATIONS = {**FEATURES, **seen_unseen.DRAW}
+EVALUATIONS = FEATURES
 """Settings of `evaluations`."""
 
 
@@ -68,9 +68,9 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
     """Returns the task of `features` for each evaluation of `data.seen_unseen`.
 
     Args:
-      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+      config: Its keys of `EVALUATIONS`, seed, which draws the classes, and final.
     """
-    splits = data.cifar10_seen_unseen(_source(config.data_dir), seed=config.class_draw)
+    splits = data.cifar10_seen_unseen(_source(config.data_dir), seed=config.seed)
     make = functools.partial(efficientnet.features, config, "cifar10")
     return seen_unseen.tasks(config, splits, make)
 

@@ -15,7 +15,7 @@ FEATURES = {
 }
 """Settings of `features`."""
 
-EVALUATIONS = {**FEATURES, **seen_unseen.DRAW}
+EVALUATIONS = FEATURES
 """Settings of `evaluations`."""
 
 _ORIGIN = "github.com/alexeygrigorev/clothing-dataset-small"
@@ -38,7 +38,7 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
     searched; classes are unequal, and so are the rows that train.
 
     Args:
-      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+      config: Its keys of `EVALUATIONS`, seed, which draws the classes, and final.
     """
     drawn = data.seen_unseen(
         _splits(config.data_dir).source,
@@ -46,7 +46,7 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
         database_per_class=50,
         train_per_class=None,
         validation_per_class=10,
-        seed=config.class_draw,
+        seed=config.seed,
     )
     named = {name: each._replace(name=f"clothing_{name}") for name, each in drawn.items()}
     make = functools.partial(efficientnet.features, config, "clothing")

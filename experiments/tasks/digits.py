@@ -16,9 +16,6 @@ from . import seen_unseen, task
 UNSEEN = {"class_draw": 0}
 """Setting of `unseen`: the number of the draw of classes."""
 
-EVALUATIONS = seen_unseen.DRAW
-"""Settings of `evaluations`."""
-
 
 def images(config: ConfigDict) -> task.Task:
     """Returns the task on images, with a small convolutional network.
@@ -45,7 +42,7 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
     """Returns the task of `images` for each evaluation of `data.seen_unseen`: 7 classes are seen.
 
     Args:
-      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+      config: Its seed, which draws the classes, and final, see `configs.splits`.
     """
     drawn = data.seen_unseen(
         _source(),
@@ -53,7 +50,7 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
         database_per_class=200,
         train_per_class=None,
         validation_per_class=25,
-        seed=config.class_draw,
+        seed=config.seed,
     )
     return seen_unseen.tasks(config, drawn, _on_images)
 

@@ -24,7 +24,7 @@ IMAGES = {
 }
 """Settings of `images`."""
 
-EVALUATIONS = {**IMAGES, **seen_unseen.DRAW}
+EVALUATIONS = IMAGES
 """Settings of `evaluations`."""
 
 
@@ -43,10 +43,10 @@ def evaluations(config: ConfigDict) -> dict[str, task.Task]:
     """Returns the task of `images` for each evaluation of `data.seen_unseen`.
 
     Args:
-      config: Its keys of `EVALUATIONS`, and final, see `configs.splits`.
+      config: Its keys of `EVALUATIONS`, seed, which draws the classes, and final.
     """
     source = _source(config.data_dir)
-    splits = data.fashion_mnist_seen_unseen(source, seed=config.class_draw)
+    splits = data.fashion_mnist_seen_unseen(source, seed=config.seed)
     return seen_unseen.tasks(config, splits, functools.partial(_on_images, config))
 
 

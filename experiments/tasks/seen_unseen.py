@@ -9,9 +9,6 @@ from quantjax import data
 from .. import configs
 from .task import Task
 
-DRAW = {"class_draw": 0}
-"""Setting of draws of classes: the number of the draw."""
-
 
 def tasks(
     config: ConfigDict, splits: dict[str, data.Splits], make: Callable[[data.Splits], Task]

@@ -5,10 +5,11 @@ import pathlib
 
 import pytest
 
-from experiments.ledger import hypotheses, runs, tables
+from experiments.ledger import field_tables, hypotheses, runs, tables
 
 ROOT = pathlib.Path(__file__).parents[2]
 RESULTS_PAGE = ROOT / "docs" / "results.md"
+METHODS_PAGE = ROOT / "docs" / "which_method.md"
 DATA_IN_README = (
     "CIFAR-10 (JPEG), protocol `i`, features of EfficientNet-Lite0",
     "Fashion-MNIST, protocol `i`",
@@ -91,20 +92,21 @@ def test_only_the_part_between_the_marks_changes(results, tmp_path):
     page = tmp_path / "results.md"
     page.write_text("before\n<!-- ledger: begin -->\nold\n<!-- ledger: end -->\nafter\n")
     with pytest.raises(ValueError, match="other tables than the ledger's files; run python -m"):
-        tables.update(page, results, check=True)
-    tables.update(page, results)
+        tables.update(page, tables.render(results), check=True)
+    tables.update(page, tables.render(results))
     text = page.read_text()
     assert text.startswith("before\n<!-- ledger: begin -->\n")
     assert text.endswith("<!-- ledger: end -->\nafter\n")
     assert "old" not in text
-    tables.update(page, results, check=True)
+    tables.update(page, tables.render(results), check=True)
     page.write_text("no marks")
     with pytest.raises(ValueError, match="must have the lines"):
-        tables.update(page, results)
+        tables.update(page, tables.render(results))
 
 
 def test_the_results_page_has_the_tables_of_the_ledger():
-    tables.update(RESULTS_PAGE, runs.RESULTS, check=True)
+    tables.update(RESULTS_PAGE, tables.render(runs.RESULTS), check=True)
+    tables.update(METHODS_PAGE, field_tables.render(runs.RESULTS), check=True)
 
 
 def test_readme_repeats_numbers_of_the_results_page():
