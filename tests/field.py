@@ -91,11 +91,9 @@ UNLABELLED = frozenset({"bihalf", "cibhash", "spq"})
 # digits of a small gradient would become steps.
 _OPTIMIZER = optax.adam(0.02, eps=1e-3)
 
-OPTIMIZERS = {
-    # The normalisation makes more of the last digits than any other loss.
-    "orthohash": optax.adam(0.02, eps=1e-2),
-}
-"""Optimizers of those that need another than the rest."""
+_GENTLE = optax.adam(0.02, eps=1e-2)
+OPTIMIZERS = dict.fromkeys(("orthohash", "pqnet", "saturated_softmax_product"), _GENTLE)
+"""Optimizers of those that divide by a length or a deviation, and so make more of last digits."""
 
 
 @functools.cache
