@@ -88,9 +88,9 @@ def _bench(results, data):
     """Reads the files of a data set, by method."""
     files = {}
     for path in sorted(results.glob(f"field_*_{data}.json")):
-        method = path.stem.removeprefix("field_").removesuffix(f"_{data}")
-        # "mnist" also ends the names of Fashion-MNIST's files.
-        if not any(f"{method}_{data}".endswith(f"_{other}") for other in _DATA if other != data):
+        # The longest ending counts: Fashion-MNIST's files end in "mnist" too.
+        if max((each for each in _DATA if path.stem.endswith(f"_{each}")), key=len) == data:
+            method = path.stem.removeprefix("field_").removesuffix(f"_{data}")
             files[method] = json.loads(path.read_text(encoding="utf-8"))
     return Bench(data, files)
 
