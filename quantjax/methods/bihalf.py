@@ -46,8 +46,8 @@ def bihalf(
     Args:
       network: Inputs -> [B, bits], without an activation.
       bits: Length of a code.
-      pull: gamma. Whole trainings of the public code take 300 epochs; in short ones so strong a pull
-        holds the codes near where they start.
+      pull: gamma. The public code trains for 300 epochs; in few, so strong a pull holds the codes
+        near where they start.
       features: Selects f from a batch, [B, F]: the column "feature", such as a frozen network's
         output, which may be the network's input too.
       inputs: Selects the network's input from a batch.
@@ -57,7 +57,9 @@ def bihalf(
     """
 
     def loss(x, batch, context):
+        # Halves of each device's rows alone would be other codes.
         codes, pulled = _halves(context.gather(x), pull)
+        # Held constant, even if trained weights have made the features.
         f = context.gather(jax.lax.stop_gradient(features(batch)))
         match = jnp.mean(losses.pairwise_cosine_match(codes, codes, f, f))
         return match + pulled, {"cosine_match": match}
@@ -99,5 +101,6 @@ def bihalf_supervised(
 def _halves(x, pull):
     """Returns the halved codes of a whole batch, and the pull of its embeddings towards them."""
     codes = binary.median_sign(x)
+    # A term of the loss, where the public code changes the gradient: it shows in the loss.
     gap = losses.quantization_error(x, jax.lax.stop_gradient(codes))
     return codes, pull / 2 * jnp.mean(gap) / x.shape[1]

@@ -60,6 +60,7 @@ def cibhash(
     """
 
     def loss(x, batch, context):
+        # Without the sigmoid, which the loss applies, the output has the same signs.
         pairs = views.split(x, batch, context)
         value = losses.cibhash(*pairs, temperature=temperature, weight=divergence_weight)
         return jnp.mean(value), {}

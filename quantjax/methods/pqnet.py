@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from quantjax import losses
 from quantjax.arrays import check_positive
 from quantjax.losses.rows import unit, widen
-from quantjax.methods import pairs, triplets
+from quantjax.methods import triplets
 from quantjax.methods.base import Inputs, Method, codebooks_shape, images, of_bits
 from quantjax.methods.supervised import TrainedCodec, supervised_with_arrays
 from quantjax.models.base import Network
@@ -70,12 +70,13 @@ def pqnet(
         return unit(jax.random.normal(key, shape, jnp.float32)), {}
 
     def loss(x, batch, context, codebooks, state):
+        # Made unit at every use, not after a step, so that gradients only turn codewords.
+        unit_books = unit(codebooks)
         # Of vectors of length 1, -alpha ||x - c||^2 and 2 alpha <x, c> have the same softmax.
-        soft = product.soft_quantize(unit(codebooks), x, temperature=1 / sharpness)
+        soft = product.soft_quantize(unit_books, x, temperature=1 / sharpness)
         chosen = triplets.random_negatives(x, batch, context, margin=math.inf)
-        others = context.gather(soft)
-        rows = x[chosen.anchors], others[chosen.positives], others[chosen.negatives]
-        value = pairs.mean(losses.triplet_sigmoid(*rows), chosen.mask, context)
+        # Anchors stay real, as queries do in search.
+        value = triplets.mean(losses.triplet_sigmoid, x, context.gather(soft), chosen, context)
         return value, (state, {"triplets": context.mean(jnp.sum(chosen.mask, dtype=jnp.float32))})
 
     return supervised_with_arrays(

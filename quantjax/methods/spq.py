@@ -76,6 +76,7 @@ def spq(
 
     def init_loss(key, batch, num_rows):
         del batch, num_rows
+        # So small that all codewords weigh about the same at first, and none is left out.
         deviation = 0.1 * math.sqrt(2 / (num_codewords + dim))
         return deviation * jax.random.normal(key, shape, jnp.float32), {}
 
@@ -83,6 +84,7 @@ def spq(
         first, second, all_first, all_second, *columns = views.split(x, batch, context)
         quantize = functools.partial(product.soft_quantize, codebooks, temperature=1 / sharpness)
         crossed = functools.partial(losses.cross_quantized, temperature=temperature)
+        # Each view's embedding looks for the other's codes, as a query does in a database.
         forth = crossed(first, quantize(second), all_first, quantize(all_second), *columns)
         back = crossed(second, quantize(first), all_second, quantize(all_first), *columns)
         return jnp.mean(forth + back), (state, {})

@@ -301,7 +301,7 @@ def _update(fit, key, params, state, rows, mask):
 
 def _unfitted_codec(codec, params, state):
     trained = isinstance(codec, TrainedCodec)
-    return codec.build(params["loss"], state["loss"]) if trained else codec
+    return codec.build(params.get("loss"), state.get("loss")) if trained else codec
 
 
 def _fitted_codec(plan, params, state):

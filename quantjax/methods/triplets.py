@@ -1,6 +1,7 @@
-"""Draws triplets from a batch, the same ones on any number of devices."""
+"""Draws triplets from a batch, and averages losses over them, alike on any number of devices."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -45,3 +46,26 @@ def random_negatives(
     # Each row was alone, an anchor number 0.
     anchors = jnp.broadcast_to(jnp.arange(len(x))[:, None], distances.shape)
     return jax.tree.map(jnp.ravel, chosen._replace(anchors=anchors))
+
+
+def mean(
+    loss: Callable[[jax.Array, jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    candidates: jax.Array,
+    chosen: selection.Triplets,
+    context: Context,
+) -> jax.Array:
+    """Averages a loss over chosen triplets, of all devices; 0 where none is chosen.
+
+    Args:
+      loss: `(anchors, positives, negatives [T, D]) -> [T]`.
+      x: This device's rows, [b, D]: the anchors.
+      candidates: Positives and negatives, [B, D]: rows of all devices.
+      chosen: From `random_negatives`, or a function of `losses.selection`.
+      context: Averages over the devices.
+
+    Returns:
+      This device's part, see `pairs.mean`.
+    """
+    rows = x[chosen.anchors], candidates[chosen.positives], candidates[chosen.negatives]
+    return pairs.mean(loss(*rows), chosen.mask, context)
