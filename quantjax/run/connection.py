@@ -17,6 +17,7 @@ TIMEOUT = 300
 """Default of the seconds in which the processes of a run must find each other."""
 
 _SAID_EVERY = 30.0  # seconds between two lines about who is waited for
+_CHECKED_EVERY = 0.25  # seconds; how long a signal may have to wait
 _SPARE = 60  # seconds that JAX waits longer: at its own limit it aborts the process
 _NAME = "connect"  # name of the thread
 _NO_GPU = {"", "-1", "NoDevFiles"}  # CUDA_VISIBLE_DEVICES of a process without GPUs
@@ -99,7 +100,7 @@ def _initialize(options, start_timeout):
     thread.start()
     began, said = time.monotonic(), 0.0
     while thread.is_alive():
-        thread.join(0.25)
+        thread.join(_CHECKED_EVERY)
         seconds = time.monotonic() - began
         if thread.is_alive() and seconds >= start_timeout:
             raise InputError(

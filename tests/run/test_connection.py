@@ -138,6 +138,7 @@ class Slow:
         self.released, self.seconds, self.options = threading.Event(), 0.0, None
         monkeypatch.setattr(jax.distributed, "initialize", self.initialize)
         monkeypatch.setattr(connection.time, "monotonic", self.now)
+        monkeypatch.setattr(connection, "_CHECKED_EVERY", 0.001)
 
     def initialize(self, **options):
         self.options = options
