@@ -48,15 +48,19 @@ LONG = (
     "test_survival.py",
     "test_every_experiment.py",
     "test_launch.py",
+    "test_after_training.py",
+    "test_plan.py",
+    "test_train.py",
 )
 
 
 def pytest_collection_modifyitems(items):
     """Long files first: no worker is left with one when the others are done.
 
-    `test_report` makes the run that `test_browser` looks at, which would wait beside it.
+    `test_report` makes the run that `test_browser` looks at, which would wait beside it. Documents
+    are one long test each.
     """
-    items.sort(key=lambda item: item.path.name not in LONG)
+    items.sort(key=lambda item: item.path.name not in LONG and item.path.suffix != ".md")
 
 
 @pytest.fixture(autouse=True, scope="module")
