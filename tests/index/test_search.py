@@ -108,7 +108,16 @@ def test_distances_are_those_of_the_codec(artefact, queries):
     np.testing.assert_allclose(found.distances, said, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("num_devices", [2, 8])
+# Each device has programs of its own: eight of them take as long to compile as all other searches.
+ON_EIGHT = {"product l2", "signs"}
+ON_DEVICES = [
+    pytest.param(codec, count, id=f"{name}-{count}", marks=marks)
+    for name, codec in CODECS.items()
+    for count, marks in ((2, []), (8, [pytest.mark.slow] * (name not in ON_EIGHT)))
+]
+
+
+@pytest.mark.parametrize(("artefact", "num_devices"), ON_DEVICES, indirect=["artefact"])
 def test_devices_do_not_change_a_bit(artefact, queries, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     for top_k in (10, 700):  # more than a device's share of 625 items
