@@ -36,13 +36,14 @@ def run(capsys, *arguments):
     return status, capsys.readouterr()
 
 
-@pytest.fixture
-def planned(digits, monkeypatch):
+@pytest.fixture(scope="module")
+def planned(digits):
     """Measured trials of product and binary codes; building lists would take most of the time."""
     fits = [fit for fit in planning._FITS if fit[0] in ("pq", "itq")]
-    monkeypatch.setattr(planning, "_FITS", fits)
-    monkeypatch.setattr(planning, "measure_lists", lambda *given: LISTED)
-    return recipes.plan(np.load(digits), k=5, recall=TARGET, ram=80 * ROWS, num_queries=100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "_FITS", fits)
+        patch.setattr(planning, "measure_lists", lambda *given: LISTED)
+        return recipes.plan(np.load(digits), k=5, recall=TARGET, ram=80 * ROWS, num_queries=100)
 
 
 def is_scan(trial):
