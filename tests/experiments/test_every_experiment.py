@@ -153,6 +153,7 @@ def no_real_data():
         yield
     forget_sources()
     trained.cache_clear()
+    _first.cache_clear()
     built.cache_clear()
 
 
@@ -210,6 +211,23 @@ def run(experiment, train_state, phase, steps):
 
 
 @functools.cache
+def _first(name):
+    return refreshed(built(name), start(built(name)))
+
+
+def first(name, experiment):
+    """Returns a state to train from: a copy of the experiment's of that name, if it fits.
+
+    To initialize and to refresh ablations takes as long as their steps.
+    """
+    due = jax.eval_shape(functools.partial(train.initialize, experiment, mesh()))
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), each) for each in (due, _first(name))]
+    if kinds[0] != kinds[1]:
+        return refreshed(experiment, start(experiment))
+    return jax.tree.map(jnp.copy, _first(name))
+
+
+@functools.cache
 def trained(name):
     """Takes two steps of each phase; returns the experiment, the last state and what phases did.
 
@@ -218,11 +236,9 @@ def trained(name):
     Each phase starts anew: an optimizer that remembers the last one's gradients moves leaves that
     have none in this one.
     """
-    experiment = built(name)
-    first, done = refreshed(experiment, start(experiment)), []
+    experiment, done = built(name), []
     for phase in experiment.method.phases:
-        copied = jax.tree.map(jnp.copy, first)
-        train_state, of_phase = run(experiment, copied, phase, STEPS)
+        train_state, of_phase = run(experiment, first(name, experiment), phase, STEPS)
         done.append(of_phase)
     return experiment, refreshed(experiment, train_state), done
 
@@ -356,8 +372,7 @@ def test_pmap_takes_the_steps_of_jit_unless_there_are_batch_statistics(name):
 )
 def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
     experiment = tiny(name, **ABLATED[name][ablation])
-    train_state = refreshed(experiment, start(experiment))
-    _, done = run(experiment, train_state, experiment.method.phases[-1], STEPS)
+    _, done = run(experiment, first(name, experiment), experiment.method.phases[-1], STEPS)
     assert np.isfinite(done.losses).all()
     whole = trained(name)[2][-1]
     same_parts = jax.tree.structure(done.after) == jax.tree.structure(whole.after)
