@@ -63,7 +63,7 @@ def _flat(batch: Batch) -> jax.Array:
 
 
 METHODS = {
-    "bihalf": Row(functools.partial(methods.bihalf, features=_flat), "pull", (6.0, 1.0)),
+    "bihalf": Row(functools.partial(methods.bihalf, features=_flat), "pull", (6.0, 0.1)),
     "bihalf_supervised": Row(methods.bihalf_supervised, "pull", (6.0, 1.0)),
     "cibhash": Row(methods.cibhash, "temperature", (0.3, 0.1), views=True),
     "cosine_softmax": Row(methods.cosine_softmax, "scale", (16.0, 6.0), codebooks=True),
@@ -239,11 +239,11 @@ def _on_task(config, data_set, task):
     schedule = optax.cosine_decay_schedule(
         config.learning_rate, config.num_epochs * len(batches(0, 0))
     )
-    optimizer: optax.GradientTransformation = optax.adamw(
-        schedule, weight_decay=config.weight_decay
-    )
     # Proxies and codebooks of a loss learn like the network.
-    optimizers = {name: optimizer for phase in method.phases for name in phase.trains}
+    trained = {name for phase in method.phases for name in phase.trains}
+    optimizers: dict[str, optax.GradientTransformation] = {
+        name: optax.adamw(schedule, weight_decay=config.weight_decay) for name in sorted(trained)
+    }
     return configs.experiment(config, f"field_{data_set}", task, method, optimizers, batches)
 
 
