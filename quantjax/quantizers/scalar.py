@@ -9,8 +9,8 @@ mean of `losses.code_entropy` plus that of `losses.usage_entropy` of these weigh
     signs = jnp.tile(jnp.array([[-1.0], [1.0]]), (x.shape[1], 1, 1))
     soft = product.soft_assign(signs, x, temperature=temperature)
 
-That is the paper's term divided by D, up to a constant, with the sum of the bits' entropies for
-that of the batch's codes, of which there are 2^D: it is an upper bound.
+That is the paper's term divided by D, but for a constant and one bound: the entropy of the batch's
+whole codes, of which there are 2^D, is replaced by the sum of its bits' entropies.
 
 Reference:
   Mentzer et al., Finite Scalar Quantization: VQ-VAE Made Simple, ICLR 2024.
