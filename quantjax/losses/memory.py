@@ -4,6 +4,10 @@ Embeddings of some steps ago differ little from those of the present network, so
 can compare a batch with more of them than fit on a device. The state is an array tree: pass it
 from step to step beside the network's state. In a loss of `methods.supervised_with_arrays`:
 
+    def init_loss(key, batch, num_rows):
+        x = jnp.zeros((len(batch["label"]), dim))
+        return {}, memory.init(x, batch["label"], num_rows=1024)
+
     def loss(x, batch, context, params, state):
         state = memory.push(state, context.gather(x), context.gather(batch["label"]))
         positives = labels.share_label(batch["label"], state.labels)
