@@ -8,7 +8,6 @@ import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -33,7 +32,6 @@ from quantjax.quantizers.ema import perplexity
 from quantjax.run import parallel, processes
 
 _ROWS = 2048  # training rows whose use of codewords is measured after an epoch
-_perplexity = jax.jit(perplexity)  # as one program, instead of a program for each operation
 
 
 def task_of(splits: Splits, asked: str = "query") -> str:
@@ -299,7 +297,7 @@ def usage_of(codec: Codec, codes: np.ndarray) -> dict[str, float]:
         entropy = -np.sum(shares * np.log2(np.where(shares > 0, shares, 1)), axis=1)
         return {"bit_entropy": float(entropy.mean())}
     return {
-        "codebook_perplexity": float(np.mean(_perplexity(jnp.asarray(counts)))),
+        "codebook_perplexity": float(np.mean(perplexity(jnp.asarray(counts)))),
         "dead_codewords": int(np.sum(counts == 0)),
     }
 

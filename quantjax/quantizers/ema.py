@@ -207,7 +207,11 @@ def perplexity(counts: jax.Array) -> jax.Array:
       exp(-sum_k p_k log p_k) with p = counts / sum(counts), [...] float32; 1 where all are zero.
     """
     check_finite("counts", counts)
-    counts = jnp.asarray(counts, jnp.float32)
+    return _perplexity(jnp.asarray(counts, jnp.float32))
+
+
+@jax.jit
+def _perplexity(counts):
     # p log p is 0 at p = 0, as its limit is.
     shares = counts / jnp.maximum(jnp.sum(counts, axis=-1, keepdims=True), 1)
     logs = jnp.log(jnp.where(shares > 0, shares, 1))
