@@ -74,11 +74,13 @@ def keep(
       retrieval: From `evaluate.evaluate_method`.
       about: Further facts (JSON) for the page, such as the command.
     """
+    mesh = parallel.data_mesh(jax.local_devices()[:1])
+    local = _local(mesh, {"params": trained.params, "state": trained.state})
     run = _Run(
         experiment=experiment,
-        trained=trained._replace(params=_local(trained.params), state=_local(trained.state)),
-        retrieval=retrieval._replace(codec=_local(retrieval.codec)),
-        mesh=parallel.data_mesh(jax.local_devices()[:1]),
+        trained=trained._replace(**local),
+        retrieval=retrieval._replace(codec=_local(mesh, retrieval.codec)),
+        mesh=mesh,
     )
     arrays: dict[str, np.ndarray] = {}
     missing: dict[str, str] = {}
@@ -122,11 +124,11 @@ def read(workdir: str | pathlib.Path) -> Kept:
     return Kept(arrays, about, missing)
 
 
-def _local(tree):
-    """Copies replicated arrays to arrays on this process's first device."""
-    return jax.tree.map(
-        lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else jnp.asarray(x), tree
-    )
+def _local(mesh, tree):
+    """Copies replicated arrays to the mesh of this process's first device."""
+    # With the sharding of a run on one device, whose programs then serve here too.
+    local = jax.tree.map(lambda x: x.addressable_data(0) if isinstance(x, jax.Array) else x, tree)
+    return jax.device_put(local, parallel.replicated(mesh))
 
 
 def _embedded(run, rows, *, queries):
