@@ -66,7 +66,7 @@ METHODS = {
     "bihalf": Row(functools.partial(methods.bihalf, features=_flat), "pull", (6.0, 0.1)),
     "bihalf_supervised": Row(methods.bihalf_supervised, "pull", (6.0, 1.0)),
     "cibhash": Row(methods.cibhash, "temperature", (0.3, 0.1), views=True),
-    "cosine_softmax": Row(methods.cosine_softmax, "scale", (16.0, 6.0), codebooks=True),
+    "cosine_softmax": Row(methods.cosine_softmax, "scale", (16.0, 8.0), codebooks=True),
     "csq": Row(methods.csq, "quantization_weight", (1e-4, 1e-1)),
     "dch": Row(methods.dch, "quantization_weight", (0.1, 0.01)),
     "dhn": Row(methods.dhn, "quantization_weight", (0.1, 0.01)),
@@ -80,9 +80,9 @@ METHODS = {
     "hashnet": Row(methods.hashnet, "alpha", (0.3, 0.1)),
     "orthohash": Row(methods.orthohash, "scale", (8.0, 4.0)),
     "pqnet": Row(methods.pqnet, "sharpness", (5.0, 10.0), codebooks=True),
-    "saturated_softmax": Row(methods.saturated_softmax, "slope", (4.0, 2.0)),
+    "saturated_softmax": Row(methods.saturated_softmax, "slope", (1.0, 4.0)),
     "saturated_softmax_product": Row(
-        methods.saturated_softmax_product, "slope", (4.0, 2.0), codebooks=True
+        methods.saturated_softmax_product, "slope", (1.0, 0.25), codebooks=True
     ),
     "spq": Row(methods.spq, "temperature", (0.5, 0.2), codebooks=True, views=True),
     "triplet_quantization": Row(methods.triplet_quantization, "quantization_weight", (1.0, 0.3)),

@@ -121,17 +121,10 @@ def test_pmap_takes_the_steps_of_jit(make, one_device):
 
 
 @every_method
-def test_x64_starts_with_no_number_of_64_bits(make):
-    experiment = toy.experiment(make())
-    batch = experiment.preprocess(experiment.splits.source[experiment.splits.train[:2]])
-
-    def start(key):
-        params, state = experiment.method.init(key, batch, 1024)
-        return params, state, [experiment.optimizers[name].init(params[name]) for name in params]
-
-    # Traced, not run: the types are all it is about.
+def test_x64_starts_with_no_number_of_64_bits(make, mesh):
     with jax.enable_x64(True):
-        leaves = jax.tree.leaves(jax.eval_shape(start, jax.random.key(0)))
+        start = functools.partial(train.initialize, toy.experiment(make()), mesh)
+        leaves = jax.tree.leaves(jax.eval_shape(start))
     assert {leaf.dtype.itemsize for leaf in leaves} <= {1, 4}
 
 

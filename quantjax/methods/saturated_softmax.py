@@ -5,13 +5,13 @@
   s   = sqrt(2) log( max(C - 1, 2) )                         for C classes
 
 w_l is a trained proxy of class l. The entries of x / ||x|| are 1 / sqrt(D) at the root mean square,
-so with a = 4 most of them saturate: z is close to a corner of the cube. Signs then lose little,
-and so do codebooks, as there is less between the corners to code. The scale s is AdaCos's fixed
-one, which grows with the number of classes as the softmax needs; a scale that is too large for
-the classes stops the training of images before they have come close to each other.
+so the slope a says how close to corners of the cube embeddings come: near a corner signs and
+codewords lose little. The scale s is AdaCos's fixed one, which grows with the number of classes:
+at a larger scale images stop moving before they have come close to others of their class.
 
-Ours: the tanh, its slope a, and the combination. They were chosen on validation rows and on
-classes drawn from CIFAR-10 (JPEG); `experiments/field.py` compares the method with others.
+Ours: the tanh, its slope, and the combination. A slope of 1 is a compromise by validation rows. On
+classes that training has seen a steeper tanh is better, on many other classes a flatter one.
+`experiments/field.py` compares the method with others.
 
 References:
   Zhai and Wu, Classification is a Strong Baseline for Deep Metric Learning, BMVC 2019 (the loss).
@@ -36,7 +36,7 @@ from quantjax.quantizers import BinaryCodec
 
 
 def saturated_softmax(
-    network: Network, *, bits: int, slope: float = 4.0, inputs: Inputs = images
+    network: Network, *, bits: int, slope: float = 1.0, inputs: Inputs = images
 ) -> Method:
     """Builds the method with signs as codes, compared by Hamming distance.
 
@@ -66,7 +66,7 @@ def saturated_softmax_product(
     dim: int,
     num_codebooks: int,
     num_codewords: int,
-    slope: float = 4.0,
+    slope: float = 1.0,
     inputs: Inputs = images,
     refit_every: int = 1,
 ) -> Method:

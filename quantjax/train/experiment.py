@@ -9,6 +9,7 @@ import optax
 from jax.sharding import Mesh
 
 from quantjax import methods
+from quantjax.arrays import can_be_seen
 from quantjax.batch import Augment, Batch, Preprocess, columns_with_views, first_view
 from quantjax.data import embedding
 from quantjax.data.batches import Sampler
@@ -109,6 +110,7 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
       ValueError: if the optimizers' names are not those of the params.
     """
     source, rows = experiment.splits.source, experiment.splits.train
+    random_key = key(experiment.seed, "init")
     # The arguments are passed one by one: equal parts of two experiments share one program.
     start = _starter(
         experiment.method.init,
@@ -116,13 +118,14 @@ def initialize(experiment: Experiment, mesh: Mesh | None = None) -> TrainState:
         tuple(experiment.optimizers.items()),
         embedding.padded_length(len(rows)),
         parallel.data_mesh() if mesh is None else mesh,
+        can_be_seen(random_key),
     )
     # `init` needs only shapes and types, and two rows are cheap to read from every source.
-    return start(key(experiment.seed, "init"), source[rows[:2]])
+    return start(random_key, source[rows[:2]])
 
 
 @parallel.shared
-def _starter(init, preprocess, optimizers, num_rows, mesh):
+def _starter(init, preprocess, optimizers, num_rows, mesh, outermost):
     named = dict(optimizers)
 
     def start(key, batch):
@@ -135,8 +138,9 @@ def _starter(init, preprocess, optimizers, num_rows, mesh):
         )
 
     # Called once. On a CPU few optimizations give the same bits, and compile three times faster.
+    # Inside another program, such as that of `jax.eval_shape`, JAX takes no options.
     on_cpu = mesh.devices.flat[0].platform == "cpu"
-    options = {"xla_backend_optimization_level": 1} if on_cpu else None
+    options = {"xla_backend_optimization_level": 1} if on_cpu and outermost else None
     return jax.jit(start, out_shardings=parallel.replicated(mesh), compiler_options=options)
 
 
