@@ -66,7 +66,7 @@ METHODS = {
     "bihalf": Row(functools.partial(methods.bihalf, features=_flat), "pull", (6.0, 0.1)),
     "bihalf_supervised": Row(methods.bihalf_supervised, "pull", (6.0, 1.0)),
     "cibhash": Row(methods.cibhash, "temperature", (0.3, 0.1), views=True),
-    "cosine_softmax": Row(methods.cosine_softmax, "scale", (16.0, 8.0), codebooks=True),
+    "cosine_softmax": Row(methods.cosine_softmax, "scale", (16.0, 6.0), codebooks=True),
     "csq": Row(methods.csq, "quantization_weight", (1e-4, 1e-1)),
     "dch": Row(methods.dch, "quantization_weight", (0.1, 0.01)),
     "dhn": Row(methods.dhn, "quantization_weight", (0.1, 0.01)),
