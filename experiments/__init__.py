@@ -6,6 +6,8 @@ The name of an experiment is METHOD_DATA, such as dqn_mnist: its runs, its entry
 its results carry that name.
 
 - `dqn`, `dqn_ste`, `adsq`, `deepquan`, `triplet_quantization`: the methods.
+- `field`: the field's methods, with equal network and optimizer, in searches of seen and unseen
+  classes.
 - `tasks`: data, split, augmentation, preparation and network of each data set.
 - `configs`: what all methods do alike with a config; `baselines`: what they are compared with.
 - `codes`: quantizers that are fitted to features or pixels without training a network.

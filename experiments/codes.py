@@ -31,7 +31,7 @@ from quantjax.quantizers import (
 
 from . import configs
 from .classifier import fit_classifier
-from .tasks import cifar10, clothing, fashion_mnist
+from .tasks import cifar10, clothing, digits, fashion_mnist, omniglot
 from .tasks.task import OnData
 
 _TURNS = 25  # of OPQ, as many as k-means has iterations
@@ -41,6 +41,14 @@ DATA_SETS = {
     "fashion_mnist": OnData(fashion_mnist.pixels, fashion_mnist.PIXELS),
     "cifar10_features": OnData(cifar10.features, cifar10.FEATURES),
     "clothing_features": OnData(clothing.features, clothing.FEATURES),
+    # The searches of `experiments/field.py`.
+    "field_cifar10_features": OnData(
+        cifar10.evaluations, {**cifar10.EVALUATIONS, "image_size": 128}
+    ),
+    "field_clothing_features": OnData(clothing.evaluations, clothing.EVALUATIONS),
+    "field_fashion_mnist": OnData(fashion_mnist.evaluations, fashion_mnist.EVALUATIONS),
+    "field_mnist": OnData(digits.evaluations, {}),
+    "field_omniglot": OnData(omniglot.evaluations, omniglot.EVALUATIONS),
 }
 """Data sets by name, each with the settings that extend those of `get_config`."""
 
@@ -77,19 +85,40 @@ def measure(config: ConfigDict, data_set: str) -> list[Measured]:
       data_set: Key of `DATA_SETS`.
 
     Returns:
-      Results "features", "pq", "opq", "itq", "lsh", "hashing-baseline", "class-id code", of one
-      split.
+      For each search of the data set its results "features", "pq", "opq", "itq", "lsh",
+      "hashing-baseline", "class-id code"; of several searches "pq, SEARCH" and so on.
     """
-    splits = DATA_SETS[data_set].task(config).splits
+    tasks = DATA_SETS[data_set].task(config)
+    # The searches of one training share its rows.
+    searches = tasks if isinstance(tasks, dict) else {"": tasks}
+    splits = {name: task.splits for name, task in searches.items()}
+    x = _rows(next(iter(splits.values())), "train")
+    fitted = {name: fit(config, x) for name, fit in CODES.items()}
+    return [_searched(each, fitted, name) for name, each in splits.items()]
+
+
+def _searched(splits, fitted, search):
+    """Measures fitted codes in one search; its name, if it has one, follows those of the codes."""
     audited = data.audit(splits)
-    rows = {"train": splits.train, "query": splits.query, "database": splits.database}
-    x = {name: splits.source[rows[name]]["feature"] for name in rows}
-    fitted = {name: fit(config, x["train"]) for name, fit in CODES.items()}
+    x = {name: _rows(splits, name) for name in ("train", "query", "database")}
     results = [
         of_codec(splits, name, codec, padded(x["query"], dim), padded(x["database"], dim))
         for name, (codec, dim) in fitted.items()
     ]
-    return [Measured(splits, audited, [*results, class_id_code(splits, x)])]
+    # Unseen classes have no number among those of the classifier.
+    if not search.startswith("unseen"):
+        results.append(class_id_code(splits, x))
+    if search:
+        results = [each._replace(name=f"{each.name}, {search}") for each in results]
+    return Measured(splits, audited, results)
+
+
+def _rows(splits, name):
+    """Returns the features of a list's rows, or their pixels where there are no features."""
+    batch = splits.source[getattr(splits, name)]
+    if "feature" in batch:
+        return batch["feature"]
+    return batch["image"].reshape(len(batch["image"]), -1) / np.float32(255)
 
 
 def class_id_code(splits: data.Splits, x: dict[str, np.ndarray]) -> evaluate.Results:

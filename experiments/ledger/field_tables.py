@@ -1,7 +1,8 @@
 """Renders the bench of `experiments/field.py`: methods by search, with ranks and their test.
 
 A ledger's file of the bench is named field_METHOD_DATA. Of each run it has a row for each of the
-four searches, and beside it the embedding without codes and the class-id code.
+four searches, and beside it the embedding without codes and the class-id code. The file
+codes_field_DATA has codes that need no training.
 """
 
 import json
@@ -40,7 +41,7 @@ class Bench(NamedTuple):
 
 def is_of_field(name: str) -> bool:
     """Returns whether an entry of the ledger belongs to the bench."""
-    return name.startswith("field_")
+    return name.startswith(("field_", "codes_field_"))
 
 
 def render(results: pathlib.Path) -> str:
@@ -92,7 +93,29 @@ def _bench(results, data):
         if max((each for each in _DATA if path.stem.endswith(f"_{each}")), key=len) == data:
             method = path.stem.removeprefix("field_").removesuffix(f"_{data}")
             files[method] = json.loads(path.read_text(encoding="utf-8"))
+    codes = results / f"codes_field_{data}.json"
+    if codes.exists():
+        files |= _codes(json.loads(codes.read_text(encoding="utf-8")))
     return Bench(data, files)
+
+
+def _codes(file):
+    """Splits the file of codes without training: each code looks like a method's file."""
+    runs = [run for run in file["runs"] if "failed" not in run]
+    rows = [row for run in runs for row in run["rows"]]
+    names = dict.fromkeys(row["name"].partition(", ")[0] for row in rows)
+    return {
+        f"{name} (no training)": {"runs": [_of_code(run, name) for run in runs]} for name in names
+    }
+
+
+def _of_code(run, name):
+    rows = [
+        {**row, "name": row["name"].partition(", ")[2]}
+        for row in run["rows"]
+        if row["name"].startswith(f"{name}, ")
+    ]
+    return {**run, "rows": rows}
 
 
 def _values(file, name, bits=_BITS):

@@ -37,12 +37,12 @@ class OnData(NamedTuple):
     """A row of a method's table `DATA_SETS`: the task, and the method's settings on it.
 
     Attributes:
-      task: Function of the config that returns the task.
+      task: Function of the config that returns the task, or a task for each search by name.
       settings: Keys of the config that the task reads, and values for the method that suit this
         data; they extend or replace the defaults of `get_config`.
     """
 
-    task: Callable[[ConfigDict], Task]
+    task: Callable[[ConfigDict], Any]
     settings: dict[str, Any]
 
 

