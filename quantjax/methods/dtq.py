@@ -72,12 +72,11 @@ def dtq(
 
     def init_codes(key, batch, num_rows):
         del key, batch
-        state = {
+        return {}, {
             "codebooks": jnp.zeros((num_codebooks, num_codewords, dim), jnp.float32),
             "codes": jnp.zeros((num_rows, num_codebooks), jnp.uint8),
             "fitted": jnp.asarray(False),
         }
-        return {}, state
 
     def loss(z, batch, context, params, state):
         del params
@@ -96,17 +95,11 @@ def dtq(
         return ResidualCodec(state["codebooks"], metric=metric, beam_width=_BEAM)
 
     network = of_bits(network, dim, jnp.tanh)
-    trained = supervised_with_arrays(network, init_codes, loss, TrainedCodec(codec), inputs=inputs)
-    method = without_weights(trained)
-    update = functools.partial(_refit, shape)
+    built = supervised_with_arrays(network, init_codes, loss, TrainedCodec(codec), inputs=inputs)
+    method, update = without_weights(built), functools.partial(_refit, shape)
     # From epoch 0 on, so that the loss never sees codebooks of zeros.
     plan = Refresh(
-        collect=method.embed,
-        update=update,
-        every=1,
-        start=0,
-        at_end=True,
-        min_rows=num_codewords,
+        collect=method.embed, update=update, every=1, start=0, at_end=True, min_rows=num_codewords
     )
     return method._replace(refresh=plan)
 
