@@ -44,7 +44,10 @@ def test_codes_are_those_of_the_codec(folder, tmp_path, capsys, name, fit, metri
     codec = fit(x, bits=9, metric=metric)
     kind = "hamming" if name == "itq" else metric
     due = f"9 bits by {kind}, fitted to 300 of 300 vectors of 10 numbers, are in {out}\n"
-    assert text == due or (name == "neural_rq" and text.endswith(f"epochs: 30/30\n{due}"))
+    progress, said, _ = text.rpartition(due)
+    assert said
+    # Networks tell how far they are, on a slow machine with a rate.
+    assert not progress or (name == "neural_rq" and "epochs: 30/30" in progress)
     encoder = index.load_encoder(out)
     assert encoder.input == "vectors"
     embedded = x / np.linalg.norm(x, axis=1, keepdims=True) if metric == "cosine" else x
