@@ -42,11 +42,14 @@ def run(arguments: argparse.Namespace) -> None:
         app = serve.make_app(
             collection, hosts=[arguments.host], max_upload_bytes=arguments.max_upload_bytes
         )
-        if arguments.json:
-            print(json.dumps({"url": serve.url(port)}), flush=True)
-        else:
-            console.say("; ".join((f"{serve.url(port)} (Ctrl-C ends)", *notes)))
-        serve.serve(app, port)
+
+        def announce():
+            if arguments.json:
+                print(json.dumps({"url": serve.url(port)}), flush=True)
+            else:
+                console.say("; ".join((f"{serve.url(port)} (Ctrl-C ends)", *notes)))
+
+        serve.serve(app, port, announce)
 
 
 def _collection(arguments):

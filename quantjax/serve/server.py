@@ -1,7 +1,8 @@
 """Runs an application on a port of this machine until Ctrl-C."""
 
-import contextlib
+import signal
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -60,13 +61,20 @@ def make_server(app: ASGIApp) -> uvicorn.Server:
     )
 
 
-def serve(app: ASGIApp, listener: socket.socket) -> None:
-    """Answers requests until Ctrl-C, then finishes those in flight.
+def serve(app: ASGIApp, listener: socket.socket, announce: Callable[[], None]) -> None:
+    """Answers requests until Ctrl-C, then finishes those in flight. For the main thread.
 
     Args:
       app: From `make_app`.
       listener: From `listen`.
+      announce: Called once Ctrl-C ends the server cleanly, before the first answer.
     """
-    # uvicorn closes all connections first, and raises the Ctrl-C again at the end.
-    with contextlib.suppress(KeyboardInterrupt):
-        make_server(app).run(sockets=[listener])
+    server = make_server(app)
+    # uvicorn's own handlers come with its loop. Until then a KeyboardInterrupt might be raised
+    # where Python ignores errors, such as in JAX's garbage collection, and be lost.
+    before = signal.signal(signal.SIGINT, server.handle_exit)
+    try:
+        announce()
+        server.run(sockets=[listener])
+    finally:
+        signal.signal(signal.SIGINT, before)
