@@ -6,10 +6,13 @@ and what to do. The launcher and the command line print that line without a trac
 exception keeps its traceback.
 """
 
+import difflib
 import errno
 import importlib
+from collections.abc import Iterable
 from types import ModuleType
 
+_MOST_NAMES = 40  # that a message lists
 _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -47,6 +50,21 @@ class NonFiniteError(QuantjaxError, FloatingPointError):
 
 class DamagedError(QuantjaxError, RuntimeError):
     """Reports a checkpoint whose bytes have changed since it was saved."""
+
+
+def listed(names: Iterable[str], wanted: str) -> str:
+    """Returns known names for a message: all, or of more than 40 the closest to the wanted name.
+
+    Args:
+      names: Known names.
+      wanted: Name that was given and is not known.
+    """
+    names = list(names)
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    # At a low cutoff, so that a beginning of a name finds what goes on like it.
+    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.3) or names[:5]
+    return f"{', '.join(near)} and {len(names) - len(near)} more"
 
 
 def is_one_line(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""An error for a missing package names the package and the command that installs it."""
+"""Messages of errors: the missing package and its command, and known names."""
 
 import sys
 
@@ -22,3 +22,18 @@ def test_a_package_that_fails_inside_keeps_its_own_error(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="not_there_at_all"):
         errors.load_package("broken_package", extra="none", purpose="a test")
+
+
+def test_few_names_are_listed_in_full():
+    assert errors.listed(("b", "a"), "c") == "b, a"
+    assert errors.listed((), "c") == ""
+
+
+def test_of_many_names_the_closest_are_listed():
+    names = [f"method_{letter}_{data}" for letter in "abcdefghijklmn" for data in ("x", "y", "z")]
+    text = errors.listed([*names, "csq_mnist"], "csq_mnits")
+    assert text.startswith("csq_mnist")
+    assert text.endswith(" more")
+    # Of nothing alike the first.
+    text = errors.listed(names, "###")
+    assert text == f"{', '.join(names[:5])} and {len(names) - 5} more"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, listed
 
 _PACKAGE = __name__.split(".")[0]  # `experiments`, or its name in a wheel
 
@@ -56,8 +56,8 @@ def entry(name: str) -> Entry:
         title, _, rest = name.partition(".")
         if title not in (known := names()):
             raise InputError(
-                f"no experiment {title}; there are {', '.join(known)}, or give the path of a .py "
-                "file"
+                f"no experiment {title}; there are {listed(known, title)}, or give the path of "
+                "a .py file"
             )
         file, *data_set = known[title]
         module = importlib.import_module(f"{_PACKAGE}.{file}")
@@ -69,7 +69,7 @@ def entry(name: str) -> Entry:
 def _known(title, kind, word, known):
     """Returns a word; raises InputError if it is not known."""
     if word not in known:
-        raise InputError(f"{title} has no {kind} {word}; there are {', '.join(known) or 'none'}")
+        raise InputError(f"{title} has no {kind} {word}; there are {listed(known, word) or 'none'}")
     return word
 
 

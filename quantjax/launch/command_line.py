@@ -11,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, listed
 from quantjax.launch.checkpoints import Earlier, check_options
 from quantjax.run import connection, console, workdirs
 
@@ -154,7 +154,8 @@ def on_data_set(argv, get_config, build, data_sets):
     word = argv[1] if len(argv) > 1 else ""
     if word not in data_sets:
         raise InputError(
-            f"the first argument must be one of the data sets {', '.join(data_sets)}, got {word!r}"
+            f"the first argument must be one of the data sets {listed(data_sets, word)}, got "
+            f"{word!r}"
         )
     argv = [f"{argv[0]} {word}", *argv[2:]]  # --help prints the two as the program
     return argv, lambda: get_config(word), lambda config: build(config, word)

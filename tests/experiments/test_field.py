@@ -1,10 +1,12 @@
 """The bench of the field: every method is built alike, and one training serves four searches."""
 
+import json
+
 import numpy as np
 import pytest
 
-from experiments import field
-from experiments.ledger import entries
+from experiments import codes, field
+from experiments.ledger import entries, runs
 from quantjax import methods
 from quantjax.errors import InputError
 
@@ -68,3 +70,17 @@ def test_a_batch_of_no_whole_class_is_told_in_a_line():
     with pytest.raises(InputError) as told:
         field.build(config, "dpsh_mnist")
     assert "\n" not in str(told.value)
+
+
+def test_codes_without_training_are_kept_of_all_searches(monkeypatch, tmp_path):
+    monkeypatch.setattr(codes, "CODES", {"lsh": codes.lsh})
+    runs.run("codes_field_mnist", [16], [0], workdir=tmp_path, settings={}, results=tmp_path)
+    (kept,) = json.loads((tmp_path / "codes_field_mnist.json").read_text())["runs"]
+    assert kept["protocol"] == ", ".join(SEARCHES)
+    assert len(set(kept["split"])) == len(kept["audit"]) == 4
+    names = {row["name"] for row in kept["rows"]}
+    assert names == {
+        *(f"lsh, {search}" for search in SEARCHES),
+        "class-id code, seen_in_seen",
+        "class-id code, seen_in_both",
+    }
