@@ -24,6 +24,7 @@ from quantjax.run import connection
 
 _QUIET = 0.25  # seconds between two exchanges of `Agreement`
 _MOST_QUIET = 16  # most steps between two exchanges, however short the steps are
+_LAST_OUT = 2.0  # seconds for the other processes to end before process 0
 
 
 def repeat_bits() -> None:
@@ -47,6 +48,10 @@ def leave(status: int, *, at_once: bool = False) -> NoReturn:
     if at_once or connection.unfinished() or jax.distributed.is_initialized():
         sys.stdout.flush()
         sys.stderr.flush()
+        # JAX aborts processes that still run, such as one that a signal reaches later, when
+        # process 0, which coordinates them, is gone.
+        if several() and is_first():
+            time.sleep(_LAST_OUT)
         os._exit(status)
     sys.exit(status)
 
