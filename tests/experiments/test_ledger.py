@@ -67,7 +67,7 @@ def test_a_run_says_all_that_a_reader_must_know(toy_file, tmp_path):
     assert "data_dir" not in one["config"]
     assert one["split"] == toy.splits().digest
     assert one["audit"]["digest"] == toy.splits().digest
-    assert {"device", "versions", "commit", "seconds"} <= one.keys()
+    assert {"device", "versions", "commit", "seconds", "cpu_seconds"} <= one.keys()
     assert [row["name"] for row in one["rows"]] == [
         "codes", "codes", "codes float", "codes validation"
     ]  # fmt: skip
