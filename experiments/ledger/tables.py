@@ -17,9 +17,12 @@ from . import field_tables, hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
+_FEW = (8, 12, 16)
 
 _DATA = {
     "cifar10_features": "CIFAR-10 (JPEG), protocol `i`, features of EfficientNet-Lite0",
+    "cifar10_features_few": "CIFAR-10 (JPEG), protocol `i`, features of EfficientNet-Lite0 at 128 "
+    "pixels, 16 codewords in a codebook",
     "cifar10_finetuned": "CIFAR-10 (JPEG), protocol `i`, EfficientNet-Lite0 fine-tuned",
     "cifar10": "CIFAR-10 (JPEG), protocol `i`, from scratch",
     "fashion_mnist": "Fashion-MNIST, protocol `i`",
@@ -97,6 +100,9 @@ def render(results: pathlib.Path) -> str:
         title = _DATA.get(data, data)
         main = [file for file in of_data if "." not in file["name"]]
         ablations = [file for file in of_data if "." in file["name"]]
+        if data.endswith("_few"):
+            parts.append(_few_table(title, of_data))
+            continue
         if main:
             parts.append(_main_table(title, data, main))
         if ablations:
@@ -128,7 +134,7 @@ def _verdicts(results):
     any_was_run = False
     for each in hypotheses.HYPOTHESES:
         try:
-            found, verdict = each.decide(hypotheses.values_of(results, each.arms))
+            found, verdict = each.decide(hypotheses.values_of(results, each.arms, each.bits))
             any_was_run = True
         except (FileNotFoundError, KeyError, ValueError):  # an entry, a row or a seed is missing
             found, verdict = "", "not run"
@@ -176,12 +182,28 @@ def _ablation_table(title, main, ablations):
     ablated = {file["name"].partition(".")[0] for file in ablations}
     files = [whole[name] for name in ablated & whole.keys()] + ablations
     for file in sorted(files, key=lambda file: (_method_rank(file), file["name"])):
-        variant = file["name"].partition(".")[2].replace("_", " ") or "whole"
-        label = f"{_words(_split(file['name'])[0])}: {variant}"
         cells = _cell(file, 32, "codes"), _cell(file, 32, "codes float"), _lost(file)
         seeds = sum("failed" not in run for run in _runs(file))
-        lines.append(_line(label, *cells, seeds, _commits(file)))
+        lines.append(_line(_variant(file), *cells, seeds, _commits(file)))
     return "\n".join(lines) + "\n"
+
+
+def _few_table(title, files):
+    """Returns the table of a data set of few codewords: a line for each variant, by bits."""
+    names = [f"{name}{bits} bits" for name in ("", "real, ") for bits in _FEW]
+    head = ["variant", *names, "seeds", "commit"]
+    lines = [f"**{title}**\n", _line(*head), f"|{'---|' * len(head)}"]
+    for file in sorted(files, key=lambda file: (_method_rank(file), file["name"])):
+        cells = [_cell(file, bits, name) for name in ("codes", "codes float") for bits in _FEW]
+        seeds = len({run["seed"] for run in file["runs"] if "failed" not in run})
+        lines.append(_line(_variant(file), *cells, seeds, _commits(file)))
+    return "\n".join(lines) + "\n"
+
+
+def _variant(file):
+    """Returns the label of a method's variant."""
+    variant = file["name"].partition(".")[2].replace("_", " ") or "whole"
+    return f"{_words(_split(file['name'])[0])}: {variant}"
 
 
 def _line(*cells):

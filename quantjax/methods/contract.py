@@ -230,7 +230,7 @@ def _check_codec(method, parts, x):
             )
         # Shapes alone: a codec of a large network may be large itself.
         try:
-            codes = jax.eval_shape(codec.encode, x)
+            codes = _traced_codes(codec, x)
         except ValueError as error:
             raise InputError(
                 f"the codec does not encode what embed returns, {shown(x)}: {error}"
@@ -240,6 +240,19 @@ def _check_codec(method, parts, x):
                 f"the codec must encode {shown(x)} to [{x.shape[0]}, {codec.num_bytes}] uint8, "
                 f"got {shown(codes)}"
             )
+
+
+def _traced_codes(codec, x):
+    """Returns the shapes of a codec's codes; its arrays are traced, as ones are no rotation."""
+    leaves, structure = jax.tree.flatten(codec)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray)]
+
+    def encode(arrays, x):
+        traced = dict(zip(places, arrays, strict=True))
+        whole = structure.unflatten([traced.get(i, leaf) for i, leaf in enumerate(leaves)])
+        return whole.encode(x)
+
+    return jax.eval_shape(encode, [leaves[i] for i in places], x)
 
 
 def _filled(tree, value):

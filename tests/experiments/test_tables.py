@@ -66,6 +66,14 @@ def test_a_table_has_means_half_widths_and_failures(results):
     assert "| DQN: whole | 0.700 ± 0.012 | 0.720 ± 0.010 | 0.020 | 1 | abc1234 |" in text
 
 
+def test_a_data_set_of_few_codewords_has_its_lengths(results):
+    summaries = [summary(8, "codes", 0.5, 0.02), summary(12, "codes float", 0.6, None, "float")]
+    runs = [{"bits": bits, "seed": 0, "rows": [], "commit": "abc1234"} for bits in (8, 12)]
+    write(results, "dqn_cifar10_features_few.two_step_opq", summaries, runs)
+    line = "| DQN: two step opq | 0.500 ± 0.020 |  |  |  | 0.600 |  | 1 | abc1234 |"
+    assert line in tables.render(results)
+
+
 def test_unknown_methods_and_data_have_rows_of_their_own_names(results):
     def run(**more):
         rows = [{"name": "codes", "value": 0.5, "distance": "hamming", "bits": 32}]

@@ -96,7 +96,7 @@ def test_a_signal_ends_a_process_that_waits_for_others(tmp_path):
 
 
 def test_a_signal_while_data_are_read_ends_all_processes(tmp_path):
-    """JAX catches SIGTERM for itself when processes connect, and aborts those that process 0 leaves."""
+    """JAX catches SIGTERM once processes connect, and aborts those that process 0 leaves."""
     started = programs.start(tmp_path / "run", "--config.reading=60.0", processes=2)
     said = iter(started[0].stdout.readline, "")
     assert any("2 processes on" in line for line in said)

@@ -98,17 +98,29 @@ def test_a_table_holds_every_rows_latest_output(mesh):
     assert not np.any(table["x"][len(due) :])
 
 
+def pair_loss(x, batch, context):
+    similar = labels.share_label(batch["label"], context.gather(batch["label"]))
+    return jnp.mean(losses.pairwise_cosine(x, context.gather(x), similar)), {}
+
+
+def test_a_fitted_codec_may_rotate(mesh):
+    def fit(key, x, mask):
+        sizes = {"num_codebooks": 2, "num_codewords": 16, "num_iterations": 5}
+        fitted = quantizers.rotation.opq(key, x, mask=mask, **sizes)
+        return quantizers.ProductCodec(fitted.codebooks, rotation=fitted.rotation, metric="ip")
+
+    value, state = measured(methods.supervised(toy.network(), pair_loss, fit, min_rows=16), mesh)
+    assert value > 0.7
+    assert state.state["codec"].rotation.shape == (8, 8)
+
+
 def test_a_fitted_codec_is_the_fit_of_the_last_embeddings(mesh):
     def fit(key, x, mask):
         return quantizers.BinaryCodec(8, offset=quantizers.binary.median_thresholds(x, mask))
 
-    def loss(x, batch, context):
-        similar = labels.share_label(batch["label"], context.gather(batch["label"]))
-        return jnp.mean(losses.pairwise_cosine(x, context.gather(x), similar)), {}
-
-    method = methods.supervised(toy.network(), loss, fit)
+    method = methods.supervised(toy.network(), pair_loss, fit)
     assert [epoch for epoch in range(4) if method.refresh.due(epoch)] == [1, 2, 3]
-    assert methods.supervised(toy.network(), loss, fit, refit_every=3).refresh.due(3)
+    assert methods.supervised(toy.network(), pair_loss, fit, refit_every=3).refresh.due(3)
     value, state = measured(method, mesh)
     assert value > 0.7
     codec = method.codec(state.params, state.state)
