@@ -60,7 +60,9 @@ def main() -> None:
     parser.add_argument("--vectors", choices=[*DATA], help="one kind of vectors; all where absent")
     parser.add_argument("--rows", type=int, default=10_000, help="rows that are fitted to")
     parser.add_argument("--other_rows", type=int, default=10_000, help="rows that are encoded")
+    parser.add_argument("--bytes", nargs="+", type=int, choices=_COUNTS, default=_COUNTS)
     arguments = parser.parse_args()
+    counts = sorted(arguments.bytes)
     sizes = arguments.rows, arguments.other_rows
     versions = f"jax {jax.__version__}, faiss {_faiss().__version__}"
     print(f"{jax.devices()[0]}, {versions}, fitted to {sizes[0]} rows, {sizes[1]} others encoded\n")
@@ -68,8 +70,8 @@ def main() -> None:
     for name in [arguments.vectors] if arguments.vectors else DATA:
         train, test = DATA[name](*sizes)
         for codec in arguments.codecs or CODECS:
-            ours, theirs = (fit(train) for fit in CODECS[codec])
-            for count in _COUNTS:
+            ours, theirs = (fit(train, counts) for fit in CODECS[codec])
+            for count in counts:
                 columns = zip(*(measure(each[count], test) for each in (ours, theirs)), strict=True)
                 cells = name, count, codec, *(cell for pair in columns for cell in pair)
                 print(f"| {' | '.join(map(str, cells))} |", flush=True)
@@ -154,18 +156,18 @@ def _timed(fit, *arguments):
     return result, time.perf_counter() - start
 
 
-def _pq(train):
+def _pq(train, counts):
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         fit = functools.partial(_fit_product, num_codebooks=count, num_codewords=_CODEWORDS)
         codebooks, seconds = _timed(fit, jax.random.key(0), train)
         found[count] = _ours(ProductCodec(codebooks), seconds)
     return found
 
 
-def _opq(train):
+def _opq(train, counts):
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         fit = functools.partial(_fit_rotated, num_codebooks=count, num_codewords=_CODEWORDS)
         fitted, seconds = _timed(fit, jax.random.key(0), train)
         codec = ProductCodec(fitted.codebooks, rotation=fitted.rotation)
@@ -173,20 +175,20 @@ def _opq(train):
     return found
 
 
-def _rq(train, beam_width):
+def _rq(train, counts, beam_width):
     """Fits the longer codes; the shorter ones have the first of their codebooks."""
     # Codebooks that are fitted with a beam are better without one, too.
-    sizes = {"num_codebooks": _COUNTS[-1], "num_codewords": _CODEWORDS}
+    sizes = {"num_codebooks": counts[-1], "num_codewords": _CODEWORDS}
     fit = functools.partial(_fit_residual, beam_width=_FITTED_BEAM, **sizes)
     books, seconds = _timed(fit, jax.random.key(0), train)
-    codecs = {n: ResidualCodec(books[:n], beam_width=beam_width) for n in _COUNTS}
-    return {n: _ours(codec, seconds * n / _COUNTS[-1]) for n, codec in codecs.items()}
+    codecs = {n: ResidualCodec(books[:n], beam_width=beam_width) for n in counts}
+    return {n: _ours(codec, seconds * n / counts[-1]) for n, codec in codecs.items()}
 
 
-def _additive(train):
+def _additive(train, counts):
     """Fits all codewords at once in rounds, from codebooks of `_rq`, and encodes as that does."""
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         sizes = {"num_codebooks": count, "num_codewords": _CODEWORDS, "beam_width": _FITTED_BEAM}
         books, seconds = _timed(functools.partial(_fit_residual, **sizes), jax.random.key(0), train)
         refine = functools.partial(additive.refine_codebooks, num_rounds=_ROUNDS)
@@ -199,25 +201,25 @@ def _ours(codec, seconds):
     return Fitted(codec.encode, codec.decode, seconds)
 
 
-def _faiss_pq(train):
+def _faiss_pq(train, counts):
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         codec = _faiss().ProductQuantizer(train.shape[1], count, _BITS)
         _, seconds = _timed(codec.train, train)
         found[count] = Fitted(codec.compute_codes, codec.decode, seconds)
     return found
 
 
-def _faiss_opq(train):
+def _faiss_opq(train, counts):
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         codec = _faiss().index_factory(train.shape[1], f"OPQ{count},PQ{count}")
         _, seconds = _timed(codec.train, train)
         found[count] = Fitted(codec.sa_encode, codec.sa_decode, seconds)
     return found
 
 
-def _faiss_rq(train, beam_width):
+def _faiss_rq(train, counts, beam_width):
     """Fits the longer codes, as `_rq` does, in faiss's own way: by growing dimensions."""
 
     def make(count):
@@ -225,22 +227,22 @@ def _faiss_rq(train, beam_width):
         codec.max_beam_size = beam_width
         return codec
 
-    whole = make(_COUNTS[-1])
+    whole = make(counts[-1])
     _, seconds = _timed(whole.train, train)
     books = _faiss().vector_to_array(whole.codebooks)
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         codec = make(count)
-        _faiss().copy_array_to_vector(books[: len(books) * count // _COUNTS[-1]], codec.codebooks)
+        _faiss().copy_array_to_vector(books[: len(books) * count // counts[-1]], codec.codebooks)
         codec.is_trained = True
-        share = count / _COUNTS[-1]
+        share = count / counts[-1]
         found[count] = Fitted(codec.compute_codes, codec.decode, seconds * share)
     return found
 
 
-def _faiss_lsq(train):
+def _faiss_lsq(train, counts):
     found = {}
-    for count in _COUNTS:
+    for count in counts:
         codec = _faiss().LocalSearchQuantizer(train.shape[1], count, _BITS)
         _, seconds = _timed(codec.train, train)
         found[count] = Fitted(codec.compute_codes, codec.decode, seconds)
