@@ -10,8 +10,8 @@ and seed, measures on the queries, and writes experiments/ledger/results/NAME.js
 already is done again only with --again. `tune` tries the settings of
 `experiments.ledger.hypotheses.SETTINGS`, or of the experiment's `trials`, by validation queries
 alone, and `run` takes the best of them from then on. `table` renders the tables of docs/results.md
-and docs/which_method.md from the files. With --results FOLDER, the files are in that folder, and
-`table` prints.
+and docs/which_method.md, and the figures of the latter, from the files. With --results FOLDER, the
+files are in that folder, and `table` prints.
 """
 
 import argparse
@@ -46,6 +46,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         elif options.command == "table":
             tables.update(_PAGE, tables.render(runs.RESULTS), check=options.check)
             tables.update(_FIELD_PAGE, field_tables.render(runs.RESULTS), check=options.check)
+            if not options.check:
+                from . import field_figures  # needs matplotlib, which the tables do not
+
+                field_figures.write(runs.RESULTS, _PAGE.with_name("pictures"))
         else:
             _run_or_tune(options)
     except Exception as error:

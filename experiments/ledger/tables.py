@@ -13,7 +13,7 @@ import numpy as np
 from quantjax.errors import InputError
 from quantjax.run import files
 
-from . import field_tables, hypotheses
+from . import field_results, hypotheses
 
 _BEGIN, _END = "<!-- ledger: begin -->", "<!-- ledger: end -->"
 _BITS = (16, 32, 48)
@@ -90,7 +90,7 @@ def render(results: pathlib.Path) -> str:
     files = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in sorted(results.glob("*.json"))
-        if not field_tables.is_of_field(path.stem)
+        if not field_results.is_of_field(path.stem)
     ]
     groups: dict[str, list[Any]] = {data: [] for data in _DATA}
     for file in files:
