@@ -12,12 +12,10 @@ References:
 import functools
 
 import jax
-import jax.numpy as jnp
 
-from quantjax import losses
 from quantjax.losses import rows
-from quantjax.methods.base import Inputs, Method, codebooks_shape, images
-from quantjax.methods.supervised import supervised_with_arrays
+from quantjax.methods.base import Inputs, Method, codebooks_shape, images, of_bits
+from quantjax.methods.proxies import with_proxies
 from quantjax.models.base import Network
 from quantjax.quantizers import ProductCodec, product
 
@@ -50,26 +48,15 @@ def cosine_softmax(
       The method; params {"net", "loss"}, where "loss" are the proxies [L, D].
 
     Raises:
-      ValueError: if M does not divide D, or K is not allowed.
+      ValueError: if M does not divide D, or K is not allowed; when traced, if the batch has no
+        labels or the network's output another width.
     """
     shape = codebooks_shape(dim, num_codebooks, num_codewords, "ip")
-
-    def init_loss(key, batch, num_rows):
-        del num_rows
-        # Of length 1, as the loss divides by it: longer proxies would turn more slowly.
-        return rows.unit(jax.random.normal(key, (batch["label"].shape[1], dim), jnp.float32)), {}
-
-    def loss(x, batch, context, proxies, state):
-        del context
-        # Without a margin and with trained centres it is the normalised softmax.
-        value = losses.orthogonal_cosine(x, batch["label"], proxies, scale=scale, margin=0.0)
-        return jnp.mean(value), (state, {})
-
-    return supervised_with_arrays(
-        Network(network.init, functools.partial(_apply_unit, network)),
-        init_loss,
-        loss,
+    return with_proxies(
+        Network(network.init, functools.partial(_apply_unit, of_bits(network, dim))),
+        dim,
         functools.partial(fit_product, shape),
+        scale_of=lambda num_classes: scale,
         inputs=inputs,
         refit_every=refit_every,
         min_rows=num_codewords,

@@ -22,15 +22,13 @@ References:
 import functools
 import math
 
-import jax
 import jax.numpy as jnp
 
-from quantjax import losses
 from quantjax.arrays import check_positive
 from quantjax.losses import rows
-from quantjax.methods.base import Inputs, Method, codebooks_shape, images, known_labels, of_bits
+from quantjax.methods.base import Inputs, Method, codebooks_shape, images, of_bits
 from quantjax.methods.cosine_softmax import fit_product
-from quantjax.methods.supervised import supervised_with_arrays
+from quantjax.methods.proxies import with_proxies
 from quantjax.models.base import Network
 from quantjax.quantizers import BinaryCodec
 
@@ -55,9 +53,7 @@ def saturated_softmax(
         labels or the network's output another width.
     """
     network = _saturated(of_bits(network, bits), slope)
-    return supervised_with_arrays(
-        network, functools.partial(_proxies, bits), _loss, BinaryCodec(bits), inputs=inputs
-    )
+    return with_proxies(network, bits, BinaryCodec(bits), scale_of=scale_of, inputs=inputs)
 
 
 def saturated_softmax_product(
@@ -90,11 +86,11 @@ def saturated_softmax_product(
         the batch has no labels or the network's output another width.
     """
     shape = codebooks_shape(dim, num_codebooks, num_codewords, "ip")
-    return supervised_with_arrays(
+    return with_proxies(
         _saturated(of_bits(network, dim), slope),
-        functools.partial(_proxies, dim),
-        _loss,
+        dim,
         functools.partial(fit_product, shape),
+        scale_of=scale_of,
         inputs=inputs,
         refit_every=refit_every,
         min_rows=num_codewords,
@@ -121,18 +117,3 @@ def _saturated(network, slope):
         return rows.unit(jnp.tanh(slope * math.sqrt(x.shape[1]) * x)), net_state
 
     return Network(network.init, apply)
-
-
-def _proxies(dim, key, batch, num_rows):
-    del num_rows
-    num_classes = known_labels(batch).shape[1]
-    return rows.unit(jax.random.normal(key, (num_classes, dim), jnp.float32)), {}
-
-
-def _loss(x, batch, context, proxies, state):
-    del context
-    # With trained centres and without a margin it is the softmax over cosines.
-    each = losses.orthogonal_cosine(
-        x, batch["label"], proxies, scale=scale_of(len(proxies)), margin=0.0
-    )
-    return jnp.mean(each), (state, {})
