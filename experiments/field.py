@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict, config_dict
 
-from quantjax import data, launch, methods, train
+from quantjax import data, launch, methods, models, train
 from quantjax.batch import Batch
 from quantjax.quantizers import FloatCodec
 from quantjax.run import console, parallel
@@ -62,7 +62,34 @@ def _flat(batch: Batch) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
+def _adsq(network: models.Network, *, bits: int, **keywords: Any) -> methods.Method:
+    """Builds ADSQ with the weights of `experiments/adsq.py`; a third of 30 epochs is LabelNet's."""
+
+    def label_network(shape):
+        return models.mlp(shape, hidden=(256, 128), dim=bits)
+
+    # The number of classes is known once there is a batch.
+    of_labels = models.Network(
+        lambda key, label: label_network(label.shape[1:]).init(key, label),
+        lambda params, state, label, **options: label_network(label.shape[1:]).apply(
+            params, state, label, **options
+        ),
+    )
+    return methods.adsq(
+        of_labels,
+        network,
+        bits=bits,
+        label_epochs=10,
+        likelihood_weight=1.0,
+        difference_weight=1.0,
+        balance_weight=0.05,
+        label_code_weight=1.0,
+        **keywords,
+    )
+
+
 METHODS = {
+    "adsq": Row(_adsq, "quantization_weight", (0.05, 0.5)),
     "bihalf": Row(functools.partial(methods.bihalf, features=_flat), "pull", (6.0, 0.1)),
     "bihalf_supervised": Row(methods.bihalf_supervised, "pull", (6.0, 1.0)),
     "cibhash": Row(methods.cibhash, "temperature", (0.3, 0.1), views=True),
@@ -73,6 +100,7 @@ METHODS = {
     "dpn": Row(methods.dpn, "margin", (1.0, 0.5)),
     "dpsh": Row(methods.dpsh, "quantization_weight", (0.1, 1.0)),
     "dqn": Row(methods.dqn, "quantization_weight", (1e-4, 1e-2), codebooks=True),
+    "dqn_ste": Row(methods.dqn_ste, "quantization_weight", (1e-4, 1e-2), codebooks=True),
     "dsh": Row(methods.dsh, "quantization_weight", (0.1, 0.01)),
     "dtq": Row(methods.dtq, "margin", (30.0, 10.0), codebooks=True),
     "dtsh": Row(methods.dtsh, "quantization_weight", (1.0, 0.1)),
@@ -236,15 +264,20 @@ def _on_task(config, data_set, task):
             classes_per_batch=config.batch_size // config.images_per_class,
             images_per_class=config.images_per_class,
         )
-    schedule = optax.cosine_decay_schedule(
-        config.learning_rate, config.num_epochs * len(batches(0, 0))
-    )
     # Proxies and codebooks of a loss learn like the network.
-    trained = {name for phase in method.phases for name in phase.trains}
-    optimizers: dict[str, optax.GradientTransformation] = {
-        name: optax.adamw(schedule, weight_decay=config.weight_decay) for name in sorted(trained)
-    }
+    trained = sorted({name for phase in method.phases for name in phase.trains})
+    optimizers = {name: _optimizer(config, method, name, len(batches(0, 0))) for name in trained}
     return configs.experiment(config, f"field_{data_set}", task, method, optimizers, batches)
+
+
+def _optimizer(config, method, name, steps_per_epoch) -> optax.GradientTransformation:
+    """Returns Adam whose rate falls over the epochs that train an entry of params."""
+    phases = [method.phases[method.phase_at(epoch)] for epoch in range(config.num_epochs)]
+    epochs = sum(name in phase.trains for phase in phases)
+    # optax needs a step, even for an entry that too few epochs leave untrained.
+    steps = max(epochs * steps_per_epoch, 1)
+    schedule = optax.cosine_decay_schedule(config.learning_rate, steps)
+    return optax.adamw(schedule, weight_decay=config.weight_decay)
 
 
 def _built(config, row, task):
