@@ -32,6 +32,7 @@ _FLAT = 4.0  # summed gradients, of pixels from 0 to 1, below which a patch show
 _DIM = 64
 _FITTED_BEAM = 5
 _ROUNDS = 6  # of refined codebooks
+_TURNS = 50  # of OPQ, as many as FAISS takes
 _COUNTS = (8, 16)  # bytes of a code, and codebooks
 _HEADS = (
     "vectors", "bytes", "codec", "error", "faiss's error", "fit, s", "faiss's fit, s", "encode, s",
@@ -268,7 +269,9 @@ DATA = {"pixels": pixels, "descriptors": descriptors}
 # Compiled whole, instead of operation by operation.
 _SIZES = ("num_codebooks", "num_codewords")
 _fit_product = jax.jit(product.fit_codebooks, static_argnames=_SIZES)
-_fit_rotated = jax.jit(functools.partial(rotation.opq, num_iterations=25), static_argnames=_SIZES)
+_fit_rotated = jax.jit(
+    functools.partial(rotation.opq, num_iterations=_TURNS), static_argnames=_SIZES
+)
 _fit_residual = jax.jit(additive.fit_codebooks, static_argnames=(*_SIZES, "beam_width"))
 
 
