@@ -59,6 +59,7 @@ def build(config: ConfigDict, data_set: str) -> train.Experiment:
       data_set: Key of `DATA_SETS`.
     """
     task = DATA_SETS[data_set].task(config)
+    data.check_training_labels(task.splits)
     dim = dqn.dim(config)
     method = methods.dqn_ste(
         configs.network(config, task.network(dim)),

@@ -404,6 +404,17 @@ def test_every_data_set_and_ablation_is_one_of_the_command(module, monkeypatch):
     assert given == [[[*getattr(module, each, ())] for each in ("DATA_SETS", "ABLATIONS")]]
 
 
+@pytest.mark.parametrize("method", ["adsq", "dqn", "dqn_ste", "triplet_quantization"])
+def test_labels_that_nothing_can_be_learnt_from_are_refused(method, monkeypatch):
+    def refuse(splits):
+        raise InputError("all in one class")
+
+    monkeypatch.setattr(data, "check_training_labels", refuse)
+    entry = entries.entry(f"{method}_mnist")
+    with pytest.raises(InputError, match="all in one class"):
+        entry.module.build(entries.configure(entry, {}), *entry.data_set)
+
+
 def test_a_method_and_a_data_set_make_an_experiment():
     assert {name for name in EXPERIMENTS if name.startswith("dqn_mnist")} == {
         "dqn_mnist", "dqn_mnist_unseen"
