@@ -125,11 +125,41 @@ def clustering(seconds: float) -> Iterator[Timing]:
         )
 
 
+def large_clustering(seconds: float) -> Iterator[Timing]:
+    """Times k-means of 1,000,000 rows on all of them, and on 256 rows for each centroid.
+
+    That many rows faiss draws if it is not told otherwise. The inertia is over the first rows.
+    """
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1_000_000, 32)).astype(np.float32)
+
+    def ours(key, rows):
+        mask = jnp.ones(len(rows), bool)
+        start = kmeans.plus_plus(key, rows, num_centroids=_CODEWORDS, mask=mask)
+        return kmeans.fit(start, rows, mask=mask, num_iterations=10)
+
+    for words, most in (("all rows", len(x)), ("256 rows a centroid", 256)):
+        rows = jnp.asarray(x[:: max(1, len(x) // (most * _CODEWORDS))])
+        peer, fit = peers.clustering(x, _CODEWORDS, most), jax.jit(ours)
+        some = x[:100_000]
+        found = (fit(jax.random.key(0), rows), peer())
+        inertia = [_inertia(some, np.asarray(centroids)) for centroids in found]
+        yield _compare(
+            f"k-means N={len(x)} d=32 K={_CODEWORDS}, fit x10, {words}",
+            _ready(fit, jax.random.key(0), rows),
+            {"faiss x20": peer},
+            bar=1.0,
+            seconds=seconds,
+            note=f"inertia ours {inertia[0]:.4f}, faiss {inertia[1]:.4f}",
+        )
+
+
 CASES = {
     "quantization_layer": quantization_layer,
     "pair_losses": pair_losses,
     "encoding": encoding,
     "clustering": clustering,
+    "large_clustering": large_clustering,
 }
 
 

@@ -137,12 +137,13 @@ def encoder(books: np.ndarray, x: np.ndarray) -> Case:
     return lambda: quantizer.compute_codes(x)
 
 
-def clustering(x: np.ndarray, num_centroids: int) -> Case:
-    """Returns a function that runs 20 iterations of k-means by faiss, on all rows.
+def clustering(x: np.ndarray, num_centroids: int, most: int | None = None) -> Case:
+    """Returns a function that runs 20 iterations of k-means by faiss.
 
     Args:
       x: Rows [N, d].
       num_centroids: K.
+      most: Rows for each centroid that faiss draws, if there are more; None for all rows.
 
     Returns:
       A call that computes centroids [K, d].
@@ -154,7 +155,7 @@ def clustering(x: np.ndarray, num_centroids: int) -> Case:
             x.shape[1],
             num_centroids,
             niter=20,
-            max_points_per_centroid=len(x),
+            max_points_per_centroid=most or len(x),
             seed=1,
             verbose=False,
         )
