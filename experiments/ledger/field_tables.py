@@ -8,6 +8,8 @@ from . import hypotheses
 from .field_results import BITS, DATA, SEARCHES, best_first, rankings, read, values_of
 
 _LENGTHS = (16, 32, 64)
+_PAIRED = SEARCHES[:2]
+"""Searches with the distance to the best method, whose seeds had the same draws of classes."""
 
 
 def render(results: pathlib.Path) -> str:
@@ -24,8 +26,11 @@ def render(results: pathlib.Path) -> str:
 def _cell(file, name, bits=BITS):
     """Returns mean and half-width over seeds as text, "" if there is no value."""
     values = [*values_of(file, name, bits).values()]
-    if not values:
-        return ""
+    return _mean(values) if values else ""
+
+
+def _mean(values):
+    """Returns a mean with half the width of its 95 % interval, as text."""
     half = hypotheses.half_width(values)
     return f"{np.mean(values):.3f}" + ("" if half is None else f" ± {half:.3f}")
 
@@ -37,20 +42,35 @@ def _table(head, rows):
 
 def _searches(bench):
     """Returns the table of a data set at 32 bits: a line for each method, and one for chance."""
-    head = ["method", *(_words(each) for each in SEARCHES)]
+    head = ["method"]
+    for search in SEARCHES:
+        head += [_words(search)] + ["behind the best"] * (search in _PAIRED)
     head += ["real, seen", "real, unseen", "class-id code, seen", "seeds", "CPU time", "commit"]
     rows = []
     for method in best_first(bench):
         file = bench.files[method]
         runs = [run for run in file["runs"] if run["bits"] == BITS and "failed" not in run]
         failed = [run["failed"] for run in file["runs"] if "failed" in run]
+        cells = [_words(method)]
+        for search in SEARCHES:
+            cells += [_cell(file, search)] + [_behind(bench, method, search)] * (search in _PAIRED)
+        names = "seen_in_seen float", "unseen_in_unseen float", "seen_in_seen class-id code"
+        cells += [_cell(file, name) for name in names]
         seconds = _seconds(runs) if runs else f"failed: {failed[0]}"
-        names = [*SEARCHES, "seen_in_seen float", "unseen_in_unseen float"]
-        cells = [_cell(file, name) for name in [*names, "seen_in_seen class-id code"]]
         commits = ", ".join(sorted({run["commit"] for run in runs}))
-        rows.append([_words(method), *cells, str(len(runs)), seconds, commits])
-    rows.append(["chance", *(_chance(bench, name) for name in SEARCHES), *[""] * 6])
+        rows.append([*cells, str(len(runs)), seconds, commits])
+    chances = {search: _chance(bench, search) for search in SEARCHES}
+    columns = [chances.get(name.replace(" ", "_"), "") for name in head[1:]]
+    rows.append(["chance", *columns])
     return f"**{DATA[bench.data]}, 32 bits**\n\n" + _table(head, rows)
+
+
+def _behind(bench, method, search):
+    """Returns how far a method is behind the one of the best mean, paired by seed, as text."""
+    best = values_of(bench.files[best_first(bench, search)[0]], search)
+    own = values_of(bench.files[method], search)
+    gaps = [best[seed] - own[seed] for seed in sorted(best.keys() & own.keys())]
+    return _mean(gaps) if any(gaps) else ""
 
 
 def _seconds(runs):
