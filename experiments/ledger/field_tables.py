@@ -81,14 +81,15 @@ def _seconds(runs):
 
 
 def _chance(bench, name):
-    file = bench.files[best_first(bench)[0]]
-    found = [
-        row["chance"]
+    """Returns the mean over seeds of chance in a search; each method met the same chance."""
+    found = {
+        run["seed"]: row["chance"]
+        for file in bench.files.values()
         for run in file["runs"]
         for row in run.get("rows", [])
         if row["name"] == name and row["chance"] is not None
-    ]
-    return f"{np.mean(found):.3f}" if found else ""
+    }
+    return f"{np.mean([*found.values()]):.3f}" if found else ""
 
 
 def _lengths(bench):

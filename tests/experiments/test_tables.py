@@ -66,6 +66,22 @@ def test_a_table_has_means_half_widths_and_failures(results):
     assert "| DQN: whole | 0.700 ± 0.012 | 0.720 ± 0.010 | 0.020 | 1 | abc1234 |" in text
 
 
+def test_a_hypothesis_is_decided_at_its_length(results, monkeypatch):
+    claim = hypotheses.Hypothesis("it works", ("dqn_birds",), hypotheses.above("dqn_birds", 0.5), 8)
+    monkeypatch.setattr(hypotheses, "HYPOTHESES", (claim,))
+    rows = {8: [0.6, 0.61], 32: [0.1, 0.11]}
+    runs = [
+        {"bits": bits, "seed": seed, "commit": "abc1234", "protocol": "birds",
+         "rows": [{"name": "codes", "distance": "aqd", "value": value, "bits": bits}]}
+        for bits, values in rows.items()
+        for seed, value in enumerate(values)
+    ]  # fmt: skip
+    write(results, "dqn_birds", [], runs)
+    assert "| it works | 0.6050, +0.1050 (+0.0415 to +0.1685) | supported |" in tables.render(
+        results
+    )
+
+
 def test_a_data_set_of_few_codewords_has_its_lengths(results):
     summaries = [summary(8, "codes", 0.5, 0.02), summary(12, "codes float", 0.6, None, "float")]
     runs = [{"bits": bits, "seed": 0, "rows": [], "commit": "abc1234"} for bits in (8, 12)]
