@@ -1,6 +1,8 @@
 """One process, eight simulated devices, a persistent compile cache."""
 
+import collections
 import contextlib
+import fnmatch
 import functools
 import gc
 import os
@@ -54,13 +56,35 @@ LONG = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest leaves out the slow ones
 def pytest_collection_modifyitems(items):
     """Long files first: no worker is left with one when the others are done.
 
     `test_report` makes the run that `test_browser` looks at, which would wait beside it. Documents
     are one long test each.
     """
+    mark_cases_that_are_slow(items)
     items.sort(key=lambda item: item.path.name not in LONG and item.path.suffix != ".md")
+
+
+def mark_cases_that_are_slow(items):
+    """Marks as slow each case that no pattern of its test's mark `by_default` names.
+
+    A test of which only such cases are collected, for they were asked for by name, keeps them.
+    """
+    of_test = collections.defaultdict(list)
+    for item in items:
+        if item.get_closest_marker("by_default"):
+            of_test[item.path, item.originalname].append(item)
+    for cases in of_test.values():
+        patterns = cases[0].get_closest_marker("by_default").args
+        others = [
+            case
+            for case in cases
+            if not any(fnmatch.fnmatch(case.callspec.id, pattern) for pattern in patterns)
+        ]
+        for case in others if len(others) < len(cases) else ():
+            case.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -46,7 +46,6 @@ CASES = (
     *label_cases.CASES,
 )
 DEVICES = 8
-QUICK = {"pairwise_cosine", "triplet_quantization", "share_label"}  # the others are slow
 # Modules and names that need no rows, and why.
 NO_ROWS = {
     "losses.rows": "checks and arithmetic of the losses, whose rows they run in",
@@ -361,16 +360,8 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     assert_close(got, due, rtol=1e-4, atol=1e-5)
 
 
-mostly_slow = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(
-            case, id=name_of(case), marks=[pytest.mark.slow] * (name_of(case) not in QUICK)
-        )
-        for case in CASES
-        if any(axes_of(case))
-    ],
-)
+every_case_of_rows = each_of([case for case in CASES if any(axes_of(case))])
+few_by_default = pytest.mark.by_default("*pairwise_cosine", "*triplet_quantization", "*share_label")
 
 
 def of_mesh(case, axis_type):
@@ -396,7 +387,8 @@ def mean_and_gradient(case, arguments, function):
     return jax.grad(loss, tuple(range(len(trained))), has_aux=True)(*trained)
 
 
-@mostly_slow
+@every_case_of_rows
+@few_by_default
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     arguments = cast(cases.draw(case, seed=7))
@@ -422,7 +414,8 @@ def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     assert_close(gradients, due_gradients, rtol=1e-4, atol=1e-5)
 
 
-@mostly_slow
+@every_case_of_rows
+@few_by_default
 def test_explicit_axes_equal_one_device(case):
     if name_of(case) == "hadamard_centres":
         pytest.skip("its row looks up rows of its own")
