@@ -92,7 +92,10 @@ UNLABELLED = frozenset({"bihalf", "cibhash", "spq"})
 _OPTIMIZER = optax.adam(0.02, eps=1e-3)
 
 _GENTLE = optax.adam(0.02, eps=1e-2)
-OPTIMIZERS = dict.fromkeys(("orthohash", "pqnet", "saturated_softmax_product"), _GENTLE)
+OPTIMIZERS = {
+    **dict.fromkeys(("orthohash", "saturated_softmax_product"), _GENTLE),
+    "pqnet": optax.adam(0.015, eps=1e-2),
+}
 """Optimizers of those that divide by a length or a deviation, and so make more of last digits."""
 
 

@@ -333,6 +333,7 @@ def assert_records_train_as_the_folder(of_records, of_folder, workdir):
     jax.tree.map(np.testing.assert_array_equal, resumed, whole)
 
 
+@pytest.mark.slow
 def test_a_run_on_records_that_was_stopped_ends_with_the_bits_of_one_on_the_folder(tmp_path, rng):
     for number in range(48):
         path = tmp_path / "photos" / "abcd"[number % 4] / f"{number:02d}.png"

@@ -197,6 +197,7 @@ def test_debug_shows_the_traceback_of_every_error(tmp_path, capsys):
     assert 'raise KeyError("num_codewords")' in err
 
 
+@pytest.mark.slow
 def test_debug_finds_nans_and_leaks_where_asked(tmp_path, monkeypatch):
     monkeypatch.undo()  # of `no_encoder`: exports are looked at for leaks, too
     before = jax.config.jax_debug_nans, jax.config.jax_check_tracer_leaks

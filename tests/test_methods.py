@@ -14,6 +14,8 @@ from quantjax.train import loop
 from tests import toy
 
 every_method = pytest.mark.parametrize("make", toy.METHODS.values(), ids=toy.METHODS.keys())
+# Codes of tables and of none, several phases, arrays beside the parameters.
+few_by_default = pytest.mark.by_default("adsq", "dqn_stored", "supervised_with_arrays")
 with_codebooks = pytest.mark.parametrize(
     "make", toy.WITH_CODEBOOKS.values(), ids=toy.WITH_CODEBOOKS.keys()
 )
@@ -54,6 +56,7 @@ def one_device(mesh):
 
 
 @every_method
+@pytest.mark.by_default("dqn", "supervised", "triplet_quantization")
 def test_training_beats_the_untrained_network_by_a_fifth(make, mesh):
     experiment = toy.experiment(make())
     untrained = train.initialize(experiment, mesh)
@@ -78,6 +81,7 @@ def refreshed(monkeypatch):
     return epochs
 
 
+@few_by_default
 @every_method
 def test_eight_devices_take_the_steps_of_one(make, one_device, refreshed):
     experiment, one = one_device(make)
@@ -89,12 +93,14 @@ def test_eight_devices_take_the_steps_of_one(make, one_device, refreshed):
     assert largest_gap(one.state, eight.state) < 1e-5
 
 
+@pytest.mark.slow
 def test_two_devices_take_the_steps_of_one(one_device):
     experiment, one = one_device(toy.dqn_ste)
     two = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2])).state
     assert largest_gap((one.params, one.state), (two.params, two.state)) < 1e-5
 
 
+@pytest.mark.slow
 def test_six_devices_take_the_steps_of_one(mesh):
     """Six share neither a block of 1,024 rows nor the table of codes that the refresh writes."""
     sampler = data.shuffled(len(toy.splits().train), 60)
@@ -110,6 +116,7 @@ def test_six_devices_take_the_steps_of_one(mesh):
     assert values[0] == pytest.approx(values[1], abs=1e-6)
 
 
+@few_by_default
 @every_method
 def test_pmap_takes_the_steps_of_jit(make, one_device):
     experiment, one = one_device(make)
@@ -128,17 +135,8 @@ def test_x64_starts_with_no_number_of_64_bits(make, mesh):
     assert {leaf.dtype.itemsize for leaf in leaves} <= {1, 4}
 
 
-dqn_and_slowly_the_others = pytest.mark.parametrize(
-    "make",
-    [
-        pytest.param(make, marks=() if name == "dqn" else pytest.mark.slow)
-        for name, make in toy.METHODS.items()
-    ],
-    ids=toy.METHODS.keys(),
-)
-
-
-@dqn_and_slowly_the_others
+@pytest.mark.by_default("dqn_stored")
+@every_method
 def test_x64_takes_the_same_steps_in_the_same_dtypes(make, mesh, one_device):
     experiment, usual = one_device(make)
     with jax.enable_x64(True):
@@ -152,7 +150,8 @@ def test_x64_takes_the_same_steps_in_the_same_dtypes(make, mesh, one_device):
     np.testing.assert_array_equal(other.encode(x), codec.encode(x))
 
 
-@dqn_and_slowly_the_others
+@pytest.mark.by_default("dqn")
+@every_method
 def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
     experiment = toy.experiment(make())
     meshes = mesh, parallel.data_mesh()
@@ -168,6 +167,7 @@ def test_a_whole_run_on_eight_devices_ends_where_one_does(make, mesh):
 @pytest.mark.parametrize(
     ("name", "weight"), [(name, weight) for name in toy.WEIGHTS for weight in toy.WEIGHTS[name]]
 )
+@pytest.mark.by_default("adsq-balance_weight", "dqn_stored-*", "triplet_quantization-*")
 def test_another_weight_trains_other_parameters(name, weight, mesh, one_device):
     _, usual = one_device(toy.METHODS[name])
     # DQN's is almost zero.
@@ -176,6 +176,7 @@ def test_another_weight_trains_other_parameters(name, weight, mesh, one_device):
     assert largest_gap(usual.params, changed.params) > 1e-4
 
 
+@few_by_default
 @every_method
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(
     make, mesh, one_device, tmp_path
@@ -203,6 +204,7 @@ def test_codec_before_codebooks_exist_raises(make, mesh):
 
 
 @every_method
+@pytest.mark.by_default("adsq*", "dqn*", "triplet_quantization", "supervised")
 def test_entries_a_phase_does_not_train_stay_bit_equal(make, mesh):
     method = make()
     optimizers = toy.experiment(method).optimizers
@@ -244,6 +246,7 @@ class Uniform:
 
 
 @pytest.mark.parametrize("name", toy.METHODS)
+@pytest.mark.by_default("dqn", "deepquan")
 def test_a_method_of_features_looks_at_no_image(name, mesh):
     # The toy networks but DeepQuan's are of images, which 64 features are as well as 64 pixels.
     inputs = methods.features if name == "deepquan" else features_as_images

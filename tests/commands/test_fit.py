@@ -36,6 +36,7 @@ def refusal(capsys, *arguments):
 
 @pytest.mark.parametrize(("name", "fit"), recipes.CODECS.items(), ids=recipes.CODECS)
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.by_default("l2-rq", "l2-pq", "cosine-itq")
 def test_codes_are_those_of_the_codec(folder, tmp_path, capsys, name, fit, metric):
     out = tmp_path / "codec"
     options = ("--bits=9", f"--codec={name}", f"--metric={metric}")
@@ -74,6 +75,7 @@ def test_labels_give_codes_whose_neighbours_share_them(folder, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(("name", "width"), [("pq", 2), ("opq", 2), ("rq", 10), ("neural_rq", 10)])
+@pytest.mark.by_default("pq-2", "opq-2")
 def test_codebooks_have_the_codewords_that_were_asked_for(folder, tmp_path, capsys, name, width):
     out = tmp_path / "codec"
     options = ("--bits=20", f"--codec={name}", "--num_codewords=16", "--json")

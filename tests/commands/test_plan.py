@@ -50,6 +50,7 @@ def is_scan(trial):
     return not (trial.setting.num_lists or trial.setting.rerank)
 
 
+@pytest.mark.slow
 def test_longer_codes_and_vectors_follow_while_the_target_is_missed(planned):
     assert max(trial.num_bytes for trial in planned) <= 80
     *scans, last = (trial for trial in planned if is_scan(trial))
@@ -122,6 +123,7 @@ def test_the_choice_has_fewest_bytes_and_then_most_speed():
         Setting("pq", 32, 256, 16, 12, rerank=50),
     ],
 )
+@pytest.mark.by_default("setting0")
 def test_commands_make_the_index_of_a_setting(digits, tmp_path, capsys, monkeypatch, setting):
     monkeypatch.chdir(tmp_path)
     parser = cli._parser(["plan"])

@@ -150,6 +150,7 @@ def test_fine_tuning_trains_the_network_too_and_says_what_it_gained(
     np.testing.assert_array_equal(encoder(paths), encoder(pixels))
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_goes_on(photos, means, tmp_path, capsys, monkeypatch):
     asked = (photos, "--bits=8", "--finetune", "--num_epochs=3")
     assert run(*asked, "-o", tmp_path / "whole") == 0

@@ -54,6 +54,7 @@ CASES = [(name, "ivf" in name) for name in TRAINED] + [("pq", True), ("ivf", Fal
 
 
 @pytest.mark.parametrize(("name", "with_ids"), CASES)
+@pytest.mark.by_default("pq-*", "ivf-*", "flat-*")
 def test_what_faiss_trained_gives_its_answers(name, with_ids, rng):
     theirs = TRAINED[name]()
     x = np.float32(rng.normal(size=(400, D)))

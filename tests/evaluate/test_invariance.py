@@ -38,6 +38,7 @@ def assert_equal_numbers(got, due):
 
 
 @pytest.mark.parametrize("codec_name", codecs())
+@pytest.mark.by_default("product cosine", "binary")
 def test_storage_order_leaves_every_bit(codec_name, rng):
     got = measured(codec_name, rows=rng.permutation(N), measures=EVERYTHING)
     assert ignoring_the_run(got) == ignoring_the_run(everything(codec_name))
@@ -52,6 +53,7 @@ def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
 
 @pytest.mark.parametrize("codec_name", codecs())
 @pytest.mark.parametrize("num_devices", [2, 8])
+@pytest.mark.by_default("8-product cosine", "2-binary", "8-float")
 def test_any_number_of_devices_gives_the_same_numbers(codec_name, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     due = everything(codec_name)
@@ -82,6 +84,7 @@ def test_queries_in_another_tile_get_the_same_value():
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
+@pytest.mark.by_default("cosine", "ip")
 def test_equal_float_distances_stay_equal_on_any_mesh_and_in_any_batch(rng, metric):
     # Signs as floats, as saturated networks give: many ties in exact arithmetic, in float32 a
     # matter of the order of sums, which must not follow mesh, tile or batch.

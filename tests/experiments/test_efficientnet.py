@@ -26,6 +26,7 @@ def started():
     return network, *jax.jit(network.init)(jax.random.key(0), np.zeros((2, 32, 32, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_it_starts_as_a_new_bottleneck_on_the_published_features_on_any_devices(started, images):
     network, params, net_state = started
     extractor = features.efficientnet_lite0(SIZE)

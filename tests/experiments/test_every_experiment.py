@@ -252,7 +252,16 @@ def changed(before, after):
     return {path for path, differs in pairs if differs}, {path for path, _ in pairs}
 
 
-every_experiment = pytest.mark.parametrize("name", EXPERIMENTS)
+def every_experiment(test):
+    """Runs a test on every experiment: by default on one of each method and one with BatchNorm."""
+    few = (
+        "adsq_clothing_features",
+        "deepquan_mnist",
+        "dqn_cifar10_finetuned",
+        "dqn_mnist",
+        "triplet_quantization_mnist",
+    )
+    return pytest.mark.by_default(*few)(pytest.mark.parametrize("name", EXPERIMENTS)(test))
 
 
 @every_experiment
@@ -347,10 +356,9 @@ def two_steps(experiment, phase, parallelize):
     return train.fit(short, mesh=parallel.data_mesh(), parallelize=parallelize).state
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(each, marks=[pytest.mark.slow] * (each != "dqn_mnist")) for each in EXPERIMENTS],
-)
+# The steps themselves are those of `test_methods`.
+@pytest.mark.by_default("dqn_cifar10_finetuned")
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_pmap_takes_the_steps_of_jit_unless_there_are_batch_statistics(name):
     experiment = built(name)
     for phase in experiment.method.phases:
@@ -370,6 +378,9 @@ def test_pmap_takes_the_steps_of_jit_unless_there_are_batch_statistics(name):
 
 @pytest.mark.parametrize(
     ("name", "ablation"), [(name, each) for name in ABLATED for each in ABLATED[name]]
+)
+@pytest.mark.by_default(
+    "deepquan_mnist-two_step", "dqn_mnist-two_step", "triplet_quantization_mnist-sign_error"
 )
 def test_an_ablation_has_another_loss_or_takes_another_step(name, ablation):
     experiment = tiny(name, **ABLATED[name][ablation])

@@ -68,6 +68,7 @@ def run(workdir, records, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_records_of_a_folder_train_wherever_they_lie(records, small_backbone, tmp_path, capsys):
     run(tmp_path / "run", records, "--validate_every=1")
     rows = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -159,6 +159,7 @@ def given(monkeypatch):
         ({"precision": "bfloat16", "microbatch": 2}, ("bfloat16", 2)),
     ],
 )
+@pytest.mark.by_default("*experiments.dqn-*", "changes3-*triplet*")
 def test_every_network_computes_as_the_config_says(method, networks, changes, due, given):
     small = {"batch_size": 8, "images_per_class": 4, "num_codewords": 16, "dim": 8}
     config = config_of(method, **small, margin=0.5, num_neighbours=3, **changes)

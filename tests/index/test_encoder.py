@@ -85,6 +85,7 @@ def photos(rng):
 
 
 @pytest.mark.parametrize("count", [1, 2, 4, 5, 16, 17, 64, 65, 128, 129, 300])
+@pytest.mark.by_default("1", "17", "129")
 def test_any_number_of_rows_gives_the_embeddings_and_codes_of_the_functions(
     made, encoder, photos, count
 ):

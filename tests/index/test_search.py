@@ -86,6 +86,7 @@ def brute_force(codec, queries, codes):
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 1000])
+@pytest.mark.by_default("*-1000", "product l2-*", "signs-*")
 def test_distances_and_rows_equal_brute_force(artefact, queries, top_k):
     codec, codes, *_ = artefact
     found = index.search(artefact, queries, top_k=top_k)
@@ -118,6 +119,9 @@ ON_DEVICES = [
 
 
 @pytest.mark.parametrize(("artefact", "num_devices"), ON_DEVICES, indirect=["artefact"])
+@pytest.mark.by_default(
+    "product cosine-8", "product l2-2", "residual ip-2", "signs-2", "float l2-2"
+)
 def test_devices_do_not_change_a_bit(artefact, queries, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     for top_k in (10, 700):  # more than a device's share of 625 items
@@ -135,6 +139,7 @@ def test_the_number_of_queries_and_of_items_found_does_not_change_a_bit(artefact
             np.testing.assert_array_equal(a[rows, :100], b)
 
 
+@pytest.mark.by_default("product cosine", "residual ip", "signs", "itq")
 def test_symmetric_search_quantizes_the_queries(artefact, queries):
     codec = artefact.codec
     found = index.search(artefact, queries, top_k=5, symmetric=True)

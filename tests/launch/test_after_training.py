@@ -185,6 +185,7 @@ def test_a_checkpoint_is_measured_without_a_write_to_the_workdir(
         ("last", 12, [("dqn", "last", 12), ("dqn best", "best", 8)]),
     ],
 )
+@pytest.mark.by_default("best-*")
 def test_any_checkpoint_is_measured(finished, tmp_path, mesh, asked, step, due):
     run(finished, "--evaluate_only", f"--checkpoint={asked}", f"--out={tmp_path / 'out'}")
     state = train.restore(built(), finished, step=step, mesh=mesh)
@@ -320,6 +321,7 @@ def config_text(folder):
         (("--evaluate_only",), 3, "--config.num_epochs=5"),
     ],
 )
+@pytest.mark.by_default("*6---extend=6")
 def test_a_command_of_another_length_is_told_the_option(
     extended, tmp_path, arguments, epochs, option, capsys
 ):

@@ -138,14 +138,18 @@ def test_the_loop_of_the_shell_ends_a_run_that_is_stopped_on_the_way(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGKILL, 137)])
-def test_the_job_of_slurm_ends_a_run_that_is_stopped_on_the_way(tmp_path, number, code):
+@pytest.mark.parametrize(
+    ("number", "codes"),
+    # After a kill srun stops the other task, which may be past its own end with 75.
+    [(signal.SIGTERM, {75}), (signal.SIGKILL, {137, 143})],
+)
+def test_the_job_of_slurm_ends_a_run_that_is_stopped_on_the_way(tmp_path, number, codes):
     workdir, stubs = tmp_path / "a", {"python": TOY, "srun": SRUN, "scontrol": REQUEUE}
     process = begin(tmp_path, SLURM, stubs)
     programs.wait_for_steps(workdir, 1, process)
     # To one task: the agreement, or srun, stops the other.
     os.kill(int((tmp_path / "tasks").read_text().split()[1]), number)
-    assert process.wait(programs.SECONDS) == code
+    assert process.wait(programs.SECONDS) in codes
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert not (workdir / "results.json").exists()
     assert begin(tmp_path, SLURM, stubs).wait(programs.SECONDS) == 0

@@ -33,6 +33,7 @@ def before(function):
     [(checkpoint.Store, "save"), (evaluate, "evaluate_method"), (run_toy, "baselines")],
     ids=["save", "evaluation", "baselines"],
 )
+@pytest.mark.by_default("baselines", "save")
 def test_a_signal_at_any_stage_says_try_again(tmp_path, monkeypatch, module, name):
     arguments = "--checkpoint_every=2", "--config.baselines=True"
     monkeypatch.setattr(module, name, before(getattr(module, name)))

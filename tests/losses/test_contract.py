@@ -65,9 +65,25 @@ def each_of(rows):
 
 
 every_case = each_of(CASES)
+every_case_of_rows = each_of([case for case in CASES if any(axes for axes, _ in case.arguments)])
 every_trained_case = each_of([case for case in CASES if case.trained])
 # A straight-through function's gradient is not its own derivative: `surrogate` says whose it is.
 every_smooth_case = each_of([case for case in CASES if case.trained and case.surrogate is None])
+# One of each kind: pairs, views, proxies, signs, ranks, triplets, selections, labels, wrappers.
+FEW = (
+    "pairwise_cosine",
+    "nt_xent_of_views",
+    "proxy_anchor",
+    "sign_error",
+    "soft_average_precision",
+    "asymmetric_triplet_quantization",
+    "triplet_quantization",
+    "semi_hard",
+    "share_label",
+    "coded",
+)
+few_by_default = pytest.mark.by_default(*FEW)
+few_on_devices = pytest.mark.by_default("*pairwise_cosine", "*triplet_quantization", "*share_label")
 every_checked_case = each_of([case for case in CASES if case.refused != ()])
 
 
@@ -278,6 +294,7 @@ AT_POINTS = [(c, p) for c in CASES for p in POINTS if p is unmoved or moved_by(c
 AT_IDS = [f"{name_of(case)}-{point.__name__}" for case, point in AT_POINTS]
 
 
+@pytest.mark.by_default(*(f"{name}-*" for name in FEW))
 @pytest.mark.parametrize(("case", "point"), AT_POINTS, ids=AT_IDS)
 def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, point):
     moved = moved_by(case, point)
@@ -298,6 +315,7 @@ def test_value_and_gradient_are_right_at_awkward_points_in_bfloat16_too(case, po
         assert_close(gradients, run(case, setting, cast(rounded))[0], atol=1e-6, share=2**-7)
 
 
+@few_by_default
 @every_case
 def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
     draws = [cases.draw(case, seed) for seed in (5, 6)]
@@ -319,6 +337,7 @@ def test_jit_and_vmap_and_numpy_arguments_equal_eager(case):
             assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
+@few_by_default
 @every_case
 def test_pmap_with_gathered_columns_equals_one_device(case):
     arguments = cast(cases.draw(case, seed=7))
@@ -360,10 +379,6 @@ def test_pmap_with_gathered_columns_equals_one_device(case):
     assert_close(got, due, rtol=1e-4, atol=1e-5)
 
 
-every_case_of_rows = each_of([case for case in CASES if any(axes_of(case))])
-few_by_default = pytest.mark.by_default("*pairwise_cosine", "*triplet_quantization", "*share_label")
-
-
 def of_mesh(case, axis_type):
     """Returns a mesh, the specs of the arguments, and those of the results."""
     mesh = jax.make_mesh((DEVICES,), ("data",), axis_types=(axis_type,))
@@ -387,8 +402,8 @@ def mean_and_gradient(case, arguments, function):
     return jax.grad(loss, tuple(range(len(trained))), has_aux=True)(*trained)
 
 
+@few_on_devices
 @every_case_of_rows
-@few_by_default
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     arguments = cast(cases.draw(case, seed=7))
@@ -414,8 +429,8 @@ def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     assert_close(gradients, due_gradients, rtol=1e-4, atol=1e-5)
 
 
+@few_on_devices
 @every_case_of_rows
-@few_by_default
 def test_explicit_axes_equal_one_device(case):
     if name_of(case) == "hadamard_centres":
         pytest.skip("its row looks up rows of its own")
@@ -478,6 +493,15 @@ MARKS_IDS = [f"{name_of(case)}-{position}" for case, position in MARKS]
 
 
 @pytest.mark.parametrize(("case", "position"), MARKS, ids=MARKS_IDS)
+@pytest.mark.by_default(
+    "pairwise_cosine-*",
+    "triplet_likelihood-*",
+    "proxy_anchor-*",
+    "class_wise_margin-*",
+    "supervised_contrastive-*",
+    "share_label-*",
+    "semi_hard-*",
+)
 def test_soft_marks_are_refused_and_binary_ones_are_not(case, position):
     arguments = cast(cases.draw(case, seed=0))
     name = list(inspect.signature(case.function).parameters)[position]

@@ -17,9 +17,8 @@ EPOCHS, EARLY = 10, 4
 """Epochs of a whole training, and those after which its state is kept: 16 steps."""
 
 every_method = pytest.mark.parametrize("name", field.METHODS)
-every_method_slowly = pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) for name in field.METHODS]
-)
+# A table of outputs, centres, views, codebooks that a loss trains, and our own.
+few_by_default = pytest.mark.by_default("cibhash", "csq", "dpsh", "saturated_softmax_product")
 
 
 class Trained(NamedTuple):
@@ -67,6 +66,7 @@ def mean_average_precision(experiment, state, mesh):
     return found.results[0].value
 
 
+@few_by_default
 @every_method
 def test_training_beats_the_untrained_network_by_a_fifth(name, trained, mesh):
     experiment, start, _, end = trained(name)
@@ -86,19 +86,22 @@ def early_again(experiment, **options):
     return state.params, state.state
 
 
+@few_by_default
 @every_method
 def test_eight_devices_take_the_steps_of_one(name, trained):
     experiment, _, early, _ = trained(name)
     assert largest_gap((early.params, early.state), early_again(experiment)) < 1e-5
 
 
-@every_method_slowly
+@pytest.mark.slow
+@every_method
 def test_pmap_takes_the_steps_of_jit(name, trained):
     experiment, _, early, _ = trained(name)
     pmapped = early_again(experiment, parallelize=parallel.pmapped_step)
     assert largest_gap((early.params, early.state), pmapped) < 1e-5
 
 
+@few_by_default
 @every_method
 def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(name, trained, mesh, tmp_path):
     experiment, *_, whole = trained(name)
@@ -114,6 +117,7 @@ def test_a_run_that_is_stopped_and_resumed_ends_with_the_same_bits(name, trained
     assert largest_gap(whole, resumed.state) == 0
 
 
+@few_by_default
 @pytest.mark.parametrize("name", field.WEIGHTS)
 def test_every_weight_at_zero_trains_other_parameters(name, trained):
     experiment, _, early, _ = trained(name)

@@ -125,6 +125,7 @@ def test_worst_to_best_are_in_order(rng, metric):
 
 # Two orders of ties: the metric of counts below has all three, and is the same function.
 @pytest.mark.parametrize("ties", ["expected", "best"])
+@pytest.mark.by_default("expected-capped", "best-hits", "expected-ndcg", "expected-recall")
 def test_distance_form_equals_count_form_in_any_order_of_storage(rng, metric, ties):
     levels, grades = tied_rankings(rng)
     counts = counts_of(metric, levels, grades)
@@ -187,6 +188,7 @@ def test_jit_changes_nothing(rng, metric):
 
 
 @pytest.mark.parametrize("ties", TIES)
+@pytest.mark.by_default("expected-*", "hits", "all")
 def test_jax_counts_agree_with_numpy_counts_at_scale(rng, metric, ties):
     items = rng.integers(0, 3000, (16, 33))
     high = rng.binomial(items, np.linspace(0.1, 0.0, 33))
@@ -212,6 +214,7 @@ def test_traced_counts_agree_with_numpy_counts(rng, metric):
         np.testing.assert_allclose(got, function(counts), rtol=2e-6)
 
 
+@pytest.mark.by_default("precision", "average_precision_at_r", "ndcg")
 def test_60000_items_without_ties_are_the_definition(rng, metric):
     share = np.array([[0.1, 0.1], [0.001, 0.0], [0.0, 0.0002], [0.3, 0.7]])[:, :, None]
     draw = rng.random((4, 60_000))

@@ -135,6 +135,7 @@ def test_two_equal_codewords_and_many_panels_are_drawn():
 
 @pytest.mark.parametrize("spans", [(3, 3), (9, 2), (2, 9), (4, 3.9)])
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
+@pytest.mark.by_default("1-spans0", "4-spans3")
 def test_no_text_is_cut_off(spans, number):
     codewords = np.array([[-1, -1], [1, 1], [-1, 1], [0, 0]]) * spans
     figure = plots.voronoi(codewords, temperatures=range(1, number + 1))

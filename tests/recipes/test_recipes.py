@@ -51,6 +51,7 @@ def test_the_embedding_is_that_of_the_method(splits, learned):
 @pytest.mark.parametrize(
     ("bits", "num_rows", "due"), [(32, 400, (4, 256)), (24, 400, (3, 256)), (32, 20, (8, 16))]
 )
+@pytest.mark.by_default("32-*")
 def test_codebooks_fit_bits_and_rows(splits, bits, num_rows, due):
     few = splits._replace(train=splits.train[:: 400 // num_rows])
     experiment = recipes.experiment(few, bits=bits, num_epochs=0)

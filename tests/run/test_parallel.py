@@ -286,6 +286,7 @@ def inside_then_the_mean(loss, mapped):
         (inside_then_the_mean, False, "right"),
     ],
 )
+@pytest.mark.by_default("outside-True-right", "inside_of_the_mean-True-right")
 def test_loss_and_gradient_in_shard_map_are_as_the_readme_says(rng, way, check_vma, gradient_is):
     shapes = (6, 4), (2, 8, 2), (16, 6)
     weights, codebooks, images = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in shapes)

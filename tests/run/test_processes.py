@@ -118,6 +118,7 @@ def test_processes_that_were_stopped_go_on_to_the_same_bits(stopped):
     assert found == due
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_what_to_refuse_and_where_to_go_back_to(tmp_path):
     ended = programs.wait(programs.start(tmp_path, program="agreeing", processes=2))
     assert [code for code, _, _ in ended] == [0, 0], ended
