@@ -1,7 +1,7 @@
 """The ledger's command: runs experiments, chooses their settings, renders the tables.
 
     python -m experiments.ledger run NAME ... --bits 16 32 48 --seeds 0 1 2
-    python -m experiments.ledger tune NAME ...
+    python -m experiments.ledger tune NAME ... --bits 32
     python -m experiments.ledger table
 
 NAME is METHOD_DATA, such as dqn_mnist, or the path of another experiment file (my/file.py, or
@@ -73,6 +73,7 @@ def _parser():
     running.add_argument("--workdir", type=user_path, default=pathlib.Path("runs/ledger"))
     running.add_argument("--again", action="store_true", help="do runs anew that are there")
     trying = commands.add_parser("tune", help="choose settings by validation queries")
+    trying.add_argument("--bits", type=int, default=32)
     for each in (running, trying):
         each.add_argument("names", nargs="+", metavar="NAME")
         each.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", dest="settings")
@@ -86,7 +87,7 @@ def _run_or_tune(options):
     settings = dict(_setting(each) for each in options.settings)
     for name in options.names:
         if options.command == "tune":
-            tuning.tune(name, settings=settings, results=options.results)
+            tuning.tune(name, settings=settings, results=options.results, bits=options.bits)
         else:
             runs.run(
                 name,

@@ -5,6 +5,7 @@ import importlib.util
 import pathlib
 import pkgutil
 import sys
+from collections.abc import Collection
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -105,6 +106,22 @@ def names() -> dict[str, tuple[str, ...]]:
         else:
             found |= {f"{each.name}_{word}": (each.name, word) for word in module.DATA_SETS}
     return found
+
+
+def refuse_overwritten(settings: Collection[str], by: Collection[str], command: str) -> None:
+    """Refuses settings that a command would overwrite without a word.
+
+    Args:
+      settings: Keys of settings that a user gave.
+      by: Keys that the command sets itself.
+      command: What to do instead.
+
+    Raises:
+      ValueError: if a key is in both.
+    """
+    for key in settings:
+        if key in by:
+            raise InputError(f"--set {key} would be overwritten; {command}")
 
 
 def configure(entry: Entry, settings: dict[str, Any]) -> ConfigDict:

@@ -17,7 +17,7 @@ from quantjax.report.revision import commit
 from quantjax.run import console, files, workdirs
 
 from . import hypotheses, tuning
-from .entries import configure, entry
+from .entries import configure, entry, refuse_overwritten
 
 _KEPT_HERE = pathlib.Path(__file__).parent / "results"
 RESULTS = _KEPT_HERE if _KEPT_HERE.is_dir() else pathlib.Path("runs/ledger/results")
@@ -53,9 +53,10 @@ def run(
       again: Whether existing runs are repeated.
 
     Raises:
-      ValueError: if the entry or a setting does not exist.
+      ValueError: if the entry or a setting does not exist, or a setting is bits or seed.
       FileNotFoundError: if data are missing.
     """
+    refuse_overwritten(settings, ("bits", "seed"), "give --bits and --seeds")
     found = entry(name)
     chosen = tuning.chosen(results, found)
     name = found.name

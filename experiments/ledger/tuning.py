@@ -12,7 +12,7 @@ from quantjax.report.revision import commit
 from quantjax.run import console, files, parallel
 
 from . import hypotheses
-from .entries import Entry, configure, entry
+from .entries import Entry, configure, entry, refuse_overwritten
 
 
 def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: int = 32) -> None:
@@ -27,19 +27,21 @@ def tune(name: str, *, settings: dict[str, Any], results: pathlib.Path, bits: in
       bits: Code length.
 
     Raises:
-      ValueError: if the entry is unknown, or has no settings to try.
+      ValueError: if the entry is unknown, has no settings to try, or tries one of `settings`.
     """
     found = entry(name)
+    refuse_overwritten(settings, ("bits", "seed"), "give --bits; seed 0 tunes")
     if hasattr(found.module, "trials"):
         settings_to_try = found.module.trials(*found.data_set)
     elif name in hypotheses.SETTINGS:
         settings_to_try = hypotheses.SETTINGS[name]
     else:
         raise InputError(f"{name} has no settings to try in experiments.ledger.hypotheses.SETTINGS")
+    tried_keys = {key for tried in settings_to_try for key in tried}
+    refuse_overwritten(settings, tried_keys, "tuning tries its values")
     trials = []
     for number, tried in enumerate(settings_to_try):
-        # Settings of the command come last: they are places of data, and hold for all trials.
-        config = configure(found, {**tried, **settings, "bits": bits, "seed": 0})
+        config = configure(found, {**settings, **tried, "bits": bits, "seed": 0})
         value = _validated(found.module.build(config, *found.data_set))
         trials.append({"settings": tried, "validation": value})
         console.say(f"{name}, setting {number + 1}: {tried} {value:.4f}")

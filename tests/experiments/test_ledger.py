@@ -175,6 +175,20 @@ def test_tuning_without_settings_is_refused(toy_file, tmp_path):
         tuning.tune("toy_file", settings={}, results=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("key", "told"), [("bits", "give --bits"), ("seed", "seed 0"), ("num_epochs", "tuning tries")]
+)
+def test_a_setting_that_a_command_overwrites_is_refused(key, told, toy_file, tmp_path, monkeypatch):
+    monkeypatch.setattr(hypotheses, "SETTINGS", {"toy_file": [{"num_epochs": 1}]})
+    with pytest.raises(errors.InputError, match=f"--set {key} would be overwritten; .*{told}"):
+        tuning.tune("toy_file", settings={key: 8}, results=tmp_path)
+    if key != "num_epochs":
+        with pytest.raises(
+            errors.InputError, match=f"--set {key} would be overwritten; give --bits and"
+        ):
+            run("toy_file", tmp_path, settings={key: 8})
+
+
 def test_every_experiment_is_found_and_configures():
     found = entries.names()
     assert {"dqn_mnist", "codes_fashion_mnist", "adsq_cifar10_features"} <= set(found)
