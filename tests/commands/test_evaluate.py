@@ -122,6 +122,7 @@ def test_some_items_that_ask_are_counted(capsys, shop, tmp_path):
 
 
 @pytest.mark.parametrize("truth", [[], ["--vectors"], ["--true"]])
+@pytest.mark.by_default("truth0")
 def test_recall_is_that_of_loops(capsys, digits, tmp_path, truth):
     x, asked, kept = (
         np.load(digits / "x.npy"),

@@ -97,6 +97,7 @@ def test_a_second_run_reads_the_features(photos, means, untrained, tmp_path, cap
     assert "photos: 41/41" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_flat_folder_gets_the_better_code(photos, means, tmp_path, capsys):
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -503,6 +503,7 @@ def read_once():
 
 @pytest.mark.data
 @pytest.mark.parametrize(("reader", "protocol"), REAL)
+@pytest.mark.by_default("fashion_mnist-fashion_mnist_ii", "cifar10-cifar10_i_with_train")
 def test_real_protocols_share_and_repeat_no_image(data_dir, read_once, reader, protocol):
     found = audit(protocol(read_once(reader, data_dir)), max_equal_images=0)
     assert found.shared_images == zeros(PAIRS)

@@ -140,6 +140,7 @@ def test_empty_and_missing_lists_are_named(tmp_path):
         read_lists({"train": tmp_path / "nowhere.txt"})
 
 
+@pytest.mark.slow
 def test_lists_of_the_size_of_nus_wide_are_read(tmp_path, rng):
     tables = rng.integers(2, size=(1_000, 21)).tolist()
     photos = [f"images/{number}_{number * 7}_m.jpg" for number in range(195_834)]

@@ -227,6 +227,7 @@ def test_cifar10_takes_its_numbers():
         (omniglot, omniglot_seen_unseen),
     ],
 )
+@pytest.mark.by_default("fashion_mnist-*")
 def test_real_lists_are_pinned(data_dir, read, protocol):
     four = protocol(read(data_dir))
     for splits in four.values():

@@ -34,6 +34,7 @@ def read(path, codec):
 
 
 @pytest.mark.parametrize(("kind", "metric", "ids"), CASES)
+@pytest.mark.by_default("product-l2-numbers", "rotated-*", "binary-*")
 def test_a_written_file_gives_our_answers(kind, metric, ids, rng, tmp_path):
     index = database(codec_of(kind, rng, metric=metric), rng, ids=ids)
     exported = engine.export(index, tmp_path / "codes.faiss")

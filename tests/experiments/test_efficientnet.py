@@ -41,6 +41,7 @@ def test_it_starts_as_a_new_bottleneck_on_the_published_features_on_any_devices(
         np.testing.assert_allclose(embed(batch["image"]), due, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_training_keeps_the_published_statistics(started, images):
     network, params, net_state = started
     train = jax.jit(lambda images: network.apply(params, net_state, images, train=True)[1])

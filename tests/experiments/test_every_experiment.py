@@ -452,6 +452,7 @@ def test_a_run_is_opened_by_the_name_of_its_experiment(name, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [16, 32, 48])
+@pytest.mark.by_default("32")
 def test_deepquan_takes_the_lengths_of_the_ledger(bits):
     experiment = tiny("deepquan_mnist", bits=bits, num_codewords=256, dim=32)
     codec = jax.eval_shape(

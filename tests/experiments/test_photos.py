@@ -90,6 +90,7 @@ def built(records, **changes):
     return dqn.build(config, "photos")
 
 
+@pytest.mark.slow
 def test_other_photos_of_equal_numbers_are_another_run(
     records, small_backbone, tmp_path, capsys, monkeypatch
 ):

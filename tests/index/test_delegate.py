@@ -69,6 +69,7 @@ def assert_same(ours, theirs, complete):
 
 
 @pytest.mark.parametrize("top_k", [1, 10, 200])
+@pytest.mark.by_default("product l2-*", "signs-1", "residual-10")
 def test_faiss_finds_our_rows(flat, top_k):
     queries = np.asarray(normal(np.random.default_rng(4), Q, D))
     ours, theirs, complete = (
@@ -83,6 +84,7 @@ def test_faiss_finds_our_rows(flat, top_k):
 
 @pytest.mark.parametrize("num_probes", [1, 3, None])
 @pytest.mark.parametrize("top_k", [1, 50, 3000])
+@pytest.mark.by_default("3000-*", "50-1")
 def test_faiss_finds_our_rows_in_lists(listed, top_k, num_probes):
     artefact, queries = listed
     options = {"top_k": top_k, "num_probes": num_probes}

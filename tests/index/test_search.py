@@ -102,6 +102,7 @@ def test_distances_and_rows_equal_brute_force(artefact, queries, top_k):
     np.testing.assert_array_equal(found.ids, artefact.ids[found.rows])
 
 
+@pytest.mark.by_default("product*", "signs*", "residual ip*")
 def test_distances_are_those_of_the_codec(artefact, queries):
     found = index.search(artefact, queries, top_k=20)
     every = np.asarray(artefact.codec.distances(queries, artefact.codes))

@@ -242,6 +242,7 @@ def test_a_finished_run_goes_on_by_the_schedule_of_its_new_length(
     assert about["extended"][1:] == [{"num_epochs": 5, "step": 20}]
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_stopped_goes_on_to_the_same_bits(workdir, tmp_path, mesh):
     shutil.copytree(workdir, tmp_path / "whole")
     run(tmp_path / "whole", "--extend=6")
@@ -256,6 +257,7 @@ def test_an_extension_that_was_stopped_goes_on_to_the_same_bits(workdir, tmp_pat
     assert rows_of(workdir) == rows_of(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_the_default_workdir_of_an_extension_is_that_of_the_shorter_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for arguments in ([], ["--extend=3"]):
@@ -283,6 +285,7 @@ def test_a_run_starts_from_the_parameters_of_another(finished, tmp_path, mesh, c
     assert str(finished) not in (tmp_path / "a" / "config.json").read_text()
 
 
+@pytest.mark.slow
 def test_a_warm_run_that_was_stopped_goes_on(finished, tmp_path, mesh):
     options = f"--init_from={finished}", "--config.num_epochs=2"
     run(tmp_path / "whole", *options)
@@ -295,6 +298,7 @@ def test_a_warm_run_that_was_stopped_goes_on(finished, tmp_path, mesh):
     assert_equal_bits(found, due)
 
 
+@pytest.mark.slow
 def test_another_first_state_is_another_run(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for arguments in ([], [f"--init_from={finished}"]):

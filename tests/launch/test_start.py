@@ -66,6 +66,7 @@ def errors_of(said):
     return [line for line in said.splitlines() if line.startswith("error: ")]
 
 
+@pytest.mark.slow
 def test_processes_that_miss_others_end_in_a_line(tmp_path):
     """JAX alone is silent for 300 s, and then aborts."""
     for number, due in ((0, "not all of the other 2 have connected"), (1, "does not answer at")):

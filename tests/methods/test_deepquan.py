@@ -56,6 +56,7 @@ def test_weights_are_the_formulas():
     np.testing.assert_array_equal(equal(squared, ranks), np.ones((2, 1, 3)))
 
 
+@pytest.mark.slow
 def test_ways_to_weigh_train_different_networks(mesh):
     ways = (functools.partial(heat_kernel, width=10.0), by_rank, equal)
     ends = [
@@ -67,6 +68,7 @@ def test_ways_to_weigh_train_different_networks(mesh):
         assert np.max(jax.tree.leaves(gaps)) > 1e-5
 
 
+@pytest.mark.slow
 def test_without_triplets_quantization_collapses_the_embedding(mesh):
     """The trivial solution: one point loses nothing to quantization."""
     options = {

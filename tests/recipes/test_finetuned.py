@@ -46,6 +46,7 @@ def fitted(digits, extractor, **options):
     return extractor, recipes.measured(experiment, recipes.refitted(experiment, state))
 
 
+@pytest.mark.slow
 def test_codes_gain_from_the_training_of_a_poor_extractor(digits, poor):
     extractor, learned = fitted(digits, poor, num_epochs=20, trunk_rate=0.1)
     frozen = recipes.learn_classes(of_features(digits, poor))

@@ -156,6 +156,7 @@ def test_losses_that_are_not_finite_are_left_out(run):
 
 
 @pytest.mark.usefixtures("undrawn")
+@pytest.mark.slow
 def test_features_alone_have_names_in_place_of_pictures(tmp_path):
     splits = toy.splits()
     rows = np.arange(len(splits.source))
@@ -172,6 +173,7 @@ def test_features_alone_have_names_in_place_of_pictures(tmp_path):
     assert "<img" not in page
 
 
+@pytest.mark.slow
 def test_two_classes_and_one_query_are_reported(tmp_path):
     splits = toy.splits()
     rows = np.arange(len(splits.source))
@@ -205,6 +207,7 @@ def test_a_source_without_classes_is_reported(tmp_path):
     assert "<svg" in found["projection"]
 
 
+@pytest.mark.slow
 def test_a_thousand_classes_are_a_picture_and_a_cut_table(run, rng):
     kept = report.read(run)
     names = [f"class {i}" for i in range(1000)]

@@ -131,6 +131,7 @@ def noisy(*, statistics=False, dropout=0.0):
     ],
     ids=["batch statistics", "dropout", "dropout in turns", "neither"],
 )
+@pytest.mark.by_default("batch statistics-*", "dropout-False", "neither-False")
 def test_pmap_refuses_what_would_differ_between_devices(network, message, skip_non_finite):
     experiment = toy.experiment(toy.dqn(network), num_epochs=1)
     run = functools.partial(

@@ -153,6 +153,7 @@ def test_a_false_length_claims_no_memory():
         read(b"\x80\x02]r" + struct.pack("<I", 2**32 - 1) + b"h\x00.")
 
 
+@pytest.mark.slow
 def test_a_file_that_fills_the_memory_ends_in_one_line():
     pytest.importorskip("resource")
     # A text of 1 MB that is encoded a million times: each call makes bytes of their own.
