@@ -42,6 +42,27 @@ CASES = (
 )
 
 
+# One of each kind: of tiles, tables, fits, noise, counts, medians, beams, rotations, bytes.
+FEW = (
+    "product.encode",
+    "product.encode (in tiles)",
+    "product.quantize",
+    "product.distances",
+    "product.fit_codebooks",
+    "gumbel.gumbel_quantize",
+    "kmeans.lloyd",
+    "kmeans.spread_rows",
+    "ema.ema_update (masked)",
+    "binary.median_sign",
+    "additive.encode",
+    "additive.squared_norms",
+    "rotation.itq",
+    "ProductCodec.distances",
+    "ResidualCodec.decode",
+)
+few_by_default = pytest.mark.by_default(*FEW)
+
+
 def each_of(rows):
     return pytest.mark.parametrize("case", rows, ids=[row.name for row in rows])
 
@@ -89,7 +110,7 @@ def weights_of(case):
 
 
 def compiled(case, options):
-    """Runs the function under jit, with gradients; settings that are floats come in traced."""
+    """Runs the function under jit, with gradients; numbers that shape no array come in traced."""
     traced, program = _program(case, options, _one)
     return lambda *arguments: jax.device_get(program(traced, *arguments))
 
@@ -119,7 +140,8 @@ def named(name):
 
 
 def _program(case, options, make):
-    traced = {name: value for name, value in options.items() if isinstance(value, float)}
+    counted = ("num_iterations", "num_rounds")
+    traced = {k: value for k, value in options.items() if isinstance(value, float) or k in counted}
     fixed = {name: value for name, value in options.items() if name not in traced}
     return traced, make(case.name, tuple(fixed.items()))
 
