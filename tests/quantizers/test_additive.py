@@ -15,6 +15,8 @@ START = jnp.asarray(np.random.default_rng(3).integers(0, K, size=(ROWS, M)), jnp
 PRODUCT = BOOKS[..., : D // M]
 ICM = jax.jit(additive.icm_encode, static_argnames="num_sweeps")
 RIDGE = jax.jit(additive.ridge_update)
+DISTANCES = jax.jit(additive.distances, static_argnames="metric")
+PRODUCT_DISTANCES = jax.jit(product.distances, static_argnames="metric")
 
 
 def errors(codebooks, x, assignments):
@@ -32,7 +34,7 @@ def test_decode_and_distances_made_by_hand():
         ("ip", [[-10, 0, -5]]),
         ("cosine", [[1 - 10 / np.sqrt(125), 1, 1 - 5 / np.sqrt(125)]]),
     ):
-        got = additive.distances(books, query, assignments, metric=metric)
+        got = DISTANCES(books, query, assignments, metric=metric)
         np.testing.assert_allclose(got, due, rtol=1e-6, atol=1e-6)
 
 
@@ -70,8 +72,8 @@ def test_block_diagonal_codebooks_are_product_quantization():
     np.testing.assert_array_equal(additive.decode(wide, START), product.decode(PRODUCT, START))
     for metric in product.METRICS:
         np.testing.assert_allclose(
-            additive.distances(wide, X, START, metric=metric),
-            product.distances(PRODUCT, X, START, metric=metric),
+            DISTANCES(wide, X, START, metric=metric),
+            PRODUCT_DISTANCES(PRODUCT, X, START, metric=metric),
             rtol=1e-4,
             atol=1e-5,
         )
@@ -83,11 +85,10 @@ def test_distances_are_those_to_the_decoded_embedding(metric):
     assignments = START.at[0].set(3)  # a reconstruction of zero
     queries = X[:QUERIES].at[1].set(0)
     due = oracles.distances(queries, oracles.additive_decode(books, assignments), metric)
-    function = jax.jit(additive.distances, static_argnames="metric")
     for got in (
-        function(books, queries, assignments, metric=metric),
+        DISTANCES(books, queries, assignments, metric=metric),
         additive.distances(books, queries, assignments, metric=metric),
-        function(books, queries, *devices.by_rows(assignments), metric=metric),
+        DISTANCES(books, queries, *devices.by_rows(assignments), metric=metric),
     ):
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, due, rtol=2e-5, atol=5e-6)
@@ -97,7 +98,7 @@ def test_squared_euclid_far_from_the_origin_keeps_its_digits():
     # As ||q||^2 - 2 <q, x> + ||x||^2 the error would be some 100 here.
     books, queries = BOOKS + 1e4, X[:QUERIES] + M * 1e4
     due = oracles.distances(queries, oracles.additive_decode(books, START), "l2")
-    got = additive.distances(books, queries, START)
+    got = DISTANCES(books, queries, START)
     np.testing.assert_allclose(got, due, atol=0.02)
     assert np.all(np.asarray(got) >= 0)
 
@@ -107,14 +108,14 @@ def test_squared_euclid_far_from_the_origin_keeps_its_digits():
 def test_distances_scale(metric, scale):
     decoded = oracles.additive_decode(BOOKS * scale, START)
     due = oracles.distances(X[:QUERIES] * scale, decoded, metric)
-    got = additive.distances(BOOKS * scale, X[:QUERIES] * scale, START, metric=metric)
+    got = DISTANCES(BOOKS * scale, X[:QUERIES] * scale, START, metric=metric)
     np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-6 * np.max(np.abs(due)))
 
 
 @pytest.mark.parametrize("metric", product.METRICS)
 def test_items_of_equal_code_are_equally_far_to_the_bit(metric):
     assignments = START[np.arange(ROWS) % 7]
-    for function in (additive.distances, jax.jit(additive.distances, static_argnames="metric")):
+    for function in (additive.distances, DISTANCES):
         got = np.asarray(function(BOOKS, X * 1e3, assignments, metric=metric))
         np.testing.assert_array_equal(got, got[:, np.arange(ROWS) % 7])
 
