@@ -1,7 +1,7 @@
 """Defines networks as two pure functions, and adapts modules of other libraries."""
 
 from quantjax.models.adapters import from_equinox, from_haiku, from_linen
-from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
+from quantjax.models.alexnet import alexnet_torchvision
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.patch_resnet import patch_resnet
@@ -18,7 +18,6 @@ from quantjax.models.wrappers import (
 
 __all__ = [
     "Network",
-    "alexnet_caffe",
     "alexnet_torchvision",
     "cifar_resnet18",
     "convnet",
