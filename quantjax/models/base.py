@@ -55,7 +55,6 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
 
     def init(key, example):
-        del example
         _, params, state = nnx.split(constructor(rngs=nnx.Rngs(key)), nnx.Param, ...)
         return tuple(_with_string_keys(nnx.to_pure_dict(part)) for part in (params, state))
 

@@ -105,7 +105,6 @@ class EfficientNetLite0(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
-        del rngs
         check_inputs(x, self.input_shape)
         x = nnx.relu6(self.stem(x, train=train))
         for block in self.blocks:

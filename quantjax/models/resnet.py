@@ -136,7 +136,6 @@ class ResNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to the features without a bottleneck."""
-        del rngs
         check_inputs(x, self.input_shape)
         x = self.after_stem(nnx.relu(self.stem(x, train=train)))
         for blocks in self.stages:
