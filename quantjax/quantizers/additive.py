@@ -373,8 +373,8 @@ def _means_by_axes(key, rows, mask, num_codewords, num_iterations):
     mean = jnp.sum(rows, axis=0) / jnp.maximum(jnp.sum(mask), 1)
     rows = jnp.where(mask[:, None], rows - mean, 0)
     # eigh returns rising variances; the largest must come first.
-    axes = jnp.linalg.eigh(_matmul(rows.T, rows))[1][:, ::-1]
-    parts, dim = _matmul(rows, axes), rows.shape[1]
+    axes = jnp.linalg.eigh(precision.matmul(rows.T, rows))[1][:, ::-1]
+    parts, dim = precision.matmul(rows, axes), rows.shape[1]
     widths = sorted({round(dim ** (step / _STEPS)) for step in range(1, _STEPS + 1)})
     means = kmeans.plus_plus(key, parts[:, :1], num_centroids=num_codewords, mask=mask)
     lloyd = functools.partial(
@@ -391,15 +391,11 @@ def _means_by_axes(key, rows, mask, num_codewords, num_iterations):
         means = jax.lax.scan(step, _pad(means, few[-1]), jnp.asarray(few))[0]
     for width in many:
         means = lloyd(_pad(means, width), parts[:, :width])
-    return (_matmul(means, axes.T) + mean + shift) / scale
+    return (precision.matmul(means, axes.T) + mean + shift) / scale
 
 
 def _pad(means, width):
     return jnp.pad(means, ((0, 0), (0, width - means.shape[1])))
-
-
-def _matmul(a, b):
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def _over_codebooks(step, start, books, beam_width):
