@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.errors import InputError
-from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
+from quantjax.models.base import Network, check_positive, from_nnx
 from quantjax.models.layers import conv_general_dilated
 from quantjax.models.weights import TORCH_LEAVES, Source, after_flattening
 
@@ -53,7 +53,6 @@ class AlexNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.input_shape = input_shape
         self.is_pooled = tuple(row.is_pooled for row in table)
         self.convolutions = nnx.List()
         depth = input_shape[2]
@@ -79,7 +78,6 @@ class AlexNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to [B, hidden] without a bottleneck."""
-        check_inputs(x, self.input_shape)
         for layer, is_pooled in zip(self.convolutions, self.is_pooled, strict=True):
             x = nnx.relu(layer(x))
             x = nnx.max_pool(x, (3, 3), strides=(2, 2)) if is_pooled else x
@@ -133,8 +131,10 @@ def alexnet_torchvision(
     if len(input_shape) != 3:
         raise InputError(f"input_shape must be (height, width, channels), got {input_shape}")
     check_positive(dim=dim)
-    map_shape(input_shape, TORCHVISION)
-    return from_nnx(functools.partial(AlexNet, tuple(input_shape), TORCHVISION, FEATURES, dim))
+    shape = tuple(input_shape)
+    map_shape(shape, TORCHVISION)
+    build = functools.partial(AlexNet, shape, TORCHVISION, FEATURES, dim)
+    return from_nnx(build, input_shape=shape)
 
 
 def torchvision_names(height: int, width: int) -> Callable[[str], str | Source | None]:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.errors import InputError
-from quantjax.models.base import Network, check_inputs, check_positive, from_nnx
+from quantjax.models.base import Network, check_positive, from_nnx
 from quantjax.models.layers import BatchNorm
 
 _HE = nnx.initializers.he_normal()  # keeps the variance of activations behind ReLU
@@ -20,14 +20,12 @@ class Mlp(nnx.Module):
     def __init__(
         self, input_shape: tuple[int, ...], hidden: tuple[int, ...], dim: int, *, rngs: nnx.Rngs
     ):
-        self.input_shape = input_shape
         widths = (math.prod(input_shape), *hidden)
         self.layers = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in itertools.pairwise(widths))
         self.bottleneck = nnx.Linear(widths[-1], dim, rngs=rngs)
 
     def __call__(self, x, *, train, rngs=None):
         """Maps inputs [B, *input_shape] to embeddings [B, dim]."""
-        check_inputs(x, self.input_shape)
         x = x.reshape(x.shape[0], -1)
         for layer in self.layers:
             x = nnx.relu(layer(x))
@@ -50,7 +48,8 @@ def mlp(input_shape: tuple[int, ...], *, hidden: tuple[int, ...], dim: int) -> N
       ValueError: if a size is below 1.
     """
     check_positive(input_shape=input_shape, hidden=hidden, dim=dim)
-    return from_nnx(functools.partial(Mlp, tuple(input_shape), tuple(hidden), dim))
+    shape = tuple(input_shape)
+    return from_nnx(functools.partial(Mlp, shape, tuple(hidden), dim), input_shape=shape)
 
 
 class ConvNet(nnx.Module):
@@ -66,7 +65,6 @@ class ConvNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.input_shape = input_shape
         height, width, depth = input_shape
         self.convolutions = nnx.List()
         for out, size in zip(channels, kernel_sizes, strict=True):
@@ -80,7 +78,6 @@ class ConvNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to embeddings [B, dim]."""
-        check_inputs(x, self.input_shape)
         for convolution in self.convolutions:
             x = nnx.relu(convolution(x))
         x = nnx.relu(self.dense(jnp.reshape(x, (x.shape[0], -1))))
@@ -123,11 +120,9 @@ def convnet(
             f"kernel_sizes must have one entry for each of {len(channels)} channels, got "
             f"{kernel_sizes}"
         )
-    return from_nnx(
-        functools.partial(
-            ConvNet, tuple(input_shape), tuple(channels), tuple(kernel_sizes), hidden, dim
-        )
-    )
+    shape = tuple(input_shape)
+    build = functools.partial(ConvNet, shape, tuple(channels), tuple(kernel_sizes), hidden, dim)
+    return from_nnx(build, input_shape=shape)
 
 
 class _Convolution(nnx.Module):
@@ -159,7 +154,7 @@ class PatchResNet(nnx.Module):
 
     def __init__(
         self,
-        input_shape: tuple[int, int, int],
+        depth: int,
         patch: int,
         channels: tuple[int, ...],
         num_blocks: tuple[int, ...],
@@ -167,11 +162,10 @@ class PatchResNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.input_shape = input_shape
         self.patch = patch
         self.layers = nnx.List()
         # All pixels of a patch become channels of one.
-        depth = input_shape[2] * patch**2
+        depth = depth * patch**2
         for stage, (width, count) in enumerate(zip(channels, num_blocks, strict=True)):
             # The patches have reduced the image already, so the first stage keeps its size.
             strides = 1 if stage == 0 else 2
@@ -183,7 +177,6 @@ class PatchResNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to embeddings [B, dim]."""
-        check_inputs(x, self.input_shape)
         x = space_to_depth(x, self.patch)
         for layer in self.layers:
             x = layer(x, train=train)
@@ -241,8 +234,6 @@ def patch_resnet(
         raise InputError(
             f"patch must divide the image's sides, got {patch} for {height}x{width} pixels"
         )
-    return from_nnx(
-        functools.partial(
-            PatchResNet, tuple(input_shape), patch, tuple(channels), tuple(num_blocks), dim
-        )
-    )
+    depth = input_shape[2]
+    build = functools.partial(PatchResNet, depth, patch, tuple(channels), tuple(num_blocks), dim)
+    return from_nnx(build, input_shape=tuple(input_shape))

@@ -342,18 +342,17 @@ class FloatCodec:
         product.check_metric(self.metric)
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
+        if self.metric == "ip":
+            return -precision.matmul(precision.in_range(queries, x, "ip"), x.T)
         if self.metric == "l2":
             # ||q||^2 + ||x||^2 - 2 <q, x> cancels where both sides lie far from the origin.
             shift = _far_middle(queries, x)
             queries, x = queries - shift, x - shift
-        if self.metric != "cosine":
-            queries = precision.in_range(queries, x, self.metric)
-        if self.metric == "cosine":
+            queries = precision.in_range(queries, x, "l2")
+        else:
             queries, x = (side * kmeans.power_of_two(side, axis=-1) for side in (queries, x))
         inner = precision.matmul(queries, x.T)
         squares = jnp.sum(jnp.square(queries), axis=-1)[:, None], jnp.sum(jnp.square(x), axis=-1)
-        if self.metric == "ip":
-            return -inner
         if self.metric == "l2":
             return precision.not_negative(squares[0] + squares[1] - 2 * inner)
         # Roots first: the product of the squares leaves float32.
