@@ -42,27 +42,6 @@ CASES = (
 )
 
 
-# One of each kind: of tiles, tables, fits, noise, counts, medians, beams, rotations, bytes.
-FEW = (
-    "product.encode",
-    "product.encode (in tiles)",
-    "product.quantize",
-    "product.distances",
-    "product.fit_codebooks",
-    "gumbel.gumbel_quantize",
-    "kmeans.lloyd",
-    "kmeans.spread_rows",
-    "ema.ema_update (masked)",
-    "binary.median_sign",
-    "additive.encode",
-    "additive.squared_norms",
-    "rotation.itq",
-    "ProductCodec.distances",
-    "ResidualCodec.decode",
-)
-few_by_default = pytest.mark.by_default(*FEW)
-
-
 def each_of(rows):
     return pytest.mark.parametrize("case", rows, ids=[row.name for row in rows])
 

@@ -25,7 +25,6 @@ from tests.quantizers.runs import (
     due_dtypes,
     due_leaves,
     each_of,
-    few_by_default,
     in_float64,
     named,
     unique,
@@ -82,6 +81,16 @@ every_case = each_of(CASES)
 # The oracle takes long over so many rows, and they are no more awkward than a few.
 short_cases = [case for case in CASES if "R" not in "".join(axes_of(case))]
 every_short_case = each_of(short_cases)
+few_by_default = pytest.mark.by_default(
+    "product.encode",
+    "product.quantize",
+    "kmeans.lloyd",
+    "ema.ema_update (masked)",
+    "binary.median_sign",
+    "additive.encode",
+    "rotation.itq",
+    "ProductCodec.distances",
+)
 every_trained_case = each_of([case for case in CASES if case.trained])
 # A straight-through function's gradient is not its own derivative: `surrogate` says whose it is.
 every_smooth_case = each_of([case for case in CASES if case.trained and case.surrogate is None])

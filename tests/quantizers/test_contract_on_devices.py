@@ -18,7 +18,6 @@ from tests.quantizers.runs import (
     axes_of,
     cast,
     each_of,
-    few_by_default,
     weights_of,
     with_gradients,
 )
@@ -27,6 +26,26 @@ cases_of_rows = [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(c
 every_case_of_rows = each_of(cases_of_rows)
 every_case_of_local_rows = each_of([case for case in cases_of_rows if case.local])
 every_case_of_the_batch = each_of([case for case in cases_of_rows if not case.local])
+
+
+# One of each kind: of tiles, tables, fits, noise, counts, medians, beams, rotations, bytes.
+few_by_default = pytest.mark.by_default(
+    "product.encode",
+    "product.encode (in tiles)",
+    "product.quantize",
+    "product.distances",
+    "product.fit_codebooks",
+    "gumbel.gumbel_quantize",
+    "kmeans.lloyd",
+    "kmeans.spread_rows",
+    "ema.ema_update (masked)",
+    "binary.median_sign",
+    "additive.encode",
+    "additive.squared_norms",
+    "rotation.itq",
+    "ProductCodec.distances",
+    "ResidualCodec.decode",
+)
 
 
 def axes_cut(case):

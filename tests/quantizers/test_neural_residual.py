@@ -96,6 +96,7 @@ def test_encode_equals_a_search_of_all_codewords_in_float64(beam_width):
     np.testing.assert_array_equal(got[:8], due)
 
 
+@pytest.mark.by_default("1-5", "3-7")
 @pytest.mark.parametrize(("beam_width", "num_candidates"), [(1, 1), (1, 5), (3, 3), (3, 7)])
 def test_encode_runs_networks_on_the_nearest_candidates_alone(beam_width, num_candidates):
     search = {"beam_width": beam_width, "num_candidates": num_candidates}
