@@ -155,6 +155,7 @@ def test_published_file_is_read_as_torch_reads_it():
         np.testing.assert_array_equal(ours[name], tensor.numpy())
 
 
+@pytest.mark.slow  # ResNets have a bottleneck among the fast tests
 def test_a_bottleneck_keeps_its_values_and_multiplies_the_features(network, embed):
     deeper = models.efficientnet_lite0(SHAPE, dim=5)
     params, net_state = jax.eval_shape(deeper.init, jax.random.key(1), EXAMPLE)

@@ -54,6 +54,7 @@ def test_rows_come_back_in_their_order(size):
     np.testing.assert_allclose(found, due, atol=1e-6)
 
 
+@pytest.mark.slow  # loss and gradient are compared above
 def test_training_in_microbatches_ends_where_the_plain_one_does():
     mesh = parallel.data_mesh(jax.devices()[:1])
     states = [
