@@ -146,7 +146,6 @@ def from_equinox(constructor: Callable[..., Any] | Any, *, axis_name: str = "bat
         )
 
     def init(key, example):
-        del example
         arrays = by_path(eqx.filter(build(key), eqx.is_array))
         params, net_state = {}, {}
         for path, leaf in arrays.items():

@@ -26,7 +26,9 @@ class Network(NamedTuple):
     apply: Callable[..., tuple[jax.Array, Any]]
 
 
-def from_nnx(constructor: Callable[..., Any]) -> Network:
+def from_nnx(
+    constructor: Callable[..., Any], *, input_shape: tuple[int, ...] | None = None
+) -> Network:
     """Converts a flax NNX module into a `Network`.
 
     Params and state become plain nested dicts with string keys, so that checkpoints and loops do
@@ -39,6 +41,8 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     Args:
       constructor: `(*, rngs) -> module`; the module is called `(x)`, with `train` and `rngs` if its
         `__call__` has such arguments. It must not keep random state.
+      input_shape: Shape of a single input: `apply` raises ValueError for inputs of another shape,
+        clearer than a layer's. Any shape when None.
 
     Returns:
       The network. Its `init` raises ValueError when the module does not take the example.
@@ -55,11 +59,12 @@ def from_nnx(constructor: Callable[..., Any]) -> Network:
     graphdef, abstract_params, abstract_state = nnx.split(abstract, nnx.Param, ...)
 
     def init(key, example):
-        del example
         _, params, state = nnx.split(constructor(rngs=nnx.Rngs(key)), nnx.Param, ...)
         return tuple(_with_string_keys(nnx.to_pure_dict(part)) for part in (params, state))
 
     def apply(params, net_state, x, *, train, key=None):
+        if input_shape is not None and x.shape[1:] != input_shape:
+            raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
         parts = [
             _filled(part, values)
             for part, values in ((abstract_params, params), (abstract_state, net_state))
@@ -127,20 +132,6 @@ def checked_init(name: str, network: Network) -> Network:
         return params, state
 
     return Network(init, network.apply)
-
-
-def check_inputs(x: jax.Array, input_shape: tuple[int, ...]) -> None:
-    """Raises ValueError if inputs are not [B, *input_shape], clearer than a layer's error.
-
-    Args:
-      x: Inputs, which must be [B, *input_shape].
-      input_shape: Shape of a single input.
-
-    Raises:
-      ValueError: if the inputs have another shape.
-    """
-    if x.shape[1:] != input_shape:
-        raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
 
 
 def check_image_shape(input_shape: tuple[int, ...]) -> None:

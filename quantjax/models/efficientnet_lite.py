@@ -12,7 +12,7 @@ from flax import nnx
 
 from quantjax.errors import MissingPackageError
 from quantjax.models import weights
-from quantjax.models.base import Network, check_image_shape, check_inputs, check_positive, from_nnx
+from quantjax.models.base import Network, check_image_shape, check_positive, from_nnx
 from quantjax.models.layers import BatchNorm, DepthwiseConv
 
 FEATURES = 1280
@@ -88,9 +88,8 @@ class _Block(nnx.Module):
 class EfficientNetLite0(nnx.Module):
     """Stacks a stem, 16 inverted residuals, a head, average pooling, an optional `bottleneck`."""
 
-    def __init__(self, input_shape: tuple[int, int, int], dim: int | None, *, rngs: nnx.Rngs):
-        self.input_shape = input_shape
-        self.stem = _Convolution(input_shape[2], _STEM, 3, strides=2, rngs=rngs)
+    def __init__(self, channels: int, dim: int | None, *, rngs: nnx.Rngs):
+        self.stem = _Convolution(channels, _STEM, 3, strides=2, rngs=rngs)
         self.blocks = nnx.List()
         depth = _STEM
         for count, size, first, expansion, channels in _STAGES:
@@ -105,8 +104,6 @@ class EfficientNetLite0(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to [B, 1280] without a bottleneck."""
-        del rngs
-        check_inputs(x, self.input_shape)
         x = nnx.relu6(self.stem(x, train=train))
         for block in self.blocks:
             x = block(x, train=train)
@@ -139,7 +136,8 @@ def efficientnet_lite0(
     """
     check_image_shape(input_shape)
     check_positive(dim=dim)
-    return from_nnx(functools.partial(EfficientNetLite0, tuple(input_shape), dim))
+    build = functools.partial(EfficientNetLite0, input_shape[2], dim)
+    return from_nnx(build, input_shape=tuple(input_shape))
 
 
 def normalize(images: jax.Array) -> jax.Array:

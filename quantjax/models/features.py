@@ -61,7 +61,9 @@ def efficientnet_lite0(size: int = 224) -> Extractor:
     """
     shape = (size, size, 3)
     network = models.efficientnet_lite0(shape)
-    weights = efficientnet_lite.pretrained(*network.init(jax.random.key(0), np.zeros((1, *shape))))
+    example = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    parts = jax.eval_shape(network.init, jax.random.key(0), example)
+    weights = efficientnet_lite.pretrained(*parts)
 
     def apply(weights, images):
         resized = jax.image.resize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from quantjax.errors import InputError
-from quantjax.models.base import Network, check_image_shape, check_inputs, check_positive, from_nnx
+from quantjax.models.base import Network, check_image_shape, check_positive, from_nnx
 from quantjax.models.layers import BatchNorm, conv_general_dilated
 from quantjax.models.weights import TORCH_LEAVES
 
@@ -111,7 +111,7 @@ class ResNet(nnx.Module):
 
     def __init__(
         self,
-        input_shape: tuple[int, int, int],
+        channels: int,
         stem: Stem,
         block: Block,
         num_blocks: tuple[int, ...],
@@ -119,8 +119,7 @@ class ResNet(nnx.Module):
         *,
         rngs: nnx.Rngs,
     ):
-        self.input_shape = input_shape
-        self.stem = _Convolution(input_shape[2], stem.kernel, rngs=rngs)
+        self.stem = _Convolution(channels, stem.kernel, rngs=rngs)
         self.after_stem = stem.after
         self.stages = nnx.List()
         depth = stem.kernel.channels
@@ -136,8 +135,6 @@ class ResNet(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps images [B, H, W, C] to [B, dim], or to the features without a bottleneck."""
-        del rngs
-        check_inputs(x, self.input_shape)
         x = self.after_stem(nnx.relu(self.stem(x, train=train)))
         for blocks in self.stages:
             for block in blocks:
@@ -249,7 +246,8 @@ def build(
     """
     check_image_shape(input_shape)
     check_positive(dim=dim)
-    return from_nnx(functools.partial(ResNet, tuple(input_shape), stem, block, num_blocks, dim))
+    module = functools.partial(ResNet, input_shape[2], stem, block, num_blocks, dim)
+    return from_nnx(module, input_shape=tuple(input_shape))
 
 
 def normalize(images: jax.Array) -> jax.Array:

@@ -144,7 +144,6 @@ class Head(nnx.Module):
 
     def __call__(self, x, *, train, rngs=None):
         """Maps features [B, F] to embeddings [B, dim]."""
-        del rngs
         # Averages of ReLU outputs all point the same way: uncentred, cosines would start near 1.
         return self.bottleneck(self.norm(x, use_running_average=not train))
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         ProductCodec,
         ResidualCodec,
     )
-    from quantjax.quantizers.neural_codec import NeuralResidualCodec
+    from quantjax.quantizers.neural_residual import NeuralResidualCodec
 
 __all__ = [
     "BinaryCodec", "ClassCodec", "Codec", "FloatCodec", "NeuralResidualCodec", "ProductCodec",
@@ -56,7 +56,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'quantjax.quantizers' has no attribute {name!r}")
     if name.endswith("Codec"):
-        module = "neural_codec" if name == "NeuralResidualCodec" else "codecs"
+        module = "neural_residual" if name == "NeuralResidualCodec" else "codecs"
         return vars(importlib.import_module(f"quantjax.quantizers.{module}"))[name]
     return importlib.import_module(f"quantjax.quantizers.{name}")
 

@@ -28,7 +28,7 @@ def sign(x: jax.Array) -> jax.Array:
       2018 (the gradient is copied).
     """
     check_finite("x", x)
-    return straight_through(_sign(x), x)
+    return straight_through(_signs_of(x >= 0, x.dtype), x)
 
 
 def clipped_sign(x: jax.Array) -> jax.Array:
@@ -47,7 +47,7 @@ def clipped_sign(x: jax.Array) -> jax.Array:
       Hubara et al., Binarized Neural Networks, NeurIPS 2016.
     """
     check_finite("x", x)
-    return straight_through(_sign(x), jnp.where(jnp.abs(x) <= 1, x, 0))
+    return straight_through(_signs_of(x >= 0, x.dtype), jnp.where(jnp.abs(x) <= 1, x, 0))
 
 
 @on_explicit_mesh(rows="x")
@@ -171,10 +171,6 @@ def _hamming(queries, database):
         differ = queries[:, byte, None] ^ database[:, byte]
         total += jax.lax.population_count(differ).astype(jnp.int32)
     return total
-
-
-def _sign(x):
-    return _signs_of(x >= 0, x.dtype)
 
 
 def _signs_of(is_positive, dtype):

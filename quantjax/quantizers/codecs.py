@@ -48,6 +48,11 @@ def _codebook_bits(codec: Any) -> int:
     return codec.codebooks.shape[0] * packing.bits_per_codeword(codec.codebooks.shape[1])
 
 
+def _pack_assignments(codec: Any, assignments: jax.Array) -> jax.Array:
+    """Packs codeword numbers [N, M] to codes [N, num_bytes] uint8."""
+    return packing.pack(assignments, packing.bits_per_codeword(codec.codebooks.shape[1]))
+
+
 def _unpack_assignments(codec: Any, codes: jax.Array) -> jax.Array:
     """Unpacks codes [N, num_bytes] to codeword numbers [N, M] uint8."""
     width = packing.bits_per_codeword(codec.codebooks.shape[1])
@@ -109,8 +114,7 @@ class ProductCodec:
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
-        assignments = product.encode(*self._rotate_near_origin("x", x))
-        return packing.pack(assignments, packing.bits_per_codeword(self.codebooks.shape[1]))
+        return _pack_assignments(self, product.encode(*self._rotate_near_origin("x", x)))
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
@@ -121,7 +125,7 @@ class ProductCodec:
         middles = kmeans.far_middle(books)
         high, low = precision.two_part_product(middles.reshape(-1), self.rotation.T)
         near = product.decode(books - middles, assignments)
-        return _matmul(near, self.rotation.T) + low + high
+        return precision.matmul(near, self.rotation.T) + low + high
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
         """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes] (AQD)."""
@@ -149,7 +153,7 @@ class ProductCodec:
             return self.codebooks, x
         # About another point the angles and products would be others.
         _check_rotation(self.codebooks, self.rotation, name, x)
-        return self.codebooks, _matmul(x, self.rotation)
+        return self.codebooks, precision.matmul(x, self.rotation)
 
     def _rotate_near_origin(self, name, x):
         """Returns codebooks and rotated rows, both moved to the origin where they lie far from it.
@@ -165,7 +169,9 @@ class ProductCodec:
         # The rotated centre is not quite the middles: both are rounded.
         rotated, error = precision.two_part_product(centre, rotation)
         gap = (rotated - middles.reshape(-1)) + error
-        return books - middles, _matmul(jnp.asarray(x, jnp.float32) - centre, rotation) + gap
+        return books - middles, precision.matmul(
+            jnp.asarray(x, jnp.float32) - centre, rotation
+        ) + gap
 
 
 @jax.tree_util.register_dataclass
@@ -185,12 +191,9 @@ class BinaryCodec:
     offset: jax.Array | None = None
     projection: jax.Array | None = None
 
-    __repr__ = _short_repr
+    metric = "hamming"  # distances are numbers of differing bits
 
-    @property
-    def metric(self) -> str:
-        """Returns "hamming": distances are numbers of differing bits."""
-        return "hamming"
+    __repr__ = _short_repr
 
     @property
     def bits(self) -> int:
@@ -199,9 +202,18 @@ class BinaryCodec:
 
     num_bytes = property(_num_bytes)
 
-    def check(self) -> None:
-        """Raises ValueError if the fields do not fit each other."""
-        self._check_fields()
+    def check(self) -> int:
+        """Returns D, the embeddings' width; raises ValueError if the fields disagree on it."""
+        projection, offset = self.projection, self.offset
+        width = self.num_bits
+        if projection is not None:
+            check_shape("projection", projection, "D", self.num_bits)
+            check_finite("projection", projection)
+            width = len(projection)
+        if offset is not None:
+            check_shape("offset", offset, width)
+            check_finite("offset", offset)
+        return width
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8; a sign of 0 is +1.
@@ -215,10 +227,10 @@ class BinaryCodec:
 
         The result encodes to the same code. The bits do not hold how far x was from the offset.
         """
-        self._check_fields()
+        self.check()
         x = binary.unpack(codes, self.num_bits)
         if self.projection is not None:
-            x = _matmul(x, self.projection.T)
+            x = precision.matmul(x, self.projection.T)
         return x if self.offset is None else x + self.offset
 
     def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
@@ -230,26 +242,13 @@ class BinaryCodec:
         return binary.hamming_distances(self._encode("queries", queries), codes)
 
     def _encode(self, name, x):
-        _check_width(name, x, self._check_fields())
+        _check_width(name, x, self.check())
         if self.offset is None and self.projection is None:
             return binary.pack(x)  # in its own type, which tells bits from signs
         x = x.astype(jnp.float32)
         if self.offset is not None:
             x = x - self.offset
-        return binary.pack(x if self.projection is None else _matmul(x, self.projection))
-
-    def _check_fields(self):
-        """Returns D, the embeddings' width; raises ValueError if the fields disagree on it."""
-        projection, offset = self.projection, self.offset
-        width = self.num_bits
-        if projection is not None:
-            check_shape("projection", projection, "D", self.num_bits)
-            check_finite("projection", projection)
-            width = len(projection)
-        if offset is not None:
-            check_shape("offset", offset, width)
-            check_finite("offset", offset)
-        return width
+        return binary.pack(x if self.projection is None else precision.matmul(x, self.projection))
 
 
 @jax.tree_util.register_dataclass
@@ -285,8 +284,8 @@ class ResidualCodec:
 
     def encode(self, x: jax.Array) -> jax.Array:
         """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
-        width = packing.bits_per_codeword(self.codebooks.shape[1])
-        return packing.pack(additive.encode(self.codebooks, x, beam_width=self.beam_width), width)
+        assignments = additive.encode(self.codebooks, x, beam_width=self.beam_width)
+        return _pack_assignments(self, assignments)
 
     def decode(self, codes: jax.Array) -> jax.Array:
         """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
@@ -343,18 +342,17 @@ class FloatCodec:
         product.check_metric(self.metric)
         _check_width("queries", queries, self.dim)
         queries, x = queries.astype(jnp.float32), self.decode(codes)
+        if self.metric == "ip":
+            return -precision.matmul(precision.in_range(queries, x, "ip"), x.T)
         if self.metric == "l2":
             # ||q||^2 + ||x||^2 - 2 <q, x> cancels where both sides lie far from the origin.
             shift = _far_middle(queries, x)
             queries, x = queries - shift, x - shift
-        if self.metric != "cosine":
-            queries = precision.in_range(queries, x, self.metric)
-        if self.metric == "cosine":
+            queries = precision.in_range(queries, x, "l2")
+        else:
             queries, x = (side * kmeans.power_of_two(side, axis=-1) for side in (queries, x))
-        inner = _matmul(queries, x.T)
+        inner = precision.matmul(queries, x.T)
         squares = jnp.sum(jnp.square(queries), axis=-1)[:, None], jnp.sum(jnp.square(x), axis=-1)
-        if self.metric == "ip":
-            return -inner
         if self.metric == "l2":
             return precision.not_negative(squares[0] + squares[1] - 2 * inner)
         # Roots first: the product of the squares leaves float32.
@@ -384,10 +382,7 @@ class ClassCodec:
 
     num_classes: int = dataclasses.field(metadata={"static": True})
 
-    @property
-    def metric(self) -> str:
-        """Returns "class": distances are -log p of the code's class."""
-        return "class"
+    metric = "class"  # distances are -log p of the code's class
 
     @property
     def bits(self) -> int:
@@ -484,8 +479,3 @@ def _check_rotation(codebooks, rotation, name=None, x=None):
 def _check_width(name, x, width):
     check_shape(name, x, "N", width)
     check_finite(name, x)
-
-
-def _matmul(a, b):
-    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

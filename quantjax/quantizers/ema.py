@@ -183,11 +183,9 @@ def usage(codebooks: jax.Array, x: jax.Array, mask: jax.Array | None = None) -> 
     product.check_shapes(codebooks, x)
     x, mask = masked_rows(x, mask)
     assignments = product.encode(codebooks, x)
-    books = jnp.arange(codebooks.shape[0])
-    counts = jnp.zeros(codebooks.shape[:2], jnp.int32)
-    counts = counts.at[books, assignments].add(jnp.asarray(mask, jnp.int32)[:, None])
+    counts = _counts(codebooks, assignments, mask.astype(jnp.int32))
     quantized = product.decode(jnp.asarray(codebooks, jnp.float32), assignments)
-    errors = jnp.square(x - quantized).reshape(len(x), len(books), -1)
+    errors = jnp.square(x - quantized).reshape(len(x), len(codebooks), -1)
     errors = jnp.where(mask[:, None], jnp.sum(errors, axis=-1), 0)
     return Usage(
         perplexity=perplexity(counts),
@@ -219,8 +217,9 @@ def _perplexity(counts):
 
 
 def _counts(codebooks, assignments, weights):
+    """Returns the summed weights [N] of each codeword's rows, [M, K], in the weights' dtype."""
     books = jnp.arange(codebooks.shape[0])
-    counts = jnp.zeros(codebooks.shape[:2], jnp.float32)
+    counts = jnp.zeros(codebooks.shape[:2], weights.dtype)
     return counts.at[books, assignments].add(weights[:, None])
 
 

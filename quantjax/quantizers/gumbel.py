@@ -73,5 +73,4 @@ def gumbel_quantize(
     hard = jax.nn.one_hot(jnp.argmax(soft, axis=-1), soft.shape[-1], dtype=soft.dtype)
     # One-hot, not a look-up of the drawn codeword: so the codebooks get the soft gradient, too.
     weights = straight_through(hard, soft)
-    parts = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
-    return parts.reshape(x.shape).astype(product.floating(x.dtype))
+    return product.mixtures(weights, books).astype(product.floating(x.dtype))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from quantjax.arrays import check_finite, check_shape, masked_rows, on_explicit_mesh, vary_alike
 from quantjax.errors import InputError
-from quantjax.quantizers import packing
+from quantjax.quantizers import packing, precision
 
 _TILE = 512  # rows; 512 x 256 distances in float32 are half a megabyte
 FAR = 64.0
@@ -41,9 +41,7 @@ def relative_distances(x: jax.Array, centroids: jax.Array) -> jax.Array:
     """
     _check_centroids(x, centroids)
     x, centroids = x.astype(jnp.float32), centroids.astype(jnp.float32)
-    # Accelerators multiply float32 in fewer bits unless told otherwise, and codes would follow.
-    product = jnp.matmul(x, centroids.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.sum(jnp.square(centroids), axis=-1) - 2 * product
+    return jnp.sum(jnp.square(centroids), axis=-1) - 2 * precision.matmul(x, centroids.T)
 
 
 def assign(x: jax.Array, centroids: jax.Array) -> jax.Array:
@@ -78,7 +76,7 @@ def _assign_framed(x, centroids, scale=1, shift=0):
 
     def tile(rows):
         rows = jnp.pad(rows * scale - shift, ((0, 0), (0, 1)), constant_values=1)
-        return nearest(jnp.matmul(centroids, rows.T, precision=jax.lax.Precision.HIGHEST))
+        return nearest(precision.matmul(centroids, rows.T))
 
     return over_tiles(tile, x)
 
@@ -161,12 +159,11 @@ def relative_distances_by_centroid(x: jax.Array, centroids: jax.Array) -> jax.Ar
     """
     _check_centroids(x, centroids)
     x, centroids = jnp.asarray(x, jnp.float32), jnp.asarray(centroids, jnp.float32)
-    product = jnp.matmul(centroids, x.T, precision=jax.lax.Precision.HIGHEST)
     squares = jnp.sum(jnp.square(centroids), axis=-1)
     # Through a choice, so that no compiler fuses the last product with the difference: it would
     # round otherwise where distances are computed twice, and `nearest` would miss its own minimum.
     squares = jnp.where(squares >= 0, squares, jnp.nan)
-    return squares[:, None] - 2 * product
+    return squares[:, None] - 2 * precision.matmul(centroids, x.T)
 
 
 def nearest(distances: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ References:
   ICLR 2025, arXiv 2501.03078 (candidates and beam; there the look-up tables are trained).
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -24,9 +25,7 @@ import jax.numpy as jnp
 
 from quantjax.arrays import check_finite, check_shape, on_explicit_mesh
 from quantjax.errors import InputError
-from quantjax.quantizers import additive, kmeans, packing
-
-_MATMUL = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+from quantjax.quantizers import additive, codecs, kmeans, packing, precision, product
 
 
 class Networks(NamedTuple):
@@ -44,17 +43,6 @@ class Networks(NamedTuple):
     codebooks: jax.Array
     mixing: jax.Array
     offsets: jax.Array
-    expansions: jax.Array
-    contractions: jax.Array
-    lookup: jax.Array
-
-
-class _Step(NamedTuple):
-    """One step's part of `Networks`."""
-
-    codebook: jax.Array
-    mixing: jax.Array
-    offset: jax.Array
     expansions: jax.Array
     contractions: jax.Array
     lookup: jax.Array
@@ -200,7 +188,7 @@ def _candidates(residuals, lookup, count):
 
 def _gaps(x, codewords):
     """Returns squared distances of rows [..., D] to codewords, less the row's square, [..., K]."""
-    return jnp.sum(jnp.square(codewords), axis=-1) - 2 * _MATMUL(x, codewords.T)
+    return jnp.sum(jnp.square(codewords), axis=-1) - 2 * precision.matmul(x, codewords.T)
 
 
 def _of_beam(x, numbers):
@@ -209,22 +197,22 @@ def _of_beam(x, numbers):
 
 
 def _steps(networks):
-    """Returns the parts of all steps but the first, stacked for a scan."""
-    return _Step(networks.codebooks[1:], *networks[1:5], networks.lookup[1:])
+    """Returns all steps but the first: a scan takes their parts without the axis M."""
+    return Networks(networks.codebooks[1:], *networks[1:5], networks.lookup[1:])
 
 
 def _output(step, numbers, sums):
     """Returns the network's output [..., D] for codewords of numbers [...] after sums [..., D]."""
     width = sums.shape[-1]
     # W [c; x] is W_c c + W_x x: the first is computed once for each codeword, not for each row.
-    starts = step.codebook + _MATMUL(step.codebook, step.mixing[:width]) + step.offset
-    z = starts[numbers] + _MATMUL(sums, step.mixing[width:])
+    starts = step.codebooks + precision.matmul(step.codebooks, step.mixing[:width]) + step.offsets
+    z = starts[numbers] + precision.matmul(sums, step.mixing[width:])
     return _blocks(z, step.expansions, step.contractions)
 
 
 def _blocks(z, expansions, contractions):
     for expand, contract in zip(expansions, contractions, strict=True):
-        z = z + _MATMUL(jax.nn.relu(_MATMUL(z, expand)), contract)
+        z = z + precision.matmul(jax.nn.relu(precision.matmul(z, expand)), contract)
     return z
 
 
@@ -235,12 +223,16 @@ def _outputs_of_pairs(step, numbers, sums, beam):
     computed once, and looked up for each pair.
     """
     width = sums.shape[-1]
-    of_codeword = step.codebook + _MATMUL(step.codebook, step.mixing[:width]) + step.offset
-    of_sum = _MATMUL(sums, step.mixing[width:])
+    of_codeword = (
+        step.codebooks + precision.matmul(step.codebooks, step.mixing[:width]) + step.offsets
+    )
+    of_sum = precision.matmul(sums, step.mixing[width:])
     z = of_codeword[numbers] + _of_beam(of_sum, beam)
     expand, contract = step.expansions[0], step.contractions[0]
-    hidden = _MATMUL(of_codeword, expand)[numbers] + _of_beam(_MATMUL(of_sum, expand), beam)
-    z = z + _MATMUL(jax.nn.relu(hidden), contract)
+    hidden = precision.matmul(of_codeword, expand)[numbers] + _of_beam(
+        precision.matmul(of_sum, expand), beam
+    )
+    z = z + precision.matmul(jax.nn.relu(hidden), contract)
     return _blocks(z, step.expansions[1:], step.contractions[1:])
 
 
@@ -266,3 +258,66 @@ def sums(networks: Networks, assignments: jax.Array) -> jax.Array:
     first = networks.codebooks[0][assignments[:, 0]]
     _, later = jax.lax.scan(add, first, (_steps(networks), assignments[:, 1:].T))
     return jnp.concatenate([first[None], later])
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, repr=False)
+class NeuralResidualCodec:
+    """Codec of residual codes that networks decode: a code is M codeword numbers of log2 K bits.
+
+    Encoding takes far longer than with `ResidualCodec`, and distances decode every item: no lookup
+    table holds them. Fields but the last three are those of `Networks`.
+
+    Attributes:
+      codebooks: Codewords [M, K, D], K a power of two.
+      mixing: Weights [M - 1, 2 D, D].
+      offsets: Biases [M - 1, D].
+      expansions: Weights [M - 1, L, D, H].
+      contractions: Weights [M - 1, L, H, D].
+      lookup: Mean residuals [M, K, D], which choose candidates in encoding.
+      metric: "l2", "ip" or "cosine", see `quantizers.product.distances`.
+      beam_width: Sums kept in encoding.
+      num_candidates: Pairs of a sum and a codeword that networks are run on in encoding.
+    """
+
+    codebooks: jax.Array
+    mixing: jax.Array
+    offsets: jax.Array
+    expansions: jax.Array
+    contractions: jax.Array
+    lookup: jax.Array
+    metric: str = dataclasses.field(default="l2", metadata={"static": True})
+    beam_width: int = dataclasses.field(default=1, metadata={"static": True})
+    num_candidates: int = dataclasses.field(default=1, metadata={"static": True})
+
+    __repr__ = codecs._short_repr
+    bits = property(codecs._codebook_bits)
+    num_bytes = property(codecs._num_bytes)
+    assignments = codecs._unpack_assignments
+
+    @property
+    def networks(self) -> Networks:
+        """Returns the arrays as `encode` and `decode` take them."""
+        return Networks(*(getattr(self, name) for name in Networks._fields))
+
+    def check(self) -> None:
+        """Raises ValueError if the fields do not fit each other."""
+        product.check_metric(self.metric)
+        packing.bits_per_codeword(self.codebooks.shape[1])
+        check(self.networks)
+        size = self.codebooks.shape[1]
+        check_search(size, self.beam_width, self.num_candidates)
+
+    def encode(self, x: jax.Array) -> jax.Array:
+        """Encodes embeddings [N, D] to codes [N, num_bytes] uint8."""
+        search = {"beam_width": self.beam_width, "num_candidates": self.num_candidates}
+        return codecs._pack_assignments(self, encode(self.networks, x, **search))
+
+    def decode(self, codes: jax.Array) -> jax.Array:
+        """Decodes codes [N, num_bytes] to embeddings [N, D] float32."""
+        return decode(self.networks, self.assignments(codes))
+
+    def distances(self, queries: jax.Array, codes: jax.Array) -> jax.Array:
+        """Returns distances [Q, N] from real queries [Q, D] to codes [N, num_bytes]."""
+        floats = codecs.FloatCodec(self.codebooks.shape[2], self.metric)
+        return floats.distances(queries, floats.encode(self.decode(codes)))

@@ -52,9 +52,22 @@ def two_part_product(row: jax.Array, matrix: jax.Array) -> tuple[jax.Array, jax.
     # Products of halves, of 12 bits each, fit the 24 bits of float32.
     terms = [a[:, None] * b for a in _halves(row) for b in _halves(matrix)]
     high, low = two_part_sum(jnp.concatenate(terms))
-    row, matrix = (jnp.asarray(a, jnp.float32) for a in (row, matrix))
-    plain = jnp.matmul(row, matrix, precision=jax.lax.Precision.HIGHEST)
+    plain = matmul(row, matrix)
     return high + (plain - jax.lax.stop_gradient(plain)), low
+
+
+def matmul(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Multiplies matrices in float32: accelerators take fewer bits unless told otherwise.
+
+    Args:
+      a: Numbers [..., n].
+      b: Numbers [n, m].
+
+    Returns:
+      Products [..., m] float32.
+    """
+    a, b = jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def in_range(queries: jax.Array, items: jax.Array, metric: str) -> jax.Array:

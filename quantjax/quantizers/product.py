@@ -163,9 +163,22 @@ def soft_quantize(codebooks: jax.Array, x: jax.Array, *, temperature: float) -> 
     # Widened once, before either use: a codeword's gradient is the sum of both.
     books = jnp.asarray(codebooks, jnp.float32)
     weights = soft_assign(books, x, temperature=temperature)
+    return mixtures(weights, books).astype(floating(x.dtype))
+
+
+def mixtures(weights: jax.Array, books: jax.Array) -> jax.Array:
+    """Returns the weighted sums of the codewords of each codebook, side by side.
+
+    Args:
+      weights: Weights [M, N, K] float32.
+      books: Codewords [M, K, d] float32.
+
+    Returns:
+      Mixtures [N, M * d] float32.
+    """
     # In float32 on accelerators too: a rounded codeword is another codeword.
     mixed = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
-    return mixed.reshape(len(x), -1).astype(floating(x.dtype))
+    return mixed.reshape(len(mixed), -1)
 
 
 def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:

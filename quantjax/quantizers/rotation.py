@@ -144,7 +144,7 @@ def _opq(key, x, mask, num_codebooks, num_codewords, num_iterations):
     rotation = opq_parametric(x, num_codebooks=num_codebooks, mask=mask)
     codebooks = product.fit_codebooks(
         key,
-        _matmul(x, rotation),
+        precision.matmul(x, rotation),
         num_codebooks=num_codebooks,
         num_codewords=num_codewords,
         mask=mask,
@@ -154,10 +154,10 @@ def _opq(key, x, mask, num_codebooks, num_codewords, num_iterations):
     def turn(_, carry):
         # One Lloyd iteration a turn, as in the paper: the rotation moves the rows anyway.
         codebooks, rotation = carry
-        rotated = _matmul(x, rotation)
+        rotated = precision.matmul(x, rotation)
         quantized = product.decode(codebooks, product.encode(codebooks, rotated))
-        rotation = _nearest_orthogonal(_matmul(x.T, quantized * weights[:, None]))
-        return product.refine_codebooks(codebooks, _matmul(x, rotation), 1, mask), rotation
+        rotation = _nearest_orthogonal(precision.matmul(x.T, quantized * weights[:, None]))
+        return product.refine_codebooks(codebooks, precision.matmul(x, rotation), 1, mask), rotation
 
     start, *_ = vary_alike((codebooks, rotation), x, weights)
     codebooks, rotation = jax.lax.fori_loop(0, num_iterations, turn, start)
@@ -212,16 +212,16 @@ def _itq(key, x, mask, num_bits, num_iterations):
     x, scale, shift = _framed(x, mask)
     mean, _, axes = _principal_axes(x, mask)
     axes = axes[:, :num_bits]
-    projected = _matmul(x - mean, axes) * mask[:, None]
+    projected = precision.matmul(x - mean, axes) * mask[:, None]
 
     def turn(_, rotation):
         # Rows that do not count are zero in V, whatever their signs.
-        signs = jnp.where(_matmul(projected, rotation) >= 0, 1, -1).astype(jnp.float32)
-        return _nearest_orthogonal(_matmul(projected.T, signs))
+        signs = jnp.where(precision.matmul(projected, rotation) >= 0, 1, -1).astype(jnp.float32)
+        return _nearest_orthogonal(precision.matmul(projected.T, signs))
 
     start, _ = vary_alike(random_rotation(key, num_bits), projected)
     rotation = jax.lax.fori_loop(0, num_iterations, turn, start)
-    return Projection(((mean + shift) / scale)[0], _matmul(axes, rotation))
+    return Projection(((mean + shift) / scale)[0], precision.matmul(axes, rotation))
 
 
 def _framed(x, mask):
@@ -245,15 +245,11 @@ def _principal_axes(x, mask):
     mean = jnp.sum(x * weights[:, None], axis=0) / total
     centred = (x - mean) * weights[:, None]
     # eigh returns rising variances; the largest must come first.
-    variances, axes = jnp.linalg.eigh(_matmul(centred.T, centred) / total)
+    variances, axes = jnp.linalg.eigh(precision.matmul(centred.T, centred) / total)
     return mean, variances[::-1], axes[:, ::-1]
 
 
 def _nearest_orthogonal(matrix):
     """Returns the orthogonal R with the largest trace of R^T matrix (Schoenemann, 1966)."""
     u, _, vt = jnp.linalg.svd(matrix, full_matrices=False)
-    return _matmul(u, vt)
-
-
-def _matmul(a, b):
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+    return precision.matmul(u, vt)

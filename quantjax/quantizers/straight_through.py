@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from quantjax.arrays import check_finite
-from quantjax.errors import InputError
+from quantjax.arrays import check_finite, check_shape
 
 
 def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
@@ -28,7 +27,7 @@ def straight_through(hard: jax.Array, soft: jax.Array) -> jax.Array:
       Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons,
       arXiv 1308.3432.
     """
-    _check_same("hard", hard, "soft", soft)
+    check_shape("hard", hard, *soft.shape, beside=", as soft has")
     check_finite("hard", hard)
     check_finite("soft", soft)
     return jax.lax.stop_gradient(hard) + (soft - jax.lax.stop_gradient(soft))
@@ -57,7 +56,7 @@ def rotation_trick(quantized: jax.Array, x: jax.Array) -> jax.Array:
       Fifty et al., Restructuring Vector Quantization with the Rotation Trick, ICLR 2025,
       arXiv 2410.06424.
     """
-    _check_same("quantized", quantized, "x", x)
+    check_shape("quantized", quantized, *x.shape, beside=", as x has")
     check_finite("quantized", quantized)
     check_finite("x", x)
     wide = jnp.asarray(x, jnp.float32)
@@ -82,10 +81,3 @@ def _length_and_unit(x):
 
 def _dot(a, b):
     return jnp.sum(a * b, axis=-1, keepdims=True)
-
-
-def _check_same(name, x, other_name, other):
-    if x.shape != other.shape:
-        raise InputError(
-            f"{name} must have the shape of {other_name}, {other.shape}, got {x.shape}"
-        )

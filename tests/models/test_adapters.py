@@ -221,6 +221,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.by_default("equinox")
 @pytest.mark.parametrize("make", TRAINED.values(), ids=TRAINED.keys())
 def test_a_network_trains_and_resumes_in_fit(make, tmp_path):
     method = methods.dqn(make(), dim=8, num_codebooks=2, num_codewords=16)

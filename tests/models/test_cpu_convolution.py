@@ -33,6 +33,7 @@ def value_and_pullback(function, x, kernel):
     return value, *pullback(weights)
 
 
+@pytest.mark.by_default("8-6-300", "7-4-262144", "1-3-1")
 @pytest.mark.parametrize("values", [cpu_convolution.VALUES, 300, 1])
 @pytest.mark.parametrize(("height", "width"), [(8, 6), (7, 4), (1, 3)])
 def test_winograd_is_the_compilers_convolution(height, width, values, rng, monkeypatch):
@@ -72,6 +73,7 @@ def test_a_batch_of_winograd_cut_over_devices_equals_one_device(rng):
         np.testing.assert_allclose(one, due, atol=1e-5 * np.abs(due).max())
 
 
+@pytest.mark.by_default("*-24", "8-6-3-2-*", "9-8-5-3-1")
 @pytest.mark.parametrize("pixels", [cpu_convolution.PIXELS, 24, 1])
 @pytest.mark.parametrize(
     ("height", "width", "size", "strides"),
@@ -90,6 +92,7 @@ def test_strided_is_the_compilers_convolution(
         np.testing.assert_allclose(one, other, atol=2e-6 * np.abs(other).max())
 
 
+@pytest.mark.by_default("8-7-1-5", "8-7-2-3", "5-2-2-5", "5-2-1-3", "1-1-7-3", "8-7-7-5")
 @pytest.mark.parametrize("size", [3, 5])
 @pytest.mark.parametrize("strides", [1, 2, 7])
 @pytest.mark.parametrize(("height", "width"), [(8, 7), (5, 2), (1, 1)])

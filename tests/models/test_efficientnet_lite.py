@@ -155,6 +155,7 @@ def test_published_file_is_read_as_torch_reads_it():
         np.testing.assert_array_equal(ours[name], tensor.numpy())
 
 
+@pytest.mark.slow  # ResNets have a bottleneck among the fast tests
 def test_a_bottleneck_keeps_its_values_and_multiplies_the_features(network, embed):
     deeper = models.efficientnet_lite0(SHAPE, dim=5)
     params, net_state = jax.eval_shape(deeper.init, jax.random.key(1), EXAMPLE)
@@ -180,13 +181,6 @@ def test_training_moves_every_statistic_and_embedding_none(network, embed):
     apply = jax.jit(network[0].apply, static_argnames="train")
     _, trained = apply(*parts, efficientnet_lite.normalize(IMAGES), train=True)
     assert all(jax.tree.leaves(jax.tree.map(lambda a, b: (a != b).any(), trained, parts[1])))
-
-
-@pytest.mark.parametrize("shape", [(2, 224, 224, 3), (2, 75, 102, 1), (75, 102, 3), (2, 9)])
-def test_images_of_another_shape_are_refused_in_one_line(network, shape):
-    with pytest.raises(ValueError, match=r"must have shape \[B, \*\(75, 102, 3\)\], got") as caught:
-        network[0].init(jax.random.key(0), jax.ShapeDtypeStruct(shape, jnp.float32))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (224, 0, 3)])

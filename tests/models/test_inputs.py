@@ -11,7 +11,6 @@ from quantjax import models
 
 # Of each network: what builds it, and the shape of its images.
 NETWORKS = {
-    "alexnet_caffe": (lambda: models.alexnet_caffe((99, 131, 3)), (99, 131, 3)),
     "alexnet_torchvision": (lambda: models.alexnet_torchvision((99, 131, 3)), (99, 131, 3)),
     "cifar_resnet18": (models.cifar_resnet18, (32, 32, 3)),
     "convnet": (
@@ -27,6 +26,11 @@ NETWORKS = {
     "resnet18": (lambda: models.resnet18((64, 48, 3)), (64, 48, 3)),
     "resnet50": (lambda: models.resnet50((64, 48, 3)), (64, 48, 3)),
 }
+# ResNet-50 is built as ResNet-18 is, and takes twice as long to trace.
+every_network = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in NETWORKS],
+)
 # What people feed by mistake.
 MISTAKES = {
     "no batch": lambda height, width, depth: (height, width, depth),
@@ -59,7 +63,7 @@ def assert_refused(function, *args, came, due):
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_images_of_another_shape_are_refused_in_one_line(name, mistake):
     built, parts = network(name)
     due = NETWORKS[name][1]
@@ -68,7 +72,7 @@ def test_images_of_another_shape_are_refused_in_one_line(name, mistake):
     assert_refused(apply, *parts, x, came=x.shape, due=due)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@every_network
 def test_an_example_of_another_shape_is_refused_in_one_line(name):
     due = NETWORKS[name][1]
     x = jax.ShapeDtypeStruct((2, *due[:2], due[2] + 1), jnp.float32)

@@ -41,6 +41,7 @@ LAYERS = {
 }
 
 
+@pytest.mark.by_default("padding 1", "stride 2*", "few in", "groups", "dilated kernel", "bfloat16")
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_gives_what_it_gave(name, rng):
     depth, channels, options, left = LAYERS[name]

@@ -1,5 +1,7 @@
 """Microbatches are the whole batch, with less of it in memory."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,14 +27,20 @@ def plain(side=8, width=8):
     )
 
 
+def loss_and_gradient(network, params, state):
+    return jax.jit(jax.value_and_grad(lambda p: pair_loss(network, p, state, X)))(params)
+
+
+@functools.cache
+def of_the_whole_batch():
+    parts = plain().init(jax.random.key(0), X)
+    return parts, loss_and_gradient(plain(), *parts)
+
+
 @pytest.mark.parametrize("size", [8, 64])
 def test_loss_and_gradient_are_those_of_the_whole_batch(size):
-    network = plain()
-    params, state = network.init(jax.random.key(0), X)
-    due, found = (
-        jax.jit(jax.value_and_grad(lambda p, each=each: pair_loss(each, p, state, X)))(params)
-        for each in (network, microbatched(network, size))
-    )
+    parts, due = of_the_whole_batch()
+    found = loss_and_gradient(microbatched(plain(), size), *parts)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, due)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(due[1])) > 1e-3
 
@@ -46,6 +54,7 @@ def test_rows_come_back_in_their_order(size):
     np.testing.assert_allclose(found, due, atol=1e-6)
 
 
+@pytest.mark.slow  # loss and gradient are compared above
 def test_training_in_microbatches_ends_where_the_plain_one_does():
     mesh = parallel.data_mesh(jax.devices()[:1])
     states = [

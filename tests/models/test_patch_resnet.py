@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from quantjax import models
-from quantjax.models.patch_resnet import space_to_depth
+from quantjax.models.small_networks import space_to_depth
 
 X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 8, 12, 2)), jnp.float32)
 

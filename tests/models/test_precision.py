@@ -67,6 +67,7 @@ def test_values_and_statistics_are_near_those_of_float32(name):
     )
 
 
+@pytest.mark.slow
 def test_a_toy_run_in_half_precision_learns_as_well():
     mesh = parallel.data_mesh(jax.devices()[:1])
     losses = []

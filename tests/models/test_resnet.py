@@ -10,7 +10,7 @@ from quantjax.models import resnet, weights
 from tests.models import resnet_files, weight_files
 
 SHORT50 = resnet_files.RESNET50._replace(counts=(1, 2, 1, 1))
-SHORT_CIFAR = resnet_files.CIFAR_RESNET18._replace(counts=(1, 1, 1, 1))
+SHORT_CIFAR = resnet_files.CIFAR_RESNET18._replace(counts=(1, 2, 1, 1))
 
 
 def short50(shape, *, dim=None):
@@ -53,9 +53,9 @@ def hollow(architecture):
 @pytest.fixture(
     scope="module",
     params=[
-        "resnet18",
         "short50",
         "short_cifar",
+        pytest.param("resnet18", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
         pytest.param("cifar_resnet18", marks=pytest.mark.slow),
     ],

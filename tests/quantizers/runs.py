@@ -89,7 +89,7 @@ def weights_of(case):
 
 
 def compiled(case, options):
-    """Runs the function under jit, with gradients; settings that are floats come in traced."""
+    """Runs the function under jit, with gradients; numbers that shape no array come in traced."""
     traced, program = _program(case, options, _one)
     return lambda *arguments: jax.device_get(program(traced, *arguments))
 
@@ -119,7 +119,8 @@ def named(name):
 
 
 def _program(case, options, make):
-    traced = {name: value for name, value in options.items() if isinstance(value, float)}
+    counted = ("num_iterations", "num_rounds")
+    traced = {k: value for k, value in options.items() if isinstance(value, float) or k in counted}
     fixed = {name: value for name, value in options.items() if name not in traced}
     return traced, make(case.name, tuple(fixed.items()))
 

@@ -42,12 +42,14 @@ NO_ROWS = {
     "kmeans.power_of_two": "of any shape: test_far_from_origin.py",
     "kmeans.frame": "a change of coordinates: test_far_from_origin.py",
     "kmeans.far_middle": "a change of coordinates: test_far_from_origin.py",
+    "precision.matmul": "a product in float32: all that multiplies runs through it",
     "precision.not_negative": "the last step of l2 distances, which are rows",
     "ProductCodec.rotate": "a step of ProductCodec.distances, which is a row",
     "precision.two_part_sum": "of pairs of numbers: test_far_from_origin.py",
     "precision.two_part_product": "of pairs of numbers: test_far_from_origin.py",
     "precision.in_range": "refuses and returns its argument: test_far_from_origin.py",
     "product.distance_gaps": "behind soft_assign and gumbel_assign, whose rows run through it",
+    "product.mixtures": "every row of mixed codewords runs through it",
     "product.look_up": "every row of distances to codes runs through it",
     "product.floating": "of types, not arrays: test_edge_inputs.py",
     "packing.pack_bits": "every codec row's encoding runs through it",
@@ -79,6 +81,16 @@ every_case = each_of(CASES)
 # The oracle takes long over so many rows, and they are no more awkward than a few.
 short_cases = [case for case in CASES if "R" not in "".join(axes_of(case))]
 every_short_case = each_of(short_cases)
+few_by_default = pytest.mark.by_default(
+    "product.encode",
+    "product.quantize",
+    "kmeans.lloyd",
+    "ema.ema_update (masked)",
+    "binary.median_sign",
+    "additive.encode",
+    "rotation.itq",
+    "ProductCodec.distances",
+)
 every_trained_case = each_of([case for case in CASES if case.trained])
 # A straight-through function's gradient is not its own derivative: `surrogate` says whose it is.
 every_smooth_case = each_of([case for case in CASES if case.trained and case.surrogate is None])
@@ -121,10 +133,11 @@ def test_value_equals_the_float64_oracle(case):
 
 
 @every_case
-def test_dtypes_are_the_same_under_x64(case):
-    with jax.enable_x64(True):
-        given = cast(case, cases.draw(case, seed=0))
-        for options in case.settings:
+def test_dtypes_are_the_same_under_x64_and_in_bfloat16(case):
+    runs = [(True, jnp.float32, options) for options in case.settings]
+    for x64, dtype, options in [*runs, (False, jnp.bfloat16, case.settings[-1])]:
+        with jax.enable_x64(x64):
+            given = cast(case, cases.draw(case, seed=0), dtype)
             function = functools.partial(case.function, **options)
             got = jax.tree.leaves(jax.eval_shape(function, *given))
             assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
@@ -243,31 +256,37 @@ def side_by_side(name):
     return dict(zip(POINTS, compiled_side_by_side(case, case.settings[-1])(*problems), strict=True))
 
 
+def assert_right_at(case, point, given, options, gradients, got):
+    share = case.far_tolerance if point in (long, long_rows) else case.tolerance
+    assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
+    for gradient, position in zip(gradients, case.trained, strict=True):
+        assert gradient.dtype == given[position].dtype
+    for leaf in (*gradients, *got):
+        assert np.all(np.isfinite(np.float32(leaf)))
+    if not case.open_at_ties or point not in (zero_row, all_zero, equal_points):
+        seen = [in_float64(x) for x in given]
+        due = due_leaves(case, seen, options)
+        assert_close(unique(case, got, seen), due, rtol=rounding_of(got[0]), share=share)
+
+
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: point.__name__)
 @every_short_case
 def test_value_is_right_and_gradient_finite_at_awkward_points(case, point):
-    """In float32, and in bfloat16 for the very numbers that it holds."""
-    share = case.far_tolerance if point in (long, long_rows) else case.tolerance
-    open_here = case.open_at_ties and point in (zero_row, all_zero, equal_points)
-    runs = [(jnp.float32, options) for options in case.settings]
-    # Bfloat16 is widened before any setting counts: one setting is enough.
-    for dtype, options in [*runs, (jnp.bfloat16, case.settings[-1])]:
-        given = at_point(case, point, dtype)
-        if dtype == jnp.bfloat16:
-            gradients, got = side_by_side(case.name)[point]
-        else:
-            gradients, got = compiled(case, options)(*given)
-        assert [leaf.dtype for leaf in got] == due_dtypes(case, given)
-        for gradient, position in zip(gradients, case.trained, strict=True):
-            assert gradient.dtype == given[position].dtype
-        for leaf in (*gradients, *got):
-            assert np.all(np.isfinite(np.float32(leaf)))
-        if not open_here:
-            seen = [in_float64(x) for x in given]
-            due = due_leaves(case, seen, options)
-            assert_close(unique(case, got, seen), due, rtol=rounding_of(got[0]), share=share)
+    given = at_point(case, point, jnp.float32)
+    for options in case.settings:
+        assert_right_at(case, point, given, options, *compiled(case, options)(*given))
 
 
+@few_by_default
+@every_short_case
+def test_bfloat16_values_at_awkward_points_are_those_of_the_very_numbers_that_it_holds(case):
+    """Bfloat16 is widened before any setting counts: one setting is enough."""
+    for point in POINTS:
+        given = at_point(case, point, jnp.bfloat16)
+        assert_right_at(case, point, given, case.settings[-1], *side_by_side(case.name)[point])
+
+
+@few_by_default
 @every_short_case
 def test_vmap_in_bfloat16_equals_every_problem_alone_in_float32(case):
     """Catches problems that reach each other, and values or gradients summed in bfloat16."""
@@ -284,16 +303,23 @@ def test_vmap_in_bfloat16_equals_every_problem_alone_in_float32(case):
             assert_close([one], [other], rtol=rounding_of(one), share=10 * case.tolerance)
 
 
+@few_by_default
 @every_short_case
-def test_eager_equals_jit_and_arrays_of_numpy_may_be_closed_over(case):
+def test_eager_equals_jit(case):
     arguments = cases.draw(case, seed=0)
-    arrays = [np.asarray(x) for x in cast(case, arguments)]
     function = functools.partial(case.function, **case.settings[-1])
+    eager = jax.tree.leaves(function(*map(np.asarray, cast(case, arguments))))
     _, due = alone(case.name, len(case.settings) - 1, seed=0)
-    eager = jax.tree.leaves(function(*arrays))
     assert_equal_runs(case, ([], eager), ([], due), arguments)
-    # Under a trace numpy's arrays meet tracers, which they can neither be indexed by nor hold.
+
+
+@every_short_case
+def test_arrays_of_numpy_may_be_closed_over(case):
+    """Under a trace they meet tracers, which they can neither be indexed by nor hold."""
+    arrays = [np.asarray(x) for x in cast(case, cases.draw(case, seed=0))]
+    function = functools.partial(case.function, **case.settings[-1])
     traced = jax.eval_shape(lambda: jax.tree.leaves(function(*arrays)))
+    _, due = alone(case.name, len(case.settings) - 1, seed=0)
     assert [(x.shape, x.dtype) for x in traced] == [(x.shape, x.dtype) for x in due]
 
 

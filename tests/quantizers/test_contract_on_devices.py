@@ -22,12 +22,29 @@ from tests.quantizers.runs import (
     with_gradients,
 )
 
-every_case_of_rows = each_of(
-    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
-)
-every_case_of_local_rows = each_of([case for case in CASES if case.local])
-every_case_of_the_batch = each_of(
-    [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))} and not case.local]
+cases_of_rows = [case for case in CASES if set(cases.ROWS) & {*"".join(axes_of(case))}]
+every_case_of_rows = each_of(cases_of_rows)
+every_case_of_local_rows = each_of([case for case in cases_of_rows if case.local])
+every_case_of_the_batch = each_of([case for case in cases_of_rows if not case.local])
+
+
+# One of each kind: of tiles, tables, fits, noise, counts, medians, beams, rotations, bytes.
+few_by_default = pytest.mark.by_default(
+    "product.encode",
+    "product.encode (in tiles)",
+    "product.quantize",
+    "product.distances",
+    "product.fit_codebooks",
+    "gumbel.gumbel_quantize",
+    "kmeans.lloyd",
+    "kmeans.spread_rows",
+    "ema.ema_update (masked)",
+    "binary.median_sign",
+    "additive.encode",
+    "additive.squared_norms",
+    "rotation.itq",
+    "ProductCodec.distances",
+    "ResidualCodec.decode",
 )
 
 
@@ -46,6 +63,7 @@ def results_cut(case):
     ]
 
 
+@few_by_default
 @every_case_of_rows
 def test_rows_sharded_over_eight_devices_stay_where_they_are(case):
     """Value and gradient equal one device's, no rows are gathered, results by row stay cut.
@@ -70,6 +88,7 @@ def test_rows_sharded_over_eight_devices_stay_where_they_are(case):
     assert_equal_runs(case, jax.device_get(got), alone(case.name, 0, seed=0), arguments)
 
 
+@few_by_default
 @every_case_of_local_rows
 def test_pmap_over_rows_equals_one_device(case):
     """Rows of `case.local` are worked on without the others': catches statistics of the batch."""
@@ -100,6 +119,7 @@ def test_pmap_over_rows_equals_one_device(case):
     assert_equal_runs(case, got, due, arguments)
 
 
+@few_by_default
 @every_case_of_the_batch
 def test_pmap_with_gathered_rows_equals_one_device(case):
     """What needs all rows has the value and gradient of one device on each, once it has them."""
@@ -138,14 +158,8 @@ def test_pmap_with_gathered_rows_equals_one_device(case):
         assert_equal_runs(case, got, due, arguments)
 
 
-QUICK = {"product.quantize", "product.quantize_identity", "product.fit_codebooks", "binary.sign"}
-every_case_of_rows_mostly_slow = pytest.mark.parametrize(
-    "case",
-    [
-        pytest.param(case, id=case.name, marks=[pytest.mark.slow] * (case.name not in QUICK))
-        for case in CASES
-        if set(cases.ROWS) & {*"".join(axes_of(case))}
-    ],
+fewer_by_default = pytest.mark.by_default(
+    "*product.quantize", "*product.quantize_identity", "*product.fit_codebooks", "*binary.sign"
 )
 
 
@@ -155,7 +169,8 @@ def specs(axes):
     )
 
 
-@every_case_of_rows_mostly_slow
+@fewer_by_default
+@every_case_of_rows
 @pytest.mark.parametrize("check_vma", [True, False])
 def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     """Rows of `case.local` stay, a statistic of the batch gathers them and is averaged."""
@@ -190,7 +205,8 @@ def test_shard_map_with_the_gradient_outside_equals_one_device(case, check_vma):
     assert_equal_runs(case, got, alone(case.name, 0, seed=0), arguments)
 
 
-@every_case_of_rows_mostly_slow
+@fewer_by_default
+@every_case_of_rows
 def test_explicit_axes_equal_one_device(case):
     arguments = cases.draw(case, seed=0)
     mesh = jax.make_mesh((devices.COUNT,), ("data",))

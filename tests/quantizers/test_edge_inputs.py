@@ -35,6 +35,7 @@ CODECS = {
 }
 
 
+@pytest.mark.by_default("product, rotated", "signs*", "residual, beam", "float", "class")
 @pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 def test_no_rows_give_no_codes(codec):
     encode, decode = jax.jit(codec.encode), jax.jit(codec.decode)

@@ -150,6 +150,7 @@ def one_training_step(state, x):
     return ema.ema_update(state, x, product.encode(state.codebooks, x), decay=0.9)
 
 
+@pytest.mark.slow  # test_contract_on_devices.py has the update by default
 def test_rows_over_eight_devices_give_the_state_of_one():
     state = collapsed([[20, 4, 0.2, 0.4], [24, 1.0, 0.9, 0.0]])
     due = jax.jit(one_training_step)(state, X)

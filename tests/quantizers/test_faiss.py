@@ -57,6 +57,7 @@ def residual_quantizer(books, beam_width):
     return theirs
 
 
+@pytest.mark.by_default("3-16-5", "6-256-1", "3-8-5", "6-2-1")
 @pytest.mark.parametrize("beam_width", [1, 5])
 @pytest.mark.parametrize(("num_codebooks", "num_codewords"), SIZES)
 def test_residual_codes_are_those_of_faiss(num_codebooks, num_codewords, beam_width):
@@ -72,6 +73,7 @@ def test_residual_codes_are_those_of_faiss(num_codebooks, num_codewords, beam_wi
     )
 
 
+@pytest.mark.by_default("5")
 @pytest.mark.parametrize("beam_width", [1, 5])
 def test_fitted_residual_codebooks_are_as_good_as_those_of_faiss(beam_width):
     rng = np.random.default_rng(2)

@@ -1,4 +1,3 @@
-import functools
 import itertools
 
 import jax
@@ -12,9 +11,10 @@ ALL = np.ones(48, bool)
 
 
 def lloyd(centroids, x, mask, num_iterations):
-    return jax.jit(functools.partial(kmeans.lloyd, num_iterations=num_iterations))(
-        jnp.asarray(centroids), jnp.asarray(x), mask=jnp.asarray(mask)
-    )
+    return kmeans.lloyd(centroids, x, mask=mask, num_iterations=num_iterations)
+
+
+repair_empty = jax.jit(kmeans.repair_empty)
 
 
 def distortion(x, centroids):
@@ -242,7 +242,7 @@ def test_lloyd_of_fewer_distinct_rows_than_centroids_keeps_them():
 
 def test_repair_moves_each_empty_cluster_beside_one_of_the_largest():
     centroids = jnp.array([[1.0, -2.0], [9.0, 9.0], [3.0, 4.0], [8.0, 8.0], [-5.0, 6.0]])
-    got = kmeans.repair_empty(centroids, jnp.array([3.0, 0.0, 7.0, 0.0, 1.0]))
+    got = repair_empty(centroids, jnp.array([3.0, 0.0, 7.0, 0.0, 1.0]))
     up, down = 1e-3 * np.cos(1), 1e-3 * np.cos(2)
     due = [
         [1.0 * (1 - up), -2.0 * (1 - down)],  # second largest, pushed away from cluster 3
@@ -257,7 +257,7 @@ def test_repair_moves_each_empty_cluster_beside_one_of_the_largest():
 def test_repair_splits_no_cluster_of_one_row_and_leaves_full_ones():
     centroids = jnp.array([[1.0, -2.0], [9.0, 9.0], [3.0, 4.0]])
     for sizes in ([1.0, 0.0, 1.0], [2.0, 1.0, 5.0]):
-        np.testing.assert_array_equal(kmeans.repair_empty(centroids, jnp.array(sizes)), centroids)
+        np.testing.assert_array_equal(repair_empty(centroids, jnp.array(sizes)), centroids)
 
 
 def test_bfloat16_rows_are_worked_on_in_float32(rng):

@@ -96,6 +96,7 @@ def test_encode_equals_a_search_of_all_codewords_in_float64(beam_width):
     np.testing.assert_array_equal(got[:8], due)
 
 
+@pytest.mark.by_default("1-5", "3-7")
 @pytest.mark.parametrize(("beam_width", "num_candidates"), [(1, 1), (1, 5), (3, 3), (3, 7)])
 def test_encode_runs_networks_on_the_nearest_candidates_alone(beam_width, num_candidates):
     search = {"beam_width": beam_width, "num_candidates": num_candidates}
@@ -157,25 +158,28 @@ def test_training_beats_residual_quantization_on_other_rows():
     assert errors[-1][1] == pytest.approx(mean_error(fitted, x[:2000], **SEARCH), rel=0.05)
 
 
+OPTIONS = {"num_epochs": 2, "batch_size": 20, "learning_rate": 0.01, **SEARCH}
+
+
+@functools.cache
+def fitted_shortly(seed):
+    return neural_training.fit(jax.random.key(seed), X, **SIZES, **OPTIONS)
+
+
 def test_epochs_in_pieces_are_the_fit():
-    x, options = X[:, :4], {"num_epochs": 2, "batch_size": 15, "learning_rate": 0.01, **SEARCH}
-    due = neural_training.fit(jax.random.key(5), x, **SIZES, **options)
-    state = neural_training.init(jax.random.key(5), x, **SIZES)
+    state = neural_training.init(jax.random.key(5), X, **SIZES)
     for _ in range(2):
-        state, _ = neural_training.fit_epoch(state, x, **options)
+        state, _ = neural_training.fit_epoch(state, X, **OPTIONS)
         state = jax.tree.map(jnp.array, state)
-    for one, other in zip(neural_training.networks_of(state), due, strict=True):
+    for one, other in zip(neural_training.networks_of(state), fitted_shortly(5), strict=True):
         np.testing.assert_array_equal(one, other)
-    other_key = neural_training.fit(jax.random.key(6), x, **SIZES, **options)
-    assert not np.array_equal(other_key.expansions, due.expansions)
+    assert not np.array_equal(fitted_shortly(6).expansions, fitted_shortly(5).expansions)
 
 
 def test_float64_arrays_give_the_same_networks_in_float32():
-    options = {"num_epochs": 1, "batch_size": 10, **SIZES, **SEARCH}
-    due = neural_training.fit(jax.random.key(5), X, **options)
     with jax.enable_x64(True):
-        got = neural_training.fit(jax.random.key(5), np.float64(X), **options)
-    for one, other in zip(got, due, strict=True):
+        got = neural_training.fit(jax.random.key(5), np.float64(X), **SIZES, **OPTIONS)
+    for one, other in zip(got, fitted_shortly(5), strict=True):
         assert one.dtype == jnp.float32
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 

@@ -23,8 +23,8 @@ def planted():
     return jnp.asarray(x + 0.01 * rng.normal(size=x.shape), jnp.float32), points
 
 
+# Not under a jit of its own: runs that differ in the number of iterations share one program.
 FIT = functools.partial(product.fit_codebooks, num_codebooks=2, num_codewords=4)
-fit = jax.jit(FIT, static_argnames="num_iterations")
 
 
 def by_rows_of(books):
@@ -61,14 +61,14 @@ def test_fit_codebooks_made_by_hand(seed):
 
 def test_fit_codebooks_finds_planted_clusters():
     x, points = planted()
-    books = fit(jax.random.key(0), x)
+    books = FIT(jax.random.key(0), x)
     assert books.dtype == jnp.float32
     np.testing.assert_allclose(by_rows_of(books), by_rows_of(points), atol=0.02)
 
 
 def test_fit_codebooks_runs_as_many_iterations_as_told():
     x, key = X[:, :4], jax.random.key(0)
-    fits = {n: np.asarray(fit(key, x, num_iterations=n)) for n in (0, 1, 25)}
+    fits = {n: np.asarray(FIT(key, x, num_iterations=n)) for n in (0, 1, 25)}
     start = jnp.asarray(fits[0])
     for codeword in fits[0].reshape(-1, 2):
         assert any(np.array_equal(codeword, part) for part in np.asarray(x).reshape(-1, 2))
@@ -90,7 +90,7 @@ def test_fit_codebooks_runs_12_iterations_unless_told_otherwise():
 
 def test_fit_codebooks_draws_anew_for_every_key_and_subspace():
     twice = jnp.concatenate([X[:, :2], X[:, :2]], axis=1)
-    one, other = (np.asarray(fit(jax.random.key(s), twice, num_iterations=0)) for s in (0, 1))
+    one, other = (np.asarray(FIT(jax.random.key(s), twice, num_iterations=0)) for s in (0, 1))
     assert not np.array_equal(one, other)
     assert not np.array_equal(one[0], one[1])
 
@@ -99,9 +99,9 @@ def test_mask_drops_rows():
     x, mask = X[:, :4], np.arange(ROWS) % 3 != 0
     padded = jnp.where(mask[:, None], x, 1e3)
     key = jax.random.key(4)
-    got, due = fit(key, padded, mask=jnp.asarray(mask)), fit(key, x[mask])
+    got, due = FIT(key, padded, mask=jnp.asarray(mask)), FIT(key, x[mask])
     np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(got, fit(key, padded))
+    assert not np.allclose(got, FIT(key, padded))
     got = product.refine_codebooks(due[:, ::-1] + 0.3, padded, 2, jnp.asarray(mask))
     due = product.refine_codebooks(due[:, ::-1] + 0.3, x[mask], 2)
     np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-6)
@@ -125,8 +125,8 @@ def test_rows_sharded_over_eight_devices_fit_as_on_one(rows):
     mesh = jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     by_rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
     key = jax.random.key(5)
-    due = fit(key, x, mask=mask)
-    got = fit(key, jax.device_put(x, by_rows), mask=jax.device_put(mask, by_rows))
+    due = FIT(key, x, mask=mask)
+    got = FIT(key, jax.device_put(x, by_rows), mask=jax.device_put(mask, by_rows))
     np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
     codes = jax.jit(product.encode)(due, jax.device_put(x, by_rows))
     np.testing.assert_array_equal(codes, product.encode(due, x))

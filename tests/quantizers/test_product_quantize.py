@@ -1,4 +1,3 @@
-import functools
 import math
 
 import jax
@@ -22,11 +21,6 @@ def soft_codewords(codebooks, x, books, temperature):
         gaps = x[:, None, m * WIDTH : (m + 1) * WIDTH] - codebooks[m]
         parts.append(jax.nn.softmax(-jnp.sum(gaps**2, axis=-1) / temperature, axis=-1) @ books[m])
     return jnp.concatenate(parts, axis=1)
-
-
-def hard_codewords(codebooks, x):
-    one_hot = np.eye(K, dtype=np.float32)[oracles.encode(codebooks, x)]
-    return jnp.concatenate([one_hot[:, m] @ codebooks[m] for m in range(M)], axis=1)
 
 
 @pytest.mark.parametrize("base", [2, 3])
@@ -94,51 +88,40 @@ def test_quantize_keeps_the_dtype_of_the_embeddings():
     np.testing.assert_array_equal(np.float32(got), np.float32(due))
 
 
-def gradients(function, books, x):
-    """Of the squared error to a fixed target, by codebooks and embeddings."""
-    pull = 2 * (hard_codewords(books, x) - X[::-1])
-    loss = jax.jit(jax.grad(lambda b, x: jnp.sum(pull * function(b, x)), argnums=(0, 1)))
-    return loss(books, x)
+def hard_codewords_of(codebooks, numbers):
+    return jnp.concatenate([codebooks[m][numbers[:, m]] for m in range(M)], axis=1)
+
+
+@jax.jit
+def gradients(numbers, temperature):
+    """Of a fixed sum, by codebooks, embeddings and temperature; of the surrogates, too."""
+    pull = 2 * (hard_codewords_of(BOOKS, numbers) - X[::-1])
+
+    def of(function):
+        loss = jax.grad(lambda *arguments: jnp.sum(pull * function(*arguments)), (0, 1, 2))
+        return loss(BOOKS, X, temperature)
+
+    return (
+        of(lambda books, x, t: product.quantize(books, x, temperature=t)),
+        of(lambda books, x, t: soft_codewords(books, x, BOOKS, t)),
+        of(lambda books, x, t: hard_codewords_of(books, numbers)),
+    )
 
 
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_quantize_gives_embeddings_the_gradient_of_the_soft_assignment(temperature):
-    quantize = functools.partial(product.quantize, temperature=temperature)
-    got = gradients(quantize, BOOKS, X)[1]
-    due = gradients(lambda b, x: soft_codewords(b, x, BOOKS, temperature), BOOKS, X)[1]
-    assert float(jnp.max(jnp.abs(due))) > 0.1
-    np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-5)
+def test_quantize_has_the_gradients_of_rows_and_of_the_soft_assignment(temperature):
+    got, soft, rows = gradients(oracles.encode(BOOKS, X), temperature)
+    assert min(np.max(np.abs(each)) for each in (rows[0], soft[0])) > 1
+    np.testing.assert_allclose(got[0], rows[0] + soft[0], rtol=1e-4, atol=1e-4)
+    assert np.max(np.abs(soft[1])) > 0.1
+    np.testing.assert_allclose(got[1], soft[1], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.02, 0.5, 3.0])
 def test_quantize_gives_the_temperature_the_gradient_of_the_soft_assignment(temperature):
-    got, due = (
-        jax.grad(
-            lambda t, f=function: jnp.sum(jnp.sin(jnp.arange(X.size)).reshape(X.shape) * f(t))
-        )(jnp.float32(temperature))
-        for function in (
-            lambda t: product.quantize(BOOKS, X, temperature=t),
-            lambda t: soft_codewords(BOOKS, X, BOOKS, t),
-        )
-    )
-    assert abs(due) > 1e-3
-    np.testing.assert_allclose(got, due, rtol=2e-3)
-
-
-@pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_quantize_gives_codewords_their_rows_and_the_softmax_term(temperature):
-    quantize = functools.partial(product.quantize, temperature=temperature)
-    got = gradients(quantize, BOOKS, X)[0]
-    rows = gradients(lambda b, x: hard_codewords_of(b, BOOKS, x), BOOKS, X)[0]
-    softmax = gradients(lambda b, x: soft_codewords(b, x, BOOKS, temperature), BOOKS, X)[0]
-    assert float(jnp.max(jnp.abs(rows))) > 1
-    assert float(jnp.max(jnp.abs(softmax))) > 1
-    np.testing.assert_allclose(got, rows + softmax, rtol=1e-4, atol=1e-4)
-
-
-def hard_codewords_of(codebooks, assigned_by, x):
-    numbers = oracles.encode(assigned_by, X)
-    return jnp.concatenate([codebooks[m][numbers[:, m]] for m in range(M)], axis=1) + 0 * x
+    got, soft, _ = gradients(oracles.encode(BOOKS, X), temperature)
+    assert abs(soft[2]) > 1e-3
+    np.testing.assert_allclose(got[2], soft[2], rtol=2e-3)
 
 
 def test_quantize_has_finite_gradients_at_awkward_points():
@@ -194,19 +177,3 @@ def test_quantize_identity_copies_the_gradient_to_embeddings_and_hands_it_to_the
             for m in range(M):
                 due[m, numbers[n, m]] += pull[n, m * WIDTH : (m + 1) * WIDTH]
         np.testing.assert_allclose(of_books, due, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    "quantize", [functools.partial(product.quantize, temperature=1.0), product.quantize_identity]
-)
-def test_pmap_over_rows_equals_one_device(quantize):
-    def loss(books, x):
-        return jnp.mean(jnp.sum((X[0] - quantize(books, x)) ** 2, axis=1))
-
-    def on_each_device(books, x):
-        return jax.lax.pmean(jax.value_and_grad(loss)(books, x), "data")
-
-    eight = jax.pmap(on_each_device, axis_name="data", in_axes=(None, 0), out_axes=None)
-    got = eight(BOOKS, X.reshape(8, -1, X.shape[1]))
-    for one, other in zip(got, jax.jit(jax.value_and_grad(loss))(BOOKS, X), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -13,8 +13,8 @@ M, K, D, ROWS = 3, 8, 6, 64
 BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32)
 X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
 ENCODE = jax.jit(additive.encode, static_argnames="beam_width")
+# Not under a jit of its own: runs that differ in the number of iterations share one program.
 FIT = functools.partial(additive.fit_codebooks, num_codebooks=M, num_codewords=K)
-fit = jax.jit(FIT, static_argnames=("num_iterations", "beam_width"))
 
 
 def errors(codebooks, x, assignments):
@@ -80,7 +80,7 @@ def test_fit_finds_planted_sums():
     fine -= fine.mean(axis=0)
     numbers = np.stack([np.arange(64) % 4, np.arange(64) // 4 % 4], axis=1)
     x = jnp.asarray(coarse[numbers[:, 0]] + fine[numbers[:, 1]], jnp.float32)
-    books = jax.jit(functools.partial(FIT, num_codebooks=2, num_codewords=4))(jax.random.key(0), x)
+    books = FIT(jax.random.key(0), x, num_codebooks=2, num_codewords=4)
     assert books.dtype == jnp.float32
     for got, due in zip(books, (coarse, fine), strict=True):
         np.testing.assert_allclose(sorted(got.tolist()), sorted(due.tolist()), atol=1e-3)
@@ -88,7 +88,7 @@ def test_fit_finds_planted_sums():
 
 
 def test_every_codebook_is_fitted_to_what_the_others_left():
-    books = fit(jax.random.key(0), X)
+    books = FIT(jax.random.key(0), X)
     numbers = np.asarray(additive.encode(books, X))
     left = np.float64(X)
     distortions = [np.mean(np.sum(left**2, axis=1))]
@@ -103,42 +103,50 @@ def test_every_codebook_is_fitted_to_what_the_others_left():
 
 
 def test_fit_runs_as_many_iterations_as_told_and_10_unless_told():
-    line = jnp.linspace(0, 1, 2048)[:, None] ** jnp.array([1, 3])
-    run = functools.partial(fit, jax.random.key(0), line)
+    line = np.float32(np.linspace(0, 1, 2048)[:, None] ** [1, 3])
+    run = functools.partial(FIT, jax.random.key(0), line)
     due = {n: np.asarray(run(num_iterations=n)) for n in (9, 10)}
     np.testing.assert_array_equal(run(), due[10])
     assert not np.array_equal(due[9], due[10])
 
 
+@pytest.mark.by_default("1")  # beams of other widths have a row in test_contract.py
 @pytest.mark.parametrize("beam_width", [1, 3, 10])
 def test_keys_draw_anew_and_mask_drops_rows(beam_width):
-    run = functools.partial(fit, beam_width=beam_width)
+    run = functools.partial(FIT, beam_width=beam_width)
     one, other = (np.asarray(run(jax.random.key(s), X, num_iterations=0)) for s in (0, 1))
     assert not np.array_equal(one, other)
     mask = np.arange(ROWS) % 3 != 0
-    padded = jnp.where(mask[:, None], X, 1e3)
-    got = run(jax.random.key(4), padded, mask=jnp.asarray(mask))
-    np.testing.assert_allclose(got, run(jax.random.key(4), X[mask]), rtol=1e-4, atol=1e-5)
+    padded = np.where(mask[:, None], X, np.float32(1e3))
+    got, due = (
+        run(jax.random.key(4), padded, mask=mask),
+        run(jax.random.key(4), np.asarray(X)[mask]),
+    )
+    np.testing.assert_allclose(got, due, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_codebooks_fitted_with_a_beam_have_less_error_on_other_rows_than_greedy_ones(seed):
     rng = np.random.default_rng(seed)
-    x = jnp.asarray(rng.normal(size=(4096, 16)) @ rng.normal(size=(16, 16)), jnp.float32)
-    seen, other = x[:2048], x[2048:]
-    sizes = {"num_codebooks": 4, "num_codewords": 64}
+    x = jnp.asarray(rng.normal(size=(2048, 6)) @ rng.normal(size=(6, 6)), jnp.float32)
+    seen, other = x[:1024], x[1024:]
+    sizes = {"num_codebooks": 4, "num_codewords": 32}
     means = []
     for beam_width in (1, 4):
         books = additive.fit_codebooks(jax.random.key(seed), seen, **sizes, beam_width=beam_width)
         means.append(np.mean(errors(books, other, ENCODE(books, other, beam_width=4))))
-    assert means[1] < 0.97 * means[0]
+    assert means[1] < 0.9 * means[0]
 
 
-def test_rows_over_eight_devices_fit_and_encode_as_on_one():
-    for beam_width in (1, 3):
-        due = fit(jax.random.key(5), X, beam_width=beam_width)
-        got = fit(jax.random.key(5), *devices.by_rows(X), beam_width=beam_width)
-        np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
+@pytest.mark.by_default("1")
+@pytest.mark.parametrize("beam_width", [1, 3])
+def test_rows_over_eight_devices_are_fitted_as_on_one(beam_width):
+    due = FIT(jax.random.key(5), X, beam_width=beam_width)
+    got = FIT(jax.random.key(5), *devices.by_rows(X), beam_width=beam_width)
+    np.testing.assert_allclose(got, due, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_over_eight_devices_are_encoded_as_on_one():
     codes = ENCODE(BOOKS, *devices.by_rows(X), beam_width=3)
     np.testing.assert_array_equal(codes, ENCODE(BOOKS, X, beam_width=3))
     np.testing.assert_array_equal(codes, additive.encode(BOOKS, X, beam_width=3))
@@ -148,9 +156,9 @@ def test_bfloat16_embeddings_are_coded_in_float32():
     low = X.astype(jnp.bfloat16)
     full = low.astype(jnp.float32)
     np.testing.assert_array_equal(ENCODE(BOOKS, low), ENCODE(BOOKS, full))
-    books = fit(jax.random.key(0), low)
+    books = FIT(jax.random.key(0), low)
     assert books.dtype == jnp.float32
-    np.testing.assert_array_equal(books, fit(jax.random.key(0), full))
+    np.testing.assert_array_equal(books, FIT(jax.random.key(0), full))
 
 
 @pytest.mark.parametrize("beam_width", [1, 3])
@@ -196,6 +204,6 @@ def test_residual_beats_product_at_equal_bits_on_correlated_rows():
     mixed = X @ np.random.default_rng(7).normal(size=(D, D))
     books = product.fit_codebooks(jax.random.key(0), mixed, num_codebooks=M, num_codewords=K)
     coded = product.decode(books, product.encode(books, mixed))
-    ours = fit(jax.random.key(0), mixed)
+    ours = FIT(jax.random.key(0), mixed)
     due = np.mean(np.sum(np.square(np.float64(mixed - coded)), axis=1))
     assert np.mean(errors(ours, mixed, ENCODE(ours, mixed))) < 0.8 * due

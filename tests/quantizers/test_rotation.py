@@ -16,7 +16,9 @@ SCALES = np.array([8, 5, 3, 2, 1, 0.5, 0.3, 0.2])
 X = jnp.asarray(_rng.normal(size=(ROWS, D)) * SCALES @ MIXING + 1.0, jnp.float32)
 PARAMETRIC = jax.jit(rotation.opq_parametric, static_argnames="num_codebooks")
 OPQ = functools.partial(rotation.opq, num_codebooks=M, num_codewords=K)
-opq = jax.jit(OPQ)
+# Always with a mask, so that runs with a mask and without share programs.
+ALL = np.ones(ROWS, bool)
+opq = functools.partial(jax.jit(OPQ), mask=ALL)
 itq = jax.jit(rotation.itq, static_argnames="num_bits")
 
 
@@ -199,27 +201,40 @@ def test_itq_takes_50_turns_unless_told_otherwise_and_draws_its_start():
     assert np.max(np.abs(starts[0] - starts[1])) > 0.1
 
 
-FITS = (
-    lambda x, mask: PARAMETRIC(x, num_codebooks=M, mask=mask),
-    lambda x, mask: opq(jax.random.key(0), x, num_iterations=3, mask=mask),
-    lambda x, mask: itq(jax.random.key(0), x, num_bits=5, num_iterations=5, mask=mask),
-)
+FITS = {
+    "parametric": lambda x, mask: PARAMETRIC(x, num_codebooks=M, mask=mask),
+    "opq": lambda x, mask: opq(jax.random.key(0), x, num_iterations=3, mask=mask),
+    "itq": lambda x, mask: itq(jax.random.key(0), x, num_bits=5, num_iterations=5, mask=mask),
+}
+every_fit = pytest.mark.parametrize("fit", FITS.values(), ids=FITS)
+PADDED_MASK = np.arange(ROWS) % 4 != 0
+PADDED = np.where(PADDED_MASK[:, None], X, np.float32(30))
 
 
-@pytest.mark.parametrize("fit", FITS)
-def test_mask_drops_rows_and_eight_devices_equal_one(fit):
-    mask = np.arange(ROWS) % 4 != 0
-    padded = jnp.where(mask[:, None], X, 30.0)
-    due = jax.tree.leaves(fit(X[mask], jnp.ones(192, bool)))
-    for rows in ((padded, jnp.asarray(mask)), devices.by_rows(padded, jnp.asarray(mask))):
-        for got, other in zip(jax.tree.leaves(fit(*rows)), due, strict=True):
-            np.testing.assert_allclose(got, other, atol=2e-4)
+def assert_fits_close(got, due):
+    for one, other in zip(jax.tree.leaves(got), jax.tree.leaves(due), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-4)
 
 
-@pytest.mark.parametrize("fit", FITS)
+# All three have rows in test_contract.py, too, whose oracles see the rows that count alone.
+@pytest.mark.by_default("itq")
+@every_fit
+def test_mask_drops_rows(fit):
+    due = fit(np.asarray(X)[PADDED_MASK], ALL[: sum(PADDED_MASK)])
+    assert_fits_close(fit(PADDED, PADDED_MASK), due)
+
+
+@every_fit
+def test_rows_over_eight_devices_are_fitted_as_on_one(fit):
+    rows = devices.by_rows(PADDED, PADDED_MASK)
+    assert_fits_close(fit(*rows), fit(PADDED, PADDED_MASK))
+
+
+@pytest.mark.by_default("parametric", "itq")
+@every_fit
 def test_bfloat16_rows_are_worked_on_in_float32(fit):
-    low, mask = X.astype(jnp.bfloat16), jnp.ones(ROWS, bool)
-    leaves = [jax.tree.leaves(fit(x, mask)) for x in (low, low.astype(jnp.float32))]
+    low = X.astype(jnp.bfloat16)
+    leaves = [jax.tree.leaves(fit(x, ALL)) for x in (low, low.astype(jnp.float32))]
     for got, due in zip(*leaves, strict=True):
         assert got.dtype == jnp.float32
         np.testing.assert_allclose(got, due, atol=1e-5)

@@ -34,7 +34,7 @@ def test_gradient_behind_it_is_taken_at_the_hard_value():
 
 
 def test_other_shape_is_refused():
-    with pytest.raises(ValueError, match=r"hard must have the shape of soft, \(1, 5\), got \(5,\)"):
+    with pytest.raises(ValueError, match=r"hard must have shape \(1, 5\), as soft has, got \(5,\)"):
         straight_through(HARD, SOFT[None])
 
 
@@ -84,6 +84,6 @@ def test_rotation_trick_at_zeros_and_opposites():
 
 def test_rotation_trick_refuses_another_shape():
     with pytest.raises(
-        ValueError, match=r"^quantized must have the shape of x, \(5, 1\), got \(1, 5\)$"
+        ValueError, match=r"^quantized must have shape \(5, 1\), as x has, got \(1, 5\)$"
     ):
         rotation_trick(HARD[None], SOFT[:, None])
