@@ -20,6 +20,9 @@ CUTS = [(None, "all"), (20, "hits"), (20, "capped"), (20, "all")]
 
 @pytest.mark.parametrize("label_kind", ["class ids", "one-hot", "multi-hot"])
 @pytest.mark.parametrize("codec_name", codecs())
+@pytest.mark.by_default(
+    "product ip-*", "binary-*", "product l2-class ids", "product sqd-multi-hot", "float-one-hot"
+)
 def test_value_and_bounds_equal_the_metric_on_all_distances(codec_name, label_kind):
     asked = [measures.average_precision(top_k=k, denominator=den) for k, den in CUTS]
     results = measured(codec_name, label_kind, measures=asked)

@@ -31,6 +31,7 @@ def by_pairs(query_codes, database_codes, grades, num_bits, num_grades):
 
 
 @pytest.mark.parametrize("num_bits", [5, 16, 40])
+@pytest.mark.by_default("5", "40")
 def test_counts_equal_a_loop_over_pairs(rng, num_bits):
     query, database, query_ids, ids = draw(rng, num_bits=num_bits)
     grades = (query_ids[:, None] == ids).astype(int)

@@ -46,6 +46,7 @@ def test_storage_order_leaves_every_bit(codec_name, rng):
 
 @pytest.mark.parametrize("codec_name", ["binary", "product ip"])
 @pytest.mark.parametrize("tile", [1, 7, 64, N, 10 * N])
+@pytest.mark.by_default("1-binary", "7-product ip", "301-binary", "3010-product ip")
 def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
     got = measured(codec_name, measures=EVERYTHING, tile=tile)
     assert_equal_numbers(got, everything(codec_name))
@@ -53,7 +54,7 @@ def test_tiles_of_any_size_give_the_same_numbers(codec_name, tile):
 
 @pytest.mark.parametrize("codec_name", codecs())
 @pytest.mark.parametrize("num_devices", [2, 8])
-@pytest.mark.by_default("8-product cosine", "2-binary", "8-float")
+@pytest.mark.by_default("8-product cosine", "2-binary")
 def test_any_number_of_devices_gives_the_same_numbers(codec_name, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     due = everything(codec_name)
@@ -84,13 +85,13 @@ def test_queries_in_another_tile_get_the_same_value():
 
 
 @pytest.mark.parametrize("metric", ["l2", "ip", "cosine"])
-@pytest.mark.by_default("cosine", "ip")
+@pytest.mark.by_default("cosine")
 def test_equal_float_distances_stay_equal_on_any_mesh_and_in_any_batch(rng, metric):
     # Signs as floats, as saturated networks give: many ties in exact arithmetic, in float32 a
     # matter of the order of sums, which must not follow mesh, tile or batch.
-    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 1250)]
+    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 500)]
     x, database = (np.float32(0.1) * side.astype(np.float32) for side in sides)
-    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 1250)
+    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 500)
     codec = FloatCodec(48, metric=metric)
     codes = evaluate.encode(codec, database)
 
