@@ -180,11 +180,7 @@ def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Arra
       Counts [Q, N, 2] int32, nearest level first.
     """
     distances, relevant = jax.lax.sort((distances, relevant), num_keys=1, is_stable=False)
-    begins, ends = _edges(distances)
-    ones = jnp.ones_like(relevant, dtype=jnp.int32)
-    return jnp.stack(
-        [_count_at_ends(ones, begins, ends), _count_at_ends(relevant, begins, ends)], axis=-1
-    )
+    return _count_at_ends(distances, jnp.stack([jnp.ones_like(relevant), relevant], axis=-1))
 
 
 def graded_counts_from_distances(
@@ -207,19 +203,15 @@ def graded_counts_from_distances(
       Counts [Q, N, G] int32, nearest level first, placed as by `counts_from_distances`.
     """
     distances, grades = jax.lax.sort((distances, grades), num_keys=1, is_stable=False)
-    begins, ends = _edges(distances)
     # [Q, N, G]: `measure_grades` takes few enough queries at a time.
-    flags = grades[..., None] == jnp.arange(num_grades, dtype=jnp.int32)
-    return _count_at_ends(flags, begins[..., None], ends[..., None])
+    return _count_at_ends(distances, grades[..., None] == jnp.arange(num_grades, dtype=jnp.int32))
 
 
-def _edges(distances):
-    changes = distances[:, 1:] != distances[:, :-1]
-    edge = jnp.ones_like(distances[:, :1], dtype=bool)
-    return jnp.concatenate([edge, changes], axis=1), jnp.concatenate([changes, edge], axis=1)
-
-
-def _count_at_ends(flags, begins, ends):
+def _count_at_ends(distances, flags):
+    changes = (distances[:, 1:] != distances[:, :-1])[..., None]
+    edge = jnp.ones_like(distances[:, :1, None], dtype=bool)
+    begins = jnp.concatenate([edge, changes], axis=1)
+    ends = jnp.concatenate([changes, edge], axis=1)
     flags = flags.astype(jnp.int32)
     through = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
     # Cumulative counts never fall, so a running maximum carries the last level's start along.

@@ -297,19 +297,14 @@ _BLOCKS: dict[str, Callable[[Levels, Array], Array]] = {
 def _average_precision(counts, top_k, ties, denominator):
     levels = levels_from_counts(counts)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
-    return _QUOTIENTS[denominator](levels, inside, ties, top_k)
-
-
-def _divide_by_relevant(levels, inside, ties, top_k):
-    del top_k
-    return _divide(levels, inside, ties, levels.relevant.sum(1))
-
-
-def _divide_by_capped(levels, inside, ties, top_k):
+    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
+    if denominator == "hits" and top_k is not None:
+        return _divide_by_hits(levels, inside, ties, top_k)
     xp = inside.__array_namespace__()
-    relevant = levels.relevant.sum(1)
-    capped = relevant if top_k is None else xp.minimum(relevant, top_k)
-    return _divide(levels, inside, ties, capped)
+    due = levels.relevant.sum(1)
+    if denominator == "capped" and top_k is not None:
+        due = xp.minimum(due, top_k)
+    return _divide(levels, inside, ties, due)
 
 
 def _divide(levels, inside, ties, denominator):
@@ -318,9 +313,6 @@ def _divide(levels, inside, ties, denominator):
 
 
 def _divide_by_hits(levels, inside, ties, top_k):
-    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
-    if top_k is None:
-        return _divide_by_relevant(levels, inside, ties, top_k)
     xp = inside.__array_namespace__()
     block = _BLOCKS[ties]
     whole = inside == levels.items
@@ -342,9 +334,6 @@ def _divide_by_hits(levels, inside, ties, top_k):
         return total / xp.maximum(nearer_hits[:, None] + hits, 1)
 
     return OVER_HITS[ties](value, items, relevant, ranks, top_k=top_k)
-
-
-_QUOTIENTS = {"hits": _divide_by_hits, "capped": _divide_by_capped, "all": _divide_by_relevant}
 
 
 def _average_precision_at_r(counts, top_k, ties):
