@@ -217,8 +217,6 @@ def test_a_distance_that_is_not_the_codecs_is_refused(codec_name, distance):
         ({"measures": ()}, "measures is empty"),
         ({"measures": ["map"]}, "measures must be of metrics.measures, got 'map'"),
         ({"measures": [measures.wap()] * 2}, "measures must differ, got one twice"),
-        ({"tile": 0}, "tile must be a number of items of at least 1, or None, got 0"),
-        ({"tile": 2.5}, "tile must be"),
         ({"mesh": jax.make_mesh((1,), ("x",), devices=jax.devices()[:1])}, "one axis 'data'"),
     ],
 )
