@@ -35,23 +35,6 @@ class Figure(NamedTuple):
     missing: str | None = None
 
 
-class _Run(NamedTuple):
-    """Data for the figures of a run: kept arrays, class names and logged records."""
-
-    arrays: dict[str, np.ndarray]
-    classes: list[str]
-    history: list[dict[str, Any]]
-
-    def part(self, name):
-        """Returns the arrays of one figure, by name without the figure's prefix."""
-        prefix = f"{name}/"
-        return {
-            key.removeprefix(prefix): value
-            for key, value in self.arrays.items()
-            if key.startswith(prefix)
-        }
-
-
 def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
     """Yields the figures of one run, in the page's order.
 
@@ -59,7 +42,6 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
       kept: From `kept.read`.
       history: Records of metrics.jsonl.
     """
-    run = _Run(kept.arrays, kept.about.get("classes") or [], history)
     # A sum, because the number may be missing.
     number = int(np.sum(kept.arrays.get("curves/queries", 0)))
     missing = {**kept.missing}
@@ -67,21 +49,23 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
         missing["training"] = "metrics.jsonl holds no record"
     for name, (draw, source, title, words) in _OF_RUN.items():
         words = words.format(queries=f"{number:,}")
-        yield _drawn(name, title, words, functools.partial(draw, run), missing.get(source))
+        yield _drawn(
+            name, title, words, functools.partial(draw, kept, history), missing.get(source)
+        )
 
 
-def _training(run, plots):
-    return plots.history(run.history)
+def _training(_, history, plots):
+    return plots.history(history)
 
 
-def _precision_recall(run, plots):
-    curves = run.part("curves")
+def _precision_recall(kept, _, plots):
+    curves = kept.part("curves")
     bounds = {name: _bound(curves, name) for name in ("worst", "best")}
     return plots.precision_recall(*_recall_precision(curves, "value"), **bounds)
 
 
-def _precision_at(run, plots):
-    curves = run.part("curves")
+def _precision_at(kept, _, plots):
+    curves = kept.part("curves")
     return plots.precision_at(
         curves["cuts"],
         curves["precision_value"],
@@ -92,24 +76,24 @@ def _precision_at(run, plots):
     )
 
 
-def _distances(run, plots):
-    return plots.distances(**run.part("distances"))
+def _distances(kept, _, plots):
+    return plots.distances(**kept.part("distances"))
 
 
-def _usage(run, plots):
-    return plots.codebook_usage(**run.part("usage"))
+def _usage(kept, _, plots):
+    return plots.codebook_usage(**kept.part("usage"))
 
 
-def _projection(run, plots):
-    shown = run.part("projection")
-    names = run.classes if len(run.classes) > shown["labels"].max() else None
+def _projection(kept, _, plots):
+    shown = kept.part("projection")
+    names = kept.classes if len(kept.classes) > shown["labels"].max() else None
     return plots.embedding(**shown, class_names=names)
 
 
-def _confusion(run, plots):
+def _confusion(kept, _, plots):
     # Names are kept up to a thousand: with fewer names than classes the numbers stand for them.
-    share = run.arrays["confusion/share"]
-    return plots.class_confusion(share, run.classes if len(run.classes) == len(share) else None)
+    share = kept.arrays["confusion/share"]
+    return plots.class_confusion(share, kept.classes if len(kept.classes) == len(share) else None)
 
 
 _OF_RUN: dict[str, tuple[Callable[..., Any], str, str, str]] = {
@@ -153,17 +137,13 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
       kept: Kept arrays of each run.
       histories: Records of each run.
     """
-    curves = [
-        {key: each.arrays.get(f"curves/{key}") for key in _CURVES}
-        for each in kept
-        if "curves/cuts" in each.arrays
-    ]
-    labels = [name for name, each in zip(names, kept, strict=True) if "curves/cuts" in each.arrays]
-    missing = None if labels else "no run kept its curves"
+    curves = {name: each.part("curves") for name, each in zip(names, kept, strict=True)}
+    curves = {name: each for name, each in curves.items() if each}
+    missing = None if curves else "no run kept its curves"
 
     def precision_recall(plots):
         figure = None
-        for label, each in zip(labels, curves, strict=True):
+        for label, each in curves.items():
             ax = None if figure is None else figure.axes[0]
             drawn = plots.precision_recall(*_recall_precision(each, "value"), labels=[label], ax=ax)
             figure = drawn if figure is None else figure
@@ -183,9 +163,6 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
         _drawn("validation", "Validation", "mAP of validation queries.", validation, None),
         _drawn("loss", "Loss", "As logged.", loss, None),
     ]  # fmt: skip
-
-
-_CURVES = ("cuts", "precision_value", "recall_value")
 
 
 def _overlaid(plots, names, histories, key, label):
@@ -260,11 +237,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     Args:
       kept: From `kept.read`.
     """
-    found = {
-        key.removeprefix("examples/"): value
-        for key, value in kept.arrays.items()
-        if key.startswith("examples/")
-    }
+    found = kept.part("examples")
     if "kind" not in found:
         return [], kept.missing.get("examples", "they were not kept")
     pictures, near, note = None, [], None
@@ -317,10 +290,10 @@ def classes(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     Args:
       kept: From `kept.read`.
     """
-    value, queries = (kept.arrays.get(f"per_class/{key}") for key in ("value", "queries"))
-    if value is None or queries is None:
+    found = kept.part("per_class")
+    if not found:
         return [], kept.missing.get("per_class", "it was not kept")
-    names = kept.about.get("classes") or []
+    value, queries, names = found["value"], found["queries"], kept.classes
     # Classes without a query have no value.
     asked = np.flatnonzero(queries)
     order = asked[np.argsort(value[asked], kind="stable")]
