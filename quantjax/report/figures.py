@@ -142,12 +142,13 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
     missing = None if curves else "no run kept its curves"
 
     def precision_recall(plots):
-        figure = None
-        for label, each in curves.items():
-            ax = None if figure is None else figure.axes[0]
-            drawn = plots.precision_recall(*_recall_precision(each, "value"), labels=[label], ax=ax)
-            figure = drawn if figure is None else figure
-        return figure
+        # A run of fewer items has fewer cuts: its last point is repeated, which nobody sees.
+        longest = max(len(each["cuts"]) for each in curves.values())
+        sides = (
+            [np.pad(each[key], (0, longest - len(each[key])), "edge") for each in curves.values()]
+            for key in ("recall_value", "precision_value")
+        )
+        return plots.precision_recall(*sides, labels=[*curves])
 
     def validation(plots):
         return _overlaid(plots, names, histories, "validation", "validation mAP")

@@ -241,7 +241,9 @@ def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
     found = sections(page)
     assert "other minus one" in found["tests"]
     assert "<td>mAP</td>" in found["tests"]
-    assert "<svg" in found["precision-recall"]
+    for name, colour in (("one", "#0072b2"), ("other", "#e69f00")):
+        assert f">{name}</text>" in found["precision-recall"]
+        assert f"stroke: {colour}" in found["precision-recall"]
     assert "<svg" in found["validation"]
     assert "<svg" in found["loss"]
     assert "num_epochs" in found["settings"]
