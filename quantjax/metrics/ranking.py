@@ -5,7 +5,6 @@ relevant ranks inside the cut, for one order of ties. Average precision is the s
 divided by a named denominator.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -234,65 +233,45 @@ def expected_block(levels: Levels, inside: Array) -> Array:
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
 
 
-def best_block(levels: Levels, inside: Array) -> Array:
-    """Sums each level's precisions with its relevant items first: sum (P0 + t) / (N0 + t).
+def extreme_block(levels: Levels, inside: Array, ties: str) -> Array:
+    """Sums each level's precisions with its relevant items first or last: sum (P0 + t) / (a + t).
+
+    With relevant items first a = N0 and t goes to min(p, r); with relevant items last
+    a = N0 + n - p and t goes to max(r - (n - p), 0).
 
     Args:
       levels: The levels, any shape.
       inside: Ranks of each level inside the cut.
+      ties: "best" or "worst".
 
     Returns:
-      The sums, one per level; min(p, r) terms each.
+      The sums, one for each level.
 
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
     """
-    hits = HITS["best"](levels, inside)
-    first = levels.relevant_before + 1
-    return ramp_over_ranks(levels.items_before, hits, first=first, step=1.0)
-
-
-def worst_block(levels: Levels, inside: Array) -> Array:
-    """Sums each level's precisions with relevant items last: sum (P0 + t) / (N0 + n - p + t).
-
-    Args:
-      levels: The levels, any shape.
-      inside: Ranks of each level inside the cut.
-
-    Returns:
-      The sums, one per level; max(r - (n - p), 0) terms each.
-
-    Reference:
-      He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
-    """
-    misses = levels.items - levels.relevant
-    hits = HITS["worst"](levels, inside)
-    first = levels.relevant_before + 1
+    misses = levels.items - levels.relevant if ties == "worst" else 0
+    hits, first = HITS[ties](levels, inside), levels.relevant_before + 1
     return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
 
 
-def _skip_zero_blocks(block):
-    """Makes a block function skip, on the host, levels whose block is 0: often most levels."""
-
-    def compressed(levels: Levels, inside: Array) -> Array:
-        # A compiled program has fixed shapes and computes every level.
-        if not isinstance(inside, np.ndarray):
-            return block(levels, inside)
-        *parts, inside = np.broadcast_arrays(*levels, inside)
-        # A level without relevant items (parts[1]) or without ranks inside the cut adds nothing.
-        some = np.flatnonzero((parts[1] > 0) & (inside > 0))
-        sums = np.zeros(inside.size)
-        sums[some] = block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some])
-        return sums.reshape(inside.shape)
-
-    return compressed
+def _blocks(levels, inside, ties):
+    """Computes the block of each level; on the host only those that are not 0, often few."""
+    # A compiled program has fixed shapes and computes every level.
+    if not isinstance(inside, np.ndarray):
+        return _block(levels, inside, ties)
+    *parts, inside = np.broadcast_arrays(*levels, inside)
+    # A level without relevant items (parts[1]) or without ranks inside the cut adds nothing.
+    some = np.flatnonzero((parts[1] > 0) & (inside > 0))
+    sums = np.zeros(inside.size)
+    sums[some] = _block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some], ties)
+    return sums.reshape(inside.shape)
 
 
-_BLOCKS: dict[str, Callable[[Levels, Array], Array]] = {
-    "expected": _skip_zero_blocks(expected_block),
-    "best": _skip_zero_blocks(best_block),
-    "worst": _skip_zero_blocks(worst_block),
-}
+def _block(levels, inside, ties):
+    if ties == "expected":
+        return expected_block(levels, inside)
+    return extreme_block(levels, inside, ties)
 
 
 def _average_precision(counts, top_k, ties, denominator):
@@ -311,7 +290,7 @@ def _average_precision(counts, top_k, ties, denominator):
 
 def _divide(levels, inside, ties, denominator):
     xp = inside.__array_namespace__()
-    return sum_over_levels(_BLOCKS[ties](levels, inside)) / xp.maximum(denominator, 1)
+    return sum_over_levels(_blocks(levels, inside, ties)) / xp.maximum(denominator, 1)
 
 
 def _average_precision_at_r(counts, top_k, ties):

@@ -171,14 +171,12 @@ def _overlaid(plots, names, histories, key, label):
     figure = plots.style.new_figure(None, 3.6)
     ax = figure.subplots()
     # Runs log different values: those without this value are left out.
-    found = False
     for number, (name, history) in enumerate(zip(names, histories, strict=True)):
         points = [(each["step"], each[key]) for each in history if each.get(key) is not None]
         if points:
             colour, dashes = plots.style.look(number)[0], ("-", "--", ":", "-.")[number % 4]
             ax.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, label=name)
-            found = True
-    if not found:
+    if not ax.lines:
         raise ValueError(f"no run logged a {label}")
     ax.set_xlabel("step")
     ax.set_ylabel(label)
@@ -241,15 +239,15 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     found = kept.part("examples")
     if "kind" not in found:
         return [], kept.missing.get("examples", "they were not kept")
-    pictures, near, note = None, [], None
+    pictures, note = None, None
     if "images" not in found:
         note = "The source has no images, so names stand in their place."
     else:
         try:
-            pictures = [_data_uri(image) for image in found["images"]]
-            near = [[_data_uri(image) for image in row] for row in found["items"]]
+            rows = zip(found["images"], found["items"], strict=True)
+            pictures = [[_data_uri(image) for image in (query, *near)] for query, near in rows]
         except ModuleNotFoundError as error:
-            pictures, note = None, f"{error}"
+            note = f"{error}"
     names, item_names = (json.loads(found[key].tobytes()) for key in ("names", "item_names"))
     width = found["hits"].shape[1]
     rows = []
@@ -259,7 +257,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
                 "hit": bool(found["hits"][i, j]),
                 "distance": f"{found['distances'][i, j]:.4g}",
                 "name": item_names[i * width + j],
-                "picture": None if pictures is None else near[i][j],
+                "picture": pictures and pictures[i][1 + j],
             }
             for j in range(width)
         ]
@@ -268,7 +266,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
                 "kind": KINDS[kind],
                 "name": names[i],
                 "value": f"{found['value'][i]:.3f}",
-                "picture": None if pictures is None else pictures[i],
+                "picture": pictures and pictures[i][0],
                 "neighbours": neighbours,
             }
         )
