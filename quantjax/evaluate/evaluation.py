@@ -14,10 +14,10 @@ from quantjax.arrays import check_finite
 from quantjax.errors import InputError
 from quantjax.evaluate.hamming import check_mesh, hamming_counts
 from quantjax.evaluate.ranked import distinct_codes, ranked_counts
-from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
 from quantjax.evaluate.summary import summarize
-from quantjax.quantizers import Codec, FloatCodec
+from quantjax.quantizers import Codec, FloatCodec, packing
 from quantjax.run import parallel, processes
 
 _ITEMS = 65_536  # rows that are encoded at once
@@ -102,7 +102,7 @@ def evaluate(
     codes, queries = np.asarray(codes), as_embeddings("queries", queries)
     codec = processes.on_host(codec)
     labels = relevance(query_labels, database_labels)
-    check_codes(codec, codes, queries, labels)
+    _check_codes(codec, codes, queries, labels)
     # Symmetric distance is that of the real codec to quantized queries.
     if distance == "sqd":
         queries = np.asarray(_quantized(codec, queries))
@@ -183,12 +183,9 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Relevance) -> None:
+def _check_codes(codec, codes, queries, labels):
     """Raises ValueError if codes do not fit the codec or the labels, or a side is empty."""
-    if codes.ndim != 2 or codes.shape[1] != codec.num_bytes or codes.dtype != np.uint8:
-        raise InputError(
-            f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
-        )
+    packing.check_codes(codes, codec.num_bytes)
     if len(codes) == 0 or len(queries) == 0:
         raise InputError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
     labels.check_lengths(len(queries), len(codes))

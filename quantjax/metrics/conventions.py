@@ -473,11 +473,13 @@ def mean_average_precision_as(
         _score(distances[i : i + rows], relevant[i : i + rows], cut.ranks, convention.denominator)
         for i in range(0, len(distances), rows)
     ]
-    queries = _Queries(*(np.concatenate(part) for part in zip(*tiles, strict=True)))
-    kept, chances = _ZERO[convention.zero](queries)
-    bounds = Bounds(queries.worst, queries.expected, queries.best)
-    worst, expected, best = bounds_of_mean(bounds, chances, queries.least)
-    per_query = queries.expected if convention.ties == "expected" else queries.stored
+    stored, hits, relevant, chances, least, *bounds = (
+        np.concatenate(part) for part in zip(*tiles, strict=True)
+    )
+    kept, chances = _ZERO[convention.zero](hits, relevant, chances)
+    bounds = Bounds(*bounds)
+    worst, expected, best = bounds_of_mean(bounds, chances, least)
+    per_query = bounds.expected if convention.ties == "expected" else stored
     value = per_query[kept].mean() if kept.any() else np.nan
     ties = "expected" if convention.ties == "expected" else "storage"
     metric = f"map@{cut.name}|ties={ties}|den={convention.denominator}|zero={convention.zero}"
@@ -493,44 +495,34 @@ def mean_average_precision_as(
     )
 
 
-class _Queries(NamedTuple):
-    stored: np.ndarray
-    hits: np.ndarray
-    relevant: np.ndarray
-    worst: np.ndarray
-    expected: np.ndarray
-    best: np.ndarray
-    chance: np.ndarray
-    least: np.ndarray
-
-
 def _score(distances, relevant, top_k, denominator):
+    """Returns average precision as stored, hits, relevant items, chance of a hit, least, bounds."""
     ranked = rank_as_stored(distances, relevant)
     (sums, hits), total = sum_precisions(ranked, top_k), np.count_nonzero(relevant, axis=1)
     due = {"hits": hits, "capped": np.minimum(total, top_k), "all": total}
     due_for_one = np.maximum(due[denominator], 1) if denominator != "hits" else 1
     counts = count_levels(ranked, top_k)
-    return _Queries(
+    return (
         sums / np.maximum(due[denominator], 1),
         hits,
         total,
-        *map(np.asarray, average_precision_bounds(counts, top_k=top_k, denominator=denominator)),
         chance_of_a_hit(counts, top_k),
         # One hit, at the last rank.
         np.full(len(hits), 1 / top_k) / due_for_one,
+        *average_precision_bounds(counts, top_k=top_k, denominator=denominator),
     )
 
 
-def _count_as_zero(queries):
-    return np.ones(len(queries.hits), bool), np.ones(len(queries.hits))
+def _count_as_zero(hits, relevant, chances):
+    return np.ones(len(hits), bool), np.ones(len(hits))
 
 
-def _leave_out(queries):
-    return queries.hits > 0, queries.chance
+def _leave_out(hits, relevant, chances):
+    return hits > 0, chances
 
 
-def _leave_out_trailing(queries):
-    kept = np.arange(len(queries.relevant)) <= np.flatnonzero(queries.relevant).max(initial=-1)
+def _leave_out_trailing(hits, relevant, chances):
+    kept = np.arange(len(relevant)) <= np.flatnonzero(relevant).max(initial=-1)
     return kept, kept.astype(np.float64)
 
 
