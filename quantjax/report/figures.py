@@ -60,8 +60,11 @@ def _training(_, history, plots):
 
 def _precision_recall(kept, _, plots):
     curves = kept.part("curves")
-    bounds = {name: _bound(curves, name) for name in ("worst", "best")}
-    return plots.precision_recall(*_recall_precision(curves, "value"), **bounds)
+    value, worst, best = (
+        metrics.PrecisionRecall(curves[f"precision_{bound}"], curves[f"recall_{bound}"])
+        for bound in ("value", "worst", "best")
+    )
+    return plots.precision_recall(value.recall, value.precision, worst=worst, best=best)
 
 
 def _precision_at(kept, _, plots):
@@ -182,15 +185,6 @@ def _overlaid(plots, names, histories, key, label):
     ax.set_ylabel(label)
     ax.legend(frameon=False)
     return figure
-
-
-def _recall_precision(curves, bound):
-    return curves[f"recall_{bound}"], curves[f"precision_{bound}"]
-
-
-def _bound(curves, bound):
-    recall, precision = _recall_precision(curves, bound)
-    return metrics.PrecisionRecall(precision, recall)
 
 
 def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
