@@ -92,9 +92,9 @@ def test_queries_in_another_tile_get_the_same_value():
 def test_equal_float_distances_stay_equal_on_any_mesh_and_in_any_batch(rng, metric):
     # Signs as floats, as saturated networks give: many ties in exact arithmetic, in float32 a
     # matter of the order of sums, which must not follow mesh or batch.
-    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 500)]
+    sides = [np.where(rng.random((n, 48)) < 0.5, -1, 1) for n in (20, 1250)]
     x, database = (np.float32(0.1) * side.astype(np.float32) for side in sides)
-    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 500)
+    ids = rng.integers(0, 3, 20), rng.integers(0, 3, 1250)
     codec = FloatCodec(48, metric=metric)
     codes = evaluate.encode(codec, database)
 
