@@ -9,7 +9,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 from quantjax import evaluate, train
 from tests import toy
-experiment = toy.experiment(toy.dqn(), num_epochs=3)
+experiment = toy.experiment(toy.supervised(), num_epochs=3)
 """
 
 
@@ -55,7 +55,7 @@ def test_values_of_a_cell_are_short(outputs):
 def test_history_is_a_frame_with_a_row_for_each_record(outputs):
     (frame,) = outputs[2]
     assert "<table" in frame.data["text/html"]
-    assert "codebook_perplexity" in frame.data["text/html"]
+    assert "bit_entropy" in frame.data["text/html"]
 
 
 def test_without_progress_nothing_is_shown(outputs):

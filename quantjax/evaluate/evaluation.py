@@ -1,7 +1,8 @@
 """Encodes embeddings and measures retrieval, streamed in tiles and exact in ties."""
 
+import functools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +12,12 @@ from jax.sharding import Mesh
 from quantjax import metrics
 from quantjax.arrays import check_finite
 from quantjax.errors import InputError
-from quantjax.evaluate.hamming import check_work, hamming_counts
+from quantjax.evaluate.hamming import check_mesh, hamming_counts
 from quantjax.evaluate.ranked import distinct_codes, ranked_counts
-from quantjax.evaluate.relevance import Relevance, relevance
+from quantjax.evaluate.relevance import relevance
 from quantjax.evaluate.results import Results
 from quantjax.evaluate.summary import summarize
-from quantjax.quantizers import Codec, FloatCodec
+from quantjax.quantizers import Codec, FloatCodec, packing
 from quantjax.run import parallel, processes
 
 _ITEMS = 65_536  # rows that are encoded at once
@@ -57,13 +58,12 @@ def evaluate(
     distance: str,
     measures: Sequence[metrics.Measure] = (metrics.measures.average_precision(),),
     mesh: Mesh | None = None,
-    tile: int | None = None,
     task: str = "",
     leave_self_out: bool = False,
 ) -> Results:
     """Measures the retrieval of queries from a coded database.
 
-    No value depends on the order of the items, on tiles or on the number of devices. Hamming
+    No value depends on the order of the items or on the number of devices. Hamming
     distances are counted. Real distances are computed in a fixed shape, and once for all items of
     equal code. (Distances of two codes that differ only by rounding in float32 are not a tie.)
     Beside the codes, memory holds one query's distances to all distinct codes, or a few queries'
@@ -82,7 +82,6 @@ def evaluate(
       mesh: From `run.parallel.data_mesh`, to share the work out; the default device when None.
         Where it spans several processes, all call this with the same arguments, each ranks for its
         share of the queries, and all get the results of all.
-      tile: Items of a device's tile; chosen when None.
       task: Text that identifies queries and items beyond their labels, such as a split's digest;
         results of different tasks are not compared.
       leave_self_out: For a set that searches itself: query i is item i, and is not in its own
@@ -99,11 +98,11 @@ def evaluate(
     began = time.perf_counter()
     # All checks come first: embedding and ranking may take minutes.
     check_distance(codec, distance)
-    check_work(mesh, tile)
+    check_mesh(mesh)
     codes, queries = np.asarray(codes), as_embeddings("queries", queries)
     codec = processes.on_host(codec)
     labels = relevance(query_labels, database_labels)
-    check_codes(codec, codes, queries, labels)
+    _check_codes(codec, codes, queries, labels)
     # Symmetric distance is that of the real codec to quantized queries.
     if distance == "sqd":
         queries = np.asarray(_quantized(codec, queries))
@@ -111,8 +110,8 @@ def evaluate(
     local = None if mesh is None else parallel.local(mesh)
 
     def count(labels, rows, own, num_grades):
-        asked = {"num_grades": num_grades, "mesh": local, "tile": tile, "own": own}
-        return _counts(codec, queries[rows], codes, labels, **asked)
+        counts = _counter(codec, queries[rows])
+        return counts(codes, labels, num_grades=num_grades, mesh=local, own=own)
 
     distinct = distinct_codes(codes)
     about = {
@@ -138,26 +137,12 @@ def evaluate(
     )
 
 
-def _counts(
-    codec, queries, codes, labels: Relevance, *, num_grades, mesh, tile, own
-) -> Iterator[np.ndarray]:
-    """Yields counts [q, levels, G]: Hamming distances are counted, real distances are ranked."""
+def _counter(codec, queries):
+    """Returns the function of codes and labels that counts items by distance from the queries."""
     # Hamming distances are few and small, so that counting them needs no sort.
-    if codec.metric != "hamming":
-        yield from ranked_counts(
-            codec, queries, codes, labels, num_grades=num_grades, mesh=mesh, tile=tile, own=own
-        )
-        return
-    yield from hamming_counts(
-        encode(codec, queries),
-        codes,
-        labels,
-        num_bits=codec.bits,
-        num_grades=num_grades,
-        mesh=mesh,
-        tile=tile,
-        own=own,
-    )
+    if codec.metric == "hamming":
+        return functools.partial(hamming_counts, encode(codec, queries), num_bits=codec.bits)
+    return functools.partial(ranked_counts, codec, queries)
 
 
 @jax.jit
@@ -198,12 +183,9 @@ def as_embeddings(name: str, x: np.ndarray) -> np.ndarray:
     return x
 
 
-def check_codes(codec: Codec, codes: np.ndarray, queries: np.ndarray, labels: Relevance) -> None:
+def _check_codes(codec, codes, queries, labels):
     """Raises ValueError if codes do not fit the codec or the labels, or a side is empty."""
-    if codes.ndim != 2 or codes.shape[1] != codec.num_bytes or codes.dtype != np.uint8:
-        raise InputError(
-            f"codes must be uint8 of shape [N, {codec.num_bytes}], got {codes.dtype} {codes.shape}"
-        )
+    packing.check_codes(codes, codec.num_bytes)
     if len(codes) == 0 or len(queries) == 0:
         raise InputError(f"nothing to search: {len(queries)} queries, {len(codes)} items")
     labels.check_lengths(len(queries), len(codes))

@@ -80,7 +80,6 @@ def hamming_counts(
     num_bits: int | None = None,
     num_grades: int | None = None,
     mesh: Mesh | None = None,
-    tile: int | None = None,
     own: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Counts the items of each grade at each Hamming distance.
@@ -92,7 +91,6 @@ def hamming_counts(
       num_bits: Length of a code; 8 bytes' worth when None.
       num_grades: G; higher grades count as G - 1. All that occur when None.
       mesh: The devices to share the database out to.
-      tile: Items of a device's tile; chosen when None.
       own: The item that each query itself is, [Q]; it is not counted. None where queries are no
         items.
 
@@ -106,9 +104,9 @@ def hamming_counts(
     query_codes, database_codes = np.asarray(query_codes), np.asarray(database_codes)
     num_bits = _check(query_codes, database_codes, labels, num_bits)
     num_grades = labels.num_grades if num_grades is None else num_grades
-    check_work(mesh, tile)
+    check_mesh(mesh)
     mesh = parallel.data_mesh(jax.local_devices()[:1]) if mesh is None else mesh
-    words, patterns = _in_tiles(database_codes, labels, mesh.size, tile)
+    words, patterns = _in_tiles(database_codes, labels, mesh.size)
     words, patterns = jax.device_put((words, patterns), NamedSharding(mesh, _BY_ITEM))
     asked = _as_words(query_codes)
     compiled = _counter(mesh, num_bits + 1, num_grades)
@@ -175,14 +173,14 @@ def _counter(mesh, num_levels, num_grades):
     return jax.jit(counts)
 
 
-def _in_tiles(codes, labels, num_devices, tile):
+def _in_tiles(codes, labels, num_devices):
     """Cuts the database into T tiles of S parts: words [T, S, W, n], patterns [T, S, 1, n].
 
     Words are uint32, patterns int32.
     """
     # Tiles of equal size, so that a single program fits all and padding stays small.
     unit = num_devices * _HISTOGRAMS
-    count = -(-len(codes) // (num_devices * (_ITEMS if tile is None else tile)))
+    count = -(-len(codes) // (num_devices * _ITEMS))
     per_tile = -(-len(codes) // (count * unit)) * unit
     padding = count * per_tile - len(codes)
     words = np.pad(_as_words(codes), ((0, padding), (0, 0)))
@@ -217,12 +215,10 @@ def _check(query_codes, database_codes, labels, num_bits):
     return num_bits
 
 
-def check_work(mesh: Mesh | None, tile: int | None) -> None:
-    """Raises ValueError if the mesh has other axes, or a tile has no items."""
+def check_mesh(mesh: Mesh | None) -> None:
+    """Raises ValueError if the mesh has other axes."""
     if mesh is not None and mesh.axis_names != (parallel.AXIS,):
         raise InputError(
             f"mesh must have the one axis {parallel.AXIS!r} (see parallel.data_mesh), "
             f"got {mesh.axis_names}"
         )
-    if tile is not None and not (isinstance(tile, (int, np.integer)) and tile >= 1):
-        raise InputError(f"tile must be a number of items of at least 1, or None, got {tile!r}")

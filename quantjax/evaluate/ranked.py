@@ -91,7 +91,6 @@ def ranked_counts(
     *,
     num_grades: int,
     mesh: Mesh | None = None,
-    tile: int | None = None,
     own: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """Counts the items of each grade at each distance from a query, nearest distance first.
@@ -103,7 +102,6 @@ def ranked_counts(
       labels: Labels of both sides.
       num_grades: G; higher grades count as G - 1.
       mesh: The devices that compute distances; the default device when None.
-      tile: Distinct codes of a device's tile; at most 16,384 of 32 MB, which is the default.
       own: Each query's own item, [Q], which its ranking leaves out. None where queries are not
         items.
 
@@ -119,7 +117,7 @@ def ranked_counts(
     stored = np.ascontiguousarray(codes[distinct.first])
     num_queries = _power_of_two(min(_QUERIES, _DISTANCES // len(stored)))
     num_items = _power_of_two(min(_ITEMS, _BYTES // codec.num_bytes))
-    distances_of = _measurer(codec, stored, mesh, (num_queries, num_items), tile)
+    distances_of = _measurer(codec, stored, mesh, (num_queries, num_items))
 
     def tiles_of_queries():
         pending = distances_of(queries[:num_queries])
@@ -128,7 +126,8 @@ def ranked_counts(
             if behind < len(queries):  # computed while the host sorts
                 pending = distances_of(queries[behind : behind + num_queries])
             rows = min(num_queries, len(queries) - start)
-            distances = _joined(tiles, rows, num_items)[:, : len(stored)]
+            joined = np.concatenate([np.asarray(tile)[:rows] for tile in tiles], axis=1)
+            distances = joined[:, : len(stored)]  # without the padding at the end
             _refuse_non_finite(codec, distances, start)
             yield distances
 
@@ -215,15 +214,11 @@ def _power_of_two(most):
     return 1 << (max(1, most).bit_length() - 1)
 
 
-def _measurer(codec, stored, mesh, shape, tile):
-    """Returns a function of queries that computes tiles of distances, padded to a fixed shape.
-
-    A tile is a pair: distances of `shape` on each device, and the number of real columns.
-    """
+def _measurer(codec, stored, mesh, shape):
+    """Returns a function of queries that computes tiles of distances, of `shape` on each device."""
     num_queries, num_items = shape
-    tile = min(tile or num_items, num_items)
     codec = jax.device_put(codec, parallel.replicated(mesh))
-    by_device, per_call = (mesh.size, tile, stored.shape[1]), mesh.size * tile
+    per_call = mesh.size * num_items
 
     def distances_of(queries):
         # Padded to a fixed shape: another shape would compile anew and round differently.
@@ -232,23 +227,12 @@ def _measurer(codec, stored, mesh, shape, tile):
         tiles = []
         for start in range(0, len(stored), per_call):
             codes = stored[start : start + per_call]
-            codes = np.pad(codes, ((0, per_call - len(codes)), (0, 0))).reshape(by_device)
-            codes = np.pad(codes, ((0, 0), (0, num_items - tile), (0, 0)))
-            codes = codes.reshape(mesh.size * num_items, -1)
+            codes = np.pad(codes, ((0, per_call - len(codes)), (0, 0)))
             codes = jax.device_put(codes, parallel.by_rows(mesh))
-            tiles.append((_distances(codec, queries, codes), tile))
+            tiles.append(_distances(codec, queries, codes))
         return tiles
 
     return distances_of
-
-
-def _joined(tiles, num_queries, num_items):
-    """Joins the devices' tiles of `num_items` each to distances [q, U], with padding at the end."""
-    parts = [
-        np.asarray(distances)[:num_queries].reshape(num_queries, -1, num_items)[..., :real]
-        for distances, real in tiles
-    ]
-    return np.concatenate([part.reshape(num_queries, -1) for part in parts], axis=1)
 
 
 @jax.jit

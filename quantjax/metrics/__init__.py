@@ -35,7 +35,7 @@ from quantjax.metrics.graded import (
     wap,
     wap_from_counts,
 )
-from quantjax.metrics.measures import Measure, metric_id
+from quantjax.metrics.measures import Measure
 from quantjax.metrics.ranking import (
     Bounds,
     average_precision,
@@ -51,7 +51,7 @@ __all__ = [
     "acg", "acg_from_counts", "average_precision", "average_precision_at_r",
     "average_precision_at_r_from_counts", "average_precision_bounds",
     "average_precision_from_counts", "chance", "conventions", "hit_rate", "hit_rate_from_counts",
-    "mean_average_precision_as", "measures", "metric_id", "ndcg", "ndcg_from_counts", "precision",
+    "mean_average_precision_as", "measures", "ndcg", "ndcg_from_counts", "precision",
     "precision_from_counts", "precision_recall_curve", "precision_recall_curve_from_counts",
     "precision_within_radius", "precision_within_radius_from_counts", "r_precision",
     "r_precision_from_counts", "recall", "recall_from_counts", "reciprocal_rank",

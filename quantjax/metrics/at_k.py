@@ -155,10 +155,9 @@ def r_precision_from_counts(counts: Array, *, ties: str = "expected") -> Array:
 def _r_precision(counts, top_k, ties):
     del top_k
     xp = counts.__array_namespace__()
-    levels = levels_from_counts(counts)
-    due = levels.relevant.sum(1)
-    inside = ranks_inside(levels.items, levels.items_before, due[:, None])
-    return sum_over_levels(HITS[ties](levels, inside)) / xp.maximum(due, 1)
+    due = counts[..., 1].sum(1)
+    # Each query has a cut of its own.
+    return _hits(counts, due[:, None], ties) / xp.maximum(due, 1)
 
 
 def hit_rate(
@@ -225,24 +224,11 @@ def first_relevant_level(levels: Levels) -> Levels:
 
 def _hit_rate(counts, top_k, ties):
     first = first_relevant_level(levels_from_counts(counts))
-    return _HITS[ties](first, ranks_inside(first.items, first.items_before, top_k))
-
-
-def _expected_hit(first: Levels, inside: Array) -> Array:
-    xp = inside.__array_namespace__()
+    inside = ranks_inside(first.items, first.items_before, top_k)
+    if ties != "expected":
+        return 1.0 * (HITS[ties](first, inside) > 0)
+    xp = counts.__array_namespace__()
     return -xp.expm1(-miss_exponent(first.items, first.relevant, inside))
-
-
-def _possible_hit(first: Levels, inside: Array) -> Array:
-    del first
-    return 1.0 * (inside > 0)
-
-
-def _certain_hit(first: Levels, inside: Array) -> Array:
-    return 1.0 * (inside > first.items - first.relevant)
-
-
-_HITS = {"expected": _expected_hit, "best": _possible_hit, "worst": _certain_hit}
 
 
 _HEAD, _TAIL = 32, 8
@@ -307,7 +293,12 @@ def _reciprocal_rank(counts, top_k, ties):
     xp = counts.__array_namespace__()
     first = first_relevant_level(levels_from_counts(counts))
     inside = ranks_inside(first.items, first.items_before, top_k)
-    return xp.where(first.relevant > 0, _RECIPROCALS[ties](first, inside), 0.0)
+    if ties == "expected":
+        value = expected_reciprocal(first, inside)
+    else:
+        misses = first.items - first.relevant if ties == "worst" else 0
+        value = (inside > misses) / (first.items_before + misses + 1)
+    return xp.where(first.relevant > 0, value, 0.0)
 
 
 def expected_reciprocal(first: Levels, inside: Array) -> Array:
@@ -353,19 +344,3 @@ def _term(first, ranks):
     items, relevant = xp.maximum(first.items, 1)[:, None], xp.maximum(first.relevant, 1)[:, None]
     misses = xp.exp(-miss_exponent(items - 1, relevant - 1, xp.maximum(ranks - 1, 0)))
     return relevant / items * misses / (first.items_before[:, None] + xp.maximum(ranks, 1))
-
-
-def _first_of_its_level(first: Levels, inside: Array) -> Array:
-    return (inside > 0) / (first.items_before + 1)
-
-
-def _after_all_misses(first: Levels, inside: Array) -> Array:
-    misses = first.items - first.relevant
-    return (inside > misses) / (first.items_before + misses + 1)
-
-
-_RECIPROCALS = {
-    "expected": expected_reciprocal,
-    "best": _first_of_its_level,
-    "worst": _after_all_misses,
-}

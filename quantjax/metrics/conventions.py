@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics.levels import dense_ranks, levels_from_counts
+from quantjax.metrics.levels import levels_from_counts
 from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
 from quantjax.metrics.running import check_choice, check_distances
@@ -38,9 +38,6 @@ class Ranked(NamedTuple):
 def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     """Ranks the items of each query by distance, and equal distances by position in the database.
 
-    Distance, position and relevance are packed into one integer, so that a plain sort is stable
-    and carries everything along; with few distances (Hamming) the integer has only 32 bits.
-
     Args:
       distances: Smaller is nearer, [Q, N] real numbers without NaN; float64 is not rounded.
       relevant: Whether the item is relevant to the query, [Q, N] bool.
@@ -48,20 +45,12 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     Returns:
       The rankings.
     """
-    levels = _as_whole_numbers(distances)
-    num_queries, num_items = levels.shape
-    shift = (2 * num_items - 1).bit_length()
-    narrow = (int(levels.max(initial=0)) + 1) << shift <= 2**31
-    keys = levels.astype(np.int32 if narrow else np.int64)
-    keys <<= shift
-    keys |= np.arange(0, 2 * num_items, 2, dtype=keys.dtype)
-    keys |= relevant
-    keys.sort(axis=1)
-    ends = np.ones(keys.shape, bool)
-    # Neighbours differ at or above bit `shift` only if their distances differ.
-    np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
-    hits = (keys & 1).astype(bool)
-    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
+    order = np.argsort(distances, axis=1, kind="stable")
+    nearest_first = np.take_along_axis(distances, order, axis=1)
+    ends = np.ones(order.shape, bool)
+    ends[:, :-1] = nearest_first[:, 1:] != nearest_first[:, :-1]
+    hits = np.take_along_axis(relevant, order, axis=1)
+    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), order.shape)
 
 
 def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -156,21 +145,6 @@ def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
     return np.where(reached, ranks, np.inf)
 
 
-def _as_whole_numbers(distances):
-    # From 0 to less than 2^32, in the order of the distances and equal where they are equal.
-    if np.issubdtype(distances.dtype, np.integer):
-        low, high = int(distances.min(initial=0)), int(distances.max(initial=0))
-        integer = np.int32 if high - low < 2**31 else np.int64
-        return np.subtract(distances, low, dtype=integer, casting="same_kind")
-    with np.errstate(over="ignore"):
-        single = distances.astype(np.float32)
-    if not np.array_equal(single, distances):
-        return dense_ranks(distances)
-    # The bits of a float grow with it, and fall with it below zero; + 0.0 makes -0.0 into 0.0.
-    bits = (single + np.float32(0)).view(np.int32)
-    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) + 2**31
-
-
 _ENTRIES = 2**22  # distances that are sorted together, to bound the memory
 
 
@@ -218,10 +192,9 @@ def within(top_k: int | None, num_items: int) -> Cut:
     Raises:
       ValueError: for other values.
     """
-    if top_k is None:
-        raise InputError(f"top_k must be from 1 to {num_items}, the items in a ranking, got None")
-    _check_whole(top_k)
-    if not 1 <= top_k <= num_items:
+    if top_k is not None:
+        _check_whole(top_k)
+    if top_k is None or not 1 <= top_k <= num_items:
         raise InputError(
             f"top_k must be from 1 to {num_items}, the items in a ranking, got {top_k}"
         )
@@ -500,11 +473,13 @@ def mean_average_precision_as(
         _score(distances[i : i + rows], relevant[i : i + rows], cut.ranks, convention.denominator)
         for i in range(0, len(distances), rows)
     ]
-    queries = _Queries(*(np.concatenate(part) for part in zip(*tiles, strict=True)))
-    kept, chances = _ZERO[convention.zero](queries)
-    bounds = Bounds(queries.worst, queries.expected, queries.best)
-    worst, expected, best = bounds_of_mean(bounds, chances, queries.least)
-    per_query = queries.expected if convention.ties == "expected" else queries.stored
+    stored, hits, relevant, chances, least, *bounds = (
+        np.concatenate(part) for part in zip(*tiles, strict=True)
+    )
+    kept, chances = _ZERO[convention.zero](hits, relevant, chances)
+    bounds = Bounds(*bounds)
+    worst, expected, best = bounds_of_mean(bounds, chances, least)
+    per_query = bounds.expected if convention.ties == "expected" else stored
     value = per_query[kept].mean() if kept.any() else np.nan
     ties = "expected" if convention.ties == "expected" else "storage"
     metric = f"map@{cut.name}|ties={ties}|den={convention.denominator}|zero={convention.zero}"
@@ -520,44 +495,34 @@ def mean_average_precision_as(
     )
 
 
-class _Queries(NamedTuple):
-    stored: np.ndarray
-    hits: np.ndarray
-    relevant: np.ndarray
-    worst: np.ndarray
-    expected: np.ndarray
-    best: np.ndarray
-    chance: np.ndarray
-    least: np.ndarray
-
-
 def _score(distances, relevant, top_k, denominator):
+    """Returns average precision as stored, hits, relevant items, chance of a hit, least, bounds."""
     ranked = rank_as_stored(distances, relevant)
     (sums, hits), total = sum_precisions(ranked, top_k), np.count_nonzero(relevant, axis=1)
     due = {"hits": hits, "capped": np.minimum(total, top_k), "all": total}
     due_for_one = np.maximum(due[denominator], 1) if denominator != "hits" else 1
     counts = count_levels(ranked, top_k)
-    return _Queries(
+    return (
         sums / np.maximum(due[denominator], 1),
         hits,
         total,
-        *map(np.asarray, average_precision_bounds(counts, top_k=top_k, denominator=denominator)),
         chance_of_a_hit(counts, top_k),
         # One hit, at the last rank.
         np.full(len(hits), 1 / top_k) / due_for_one,
+        *average_precision_bounds(counts, top_k=top_k, denominator=denominator),
     )
 
 
-def _count_as_zero(queries):
-    return np.ones(len(queries.hits), bool), np.ones(len(queries.hits))
+def _count_as_zero(hits, relevant, chances):
+    return np.ones(len(hits), bool), np.ones(len(hits))
 
 
-def _leave_out(queries):
-    return queries.hits > 0, queries.chance
+def _leave_out(hits, relevant, chances):
+    return hits > 0, chances
 
 
-def _leave_out_trailing(queries):
-    kept = np.arange(len(queries.relevant)) <= np.flatnonzero(queries.relevant).max(initial=-1)
+def _leave_out_trailing(hits, relevant, chances):
+    kept = np.arange(len(relevant)) <= np.flatnonzero(relevant).max(initial=-1)
     return kept, kept.astype(np.float64)
 
 

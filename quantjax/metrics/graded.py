@@ -83,7 +83,12 @@ def arrange(parts: Array, ties: str) -> Array:
     Returns:
       [Q, levels], or [Q, levels * G].
     """
-    return _ARRANGEMENTS[ties](parts)
+    if ties == "expected":
+        return parts.sum(-1)
+    # In the best or worst order a level falls apart into one level for each grade.
+    num_queries, num_levels, num_grades = parts.shape
+    by_grade = parts[..., ::-1] if ties == "best" else parts
+    return by_grade.reshape(num_queries, num_levels * num_grades)
 
 
 def grade_values(counts: Array) -> Array:
@@ -97,19 +102,6 @@ def grade_values(counts: Array) -> Array:
     """
     xp = counts.__array_namespace__()
     return xp.arange(counts.shape[-1], dtype=counts.dtype)
-
-
-def gain_values(counts: Array) -> Array:
-    """Returns the gains of all grades, 2^grade - 1.
-
-    Args:
-      counts: Graded counts, [..., G].
-
-    Returns:
-      The gains, [G], float64 for NumPy counts and JAX's default float for JAX counts.
-    """
-    xp = counts.__array_namespace__()
-    return xp.asarray(2.0 ** np.arange(counts.shape[-1]) - 1.0, dtype=float)
 
 
 def graded_block(levels: GradedLevels, inside: Array) -> Array:
@@ -134,23 +126,6 @@ def graded_block(levels: GradedLevels, inside: Array) -> Array:
     inside = xp.where(levels.relevant > 0, inside, 0)
     first = levels.grades_before + mean
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
-
-
-def _together(parts: Array) -> Array:
-    return parts.sum(-1)
-
-
-def _highest_first(parts: Array) -> Array:
-    return _lowest_first(parts[..., ::-1])
-
-
-def _lowest_first(parts: Array) -> Array:
-    num_queries, num_levels, num_grades = parts.shape
-    return parts.reshape(num_queries, num_levels * num_grades)
-
-
-# In the best or worst order a level falls apart into one level for each grade.
-_ARRANGEMENTS = {"expected": _together, "best": _highest_first, "worst": _lowest_first}
 
 
 def ndcg(
@@ -264,7 +239,8 @@ def _ndcg(counts, top_k, ties):
 def _discounted(counts, top_k, ties):
     xp = counts.__array_namespace__()
     levels = graded_levels(counts, ties)
-    gains = arrange(counts * gain_values(counts), ties)
+    gain = xp.asarray(2.0 ** np.arange(counts.shape[-1]) - 1.0, dtype=float)
+    gains = arrange(counts * gain, ties)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
     # Without gain a level need not be summed, which saves NumPy most of a ranking.
     discounts = discount_sums(levels.items_before, xp.where(gains > 0, inside, 0))
@@ -480,7 +456,14 @@ def wap_from_counts(
 
 
 def _wap(counts, top_k, ties, denominator):
-    return _QUOTIENTS[denominator](counts, top_k, ties)
+    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
+    if denominator == "hits" and top_k is not None:
+        return mean_over_hits(counts, top_k, ties)
+    xp = counts.__array_namespace__()
+    due = counts[..., 1:].sum((1, 2))
+    if denominator == "capped" and top_k is not None:
+        due = xp.minimum(due, top_k)
+    return _block_sum(counts, top_k, ties) / xp.maximum(due, 1)
 
 
 def _block_sum(counts, top_k, ties):
@@ -489,21 +472,17 @@ def _block_sum(counts, top_k, ties):
     return sum_over_levels(graded_block(levels, inside))
 
 
-def _divide_by_relevant(counts: Array, top_k: int | None, ties: str) -> Array:
-    xp = counts.__array_namespace__()
-    return _block_sum(counts, top_k, ties) / xp.maximum(counts[..., 1:].sum((1, 2)), 1)
+def mean_over_hits(counts: Array, top_k: int, ties: str) -> Array:
+    """Returns the mean of ACG at the relevant ranks inside a cut.
 
+    Args:
+      counts: Graded counts, [Q, levels, G]; with two grades the mean is average precision.
+      top_k: The cut.
+      ties: "expected", "best" or "worst".
 
-def _divide_by_capped(counts: Array, top_k: int | None, ties: str) -> Array:
-    xp = counts.__array_namespace__()
-    due = counts[..., 1:].sum((1, 2))
-    due = due if top_k is None else xp.minimum(due, top_k)
-    return _block_sum(counts, top_k, ties) / xp.maximum(due, 1)
-
-
-def _divide_by_hits(counts: Array, top_k: int | None, ties: str) -> Array:
-    if top_k is None:
-        return _divide_by_relevant(counts, top_k, ties)
+    Returns:
+      The means, [Q]; 0 where no relevant item is inside.
+    """
     xp = counts.__array_namespace__()
     levels = graded_levels(counts, "expected")
     inside = ranks_inside(levels.items, levels.items_before, top_k)
@@ -519,6 +498,3 @@ def _divide_by_hits(counts: Array, top_k: int | None, ties: str) -> Array:
         inside=xp.where(crossing, inside, 0).sum(1),
     )
     return OVER_HITS[ties](level, top_k=top_k)
-
-
-_QUOTIENTS = {"hits": _divide_by_hits, "capped": _divide_by_capped, "all": _divide_by_relevant}

@@ -180,11 +180,7 @@ def counts_from_distances(distances: jax.Array, relevant: jax.Array) -> jax.Arra
       Counts [Q, N, 2] int32, nearest level first.
     """
     distances, relevant = jax.lax.sort((distances, relevant), num_keys=1, is_stable=False)
-    begins, ends = _edges(distances)
-    ones = jnp.ones_like(relevant, dtype=jnp.int32)
-    return jnp.stack(
-        [_count_at_ends(ones, begins, ends), _count_at_ends(relevant, begins, ends)], axis=-1
-    )
+    return _count_at_ends(distances, jnp.stack([jnp.ones_like(relevant), relevant], axis=-1))
 
 
 def graded_counts_from_distances(
@@ -207,19 +203,15 @@ def graded_counts_from_distances(
       Counts [Q, N, G] int32, nearest level first, placed as by `counts_from_distances`.
     """
     distances, grades = jax.lax.sort((distances, grades), num_keys=1, is_stable=False)
-    begins, ends = _edges(distances)
     # [Q, N, G]: `measure_grades` takes few enough queries at a time.
-    flags = grades[..., None] == jnp.arange(num_grades, dtype=jnp.int32)
-    return _count_at_ends(flags, begins[..., None], ends[..., None])
+    return _count_at_ends(distances, grades[..., None] == jnp.arange(num_grades, dtype=jnp.int32))
 
 
-def _edges(distances):
-    changes = distances[:, 1:] != distances[:, :-1]
-    edge = jnp.ones_like(distances[:, :1], dtype=bool)
-    return jnp.concatenate([edge, changes], axis=1), jnp.concatenate([changes, edge], axis=1)
-
-
-def _count_at_ends(flags, begins, ends):
+def _count_at_ends(distances, flags):
+    changes = (distances[:, 1:] != distances[:, :-1])[..., None]
+    edge = jnp.ones_like(distances[:, :1, None], dtype=bool)
+    begins = jnp.concatenate([edge, changes], axis=1)
+    ends = jnp.concatenate([changes, edge], axis=1)
     flags = flags.astype(jnp.int32)
     through = jnp.cumsum(flags, axis=1, dtype=jnp.int32)
     # Cumulative counts never fall, so a running maximum carries the last level's start along.
@@ -269,31 +261,6 @@ def expectation_over_hits(
     return (weights * value(hits)).sum(1) / weights.sum(1)
 
 
-def maximum_over_hits(
-    value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
-) -> Array:
-    """Returns the largest v(k) over all possible k.
-
-    v(k) is a mean of precisions, one for each hit. A further hit adds a precision, and the added
-    precision grows with k. So v falls first and then rises, and its maximum is at the fewest or at
-    the most relevant items. It can be at the fewest: for a hit, a miss, and then a tied hit and
-    miss, at top_k = 3 v is 1 with the tied miss inside and 5/6 with the tied hit inside.
-
-    Args:
-      value: v, from integers k [Q, 2] to [Q, 2].
-      items: Items on the level, [Q].
-      relevant: Relevant ones among them, [Q].
-      inside: Ranks of the level inside the cut, [Q].
-      top_k: Not used: two values are enough for any cut.
-
-    Returns:
-      The maximum, [Q].
-    """
-    del top_k
-    xp = items.__array_namespace__()
-    return value(xp.stack(_hit_range(items, relevant, inside), axis=1)).max(1)
-
-
 def maximum_of_wave(
     value: Callable[[Array], Array],
     falls: Callable[[Array], Array],
@@ -335,8 +302,8 @@ def minimum_over_hits(
 ) -> Array:
     """Returns the smallest v(k) over all possible k.
 
-    v falls first and then rises (see `maximum_over_hits`), so its minimum can lie anywhere. The
-    search takes a grid of about sqrt(top_k) values, then all values next to the best grid point.
+    v must fall first and then rise; any part may be missing. The search takes a grid of about
+    sqrt(top_k) values, then all values next to the best grid point.
 
     Args:
       value: v, from integers k [Q, grid] to [Q, grid].
@@ -366,11 +333,3 @@ def _hit_range(items, relevant, inside):
 def _clip_hits(hits, items, relevant, inside):
     xp = items.__array_namespace__()
     return xp.clip(hits, *_hit_range(items, relevant, inside))
-
-
-OVER_HITS: dict[str, Callable[..., Array]] = {
-    "expected": expectation_over_hits,
-    "best": maximum_over_hits,
-    "worst": minimum_over_hits,
-}
-"""Reductions of v(k) over the possible numbers of hits, by tie order."""

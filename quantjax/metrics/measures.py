@@ -1,4 +1,4 @@
-"""Measures: a metric with fixed options and an id, to be passed to `evaluate`; and metric ids.
+"""Measures: a metric with fixed options and an id, to be passed to `evaluate`.
 
 A custom measure is a `Measure` with a function of counts.
 
@@ -94,12 +94,7 @@ def average_precision(*, top_k: int | None = None, denominator: str = "capped") 
     Raises:
       ValueError: if an option is unknown, here and below.
     """
-    running.check_cut(top_k)
-    running.check_choice("denominator", denominator, running.DENOMINATORS)
-    of = functools.partial(
-        ranking.average_precision_from_counts, top_k=top_k, denominator=denominator
-    )
-    return Measure("map", of, (f"den={denominator}", _ZERO), top_k)
+    return _divided("map", ranking.average_precision_from_counts, top_k, denominator)
 
 
 def precision(*, top_k: int | None) -> Measure:
@@ -149,10 +144,7 @@ def wap(*, top_k: int | None = None, denominator: str = "capped") -> Measure:
       top_k: The cut.
       denominator: "hits", "capped" or "all".
     """
-    running.check_cut(top_k)
-    running.check_choice("denominator", denominator, running.DENOMINATORS)
-    of = functools.partial(graded.wap_from_counts, top_k=top_k, denominator=denominator)
-    return Measure("wap", of, (f"den={denominator}", _ZERO), top_k, graded=True)
+    return _divided("wap", graded.wap_from_counts, top_k, denominator, graded=True)
 
 
 def precision_within_radius(*, radius: int) -> Measure:
@@ -174,6 +166,12 @@ def _cut_at(name, of, top_k, *, graded=False):
     return Measure(name, functools.partial(of, top_k=top_k), (_ZERO,), top_k, graded)
 
 
+def _divided(name, of, top_k, denominator, *, graded=False):
+    running.check_choice("denominator", denominator, running.DENOMINATORS)
+    measure = _cut_at(name, functools.partial(of, denominator=denominator), top_k, graded=graded)
+    return measure._replace(settings=(f"den={denominator}", _ZERO))
+
+
 def _within(name, radius, part, settings):
     def of(counts, *, ties):
         del ties
@@ -182,36 +180,3 @@ def _within(name, radius, part, settings):
     # Checks the radius now, and not at the end of a training run.
     of(np.zeros((0, 1, 2), np.int64), ties="expected")
     return Measure(f"{name}<={radius}", of, settings, ranked=False)
-
-
-def metric_id(
-    *,
-    top_k: int | None = None,
-    ties: str = "expected",
-    denominator: str = "capped",
-    zero: int = 0,
-    distance: str,
-) -> str:
-    """Returns the id of a mean average precision: its name with all options.
-
-    >>> metric_id(top_k=5000, distance="aqd")
-    'map@5000|ties=expected|den=capped|zero=0|dist=aqd'
-
-    Args:
-      top_k: The cut, or None for the whole ranking.
-      ties: "expected", "best" or "worst".
-      denominator: "hits", "capped" or "all", as in `average_precision`.
-      zero: Value of a query without relevant items; 0 is the only convention so far.
-      distance: Distance of the ranking: "aqd" (real query, coded database), "sqd" (both coded),
-        "float" (both real), "hamming", or "own" for distances from elsewhere.
-
-    Returns:
-      The id, for example `map@all|ties=expected|den=capped|zero=0|dist=aqd`.
-
-    Raises:
-      ValueError: if an argument is none of the above.
-    """
-    running.check_choice("zero", zero, (0,))
-    measure = average_precision(top_k=top_k, denominator=denominator)
-    # As many items as ranks: a cut is named as it is given, without a look at a database.
-    return measure.id(distance=distance, num_items=top_k or 0, ties=ties)

@@ -5,7 +5,6 @@ relevant ranks inside the cut, for one order of ties. Average precision is the s
 divided by a named denominator.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -14,7 +13,8 @@ import numpy as np
 from jax.core import Tracer
 
 from quantjax.errors import InputError
-from quantjax.metrics.levels import HITS, OVER_HITS, Levels, levels_from_counts, ranks_inside
+from quantjax.metrics.graded import mean_over_hits
+from quantjax.metrics.levels import HITS, Levels, levels_from_counts, ranks_inside
 from quantjax.metrics.rank_sums import Array, ramp_over_ranks, sum_over_levels
 from quantjax.metrics.running import (
     DENOMINATORS,
@@ -233,118 +233,64 @@ def expected_block(levels: Levels, inside: Array) -> Array:
     return share * ramp_over_ranks(levels.items_before, inside, first=first, step=step)
 
 
-def best_block(levels: Levels, inside: Array) -> Array:
-    """Sums each level's precisions with its relevant items first: sum (P0 + t) / (N0 + t).
+def extreme_block(levels: Levels, inside: Array, ties: str) -> Array:
+    """Sums each level's precisions with its relevant items first or last: sum (P0 + t) / (a + t).
+
+    With relevant items first a = N0 and t goes to min(p, r); with relevant items last
+    a = N0 + n - p and t goes to max(r - (n - p), 0).
 
     Args:
       levels: The levels, any shape.
       inside: Ranks of each level inside the cut.
+      ties: "best" or "worst".
 
     Returns:
-      The sums, one per level; min(p, r) terms each.
+      The sums, one for each level.
 
     Reference:
       He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
     """
-    hits = HITS["best"](levels, inside)
-    first = levels.relevant_before + 1
-    return ramp_over_ranks(levels.items_before, hits, first=first, step=1.0)
-
-
-def worst_block(levels: Levels, inside: Array) -> Array:
-    """Sums each level's precisions with relevant items last: sum (P0 + t) / (N0 + n - p + t).
-
-    Args:
-      levels: The levels, any shape.
-      inside: Ranks of each level inside the cut.
-
-    Returns:
-      The sums, one per level; max(r - (n - p), 0) terms each.
-
-    Reference:
-      He et al., Hashing as Tie-Aware Learning to Rank, CVPR 2018.
-    """
-    misses = levels.items - levels.relevant
-    hits = HITS["worst"](levels, inside)
-    first = levels.relevant_before + 1
+    misses = levels.items - levels.relevant if ties == "worst" else 0
+    hits, first = HITS[ties](levels, inside), levels.relevant_before + 1
     return ramp_over_ranks(levels.items_before + misses, hits, first=first, step=1.0)
 
 
-def _skip_zero_blocks(block):
-    """Makes a block function skip, on the host, levels whose block is 0: often most levels."""
-
-    def compressed(levels: Levels, inside: Array) -> Array:
-        # A compiled program has fixed shapes and computes every level.
-        if not isinstance(inside, np.ndarray):
-            return block(levels, inside)
-        *parts, inside = np.broadcast_arrays(*levels, inside)
-        # A level without relevant items (parts[1]) or without ranks inside the cut adds nothing.
-        some = np.flatnonzero((parts[1] > 0) & (inside > 0))
-        sums = np.zeros(inside.size)
-        sums[some] = block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some])
-        return sums.reshape(inside.shape)
-
-    return compressed
+def _blocks(levels, inside, ties):
+    """Computes the block of each level; on the host only those that are not 0, often few."""
+    # A compiled program has fixed shapes and computes every level.
+    if not isinstance(inside, np.ndarray):
+        return _block(levels, inside, ties)
+    *parts, inside = np.broadcast_arrays(*levels, inside)
+    # A level without relevant items (parts[1]) or without ranks inside the cut adds nothing.
+    some = np.flatnonzero((parts[1] > 0) & (inside > 0))
+    sums = np.zeros(inside.size)
+    sums[some] = _block(Levels(*(part.ravel()[some] for part in parts)), inside.ravel()[some], ties)
+    return sums.reshape(inside.shape)
 
 
-_BLOCKS: dict[str, Callable[[Levels, Array], Array]] = {
-    "expected": _skip_zero_blocks(expected_block),
-    "best": _skip_zero_blocks(best_block),
-    "worst": _skip_zero_blocks(worst_block),
-}
+def _block(levels, inside, ties):
+    if ties == "expected":
+        return expected_block(levels, inside)
+    return extreme_block(levels, inside, ties)
 
 
 def _average_precision(counts, top_k, ties, denominator):
+    xp = counts.__array_namespace__()
+    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
+    if denominator == "hits" and top_k is not None:
+        misses = counts[..., 0] - counts[..., 1]
+        return mean_over_hits(xp.stack([misses, counts[..., 1]], axis=-1), top_k, ties)
     levels = levels_from_counts(counts)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
-    return _QUOTIENTS[denominator](levels, inside, ties, top_k)
-
-
-def _divide_by_relevant(levels, inside, ties, top_k):
-    del top_k
-    return _divide(levels, inside, ties, levels.relevant.sum(1))
-
-
-def _divide_by_capped(levels, inside, ties, top_k):
-    xp = inside.__array_namespace__()
-    relevant = levels.relevant.sum(1)
-    capped = relevant if top_k is None else xp.minimum(relevant, top_k)
-    return _divide(levels, inside, ties, capped)
+    due = levels.relevant.sum(1)
+    if denominator == "capped" and top_k is not None:
+        due = xp.minimum(due, top_k)
+    return _divide(levels, inside, ties, due)
 
 
 def _divide(levels, inside, ties, denominator):
     xp = inside.__array_namespace__()
-    return sum_over_levels(_BLOCKS[ties](levels, inside)) / xp.maximum(denominator, 1)
-
-
-def _divide_by_hits(levels, inside, ties, top_k):
-    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
-    if top_k is None:
-        return _divide_by_relevant(levels, inside, ties, top_k)
-    xp = inside.__array_namespace__()
-    block = _BLOCKS[ties]
-    whole = inside == levels.items
-    nearer = sum_over_levels(xp.where(whole, block(levels, inside), 0))
-    nearer_hits = xp.where(whole, levels.relevant, 0).sum(1)
-    # At most one level crosses the cut: some of its items are inside and some outside. Without
-    # such a level these four numbers are 0, and 0 is the only possible number of further hits.
-    crossing = (inside > 0) & ~whole
-    items, relevant, ranks, before = (
-        xp.where(crossing, part, 0).sum(1)
-        for part in (levels.items, levels.relevant, inside, levels.items_before)
-    )
-
-    def value(hits: Array) -> Array:
-        # Given the hits, the part of the level inside the cut counts like a whole level.
-        column = ranks[:, None]
-        inner = Levels(column, hits, before[:, None], nearer_hits[:, None])
-        total = nearer[:, None] + block(inner, column)
-        return total / xp.maximum(nearer_hits[:, None] + hits, 1)
-
-    return OVER_HITS[ties](value, items, relevant, ranks, top_k=top_k)
-
-
-_QUOTIENTS = {"hits": _divide_by_hits, "capped": _divide_by_capped, "all": _divide_by_relevant}
+    return sum_over_levels(_blocks(levels, inside, ties)) / xp.maximum(denominator, 1)
 
 
 def _average_precision_at_r(counts, top_k, ties):

@@ -141,7 +141,7 @@ def embedding(
     panels = figure.subplots(1, len(clouds), sharex=True, sharey=True, squeeze=False)[0]
     classes = np.unique(labels)
     # Equal limits, taken of both panels, for the same reason.
-    xlim, ylim = _limits(np.concatenate([*clouds.values()]))
+    xlim, ylim = zip(*style.window(np.concatenate([*clouds.values()]), 1.1), strict=True)
     handles = []
     for ax, (name, points) in zip(panels, clouds.items(), strict=True):
         handles = _scatter(ax, points, labels, classes)
@@ -187,14 +187,6 @@ def _projection(x):
     shares = variances[::-1][:2] / max(variances.sum(), np.finfo(np.float64).tiny)
     names = [f"component {i + 1}\n{share:.0%} of variance" for i, share in enumerate(shares)]
     return lambda points: (points - mean) @ directions, names
-
-
-def _limits(points):
-    """Returns axis limits around points; the short side is at least a third of the long side."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    spans = np.maximum(high - low, max((high - low).max(), 1e-6) / 3)
-    middle = (low + high) / 2
-    return list(zip(middle - 0.55 * spans, middle + 0.55 * spans, strict=True))
 
 
 def _scatter(ax, points, labels, classes):

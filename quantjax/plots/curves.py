@@ -14,7 +14,6 @@ from quantjax.metrics import PrecisionRecall
 from quantjax.plots import checks, style
 
 _MOST_CURVES = 24
-_MOST_TICKS = 11
 _MOST_MARKERS = 30
 
 
@@ -196,23 +195,12 @@ def _check_cutoffs(cutoffs):
 
 
 def _cutoff_axis(ax, cutoffs):
-    """Sets the scale of the K axis, with ticks at the cut-offs if these are few and far apart."""
-    wide = cutoffs[-1] >= 20 * cutoffs[0]
-    if wide:
+    """Sets the scale of the K axis, which is logarithmic for K far apart."""
+    if cutoffs[-1] >= 20 * cutoffs[0]:
         ax.set_xscale("log")
         ax.minorticks_off()
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    if len(cutoffs) > _MOST_TICKS:
-        return
-    places = np.log(cutoffs) if wide else cutoffs
-    apart = (places[-1] - places[0]) / _MOST_TICKS
-    # From the largest K down, so that the end of the axis always has a tick.
-    ticks = [len(cutoffs) - 1]
-    for row in reversed(range(len(cutoffs) - 1)):
-        if places[ticks[-1]] - places[row] >= apart:
-            ticks.append(row)
-    ax.set_xticks(cutoffs[ticks])
 
 
 def _patch(handles):

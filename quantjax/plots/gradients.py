@@ -42,7 +42,8 @@ def losses(
       Figure with the values on the left and the gradients on the right.
 
     Raises:
-      ValueError: if there is no function, one returns no scalar, or line is not increasing.
+      ValueError: if there is no function, or line is not increasing.
+      TypeError: by `jax.grad`, if a function returns no scalar.
     """
     line = checks.numbers("line", line, "[points]")
     if len(line) < 2 or (np.diff(line) <= 0).any():
@@ -51,10 +52,6 @@ def losses(
         raise InputError("functions are empty: hand in {name: function of a scalar array}")
     # float32, as losses are trained in.
     at = jnp.asarray(line, jnp.float32)
-    for key, function in functions.items():
-        shape = getattr(jax.eval_shape(function, at[0]), "shape", None)
-        if shape != ():
-            raise InputError(f"{key} must return a scalar, got {shape}: reduce it by a sum or mean")
     figure = style.new_figure(figsize, 3.2)
     left, right = figure.subplots(1, 2, sharex=True)
     handles = []
@@ -117,7 +114,7 @@ def voronoi(
         )
     for temperature in temperatures:
         check_positive("temperatures", temperature)
-    low, high = _window(np.concatenate([codewords, x, target[None]]))
+    low, high = style.window(np.concatenate([codewords, x, target[None]]), 1.3)
     columns = min(len(temperatures), _PER_ROW)
     rows = -(-len(temperatures) // columns)
     # Limited, because the layout would cut off titles and axis names next to higher panels.
@@ -151,13 +148,6 @@ def _draw_points(ax, codewords, target):
     size = np.clip(800 / len(codewords), 6, 22)  # many codewords would hide their cells
     ax.scatter(*codewords.T, s=size, color=style.RED, linewidths=0, zorder=3)
     ax.scatter(*target, s=110, color=style.ORANGE, marker="*", linewidths=0, zorder=4)
-
-
-def _window(points):
-    """Returns the corners of a window around points, its sides at most 3 to 1."""
-    low, high = points.min(axis=0), points.max(axis=0)
-    spans = np.maximum(high - low, max((high - low).max(), 1e-6) / 3)
-    return (low + high - 1.3 * spans) / 2, (low + high + 1.3 * spans) / 2
 
 
 def _draw_field(ax, codewords, target, temperature, low, high, number):

@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 
 import matplotlib
+import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -147,6 +148,21 @@ def plain_numbers(axis: Axis) -> None:
         axis.set_major_formatter(_PlainLogFormatter())
         # The same conditions as matplotlib's: numbers between decades where there are few decades.
         axis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.4)))
+
+
+def window(points: np.ndarray, margin: float) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the corners of a window around points, its sides at most 3 to 1.
+
+    Args:
+      points: [N, 2].
+      margin: Sides of the window, relative to those of the points' own box.
+
+    Returns:
+      The lower left and the upper right corner, [2] each.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    spans = margin * np.maximum(high - low, max((high - low).max(), 1e-6) / 3)
+    return (low + high - spans) / 2, (low + high + spans) / 2
 
 
 def say(ax: Axes, words: str) -> None:

@@ -128,13 +128,9 @@ def _metric_names(steps, epochs, metrics):
 def _series(records, name) -> Series:
     """Returns steps and values of all records with a name; values that are not finite are NaN."""
     found = [record for record in records if name in record]
-    values = np.array([_number(record[name]) for record in found])
+    values = np.array([record[name] for record in found], np.float64)  # None is NaN
+    values[~np.isfinite(values)] = np.nan
     return np.array([record["step"] for record in found]), values
-
-
-def _number(value):
-    value = float("nan") if value is None else float(value)
-    return value if np.isfinite(value) else float("nan")
 
 
 def _draw_loss(ax, steps, window):

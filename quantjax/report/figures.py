@@ -35,23 +35,6 @@ class Figure(NamedTuple):
     missing: str | None = None
 
 
-class _Run(NamedTuple):
-    """Data for the figures of a run: kept arrays, class names and logged records."""
-
-    arrays: dict[str, np.ndarray]
-    classes: list[str]
-    history: list[dict[str, Any]]
-
-    def part(self, name):
-        """Returns the arrays of one figure, by name without the figure's prefix."""
-        prefix = f"{name}/"
-        return {
-            key.removeprefix(prefix): value
-            for key, value in self.arrays.items()
-            if key.startswith(prefix)
-        }
-
-
 def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
     """Yields the figures of one run, in the page's order.
 
@@ -59,7 +42,6 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
       kept: From `kept.read`.
       history: Records of metrics.jsonl.
     """
-    run = _Run(kept.arrays, kept.about.get("classes") or [], history)
     # A sum, because the number may be missing.
     number = int(np.sum(kept.arrays.get("curves/queries", 0)))
     missing = {**kept.missing}
@@ -67,21 +49,26 @@ def of_run(kept: Kept, history: list[dict[str, Any]]) -> Iterator[Figure]:
         missing["training"] = "metrics.jsonl holds no record"
     for name, (draw, source, title, words) in _OF_RUN.items():
         words = words.format(queries=f"{number:,}")
-        yield _drawn(name, title, words, functools.partial(draw, run), missing.get(source))
+        yield _drawn(
+            name, title, words, functools.partial(draw, kept, history), missing.get(source)
+        )
 
 
-def _training(run, plots):
-    return plots.history(run.history)
+def _training(_, history, plots):
+    return plots.history(history)
 
 
-def _precision_recall(run, plots):
-    curves = run.part("curves")
-    bounds = {name: _bound(curves, name) for name in ("worst", "best")}
-    return plots.precision_recall(*_recall_precision(curves, "value"), **bounds)
+def _precision_recall(kept, _, plots):
+    curves = kept.part("curves")
+    value, worst, best = (
+        metrics.PrecisionRecall(curves[f"precision_{bound}"], curves[f"recall_{bound}"])
+        for bound in ("value", "worst", "best")
+    )
+    return plots.precision_recall(value.recall, value.precision, worst=worst, best=best)
 
 
-def _precision_at(run, plots):
-    curves = run.part("curves")
+def _precision_at(kept, _, plots):
+    curves = kept.part("curves")
     return plots.precision_at(
         curves["cuts"],
         curves["precision_value"],
@@ -92,24 +79,24 @@ def _precision_at(run, plots):
     )
 
 
-def _distances(run, plots):
-    return plots.distances(**run.part("distances"))
+def _distances(kept, _, plots):
+    return plots.distances(**kept.part("distances"))
 
 
-def _usage(run, plots):
-    return plots.codebook_usage(**run.part("usage"))
+def _usage(kept, _, plots):
+    return plots.codebook_usage(**kept.part("usage"))
 
 
-def _projection(run, plots):
-    shown = run.part("projection")
-    names = run.classes if len(run.classes) > shown["labels"].max() else None
+def _projection(kept, _, plots):
+    shown = kept.part("projection")
+    names = kept.classes if len(kept.classes) > shown["labels"].max() else None
     return plots.embedding(**shown, class_names=names)
 
 
-def _confusion(run, plots):
+def _confusion(kept, _, plots):
     # Names are kept up to a thousand: with fewer names than classes the numbers stand for them.
-    share = run.arrays["confusion/share"]
-    return plots.class_confusion(share, run.classes if len(run.classes) == len(share) else None)
+    share = kept.arrays["confusion/share"]
+    return plots.class_confusion(share, kept.classes if len(kept.classes) == len(share) else None)
 
 
 _OF_RUN: dict[str, tuple[Callable[..., Any], str, str, str]] = {
@@ -153,21 +140,18 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
       kept: Kept arrays of each run.
       histories: Records of each run.
     """
-    curves = [
-        {key: each.arrays.get(f"curves/{key}") for key in _CURVES}
-        for each in kept
-        if "curves/cuts" in each.arrays
-    ]
-    labels = [name for name, each in zip(names, kept, strict=True) if "curves/cuts" in each.arrays]
-    missing = None if labels else "no run kept its curves"
+    curves = {name: each.part("curves") for name, each in zip(names, kept, strict=True)}
+    curves = {name: each for name, each in curves.items() if each}
+    missing = None if curves else "no run kept its curves"
 
     def precision_recall(plots):
-        figure = None
-        for label, each in zip(labels, curves, strict=True):
-            ax = None if figure is None else figure.axes[0]
-            drawn = plots.precision_recall(*_recall_precision(each, "value"), labels=[label], ax=ax)
-            figure = drawn if figure is None else figure
-        return figure
+        # A run of fewer items has fewer cuts: its last point is repeated, which nobody sees.
+        longest = max(len(each["cuts"]) for each in curves.values())
+        sides = (
+            [np.pad(each[key], (0, longest - len(each[key])), "edge") for each in curves.values()]
+            for key in ("recall_value", "precision_value")
+        )
+        return plots.precision_recall(*sides, labels=[*curves])
 
     def validation(plots):
         return _overlaid(plots, names, histories, "validation", "validation mAP")
@@ -185,36 +169,22 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
     ]  # fmt: skip
 
 
-_CURVES = ("cuts", "precision_value", "recall_value")
-
-
 def _overlaid(plots, names, histories, key, label):
     """Draws a logged value of several runs over the steps, in shared axes."""
     figure = plots.style.new_figure(None, 3.6)
     ax = figure.subplots()
     # Runs log different values: those without this value are left out.
-    found = False
     for number, (name, history) in enumerate(zip(names, histories, strict=True)):
         points = [(each["step"], each[key]) for each in history if each.get(key) is not None]
         if points:
             colour, dashes = plots.style.look(number)[0], ("-", "--", ":", "-.")[number % 4]
             ax.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, label=name)
-            found = True
-    if not found:
+    if not ax.lines:
         raise ValueError(f"no run logged a {label}")
     ax.set_xlabel("step")
     ax.set_ylabel(label)
     ax.legend(frameon=False)
     return figure
-
-
-def _recall_precision(curves, bound):
-    return curves[f"recall_{bound}"], curves[f"precision_{bound}"]
-
-
-def _bound(curves, bound):
-    recall, precision = _recall_precision(curves, bound)
-    return metrics.PrecisionRecall(precision, recall)
 
 
 def _drawn(name, title, words, draw: Callable[[Any], Any], missing):
@@ -260,22 +230,18 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     Args:
       kept: From `kept.read`.
     """
-    found = {
-        key.removeprefix("examples/"): value
-        for key, value in kept.arrays.items()
-        if key.startswith("examples/")
-    }
+    found = kept.part("examples")
     if "kind" not in found:
         return [], kept.missing.get("examples", "they were not kept")
-    pictures, near, note = None, [], None
+    pictures, note = None, None
     if "images" not in found:
         note = "The source has no images, so names stand in their place."
     else:
         try:
-            pictures = [_data_uri(image) for image in found["images"]]
-            near = [[_data_uri(image) for image in row] for row in found["items"]]
+            rows = zip(found["images"], found["items"], strict=True)
+            pictures = [[_data_uri(image) for image in (query, *near)] for query, near in rows]
         except ModuleNotFoundError as error:
-            pictures, note = None, f"{error}"
+            note = f"{error}"
     names, item_names = (json.loads(found[key].tobytes()) for key in ("names", "item_names"))
     width = found["hits"].shape[1]
     rows = []
@@ -285,7 +251,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
                 "hit": bool(found["hits"][i, j]),
                 "distance": f"{found['distances'][i, j]:.4g}",
                 "name": item_names[i * width + j],
-                "picture": None if pictures is None else near[i][j],
+                "picture": pictures and pictures[i][1 + j],
             }
             for j in range(width)
         ]
@@ -294,7 +260,7 @@ def examples(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
                 "kind": KINDS[kind],
                 "name": names[i],
                 "value": f"{found['value'][i]:.3f}",
-                "picture": None if pictures is None else pictures[i],
+                "picture": pictures and pictures[i][0],
                 "neighbours": neighbours,
             }
         )
@@ -317,10 +283,10 @@ def classes(kept: Kept) -> tuple[list[dict[str, Any]], str | None]:
     Args:
       kept: From `kept.read`.
     """
-    value, queries = (kept.arrays.get(f"per_class/{key}") for key in ("value", "queries"))
-    if value is None or queries is None:
+    found = kept.part("per_class")
+    if not found:
         return [], kept.missing.get("per_class", "it was not kept")
-    names = kept.about.get("classes") or []
+    value, queries, names = found["value"], found["queries"], kept.classes
     # Classes without a query have no value.
     asked = np.flatnonzero(queries)
     order = asked[np.argsort(value[asked], kind="stable")]

@@ -44,6 +44,17 @@ class Kept(NamedTuple):
     about: dict[str, Any]
     missing: dict[str, str]
 
+    def part(self, name: str) -> dict[str, np.ndarray]:
+        """Returns the arrays of one figure, by their names without the figure's."""
+        prefix = f"{name}/"
+        kept = self.arrays.items()
+        return {key.removeprefix(prefix): x for key, x in kept if key.startswith(prefix)}
+
+    @property
+    def classes(self) -> list[str]:
+        """Returns the names of the classes, as far as they were kept."""
+        return self.about.get("classes") or []
+
 
 class _Run(NamedTuple):
     """Input of the measurements: a trained method and its codes."""
@@ -112,16 +123,14 @@ def read(workdir: str | pathlib.Path) -> Kept:
       The arrays; for a run without arrays, none and the reason.
     """
     path = user_path(workdir) / KEPT
-    if not path.exists():
-        reason = f"the run left no {KEPT}: it has not ended, or is of an older version"
-        return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
-    try:
-        arrays, metadata = files.read_arrays(path)
-        about, missing = json.loads(metadata["about"]), json.loads(metadata["missing"])
-    except (*files.DAMAGE, OSError) as error:
-        reason = f"{KEPT} is damaged: {files.one_line(error)}"
-        return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
-    return Kept(arrays, about, missing)
+    reason = f"the run left no {KEPT}: it has not ended, or is of an older version"
+    if path.exists():
+        try:
+            arrays, metadata = files.read_arrays(path)
+            return Kept(arrays, json.loads(metadata["about"]), json.loads(metadata["missing"]))
+        except (*files.DAMAGE, OSError) as error:
+            reason = f"{KEPT} is damaged: {files.one_line(error)}"
+    return Kept({}, {}, dict.fromkeys(_MEASURED, reason))
 
 
 def _local(mesh, tree):
@@ -218,7 +227,7 @@ def _per_class(run):
     result, splits = _main(run), run.experiment.splits
     member = _members(run, splits.query)
     counts = member.sum(axis=0)
-    if (counts > 0).sum() < 1:
+    if not counts.any():
         raise InputError("no query has a class")
     # A query of several classes counts for each of them.
     sums = result.per_query[result.metric] @ member

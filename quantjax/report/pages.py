@@ -49,10 +49,11 @@ def write(
     """
     workdir = user_path(workdir)
     results, kept = _results(workdir), read(workdir)
+    experiment, config = _config(workdir)
     examples, examples_note = figures.examples(kept)
     classes, classes_note = figures.classes(kept)
     page = _template("run.html").render(
-        title=kept.about.get("experiment") or _experiment(workdir),
+        title=kept.about.get("experiment") or experiment,
         headline=headline(results),
         rows=[_row(result, number) for result in results for number in result.numbers],
         ids=_ids(results),
@@ -64,7 +65,7 @@ def write(
         classes_note=classes_note,
         facts=_facts(workdir, results, kept),
         audit=_audit(workdir),
-        config=_config(workdir),
+        config=config,
     )
     files.write_text(workdir / PAGE, page)
     return workdir / PAGE
@@ -111,7 +112,7 @@ def compare(
             [read(path) for path in paths],
             [metric_log.read(p / "metrics.jsonl") for p in paths],
         ),
-        settings=differing([_config(path) for path in paths]),
+        settings=differing([_config(path)[1] for path in paths]),
         names=names,
     )
     out = user_path(out)
@@ -160,11 +161,13 @@ def _results(workdir):
     return evaluate.read_results(workdir)
 
 
-def _experiment(workdir):
+def _config(workdir):
+    """Returns experiment and settings; without an experiment file the folder's name and none."""
     try:
-        return workdirs.read_config(workdir)["experiment"]
-    except (InputError, MissingFileError, KeyError):
-        return workdir.name
+        about = workdirs.read_config(workdir)
+    except (InputError, MissingFileError):
+        about = {}
+    return about.get("experiment", workdir.name), workdirs.flat(about.get("config", {}))
 
 
 def _row(result, number):
@@ -174,7 +177,6 @@ def _row(result, number):
         "bits": "-" if result.bits is None else result.bits,
         "metric": number.short,
         "value": number.words,
-        "share": number.value,
         "ties": f"{number.worst:.3f} to {number.best:.3f}",
         "chance": "-" if number.chance != number.chance else f"{number.chance:.3f}",
     }
@@ -217,13 +219,6 @@ def _audit(workdir):
     return console.audit_findings(audit) or [
         "No overlaps, no equal images, every query has a match."
     ]
-
-
-def _config(workdir):
-    try:
-        return workdirs.flat(workdirs.read_config(workdir)["config"])
-    except (InputError, MissingFileError):
-        return {}
 
 
 def _json(path) -> list[dict[str, Any]]:

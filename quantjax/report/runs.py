@@ -166,11 +166,7 @@ def compare_results(
     found = []
     for other in others:
         # Runs may hold several results of one metric, such as of codes and of floats: match alike.
-        same = [
-            each
-            for each in first
-            if each.metric == other.metric and _alike(each, other, first, others)
-        ]
+        same = [each for each in first if _alike(each, other, first, others)]
         if not same:
             continue
         try:
@@ -182,5 +178,6 @@ def compare_results(
 
 
 def _alike(a, b, of_a, of_b):
-    """Returns whether two results match: equal name, or equal position and distance."""
-    return a.name == b.name or (of_a.index(a) == of_b.index(b) and a.distance == b.distance)
+    """Returns whether two results match: equal metric, and equal name, or position and distance."""
+    same_place = of_a.index(a) == of_b.index(b) and a.distance == b.distance
+    return a.metric == b.metric and (a.name == b.name or same_place)

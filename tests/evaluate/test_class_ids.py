@@ -17,7 +17,7 @@ def trained():
     mesh = parallel.data_mesh(jax.devices()[:1])
     for wrap in (lambda source: source, ClassIdSource):
         splits = toy.splits()._replace(source=wrap(toy.splits().source))
-        experiment = toy.experiment(toy.dqn(), num_epochs=2, splits=splits)
+        experiment = toy.experiment(toy.dqn(), num_epochs=1, splits=splits)
         result = train.fit(experiment, mesh=mesh)
         retrieval = evaluate.evaluate_method(experiment, result.state, mesh=mesh, name="toy")
         found.append((result.state, retrieval))

@@ -11,18 +11,20 @@ from quantjax.metrics import measures
 from tests.evaluate.cases import measured
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def results():
     asked = [measures.average_precision(), measures.empty_balls(radius=0)]
-    results = [measured("binary", measures=asked), measured("float", name="plain")]
+    return [measured("binary", measures=asked), measured("product ip", name="plain")]
+
+
+@pytest.fixture
+def folder(tmp_path, results):
     evaluate.write_results(tmp_path, results, {"seed": 3})
     return tmp_path
 
 
-def test_results_come_back_whole(folder):
-    asked = [measures.average_precision(), measures.empty_balls(radius=0)]
-    due = [measured("binary", measures=asked), measured("float", name="plain")]
-    for got, want in zip(evaluate.read_results(folder), due, strict=True):
+def test_results_come_back_whole(folder, results):
+    for got, want in zip(evaluate.read_results(folder), results, strict=True):
         assert str(got) == str(want)
         assert got.per_query.keys() == want.per_query.keys()
         for metric, values in want.per_query.items():
@@ -36,15 +38,15 @@ def test_results_come_back_whole(folder):
 
 
 def test_results_of_one_name_stay_apart(tmp_path):
-    due = [measured("product l2"), measured("product ip")]
+    due = [measured("product ip"), measured("product ip", moved=True)]
     evaluate.write_results(tmp_path, due, {})
     got = evaluate.read_results(tmp_path)
     assert [each.numbers for each in got] == [each.numbers for each in due]
 
 
-def test_rows_keep_their_own_keys(tmp_path):
+def test_rows_keep_their_own_keys(tmp_path, results):
     with pytest.raises(ValueError, match="about must not have the keys of rows, got name, value"):
-        evaluate.write_results(tmp_path, [measured("binary")], {"value": 1.0, "name": "mine"})
+        evaluate.write_results(tmp_path, results, {"value": 1.0, "name": "mine"})
 
 
 def test_an_unfinished_run_has_none(tmp_path):

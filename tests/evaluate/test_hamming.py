@@ -31,13 +31,14 @@ def by_pairs(query_codes, database_codes, grades, num_bits, num_grades):
 
 
 @pytest.mark.parametrize("num_bits", [5, 16, 40])
+@pytest.mark.by_default("5", "40")
 def test_counts_equal_a_loop_over_pairs(rng, num_bits):
     query, database, query_ids, ids = draw(rng, num_bits=num_bits)
     grades = (query_ids[:, None] == ids).astype(int)
     due, _ = by_pairs(query, database, grades, num_bits, 2)
     labels = relevance(query_ids, ids)
-    for options in ({}, {"tile": 9}, {"mesh": parallel.data_mesh()}):
-        tiles = hamming_counts(query, database, labels, num_bits=num_bits, **options)
+    for mesh in (None, parallel.data_mesh()):
+        tiles = hamming_counts(query, database, labels, num_bits=num_bits, mesh=mesh)
         np.testing.assert_array_equal(np.concatenate(list(tiles)), due)
 
 

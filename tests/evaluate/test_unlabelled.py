@@ -42,32 +42,23 @@ def trained():
     return made._replace(augment=lambda key, batch: batch)
 
 
-def retrieval(made, splits, state):
-    made = made._replace(splits=splits)
-    return evaluate.evaluate_method(made, state, mesh=mesh(), name="deepquan")
-
-
 def test_a_method_without_labels_trains_and_codes_what_has_none(trained):
-    labelled, bare = (
-        train.fit(trained._replace(splits=each), mesh=mesh()).state
-        for each in (toy.splits(), without_labels())
+    # On eight devices, over which the labels of a batch are split even if there are none.
+    labelled, bare = trained, trained._replace(splits=without_labels())
+    states = [train.fit(made).state for made in (labelled, bare)]
+    due, found = (
+        evaluate.evaluate_method(made, state, name="deepquan")
+        for made, state in zip((labelled, bare), states, strict=True)
     )
-    due = retrieval(trained, toy.splits(), labelled)
-    found = retrieval(trained, without_labels(), bare)
+    assert int(states[1].step) == 8
     np.testing.assert_array_equal(found.codes, due.codes)
     assert (found.results, due.unmeasured) == ([], ())
     assert found.unmeasured == (
         "nothing is measured: none of the 32 query rows has a label",
         "nothing is measured: none of the 16 validation rows has a label",
     )
-    watched = evaluate.watch(trained._replace(splits=without_labels()), bare, mesh=mesh())
+    watched = evaluate.watch(bare, states[1])
     assert set(watched) == {"codebook_perplexity", "dead_codewords"}
-
-
-def test_eight_devices_train_without_labels(trained):
-    made = trained._replace(splits=without_labels(), num_epochs=1)
-    state = train.fit(made).state
-    assert int(state.step) == 4
 
 
 def test_a_pmapped_step_takes_a_batch_without_labels():
@@ -134,16 +125,16 @@ def get_config():
     return config_dict.create(seed=0, bits=8, num_codewords=16, num_epochs=1)
 
 
-def run(workdir, *arguments, build):
+def run(workdir, *arguments, build, baselines=lambda *_: {}):
     argv = ["toy", f"--workdir={workdir}", *arguments]
-    launch.main(get_config, build, baselines, title="dqn", argv=argv)
+    launch.main(get_config, build, baselines, title="supervised", argv=argv)
 
 
 def test_a_run_on_an_unlabelled_database_leaves_its_codes(tmp_path, capsys):
     def build(config):
-        return toy.experiment(toy.dqn(), num_epochs=1, splits=splits("query", "database"))
+        return toy.experiment(toy.supervised(), num_epochs=1, splits=splits("query", "database"))
 
-    run(tmp_path / "run", "--validate_every=1", build=build)
+    run(tmp_path / "run", "--validate_every=1", build=build, baselines=baselines)
     said = " ".join(capsys.readouterr().out.split())
     assert "note: 32 of 32 query rows have no label: 68, 69, 70, 71, 72, and 27 more" in said
     assert "nothing is measured: none of the 32 query rows has a label" in said
@@ -161,7 +152,7 @@ def test_queries_equal_to_items_need_a_flag_and_are_listed(tmp_path, capsys):
         columns["image"] = columns["image"].copy()
         columns["image"][full.query[:2]] = columns["image"][full.database[:2]]
         source = data.from_arrays(**columns)
-        return toy.experiment(toy.dqn(), num_epochs=0, splits=full._replace(source=source))
+        return toy.experiment(toy.supervised(), num_epochs=0, splits=full._replace(source=source))
 
     listing = tmp_path / "run" / "equal_images.txt"
     with pytest.raises(SystemExit):

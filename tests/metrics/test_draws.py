@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -20,6 +21,7 @@ def draws():
 COLUMNS = np.array(sorted(set(draws()))).T
 
 
+@functools.cache
 def exact():
     values = []
     for n, p, r in COLUMNS.T:
@@ -34,6 +36,7 @@ def test_exponents_equal_products_of_ratios():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.by_default("True")
 def test_chances_keep_their_digits_in_float32(compiled):
     function = jax.jit(miss_exponent) if compiled else miss_exponent
     got = function(*jnp.asarray(COLUMNS))

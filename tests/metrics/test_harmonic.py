@@ -30,6 +30,7 @@ def test_sums_equal_direct_summation_in_float64():
 
 
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.by_default("True")
 def test_sums_keep_their_relative_accuracy_in_float32(compiled):
     offset, length = grid()
     function = jax.jit(harmonic_sums) if compiled else harmonic_sums

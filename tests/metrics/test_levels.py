@@ -40,6 +40,9 @@ def nearly_equal(rng):
 
 # In one order of ties: distances are ranked before a metric sees them.
 @pytest.mark.parametrize("name", OF_DISTANCES)
+@pytest.mark.by_default(
+    "average_precision", "ndcg", "precision_recall_curve", "mean_average_precision_as"
+)
 def test_float64_distances_are_ranked_without_rounding(name, nearly_equal):
     ranks, distances, grades = nearly_equal
     due = measure(name, ranks, grades, ties="worst")
@@ -51,6 +54,7 @@ def test_float64_distances_are_ranked_without_rounding(name, nearly_equal):
 
 
 @pytest.mark.parametrize("name", ["average_precision", "ndcg", "precision_recall_curve"])
+@pytest.mark.by_default("average_precision")
 def test_float64_of_jax_is_ranked_without_rounding(name, nearly_equal):
     ranks, distances, grades = nearly_equal
     due = measure(name, ranks, grades)

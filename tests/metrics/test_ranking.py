@@ -93,6 +93,7 @@ def tied_rankings(rng):
 
 @pytest.mark.parametrize("denominator", ["hits", "capped"])
 @pytest.mark.parametrize("ties", TIES)
+@pytest.mark.by_default("worst-hits", "expected-capped")
 def test_distance_form_equals_count_form_in_any_order_of_storage(rng, denominator, ties):
     levels, relevant = tied_rankings(rng)
     at_level = levels[:, None] == np.arange(6)[:, None]
@@ -115,6 +116,7 @@ def test_the_type_of_distances_changes_nothing(rng):
 
 
 @pytest.mark.parametrize(("denominator", "ties"), [("hits", "expected"), ("hits", "worst")])
+@pytest.mark.by_default("hits-worst")
 def test_jit_changes_nothing(rng, denominator, ties):
     levels, relevant = tied_rankings(rng)
     function = functools.partial(
@@ -127,6 +129,7 @@ def test_jit_changes_nothing(rng, denominator, ties):
 
 
 @pytest.mark.parametrize("denominator", ["hits", "all"])
+@pytest.mark.by_default("hits")
 def test_jax_counts_agree_with_numpy_counts_at_scale(rng, denominator):
     items = rng.integers(0, 3000, (16, 33))
     counts = np.stack([items, rng.binomial(items, np.linspace(0.4, 0.0, 33))], axis=-1)

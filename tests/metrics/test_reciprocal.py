@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,13 +21,18 @@ GROUPS = np.array(sorted(set(groups())))
 CUT = 20_000
 
 
+@functools.cache
+def chances(items, relevant):
+    """The chance of each rank of a level to be that of its first relevant item."""
+    t = np.arange(1, items - relevant + 1, dtype=np.longdouble)
+    misses = (items - t - relevant + 1) / (items - t)
+    return np.cumprod(np.concatenate([[np.longdouble(relevant) / items], misses]))
+
+
 def summed(before, items, relevant, top_k=None):
     """The formula of the expectation, rank by rank."""
-    ranks = items - relevant + 1 if top_k is None else min(items - relevant + 1, top_k - before)
-    t = np.arange(1, max(ranks, 0) + 1, dtype=np.longdouble)
-    misses = (items - t[:-1] - relevant + 1) / (items - t[:-1])
-    chances = np.cumprod(np.concatenate([[np.longdouble(relevant) / items], misses])[: len(t)])
-    return float((chances / (before + t)).sum())
+    inside = chances(items, relevant)[: None if top_k is None else max(top_k - before, 0)]
+    return float((inside / (before + np.arange(1, len(inside) + 1))).sum())
 
 
 def counts():

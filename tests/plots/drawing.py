@@ -6,7 +6,12 @@ from matplotlib.text import Text
 
 
 def draw(figure):
-    """Renders a figure, as layout and labels fail no earlier; returns its SVG."""
+    """Lays a figure out and goes through all its parts, as layout and labels fail no earlier."""
+    figure.draw_without_rendering()
+
+
+def svg(figure):
+    """Renders a figure; returns its SVG."""
     file = io.StringIO()
     figure.savefig(file, format="svg")
     return file.getvalue()

@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from quantjax import plots
 from quantjax.plots import style
-from tests.plots.drawing import draw
+from tests.plots.drawing import svg
 
 EVERY_PLOT = {
     "class_confusion": lambda: plots.class_confusion([[0.5, 0.5], [0.0, 1.0]]),
@@ -47,7 +47,7 @@ def test_ink_is_read_on_light_and_dark_pages(page):
 @pytest.mark.parametrize("name", plots.__all__)
 def test_text_and_axes_have_one_grey_and_the_background_none(name):
     figure = EVERY_PLOT[name]()
-    draw(figure)
+    svg(figure)
     on_cells = set(figure.axes[0].texts) if name == "class_confusion" else set()
     for text in set(figure.findobj(Text)) - on_cells:
         assert not text.get_text() or to_hex(text.get_color()) == style.INK, text
@@ -60,9 +60,9 @@ def test_text_and_axes_have_one_grey_and_the_background_none(name):
 
 
 def test_the_users_settings_do_not_reach_the_plot():
-    due = draw(plots.history(RECORDS))
+    due = svg(plots.history(RECORDS))
     with matplotlib.rc_context({"text.color": "red", "axes.edgecolor": "red", "font.size": 30}):
-        got = draw(plots.history(RECORDS))
+        got = svg(plots.history(RECORDS))
     assert "#ff0000" not in got
     assert due.count("<use") == got.count("<use")
 

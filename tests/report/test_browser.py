@@ -55,6 +55,7 @@ def contrast(a, b):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
+@pytest.mark.by_default("phone-light", "desktop-dark")
 def test_everything_is_rendered_and_nothing_is_wider_than_the_page(browser, page, size, scheme):
     show(browser, page, size, scheme)
     for name in FIGURES:

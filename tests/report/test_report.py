@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from quantjax import cli, data, methods, models, report
+from quantjax import cli, data, evaluate, methods, models, report
 from quantjax.report import figures
-from tests import run_toy, toy
+from tests import toy
 from tests.report import runs
 
 FIGURES = (
@@ -197,11 +197,14 @@ def test_a_run_that_measured_nothing_is_reported(run, measured):
     assert "Nothing was measured." in (run / report.PAGE).read_text()
 
 
-def test_a_source_without_classes_is_reported(tmp_path):
-    columns = {k: v for k, v in toy.splits().source.columns.items() if k != "label"}
-    made = toy.experiment(toy.deepquan(), num_epochs=1, preprocess=lambda batch: batch)
-    made = made._replace(splits=toy.splits()._replace(source=data.from_arrays(**columns)))
-    found = sections(report.write(runs.finished(tmp_path / "run", made)).read_text())
+@pytest.mark.usefixtures("undrawn")
+def test_a_source_without_classes_is_reported(run, measured):
+    _, (made, state, _) = measured
+    source = toy.splits().source
+    columns = {k: v for k, v in source.columns.items() if k != "label"}
+    made = made._replace(splits=made.splits._replace(source=data.from_arrays(**columns)))
+    retrieval = evaluate.evaluate_method(made, state, name="toy")
+    found = sections(report.write(runs.kept(run, made, state, retrieval)).read_text())
     assert "has a label" in found["precision-recall"]
     assert "<svg" in found["usage"]
     assert "<svg" in found["projection"]
@@ -227,19 +230,20 @@ def test_a_thousand_classes_are_a_picture_and_a_cut_table(run, rng):
     assert len(page) < 5e6
 
 
-def test_runs_are_compared_query_by_query(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(report, "write", lambda workdir: workdir)  # pages of runs alone
-    one, other = (
-        runs.launched(tmp_path / name, run_toy, num_epochs=epochs)
-        for name, epochs in (("one", 2), ("other", 3))
-    )
+def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
+    one, other = (shutil.copytree(digits, tmp_path / name) for name in ("one", "other"))
+    config = json.loads((other / "config.json").read_text())
+    config["config"]["num_epochs"] = 3
+    (other / "config.json").write_text(json.dumps(config))
     out = tmp_path / "page.html"
     cli.main(["report", str(one), str(other), "--out", str(out)])
     page = out.read_text()
     found = sections(page)
     assert "other minus one" in found["tests"]
     assert "<td>mAP</td>" in found["tests"]
-    assert "<svg" in found["precision-recall"]
+    for name, colour in (("one", "#0072b2"), ("other", "#e69f00")):
+        assert f">{name}</text>" in found["precision-recall"]
+        assert f"stroke: {colour}" in found["precision-recall"]
     assert "<svg" in found["validation"]
     assert "<svg" in found["loss"]
     assert "num_epochs" in found["settings"]
