@@ -13,17 +13,20 @@ def leave_out(patch):
     patch.setattr(evaluate, "watcher", watcher)
 
 
-def retrieval(experiment, trained, *, name, audited, **_):
-    codec, splits = experiment.method.codec(trained.params, trained.state), experiment.splits
+def results(name):
     number = evaluate.Number(METRIC, 0.5, 0.5, 0.5, 0.4, 0.6, 0.1, shuffled=0.1, zeros=0)
-    results = evaluate.Results(
+    return evaluate.Results(
         name=name, distance="aqd", numbers=(number,), per_query={METRIC: np.full(4, 0.5)},
-        bits=codec.bits, num_bytes=1, num_queries=4, num_database=len(splits.database),
-        zero_queries=0, distinct_codes=1, code_entropy=0.0, metric_of_codec="l2", task_digest="",
-        seconds=0.0, device="cpu", versions={},
+        bits=8, num_bytes=1, num_queries=4, num_database=4, zero_queries=0, distinct_codes=1,
+        code_entropy=0.0, metric_of_codec="l2", task_digest="", seconds=0.0, device="cpu",
+        versions={},
     )  # fmt: skip
-    codes = np.zeros((len(splits.database), codec.num_bytes), np.uint8)
-    return evaluate.Retrieval([results], codec, codes, audited)
+
+
+def retrieval(experiment, trained, *, name, audited, **_):
+    codec = experiment.method.codec(trained.params, trained.state)
+    codes = np.zeros((len(experiment.splits.database), codec.num_bytes), np.uint8)
+    return evaluate.Retrieval([results(name)], codec, codes, audited)
 
 
 def watcher(experiment, *, every, mesh):

@@ -77,7 +77,7 @@ def test_a_warm_start_has_the_parameters_of_the_other_run_and_nothing_else(finis
 
 
 def test_statistics_of_a_network_come_along_and_codebooks_of_a_refresh_do_not(mesh, tmp_path):
-    experiment = toy.experiment(toy.dqn(), num_epochs=2)
+    experiment = toy.experiment(toy.dqn(), num_epochs=0)  # a refresh alone
     trained = train.fit(experiment, workdir=tmp_path, mesh=mesh).state
     warm = train.warm_start(experiment._replace(seed=3), tmp_path, mesh=mesh)
     assert bool(trained.state["fitted"])

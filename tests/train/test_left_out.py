@@ -4,6 +4,7 @@ import pytest
 
 from quantjax import launch, methods, train
 from tests import run_toy, toy
+from tests.launch import numbers
 
 pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
@@ -35,7 +36,8 @@ def test_phases_and_refreshes_that_no_epoch_reaches_are_named(make, options, num
     assert train.left_out(experiment) == due
 
 
-def test_a_run_says_what_it_leaves_out_before_it_trains(tmp_path, capsys):
+def test_a_run_says_what_it_leaves_out_before_it_trains(tmp_path, capsys, monkeypatch):
+    numbers.leave_out(monkeypatch)
     argv = ["toy", f"--workdir={tmp_path / 'run'}", "--config.num_epochs=1"]
     argv.append("--config.method=dqn")
     launch.main(run_toy.get_config, run_toy.build, run_toy.measured, title="toy", argv=argv)

@@ -13,8 +13,7 @@ from tests import toy
 def numbered(weight=1e-4, **changes):
     """A toy experiment that says which numbers it was built from."""
     config = {"weight": weight, "data_dir": "here", "nested": {"depth": 1}}
-    method = toy.dqn(quantization_weight=weight)
-    return toy.experiment(method, num_epochs=1, config={**config, **changes})
+    return toy.experiment(toy.dqn(), num_epochs=1, config={**config, **changes})
 
 
 def test_a_workdir_is_refused_to_another_config_by_fit_and_restore(tmp_path):
