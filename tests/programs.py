@@ -43,12 +43,15 @@ def start(
     platform="cpu",
     prefix=(),
     of_last=(),
+    measures=True,
 ):
     """Starts a program of tests/ in one process or several on loopback, `devices` each.
 
-    The last process gets the arguments `of_last` as well.
+    The last process gets the arguments `of_last` as well. No encoder is exported, and without
+    `measures` nothing is measured: see `launch/numbers.py`.
     """
     variables = {**environment(), "JAX_PLATFORMS": platform, "TOY_DEVICES": str(devices)}
+    variables["TOY_LEAVES_OUT"] = "encoder" if measures else "encoder numbers"
     cluster = [[]]
     if processes > 1:
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]

@@ -170,7 +170,7 @@ def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_pat
     train.fit(
         experiment,
         workdir=tmp_path,
-        mesh=parallel.data_mesh(),
+        mesh=parallel.data_mesh(jax.devices()[:2]),
         callbacks=[stop_after(8)],
         log_every=2,
     )
