@@ -277,6 +277,7 @@ def test_two_runs_can_be_compared_query_by_query(finished, early):
     assert found.low < found.difference < found.high
 
 
+@pytest.mark.slow  # tests/experiments/test_baselines.py looks at bits too
 def test_baselines_follow_their_bits_and_split(finished, tmp_path, no_numbers):
     def shorter(config):
         return build(config)._replace(method=toy.dqn(num_codebooks=1))

@@ -213,6 +213,7 @@ print(os.listdir(os.fsencode(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 def test_a_script_of_ones_own_is_told_how_to_use_names_beyond_ascii(tmp_path):
     said = under_ascii("-c", SCRIPT, f"{tmp_path}/ü", str(tmp_path), JAX_PLATFORMS="cpu")
     due = (

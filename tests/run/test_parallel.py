@@ -150,6 +150,7 @@ def test_pmap_refuses_what_would_differ_between_devices(network, message, skip_n
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_pmap_on_one_device_takes_any_network():
     experiment = toy.experiment(toy.dqn(noisy(statistics=True, dropout=0.5)), num_epochs=1)
     mesh = parallel.data_mesh(jax.devices()[:1])

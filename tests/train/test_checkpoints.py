@@ -94,7 +94,9 @@ def test_statistics_of_a_network_come_along_and_codebooks_of_a_refresh_do_not(me
         ),
         (lambda: toy.adsq(), r"params/first/bottleneck/bias is missing, due is float32\["),
     ],
+    ids=["other shape", "missing"],
 )
+@pytest.mark.by_default("other shape")
 def test_the_first_parameter_that_does_not_fit_is_named(finished, mesh, method, message):
     with pytest.raises(errors.InputError, match=message) as caught:
         train.warm_start(toy.experiment(method()), finished[0], mesh=mesh)

@@ -70,6 +70,7 @@ def compiled():
 
 
 @pytest.mark.parametrize("parallelize", [parallel.sharded_step, parallel.pmapped_step])
+@pytest.mark.by_default("sharded_step")
 def test_a_second_run_of_the_same_parts_compiles_nothing(experiment, mesh, parallelize, compiled):
     options = {"mesh": mesh, "parallelize": parallelize}
     train.fit(experiment, **options)
