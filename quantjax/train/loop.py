@@ -460,8 +460,8 @@ def _report_signal(result, run, *, raises):
 def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     """Checks a run, opens its workdir, and yields the run with the state it starts from."""
     began = time.perf_counter()
-    steps_per_epoch = _check(experiment, mesh, options)
-    workdir, about = options.workdir, about_run(experiment)
+    about = _check(experiment, mesh, options)
+    workdir, steps_per_epoch = options.workdir, about["steps per epoch"]
     last_good = LastGood(in_memory=workdir is None)
     with contextlib.ExitStack() as stack:
         caught = stack.enter_context(signals.watch())
@@ -507,7 +507,7 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
 
 
 def _check(experiment, mesh, options):
-    """Checks that sizes, devices and processes fit, and returns the steps of an epoch."""
+    """Checks that sizes, devices and processes fit, and returns `about_run`."""
     parallel.check_divisible(mesh, experiment.batch_size)
     check(experiment)
     for name, value in (("log_every", options.log_every), ("keep", options.keep)):
@@ -523,7 +523,7 @@ def _check(experiment, mesh, options):
     }
     same = {"num_epochs": experiment.num_epochs, "jax": jax.__version__}
     processes.check_same({**about, **settings, **same})
-    return about["steps per epoch"]
+    return about
 
 
 def _start(experiment, mesh, store, options):

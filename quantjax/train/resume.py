@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.methods.contract import shown
-from quantjax.run import checkpoint, parallel, processes, workdirs
+from quantjax.run import checkpoint, parallel, processes, sealing, workdirs
 from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -217,7 +217,10 @@ def _placed(state, like, mesh):
             f"{type(state).__name__}"
         )
     # Compared by name and shape first, so that the message names the first array that differs.
-    there, here = _shapes(state), _shapes(like)
+    there, here = (
+        {name: shown(leaf) for name, leaf in sealing.by_path(tree).items()}
+        for tree in (state, like)
+    )
     differing = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
     if differing or jax.tree.structure(state) != jax.tree.structure(like):
         name = differing[0] if differing else "its structure"
@@ -226,13 +229,6 @@ def _placed(state, like, mesh):
             f"{here.get(name, 'no such array')}"
         )
     return parallel.put(mesh, on_host(state))
-
-
-def _shapes(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): shown(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
 
 
 @dataclasses.dataclass
