@@ -117,41 +117,34 @@ def _notebook_bar(num_epochs, total):
     """Yields a callback that redraws a bar in plain HTML, which every notebook front end shows."""
     display = importlib.import_module("IPython.display")
     latest: dict[str, dict[str, Any]] = {}
-    began, drawn = time.monotonic(), 0.0
-    first = None
+    began, drawn, rate = time.monotonic(), 0.0, _rate()
 
-    def content(step, state):
-        shown = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in state)
-        words = f"{step}/{total} steps  {shown}"
+    def content(step, *shown):
+        words = "  ".join([f"{step}/{total} steps", *shown])
         bar = f'<progress value="{step}" max="{total}" style="width: 16em"></progress> {words}'
         return {"text/html": f'<div style="white-space: pre-wrap">{bar}</div>', "text/plain": words}
 
-    handle = display.display(content(0, [("compiling", "")]), raw=True, display_id=True)
+    handle = display.display(content(0, "compiling"), raw=True, display_id=True)
 
     def report(record):
-        nonlocal drawn, first
+        nonlocal drawn
         latest["epoch" if "after_epoch" in record else "step"] = record
         now = time.monotonic()
         # The last record of an epoch may carry an older step than the last record of a step.
         step = max(each["step"] for each in latest.values())
-        first = (step, now) if first is None else first
+        left = f"{now - began:.0f} s" if step >= total else rate(step, total)[1]
         if step < total and now - drawn < _REDRAW:
             return
         drawn = now
-        # The rate leaves out the steps before the first record, which had to compile.
-        rate = (step - first[0]) / (now - first[1]) if now > first[1] and step > first[0] else 0
-        seconds = now - began if step >= total else (total - step) / rate if rate else None
-        shown = [("epoch", f"{record['epoch'] + 1}/{num_epochs}")]
         told = {"loss": "loss", "validation": "validation mAP", "skipped": "skipped"}
-        shown += [
-            (words, each[name])
+        shown = [
+            f"{words} {_short(each[name])}"
             for name, words in told.items()
             for each in latest.values()
             if name in each
         ]
-        if seconds is not None:
-            shown.append((f"{seconds:.0f} s", "" if step >= total else "left"))
-        handle.update(content(step, shown), raw=True)
+        shown = [f"epoch {record['epoch'] + 1}/{num_epochs}", *shown, left]
+        handle.update(content(step, *filter(None, shown)), raw=True)
 
     yield report
 
