@@ -617,9 +617,9 @@ def test_a_command_without_a_data_set_names_them(arguments, capsys):
     [
         (["--profile=5"], "--profile takes START:STOP, steps with START < STOP, got '5'"),
         (["--profile=5:5"], "--profile takes START:STOP"),
-        (["--keep=0"], "--keep must be 1 or more, got 0"),
-        (["--checkpoint_every=0"], "--checkpoint_every must be 1 or more, got 0"),
-        (["--validate_every=-1"], "--validate_every must be 0 or more, got -1"),
+        (["--keep=0"], "flag --keep=0: 0 is not a positive integer; --help lists all"),
+        (["--checkpoint_every=0"], "--checkpoint_every=0: 0 is not a positive integer"),
+        (["--validate_every=-1"], "--validate_every=-1: -1 is not a non-negative integer"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path, capsys, arguments, message):

@@ -363,7 +363,7 @@ REFUSED = {
     "--out=x": (2, "--out needs --evaluate_only"),
     "--evaluate_only --extend=5": (2, "--evaluate_only trains nothing; drop --extend"),
     "--evaluate_only --init_from=x": (2, "--evaluate_only trains nothing; drop --init_from"),
-    "--extend=0": (2, "--extend must be 1 or more, got 0"),
+    "--extend=0": (2, "flag --extend=0: 0 is not a positive integer"),
     "--extend=2": (1, "toy has 3 epochs; --extend must be more, got 2"),
     "--extend=3": (1, "toy has 3 epochs; --extend must be more, got 3"),
     "--extend=5 --config.seed=1": (1, "holds a run of another config (seed is 0 there, 1 here)"),
