@@ -1,5 +1,6 @@
 """Measures a trained method and its baselines, and writes codes, results, encoder and report."""
 
+import contextlib
 import pathlib
 import time
 import traceback
@@ -70,7 +71,8 @@ def measure(run, baselines, audited):
     if processes.is_first():
         index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
         _write(run.workdir, results, about, facts)
-        _leave_encoder(run)
+        with _trying("encoder", debug=run.debug):  # not every network can be exported
+            train.save_encoder(experiment, run.trained, run.workdir / "encoder")
     for facts_beside, read in run.beside:
         name = f"{run.title} {facts_beside['checkpoint']}"
         console.say(f"evaluating step {facts_beside['step']} as {name!r}")
@@ -91,7 +93,8 @@ def measure(run, baselines, audited):
     failed = processes.all_agree(failed)
     console.table(results)
     if drawing is not None:
-        _write_report(run, drawing)
+        with _trying("report", debug=run.debug):
+            console.say(f"report: {report.write(run.workdir, drawing.result())}")
     return failed
 
 
@@ -100,12 +103,13 @@ def _write(folder, results, about, facts):
     evaluate.write_results(folder, results, [{**about, "run": each} for each in facts])
 
 
-def _leave_encoder(run):
-    """Writes the encoder; a failure prints one line, as not every network can be exported."""
+@contextlib.contextmanager
+def _trying(what, *, debug):
+    """Prints a failure in the context as one line: no run fails for a plot or an export."""
     try:
-        train.save_encoder(run.experiment, run.trained, run.workdir / "encoder")
+        yield
     except Exception as error:
-        console.say(f"no encoder: {_reason(error, debug=run.debug)}")
+        console.say(f"no {what}: {_reason(error, debug=debug)}")
 
 
 def _draw(run, retrieval):
@@ -114,14 +118,6 @@ def _draw(run, retrieval):
     facts["seconds"] = round(time.perf_counter() - run.began, 1)
     report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
     return report.draw(run.workdir)
-
-
-def _write_report(run, drawing):
-    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
-    try:
-        console.say(f"report: {report.write(run.workdir, drawing.result())}")
-    except Exception as error:
-        console.say(f"no report: {_reason(error, debug=run.debug)}")
 
 
 def _reason(error, *, debug):

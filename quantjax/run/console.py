@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.text import Text
 
 from quantjax.run import output
 
@@ -162,7 +163,7 @@ def _terminal_bar(console, total, log):
             bar.update(task, completed=record["step"])
             # The latest record of each kind is kept: a step's record has no validation value.
             latest["epoch" if "after_epoch" in record else "step"] = record
-            live.update(Group(bar, *_numbers(latest, console.width)))
+            live.update(Group(bar, _numbers(latest)))
 
         yield report
 
@@ -179,11 +180,8 @@ def _bar(console, unit, *columns):
     )
 
 
-def _numbers(latest, width):
-    """Returns tables of the latest metrics of a step and of an epoch, names above values.
-
-    Each is at most as wide as the terminal; narrower columns would cut numbers.
-    """
+def _numbers(latest):
+    """Returns the latest metrics of a step and of an epoch, names above values, none cut."""
     step = latest.get("step", {})
     found = {
         name.replace("_", " "): _short(value)
@@ -191,20 +189,8 @@ def _numbers(latest, width):
         for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }
-    rows, left = [], 0
-    for name, value in found.items():
-        needed = max(len(name), len(value)) + 2
-        if needed > left:
-            rows.append({})
-            left = width
-        rows[-1][name] = value
-        left -= needed
-    tables = []
-    for row in rows:
-        grid = Table(*(Column(name, justify="right", no_wrap=True) for name in row), box=None)
-        grid.add_row(*row.values())
-        tables.append(grid)
-    return tables
+    texts = [Text(f"{name}\n{value}", justify="right") for name, value in found.items()]
+    return Columns(texts, padding=(0, 2))
 
 
 def _short(value):

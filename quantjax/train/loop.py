@@ -6,6 +6,7 @@ import math
 import pathlib
 import signal
 import time
+import types
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -183,7 +184,7 @@ def fit(
         step, the array, such as net/dense/kernel, and the last good checkpoint or state.
     """
     keep_programs()
-    options = _Options(
+    options = types.SimpleNamespace(
         workdir=None if workdir is None else user_path(workdir), resume=resume, state=state,
         parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
         checkpoint_every=checkpoint_every, at_start=at_start, after_epoch=after_epoch,
@@ -210,24 +211,6 @@ def fit(
     return result
 
 
-class _Options(NamedTuple):
-    """The arguments of `fit` that its steps read; `fit` explains them."""
-
-    workdir: pathlib.Path | None
-    resume: bool
-    state: TrainState | None
-    parallelize: Callable[..., Any]
-    callbacks: Sequence[Callback]
-    log_every: int
-    keep: int
-    checkpoint_every: int | None
-    at_start: AtStart | None
-    after_epoch: AfterEpoch | None
-    progress: bool
-    skip_non_finite: bool
-    profile: tuple[int, int] | None
-
-
 @dataclasses.dataclass
 class _Run:
     """A run in progress.
@@ -235,7 +218,7 @@ class _Run:
     Attributes:
       experiment: The experiment.
       mesh: Its devices.
-      options: Options of `fit`.
+      options: The arguments of `fit` that the functions below read, by name.
       steps_per_epoch: Number of steps of an epoch.
       step_functions: Compiled step of each phase.
       store: Its checkpoints.
@@ -256,7 +239,7 @@ class _Run:
 
     experiment: Experiment
     mesh: Mesh
-    options: _Options
+    options: types.SimpleNamespace
     steps_per_epoch: int
     step_functions: list[Callable[..., Any]]
     store: checkpoint.Store
@@ -518,7 +501,7 @@ def _check(experiment, mesh, options):
     # What only the first process does may differ: it alone calls back, draws the bar and traces.
     settings = {
         name: value if isinstance(value, int) else value is not None
-        for name, value in options._asdict().items()
+        for name, value in vars(options).items()
         if name not in ("callbacks", "progress", "profile")
     }
     same = {"num_epochs": experiment.num_epochs, "jax": jax.__version__}
