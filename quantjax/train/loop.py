@@ -448,8 +448,10 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     last_good = LastGood(in_memory=workdir is None)
     with contextlib.ExitStack() as stack:
         caught = stack.enter_context(signals.watch())
-        stack.enter_context(claimed(experiment, workdir))
-        folder = None if workdir is None else workdir / "checkpoints"
+        folder = None
+        if workdir is not None:
+            stack.enter_context(claimed(experiment, workdir))
+            folder = workdir / "checkpoints"
         store = stack.enter_context(checkpoint.opened(folder, about, max_to_keep=options.keep))
         stack.enter_context(attached(last_good, store))
         callbacks = [*options.callbacks]

@@ -47,23 +47,22 @@ def about_workdir(experiment: Experiment) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claimed(experiment: Experiment, workdir: pathlib.Path | None) -> Generator[None]:
+def claimed(experiment: Experiment, workdir: pathlib.Path) -> Generator[None]:
     """Locks a workdir, writes the experiment's config into it or checks the existing config.
 
     An experiment without a config, and a workdir with checkpoints but no config, are not checked.
 
     Args:
       experiment: The experiment to run.
-      workdir: The run's folder, or None.
+      workdir: The run's folder.
 
     Raises:
       ValueError: as `run.workdirs.claim` and `run.workdirs.held_by_all`.
     """
 
     def attempt(function):
-        if workdir is None or experiment.config is None:
-            return
-        if (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists():
+        is_ours = (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists()
+        if experiment.config is not None and is_ours:
             function(workdir, about_workdir(experiment))
 
     # Checked before the lock, which writes into the folder, and again with it.
