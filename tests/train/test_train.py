@@ -166,6 +166,32 @@ def test_a_signal_while_the_others_are_waited_for_is_not_lost(
     assert stopped.value.number == signal.SIGTERM
 
 
+def test_a_signal_stops_a_run_whose_source_is_stalled(experiment, uninterrupted, mesh, tmp_path):
+    stalled = threading.Event()
+
+    def sampler(seed, epoch):
+        if epoch == 1 and not stalled.is_set():
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            stalled.wait(60)
+        return experiment.sampler(seed, epoch)
+
+    began = time.monotonic()
+    stopped = train.fit(experiment._replace(sampler=sampler), mesh=mesh, workdir=tmp_path)
+    assert time.monotonic() - began < 30
+    assert (stopped.signal, int(stopped.state.step)) == (signal.SIGTERM, 4)
+    stalled.set()
+    resumed = train.fit(experiment, mesh=mesh, workdir=tmp_path)
+    assert_equal_bits(resumed.state, uninterrupted[0].state)
+
+
+def test_a_finished_state_goes_on_for_more_epochs(experiment, mesh):
+    short, longer = (experiment._replace(num_epochs=number) for number in (3, 5))
+    first = train.fit(short, mesh=mesh)
+    assert_equal_bits(
+        train.fit(longer, mesh=mesh, state=first.state).state, train.fit(longer, mesh=mesh).state
+    )
+
+
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
     whole, _ = uninterrupted
     train.fit(
