@@ -97,14 +97,12 @@ def put(mesh: Mesh, tree: Any) -> Any:
     Returns:
       The same as global arrays.
     """
+    whole = replicated(mesh)
     if not mesh.is_multi_process:
-        return jax.device_put(tree, replicated(mesh))
-
-    def one(x):
-        x = np.asarray(x)
-        return jax.make_array_from_callback(x.shape, replicated(mesh), lambda index: x[index])
-
-    return jax.tree.map(one, tree)
+        return jax.device_put(tree, whole)
+    # `device_put` would compare the arrays of all processes.
+    local_data = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda x: local_data(whole, np.asarray(x)), tree)
 
 
 def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -120,10 +120,8 @@ def _as_blocks(x):
     # safetensors stores little-endian, and the digest must be that of the stored bytes.
     dtype = x.dtype.newbyteorder("<")
     flat = np.ascontiguousarray(x).reshape(-1)
-    width = max(1, _BLOCK // x.dtype.itemsize)
-    return Blocks(
-        dtype, x.shape, (flat[start : start + width] for start in range(0, len(flat), width))
-    )
+    blocks = (flat[rows] for rows in row_ranges(len(flat), dtype.itemsize))
+    return Blocks(dtype, x.shape, blocks)
 
 
 def row_ranges(num_rows: int, num_bytes: int) -> Iterator[slice]:

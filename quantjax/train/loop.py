@@ -527,17 +527,15 @@ def _start(experiment, mesh, store, options):
 
 def _open_journal(experiment, train_state, steps_per_epoch, options, callbacks):
     workdir, first, step = options.workdir, processes.is_first(), int(train_state.step)
-    log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
-    # Only warnings: the run is correct, but the user may have lost files by accident.
-    if log_file is not None and step == 0 and log_file.exists():
-        warnings.warn(
-            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=5
-        )
-    checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
-    if log_file is not None and step >= steps_per_epoch and checkpoints and not log_file.exists():
-        warnings.warn(
-            f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=5
-        )
+    log_file = None
+    if workdir is not None and first:
+        log_file, folder = workdir / "metrics.jsonl", workdir / "checkpoints"
+        # Only warnings: the run is correct, but the user may have lost files by accident.
+        if step == 0 and log_file.exists():
+            warnings.warn(f"{folder} holds no checkpoint: starting at step 0 again", stacklevel=5)
+        if step >= steps_per_epoch and any(folder.glob("[0-9]*")) and not log_file.exists():
+            lost = f"{log_file} is gone: which checkpoint was the best is not known any more"
+            warnings.warn(lost, stacklevel=5)
     leaves = {
         phase.name: leaf_names(train_state, phase, skip_non_finite=options.skip_non_finite)
         for phase in experiment.method.phases
@@ -549,13 +547,9 @@ def _open_journal(experiment, train_state, steps_per_epoch, options, callbacks):
 
 def _compiled_steps(experiment, mesh, options):
     """Returns the step of each phase, which compiles at its first call."""
-    prepare = make_prepare(experiment)
-    return [
-        options.parallelize(
-            make_step(experiment, phase, skip_non_finite=options.skip_non_finite), mesh, prepare
-        )
-        for phase in experiment.method.phases
-    ]
+    prepare, skips = make_prepare(experiment), {"skip_non_finite": options.skip_non_finite}
+    steps = [make_step(experiment, phase, **skips) for phase in experiment.method.phases]
+    return [options.parallelize(step, mesh, prepare) for step in steps]
 
 
 def _batches(experiment, mesh, step, steps_per_epoch) -> Iterator[Any]:
