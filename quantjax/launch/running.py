@@ -99,10 +99,8 @@ def run(
         _announce(plan, is_warm=state is not None)
         audited = _audit(experiment, out, allow_query_overlap, max_equal_images)
         if not earlier.evaluate_only:
-            recorder = provenance.recorder(
-                workdir, plan.start, allow_changed_code=allow_changed_code
-            )
-            fit = functools.partial(fit, workdir=workdir, mesh=mesh, state=state, at_start=recorder)
+            begin = functools.partial(provenance.begin, workdir, plan.start, allow_changed_code)
+            fit = functools.partial(fit, workdir=workdir, mesh=mesh, state=state, at_start=begin)
             watcher = evaluate.watcher(experiment, every=validate_every, mesh=mesh)
             with _callbacks(experiment, workdir, plan.about, curves) as callbacks:
                 result = fit(experiment, callbacks=callbacks, after_epoch=watcher, progress=False)
