@@ -222,12 +222,10 @@ def on_host(tree: Any) -> Any:
       tree: Arrays that are replicated on every device, or only on this process's devices.
     """
 
-    def local(x):
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
-            return np.asarray(x)
-        return x
+    def is_spread(x):
+        return isinstance(x, jax.Array) and not x.is_fully_addressable
 
-    return jax.tree.map(local, tree)
+    return jax.tree.map(lambda x: np.asarray(x) if is_spread(x) else x, tree)
 
 
 class Agreement:

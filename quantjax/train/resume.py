@@ -253,13 +253,13 @@ class LastGood:
 
 def on_host(tree: Any) -> Any:
     """Copies the arrays of a pytree to host memory, in every process."""
-    return jax.tree.map(_on_host, tree)
 
+    def copied(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+            return x.copy()  # NumPy has no random keys
+        return np.array(parallel.gather(x) if isinstance(x, jax.Array) else x)
 
-def _on_host(x):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
-        return x.copy()  # NumPy has no random keys
-    return np.array(parallel.gather(x) if isinstance(x, jax.Array) else x)
+    return jax.tree.map(copied, tree)
 
 
 @contextlib.contextmanager

@@ -194,14 +194,9 @@ def test_a_finished_state_goes_on_for_more_epochs(experiment, mesh):
 
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
     whole, _ = uninterrupted
-    train.fit(
-        experiment,
-        workdir=tmp_path,
-        mesh=parallel.data_mesh(jax.devices()[:2]),
-        callbacks=[stop_after(8)],
-        log_every=2,
-    )
-    resumed = train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    options = {"workdir": tmp_path, "log_every": 2}
+    train.fit(experiment, mesh=mesh, callbacks=[stop_after(8)], **options)
+    resumed = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2]), **options)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), resumed.state, whole.state
     )
