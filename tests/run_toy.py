@@ -8,14 +8,12 @@ from concurrent import futures
 
 import jax
 import numpy as np
-import pytest
 from ml_collections import ConfigDict, config_dict
 
 from experiments.baselines import baselines
 from quantjax import data, launch, train
 from quantjax.run import processes
 from tests import toy
-from tests.launch import numbers
 
 
 def get_config() -> ConfigDict:
@@ -114,10 +112,6 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TOY_DEVICES", "1")))
     if "TOY_TELLS_WRITES" in os.environ:
         tell_writes(os.environ["TOY_TELLS_WRITES"])
-    left_out = os.environ.get("TOY_LEAVES_OUT", "")
-    patch = pytest.MonkeyPatch()
-    if "encoder" in left_out:
-        patch.setattr(train, "save_encoder", lambda *_: None)
-    if "numbers" in left_out:
-        numbers.leave_out(patch)
+    if "TOY_EXPORTS_NOTHING" in os.environ:
+        train.save_encoder = lambda *_: None
     launch.main(get_config, build, measured, title="toy")
