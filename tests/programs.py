@@ -46,9 +46,10 @@ def start(
 ):
     """Starts a program of tests/ in one process or several on loopback, `devices` each.
 
-    The last process gets the arguments `of_last` as well.
+    The last process gets the arguments `of_last` as well. No encoder is exported.
     """
     variables = {**environment(), "JAX_PLATFORMS": platform, "TOY_DEVICES": str(devices)}
+    variables["TOY_EXPORTS_NOTHING"] = "yes"
     cluster = [[]]
     if processes > 1:
         together = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
@@ -92,14 +93,19 @@ TO_BE_KILLED = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3"
 """Arguments of a run that lasts long enough to be killed, and knows where to go on."""
 
 
-def kill_and_go_on(workdir, *arguments, **options):
-    """Kills a run after some steps, and lets it go on to its end."""
+def kill(workdir, *arguments, **options):
+    """Starts a run, and kills it after some steps."""
     (process,) = start(workdir, *arguments, **options)
     wait_for_steps(workdir, 10, process)
     process.kill()
     ((code, _, _),) = wait([process])
     assert code == -signal.SIGKILL
     assert not (workdir / "results.json").exists()
+
+
+def kill_and_go_on(workdir, *arguments, **options):
+    """Kills a run after some steps, and lets it go on to its end."""
+    kill(workdir, *arguments, **options)
     go_on(workdir, *arguments, **options)
 
 

@@ -112,4 +112,6 @@ if __name__ == "__main__":
     jax.config.update("jax_num_cpu_devices", int(os.environ.get("TOY_DEVICES", "1")))
     if "TOY_TELLS_WRITES" in os.environ:
         tell_writes(os.environ["TOY_TELLS_WRITES"])
+    if "TOY_EXPORTS_NOTHING" in os.environ:
+        train.save_encoder = lambda *_: None
     launch.main(get_config, build, measured, title="toy")

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -14,6 +15,7 @@ from experiments.baselines import baselines
 from quantjax import cli, data, errors, evaluate, index, launch, train
 from quantjax.launch import running
 from tests import programs, run_toy, toy
+from tests.launch import numbers
 
 pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
 
@@ -38,6 +40,12 @@ def nothing(experiment, mesh, trained):
 def run(workdir, *arguments, build=build, measured=baselines):
     argv = ["toy", f"--workdir={workdir}", *arguments]
     launch.main(get_config, build, measured, title="dqn", argv=argv)
+
+
+@pytest.fixture
+def no_numbers(monkeypatch):
+    """Lets the runs of a test measure nothing; see `numbers`."""
+    numbers.leave_out(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +86,9 @@ def test_the_encoder_of_a_run_gives_its_codes_without_the_experiment(finished):
     np.testing.assert_array_equal(encoder(x), found.codes)
 
 
-def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(tmp_path, monkeypatch, capsys):
+def test_a_run_whose_network_cannot_be_exported_says_so_in_one_line(
+    tmp_path, monkeypatch, capsys, no_numbers
+):
     def fail(*args):
         raise ValueError("no such\nprogram")
 
@@ -106,10 +116,11 @@ def build_of(workdir):
     return build(config)._replace(config=json.loads(config.to_json()))
 
 
-def failing(experiment, mesh, trained):
-    def fail():
-        raise KeyError("num_codewords")
+def fail():
+    raise KeyError("num_codewords")
 
+
+def failing(experiment, mesh, trained):
     found = baselines(experiment, mesh, trained)
     return {"first": fail, **found, "last": fail}
 
@@ -186,12 +197,12 @@ def test_any_other_error_keeps_its_traceback(tmp_path, capsys, kind):
     assert capsys.readouterr().err == ""
 
 
-def test_debug_shows_the_traceback_of_every_error(tmp_path, capsys):
+def test_debug_shows_the_traceback_of_every_error(tmp_path, capsys, no_numbers):
     with pytest.raises(errors.InputError):
         run(tmp_path / "toy", "--debug", build=breaking(ONE_LINE["input"]))
     argv = ["toy", f"--workdir={tmp_path / 'toy'}", "--config.num_epochs=0", "--debug"]
     with pytest.raises(SystemExit):
-        launch.main(get_config, build, failing, title="dqn", argv=argv)
+        launch.main(get_config, build, lambda *_: {"first": fail}, title="dqn", argv=argv)
     err = capsys.readouterr().err
     assert "Traceback" in err
     assert 'raise KeyError("num_codewords")' in err
@@ -266,16 +277,23 @@ def test_two_runs_can_be_compared_query_by_query(finished, early):
     assert found.low < found.difference < found.high
 
 
-def test_baselines_follow_their_bits_and_split(finished, tmp_path):
+@pytest.mark.slow  # tests/experiments/test_baselines.py looks at bits too
+def test_baselines_follow_their_bits_and_split(finished, tmp_path, no_numbers):
     def shorter(config):
         return build(config)._replace(method=toy.dqn(num_codebooks=1))
 
-    run(tmp_path / "toy", "--config.bits=4", "--config.num_epochs=0", build=shorter)
+    def chosen(*parts):
+        found = baselines(*parts)
+        return {name: found[name] for name in names}
+
+    names = "pq on pixels", "untrained network"
+    arguments = "--config.bits=4", "--config.num_epochs=0"
+    run(tmp_path / "toy", *arguments, build=shorter, measured=chosen)
     rows, fewer = (
         {row["name"]: row for row in json.loads((folder / "results.json").read_text())}
         for folder in (finished, tmp_path / "toy")
     )
-    for name in ("pq on pixels", "untrained network"):
+    for name in names:
         assert fewer[name]["bits"] == 4
         assert fewer[name]["value"] != rows[name]["value"]
         assert rows[name]["chance"] < rows[name]["value"] < rows["dqn"]["value"]
@@ -301,8 +319,8 @@ def several_labels(config):
     return experiment._replace(splits=splits._replace(source=data.from_arrays(image, label)))
 
 
-def test_images_of_several_labels_have_no_class_id_code(tmp_path, capsys):
-    run(tmp_path / "toy", "--config.num_epochs=1", build=several_labels)
+def test_images_of_several_labels_have_no_class_id_code(tmp_path, capsys, no_numbers):
+    run(tmp_path / "toy", "--config.num_epochs=0", build=several_labels)
     assert "class-id code: left out" in capsys.readouterr().out
     rows = json.loads((tmp_path / "toy" / "results.json").read_text())
     assert [row["name"] for row in rows][-2:] == ["pq on pixels", "untrained network"]
@@ -324,7 +342,7 @@ def test_a_second_start_trains_nothing_and_says_the_same(finished, capsys):
     assert "map@all|ties=expected|den=capped|zero=0|dist=aqd" in out
 
 
-def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys):
+def test_lines_of_progress_are_plain_without_a_terminal(tmp_path, capsys, no_numbers):
     run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     out = capsys.readouterr().out
     assert "step 4/4  epoch 1/1  loss" in out
@@ -352,23 +370,26 @@ def leaking(config):
     return experiment._replace(splits=splits._replace(database=database, name="leaking"))
 
 
-def test_queries_in_the_database_are_refused_unless_allowed(tmp_path, capsys):
+def test_queries_in_the_database_are_refused_unless_allowed(tmp_path, capsys, no_numbers):
     with pytest.raises(SystemExit) as caught:
-        run(tmp_path / "toy", "--config.num_epochs=1", build=leaking)
+        run(tmp_path / "toy", "--config.num_epochs=0", build=leaking)
     assert caught.value.code == 1
     error = capsys.readouterr().err
     assert "5" in error
     assert "query" in error
     assert error.count("\n") == 1
-    run(tmp_path / "toy", "--config.num_epochs=1", "--allow_query_overlap", build=leaking)
+    options = "--config.num_epochs=0", "--allow_query_overlap"
+    run(tmp_path / "toy", *options, build=leaking, measured=nothing)
     assert "audit: 5 rows of query in database" in capsys.readouterr().out
     rows = json.loads((tmp_path / "toy" / "results.json").read_text())
     assert all(row["audit"]["shared_rows"]["query in database"] == 5 for row in rows)
     assert all(row["protocol"] == "leaking" for row in rows)
 
 
-def test_another_place_of_the_data_is_the_same_experiment(finished):
-    run(finished, "--config.data_dir=elsewhere", "--config.features_dir=elsewhere")
+def test_another_place_of_the_data_is_the_same_experiment(early, tmp_path, no_numbers):
+    shutil.copytree(early, tmp_path / "toy")
+    places = "--config.data_dir=elsewhere", "--config.features_dir=elsewhere"
+    run(tmp_path / "toy", "--config.num_epochs=1", *places, measured=nothing)
 
 
 def test_the_lock_of_a_run_that_is_refused_stays_as_it_is(finished, capsys):
@@ -432,7 +453,7 @@ def test_sigterm_saves_exits_75_and_the_same_command_goes_on(tmp_path, finished,
 
 
 @pytest.mark.parametrize("stage", ["announce", "table"])
-def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, stage):
+def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, stage, no_numbers):
     from quantjax.run import console
 
     told = getattr(console, stage)
@@ -441,25 +462,26 @@ def test_sigterm_outside_of_training_says_try_again_too(tmp_path, monkeypatch, s
         told(*arguments)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(console, stage, interrupted)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(console, stage, interrupted)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as caught:
         run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     assert caught.value.code == 75
     assert signal.getsignal(signal.SIGTERM) is before
-    monkeypatch.undo()
+    patch.undo()
     run(tmp_path / "toy", "--config.num_epochs=1", measured=nothing)
     assert (tmp_path / "toy" / "results.json").exists()
 
 
-def test_a_workdir_whose_first_write_failed_is_free(tmp_path):
+def test_a_workdir_whose_first_write_failed_is_free(tmp_path, no_numbers):
     (tmp_path / "toy" / "lost+found").mkdir(parents=True)
     (tmp_path / "toy" / ".config.json.1.tmp").write_text("{")
     run(tmp_path / "toy", "--config.num_epochs=0", measured=nothing)
     assert (tmp_path / "toy" / "results.json").exists()
 
 
-def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch):
+def test_the_default_workdir_follows_the_config(tmp_path, monkeypatch, no_numbers):
     monkeypatch.chdir(tmp_path)
     elsewhere = ["--config.data_dir=x", "--config.features_dir=y"]
     for arguments in ([], ["--config.seed=1"], elsewhere):
@@ -564,7 +586,7 @@ def on_data(*arguments, **options):
     launch.main(*parts, title="dqn", data_sets=ON_DATA, argv=argv, **options)
 
 
-def test_the_first_argument_names_one_of_several_data_sets(tmp_path, capsys):
+def test_the_first_argument_names_one_of_several_data_sets(tmp_path, capsys, no_numbers):
     on_data("a", f"--workdir={tmp_path / 'run'}", "--config.bits=8")
     about = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (about["experiment"], about["config"]["num_epochs"]) == ("toy_a", 0)
@@ -595,9 +617,9 @@ def test_a_command_without_a_data_set_names_them(arguments, capsys):
     [
         (["--profile=5"], "--profile takes START:STOP, steps with START < STOP, got '5'"),
         (["--profile=5:5"], "--profile takes START:STOP"),
-        (["--keep=0"], "--keep must be 1 or more, got 0"),
-        (["--checkpoint_every=0"], "--checkpoint_every must be 1 or more, got 0"),
-        (["--validate_every=-1"], "--validate_every must be 0 or more, got -1"),
+        (["--keep=0"], "flag --keep=0: 0 is not a positive integer; --help lists all"),
+        (["--checkpoint_every=0"], "--checkpoint_every=0: 0 is not a positive integer"),
+        (["--validate_every=-1"], "--validate_every=-1: -1 is not a non-negative integer"),
     ],
 )
 def test_options_that_cannot_be_are_refused(tmp_path, capsys, arguments, message):

@@ -118,8 +118,7 @@ def claimed(
     if earlier.init_from is not None and not train.list_checkpoints(workdir).steps:
         state = train.warm_start(experiment, earlier.init_from)
     with workdirs.held_by_all(out):
-        claim = functools.partial(_claim, earlier, experiment, workdir, out, about)
-        processes.from_first(claim)
+        processes.from_first(lambda: _claim(earlier, experiment, workdir, out, about))
         yield state
 
 

@@ -1,6 +1,7 @@
 """Parses the command line of an experiment, and prints the commands of its sweep."""
 
 import difflib
+import functools
 import json
 import re
 import shlex
@@ -26,18 +27,19 @@ UNRECORDED = ("workdir", "out", "init_from", "coordinator", "num_processes", "pr
 """Options that tell of a place, and are never recorded."""
 
 _BOOL, _INT, _TEXT = flags.DEFINE_bool, flags.DEFINE_integer, flags.DEFINE_string
+_FROM_0, _FROM_1 = (functools.partial(_INT, lower_bound=least) for least in (0, 1))
 _OPTIONS: dict[str, tuple[Callable[..., Any], Any, str]] = {
     "workdir": (_TEXT, None, "Folder of the run; runs/NAME-DIGEST if not given."),
-    "checkpoint_every": (_INT, None, "Steps between checkpoints beside those at epochs' ends."),
-    "keep": (_INT, 3, "Latest checkpoints to keep beside the best."),
+    "checkpoint_every": (_FROM_1, None, "Steps between checkpoints beside those at epochs' ends."),
+    "keep": (_FROM_1, 3, "Latest checkpoints to keep beside the best."),
     "validate_every": (
-        _INT, 0, "Epochs between measurements by validation queries; 0 for none."
+        _FROM_0, 0, "Epochs between measurements by validation queries; 0 for none."
     ),
-    "log_every": (_INT, 10, "Steps between two records of metrics.jsonl."),
+    "log_every": (_FROM_1, 10, "Steps between two records of metrics.jsonl."),
     "evaluate_only": (_BOOL, False, "Train nothing, and measure a checkpoint of the workdir."),
     "checkpoint": (_TEXT, "last", "Checkpoint to measure: best, last, or the number of a step."),
     "out": (_TEXT, None, "Folder for what --evaluate_only writes, in place of the workdir."),
-    "extend": (_INT, None, "Go on with a finished run, up to this number of epochs."),
+    "extend": (_FROM_1, None, "Go on with a finished run, up to this number of epochs."),
     "init_from": (_TEXT, None, "Workdir of another run, from whose parameters a new run starts."),
     "skip_non_finite": (_BOOL, False, "Skip steps whose loss or gradient is not finite."),
     "profile": (_TEXT, None, "START:STOP, steps to trace into WORKDIR/profile."),
@@ -70,7 +72,7 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
         "Let JAX look for a cluster although none was seen; --nodetect runs alone in one.",
     ),
     "start_timeout": (
-        _INT, connection.TIMEOUT, "Seconds in which all processes must have started."
+        _FROM_1, connection.TIMEOUT, "Seconds in which all processes must have started."
     ),
     "deterministic": (
         _BOOL, False, "The same bits in every run on GPUs too, which may take longer."
@@ -85,11 +87,6 @@ _START: dict[str, tuple[Callable[..., Any], Any, str]] = {
     ),
 }  # fmt: skip
 """Options of the start: those of `connection.start`, and `JAX_FLAGS`."""
-
-_LEAST = {
-    "checkpoint_every": 1, "keep": 1, "validate_every": 0, "log_every": 1, "start_timeout": 1,
-    "extend": 1,
-}  # fmt: skip
 
 
 def parse(argv, defaults):
@@ -112,10 +109,6 @@ def parse(argv, defaults):
     if rest:
         raise InputError(f"unexpected argument {rest[0]!r}; --help lists all")
     options: dict[str, Any] = {name: values[name].value for name in _OPTIONS}
-    for name, least in _LEAST.items():
-        value = values[name].value
-        if value is not None and value < least:
-            raise InputError(f"--{name} must be {least} or more, got {value}")
     options["profile"] = _steps(options["profile"])
     options["flags"] = {
         name: values[name].value
@@ -200,17 +193,17 @@ def _checkpoint(text):
 def print_sweep(argv, config, sweep):
     """Prints a command for each run of the sweep: what was typed, and the overrides."""
     if sweep is None:
-        sys.exit(complain("this experiment has no sweep()", 2))
+        raise InputError("this experiment has no sweep()")
     # The commands repeat what was typed, so that the sweep runs with the same options.
     started = program(argv)
     rest = [argument for argument in argv[1:] if argument != "--sweep"]
     if any(argument.startswith("--workdir") for argument in rest):
-        sys.exit(complain("runs of a sweep need a workdir each; drop --workdir", 2))
-    commands = []
+        raise InputError("runs of a sweep need a workdir each; drop --workdir")
+    commands, keys = [], workdirs.flat(json.loads(config.to_json())).keys()
     for overrides in sweep():
-        unknown = sorted(overrides.keys() - workdirs.flat(json.loads(config.to_json())).keys())
+        unknown = sorted(overrides.keys() - keys)
         if unknown:
-            sys.exit(complain(f"sweep() sets an unknown key {unknown[0]}", 2))
+            raise InputError(f"sweep() sets an unknown key {unknown[0]}")
         settings = [f"--config.{key}={value}" for key, value in overrides.items()]
         commands.append(shlex.join([*started, *rest, *settings]))
     print("\n".join(commands))

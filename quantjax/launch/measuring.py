@@ -1,5 +1,6 @@
 """Measures a trained method and its baselines, and writes codes, results, encoder and report."""
 
+import contextlib
 import pathlib
 import time
 import traceback
@@ -65,47 +66,51 @@ def measure(run, baselines, audited):
         "seed": experiment.seed,
         "audit": audited._asdict(),
     }
-    results, facts = [*retrieval.results], [run.facts] * len(retrieval.results)
+    rows = [(result, run.facts) for result in retrieval.results]
     # Written before the baselines, which may run out of memory or fail, and again with them.
     if processes.is_first():
         index.save(run.workdir, retrieval.codec, retrieval.codes, ids=splits.database)
-        _write(run.workdir, results, about, facts)
-        _leave_encoder(run)
+        _write(run.workdir, rows, about)
+        with _trying("encoder", debug=run.debug):  # not every network can be exported
+            train.save_encoder(experiment, run.trained, run.workdir / "encoder")
     for facts_beside, read in run.beside:
         name = f"{run.title} {facts_beside['checkpoint']}"
         console.say(f"evaluating step {facts_beside['step']} as {name!r}")
         found = evaluate.evaluate_method(
             experiment, read(), mesh=run.mesh, name=name, audited=audited
-        ).results
-        results, facts = [*results, *found], [*facts, *[facts_beside] * len(found)]
+        )
+        rows += [(result, facts_beside) for result in found.results]
     with ThreadPoolExecutor(1) as pool:
         # Figures are drawn by Python, baselines measured by compiled code: each leaves a core idle.
         drawing = pool.submit(_draw, run, retrieval) if run.draw else None
         measured, failed = _measure_baselines(
             baselines(experiment, run.mesh, run.trained), debug=run.debug
         )
-    results, facts = [*results, *measured], [*facts, *[run.facts] * len(measured)]
+    rows += [(result, run.facts) for result in measured]
     if processes.is_first():
-        _write(run.workdir, results, about, facts)
+        _write(run.workdir, rows, about)
     # All wait here for process 0: at exit, JAX would wait for it a few minutes at most.
     failed = processes.all_agree(failed)
-    console.table(results)
+    console.table([result for result, _ in rows])
     if drawing is not None:
-        _write_report(run, drawing)
+        with _trying("report", debug=run.debug):
+            console.say(f"report: {report.write(run.workdir, drawing.result())}")
     return failed
 
 
-def _write(folder, results, about, facts):
+def _write(folder, rows, about):
     """Writes results.json; the rows of each result have its facts as "run"."""
-    evaluate.write_results(folder, results, [{**about, "run": each} for each in facts])
+    abouts = [{**about, "run": facts} for _, facts in rows]
+    evaluate.write_results(folder, [result for result, _ in rows], abouts)
 
 
-def _leave_encoder(run):
-    """Writes the encoder; a failure prints one line, as not every network can be exported."""
+@contextlib.contextmanager
+def _trying(what, *, debug):
+    """Prints a failure in the context as one line: no run fails for a plot or an export."""
     try:
-        train.save_encoder(run.experiment, run.trained, run.workdir / "encoder")
+        yield
     except Exception as error:
-        console.say(f"no encoder: {_reason(error, debug=run.debug)}")
+        console.say(f"no {what}: {_reason(error, debug=debug)}")
 
 
 def _draw(run, retrieval):
@@ -114,14 +119,6 @@ def _draw(run, retrieval):
     facts["seconds"] = round(time.perf_counter() - run.began, 1)
     report.keep(run.workdir, run.experiment, run.trained, retrieval, about=facts)
     return report.draw(run.workdir)
-
-
-def _write_report(run, drawing):
-    """Writes report.html; a failure prints one line, so that no run fails for a plot."""
-    try:
-        console.say(f"report: {report.write(run.workdir, drawing.result())}")
-    except Exception as error:
-        console.say(f"no report: {_reason(error, debug=run.debug)}")
 
 
 def _reason(error, *, debug):

@@ -63,29 +63,22 @@ def describe(build: Callable[..., Any], flags: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def recorder(
-    workdir: pathlib.Path, about: Mapping[str, Any], *, allow_changed_code: bool
-) -> Callable[[int, int], None]:
-    """Returns a function for `train.fit(at_start=...)`, which begins a stretch and prints a line.
-
-    The line says where a run goes on, and which files differ from those that trained it so far.
+def begin(
+    workdir: pathlib.Path, about: Mapping[str, Any], allowed: bool, step: int, num_steps: int
+) -> None:
+    """Begins a stretch; prints where a run goes on, and which files differ from before.
 
     Args:
       workdir: Folder of the run.
       about: From `describe`.
-      allow_changed_code: Whether a run that is trained to its end may be measured although the code
-        that trained it has changed.
+      allowed: Whether a run that is trained to its end may be measured although the code that
+        trained it has changed.
+      step: The step that the run starts at.
+      num_steps: Steps of the whole run.
     """
-
-    def begin(step, num_steps):
-        # One answer for all processes: a process that raised alone would leave the others waiting.
-        lines = processes.from_first(
-            lambda: _begin(workdir, about, step, num_steps, allowed=allow_changed_code)
-        )
-        for line in lines:
-            console.say(line)
-
-    return begin
+    # One answer for all processes: a process that raised alone would leave the others waiting.
+    for line in processes.from_first(lambda: _begin(workdir, about, allowed, step, num_steps)):
+        console.say(line)
 
 
 def check_code(
@@ -114,7 +107,7 @@ def check_code(
     return changed
 
 
-def _begin(workdir, about, step, num_steps, *, allowed):
+def _begin(workdir, about, allowed, step, num_steps):
     """Begins a stretch unless all is trained; returns lines to print."""
     earlier, is_trained = stretches.read(workdir), step >= num_steps
     changed = check_code(workdir, about, step, allowed=allowed or not is_trained)

@@ -99,12 +99,11 @@ def run(
         _announce(plan, is_warm=state is not None)
         audited = _audit(experiment, out, allow_query_overlap, max_equal_images)
         if not earlier.evaluate_only:
-            recorder = provenance.recorder(
-                workdir, plan.start, allow_changed_code=allow_changed_code
-            )
-            fit = functools.partial(fit, workdir=workdir, mesh=mesh, state=state, at_start=recorder)
-            with _writers(workdir, plan.about, curves) as written:
-                result = _train(experiment, fit, written, mesh, validate_every)
+            begin = functools.partial(provenance.begin, workdir, plan.start, allow_changed_code)
+            fit = functools.partial(fit, workdir=workdir, mesh=mesh, state=state, at_start=begin)
+            watcher = evaluate.watcher(experiment, every=validate_every, mesh=mesh)
+            with _callbacks(experiment, workdir, plan.about, curves) as callbacks:
+                result = fit(experiment, callbacks=callbacks, after_epoch=watcher, progress=False)
             provenance.end(workdir, result)
             # Nothing is measured after a signal: a job scheduler kills soon after it.
             if result.signal is not None:  # which `fit` has said
@@ -198,24 +197,15 @@ def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
     return audited
 
 
-def _train(experiment, fit, written, mesh, validate_every):
-    """Trains with progress on the terminal and an evaluation of the validation set."""
-    with console.progress(experiment) as bar:
-        return fit(
-            experiment,
-            callbacks=[bar, *written],
-            after_epoch=evaluate.watcher(experiment, every=validate_every, mesh=mesh),
-            progress=False,
-        )
-
-
 @contextlib.contextmanager
-def _writers(workdir, about, asked):
-    if not processes.is_first():
-        yield []
-        return
-    with writers.opened(workdir, about["experiment"], about["config"], **asked) as written:
-        yield written
+def _callbacks(experiment, workdir, about, curves):
+    """Yields the progress bar and, in the first process, the writers of curves."""
+    with contextlib.ExitStack() as stack:
+        bar, written = stack.enter_context(console.progress(experiment)), []
+        if processes.is_first():
+            opened = writers.opened(workdir, about["experiment"], about["config"], **curves)
+            written = stack.enter_context(opened)
+        yield [bar, *written]
 
 
 def exit_code(number):

@@ -39,12 +39,6 @@ class Store:
         """Returns the number of the latest saved step, or None without a saved step."""
         return None if self.manager is None else self.manager.latest_step()
 
-    def best(self) -> int | None:
-        """Returns the saved step with the largest value, the latest of equal steps, or None."""
-        if self.manager is None:
-            return None
-        return checkpoint_files.best_step(self.values, _steps(self.manager))
-
     def save(self, step: int, train_state: Any) -> None:
         """Starts saving a train state in the background; a step that is saved already is skipped.
 
@@ -65,17 +59,13 @@ class Store:
 
         # A flat dict, so that later versions of a library can change its container types.
         leaves = sealing.by_path(train_state)
+        about = {
+            "run": self.about,
+            "leaves": sealing.described(leaves),
+            "checksums": sealing.checksums(leaves),
+        }
         items = ocp.args.Composite(
-            state=ocp.args.StandardSave(leaves),
-            about=ocp.args.JsonSave(
-                sealing.sealed(
-                    {
-                        "run": self.about,
-                        "leaves": sealing.described(leaves),
-                        "checksums": sealing.checksums(leaves),
-                    }
-                )
-            ),
+            state=ocp.args.StandardSave(leaves), about=ocp.args.JsonSave(sealing.sealed(about))
         )
         with _writing(self.folder):
             # Orbax returns False, and raises nothing, for a step before the latest.
@@ -124,7 +114,7 @@ class Store:
         if not damaged:
             return None
         number, error = damaged[0]
-        what = " ".join(str(error or "another process could not read it").split())[:200]
+        what = files.one_line(error or "another process could not read it")
         raise DamagedError(
             f"no checkpoint in {self.folder} can be read; step {number}: {what}; "
             "restore the folder, or remove it to start from the beginning"
@@ -208,15 +198,13 @@ def opened(
     import orbax.checkpoint as ocp
 
     values: dict[int, float] = {}
-    options = (
-        ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-        if read_only
-        else ocp.CheckpointManagerOptions(
-            preservation_policy=_LatestAndBest(folder, max_to_keep, values),
-            create=True,
-            cleanup_tmp_directories=True,
-        )
-    )
+    settings: dict[str, Any]
+    if read_only:
+        settings = {"read_only": True, "create": False, "save_interval_steps": 0}
+    else:
+        kept = _LatestAndBest(folder, max_to_keep, values)
+        settings = {"preservation_policy": kept, "create": True, "cleanup_tmp_directories": True}
+    options = ocp.CheckpointManagerOptions(**settings)
     with _quiet_orbax():
         with _writing(folder):
             manager = ocp.CheckpointManager(folder.resolve(), options=options)

@@ -1,7 +1,7 @@
 """Caches compiled programs on disk, so that a later process does not compile them again."""
 
-import errno
 import os
+import tempfile
 import warnings
 
 import jax
@@ -27,8 +27,7 @@ def keep_programs() -> None:
     try:
         folder = user_path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "quantjax"
         folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        tempfile.TemporaryFile(dir=folder).close()  # can it be written?
     except (OSError, InputError) as error:
         # JAX would warn of each program.
         warnings.warn(

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Column, Table
+from rich.text import Text
 
 from quantjax.run import output
 
@@ -117,41 +118,34 @@ def _notebook_bar(num_epochs, total):
     """Yields a callback that redraws a bar in plain HTML, which every notebook front end shows."""
     display = importlib.import_module("IPython.display")
     latest: dict[str, dict[str, Any]] = {}
-    began, drawn = time.monotonic(), 0.0
-    first = None
+    began, drawn, rate = time.monotonic(), 0.0, _rate()
 
-    def content(step, state):
-        shown = "  ".join(f"{name.replace('_', ' ')} {_short(value)}" for name, value in state)
-        words = f"{step}/{total} steps  {shown}"
+    def content(step, *shown):
+        words = "  ".join([f"{step}/{total} steps", *shown])
         bar = f'<progress value="{step}" max="{total}" style="width: 16em"></progress> {words}'
         return {"text/html": f'<div style="white-space: pre-wrap">{bar}</div>', "text/plain": words}
 
-    handle = display.display(content(0, [("compiling", "")]), raw=True, display_id=True)
+    handle = display.display(content(0, "compiling"), raw=True, display_id=True)
 
     def report(record):
-        nonlocal drawn, first
+        nonlocal drawn
         latest["epoch" if "after_epoch" in record else "step"] = record
         now = time.monotonic()
         # The last record of an epoch may carry an older step than the last record of a step.
         step = max(each["step"] for each in latest.values())
-        first = (step, now) if first is None else first
+        left = f"{now - began:.0f} s" if step >= total else rate(step, total)[1]
         if step < total and now - drawn < _REDRAW:
             return
         drawn = now
-        # The rate leaves out the steps before the first record, which had to compile.
-        rate = (step - first[0]) / (now - first[1]) if now > first[1] and step > first[0] else 0
-        seconds = now - began if step >= total else (total - step) / rate if rate else None
-        shown = [("epoch", f"{record['epoch'] + 1}/{num_epochs}")]
         told = {"loss": "loss", "validation": "validation mAP", "skipped": "skipped"}
-        shown += [
-            (words, each[name])
+        shown = [
+            f"{words} {_short(each[name])}"
             for name, words in told.items()
             for each in latest.values()
             if name in each
         ]
-        if seconds is not None:
-            shown.append((f"{seconds:.0f} s", "" if step >= total else "left"))
-        handle.update(content(step, shown), raw=True)
+        shown = [f"epoch {record['epoch'] + 1}/{num_epochs}", *shown, left]
+        handle.update(content(step, *filter(None, shown)), raw=True)
 
     yield report
 
@@ -169,7 +163,7 @@ def _terminal_bar(console, total, log):
             bar.update(task, completed=record["step"])
             # The latest record of each kind is kept: a step's record has no validation value.
             latest["epoch" if "after_epoch" in record else "step"] = record
-            live.update(Group(bar, *_numbers(latest, console.width)))
+            live.update(Group(bar, _numbers(latest)))
 
         yield report
 
@@ -186,11 +180,8 @@ def _bar(console, unit, *columns):
     )
 
 
-def _numbers(latest, width):
-    """Returns tables of the latest metrics of a step and of an epoch, names above values.
-
-    Each is at most as wide as the terminal; narrower columns would cut numbers.
-    """
+def _numbers(latest):
+    """Returns the latest metrics of a step and of an epoch, names above values, none cut."""
     step = latest.get("step", {})
     found = {
         name.replace("_", " "): _short(value)
@@ -198,20 +189,8 @@ def _numbers(latest, width):
         for name, value in {**step, **latest.get("epoch", {}), **step}.items()
         if name not in ("step", "after_epoch") and not isinstance(value, str)
     }
-    rows, left = [], 0
-    for name, value in found.items():
-        needed = max(len(name), len(value)) + 2
-        if needed > left:
-            rows.append({})
-            left = width
-        rows[-1][name] = value
-        left -= needed
-    tables = []
-    for row in rows:
-        grid = Table(*(Column(name, justify="right", no_wrap=True) for name in row), box=None)
-        grid.add_row(*row.values())
-        tables.append(grid)
-    return tables
+    texts = [Text(f"{name}\n{value}", justify="right") for name, value in found.items()]
+    return Columns(texts, padding=(0, 2))
 
 
 def _short(value):

@@ -67,8 +67,8 @@ def in_words(places: list[dict], batch_size: int | None, precision: str | None) 
     told = ", ".join([*hosts][:_MOST_HOSTS])
     if len(hosts) > _MOST_HOSTS:
         told += f" and {len(hosts) - _MOST_HOSTS} more hosts"
-    line = [f"{_counted(len(places), 'process', 'processes')} on {told}"]
-    line += [", ".join(f"{count} x {kind}" for kind, count in kinds.items())]
+    number = "1 process" if len(places) == 1 else f"{len(places)} processes"
+    line = [f"{number} on {told}", ", ".join(f"{kinds[kind]} x {kind}" for kind in kinds)]
     line += [] if precision is None else [precision]
     if batch_size is not None:
         line += [f"batch {batch_size}, {batch_size // kinds.total()} on each"]
@@ -78,7 +78,3 @@ def in_words(places: list[dict], batch_size: int | None, precision: str | None) 
             takes = [f"process {number} takes {places[number]['gpus']}" for number in numbers]
             lines.append(f"{host}: {', '.join(takes)}")
     return lines
-
-
-def _counted(number, one, many):
-    return f"{number} {one if number == 1 else many}"

@@ -1,5 +1,6 @@
 """Makes names beyond ASCII work under any locale, in files and in what is printed."""
 
+import contextlib
 import io
 import os
 import pathlib
@@ -33,11 +34,10 @@ def check_path(path: pathlib.Path) -> None:
       path: Folder of a run, which need not exist.
     """
     text = str(path.absolute())
-    try:
+    # The error tells of a letter that the locale lacks, or of bytes that are no UTF-8.
+    with contextlib.suppress(UnicodeEncodeError):
         if os.fsencode(text) == text.encode():
             return
-    except UnicodeEncodeError:
-        pass  # a letter that the locale lacks, or bytes that are no UTF-8
     raise InputError(
         f"checkpoints need a path in UTF-8, got {text!a} where Python encodes paths as "
         f"{sys.getfilesystemencoding()}; set PYTHONUTF8=1 or LC_ALL=C.UTF-8, or rename it"

@@ -35,8 +35,13 @@ DAMAGE = (
 )
 """Errors that json, safetensors, pickle and checks of their content raise on damaged files."""
 
-# NumPy has no type for the others, such as F8_E4M3.
-_KINDS = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"}
+TYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+"""NumPy's types by their names in safetensors; it has none for the others, such as F8_E4M3."""
+
 _SHOWN = 200  # most characters of a value from a file in a message
 
 
@@ -217,11 +222,15 @@ def read_arrays(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, st
       SafetensorError, or another of `DAMAGE`: if the file is damaged.
     """
     with safe_open(path, "numpy") as file:
-        names = list(file.keys())
-        strange = sorted({file.get_slice(name).get_dtype() for name in names} - _KINDS)
-        if strange:
-            raise InputError(f"it holds tensors of {strange[0]}, which is not supported")
-        return {name: file.get_tensor(name) for name in names}, file.metadata() or {}
+        check_types(file)
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def check_types(file: Any) -> None:
+    """Raises InputError if an open safetensors file has an array of a type unknown to NumPy."""
+    strange = {file.get_slice(name).get_dtype() for name in file.keys()} - TYPES.keys()  # noqa: SIM118
+    if strange:
+        raise InputError(f"it holds tensors of {min(strange)}, which is not supported")
 
 
 @contextlib.contextmanager

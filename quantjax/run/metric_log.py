@@ -113,16 +113,8 @@ def open_journal(
     """
     history = History([] if path is None else rewind(path, step))
     now = time.perf_counter()
-    clock = Clock(now, now, step)
-    return Journal(
-        path=path,
-        callbacks=callbacks,
-        history=history,
-        pending=collections.deque(),
-        clock=clock,
-        batch_size=batch_size,
-        leaves={} if leaves is None else leaves,
-    )
+    clock, pending = Clock(now, now, step), collections.deque()
+    return Journal(path, callbacks, history, pending, clock, batch_size, leaves or {})
 
 
 def record_wait(journal: Journal, seconds: float) -> None:

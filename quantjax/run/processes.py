@@ -67,11 +67,8 @@ def lost_peer(error: BaseException) -> str | None:
       error: Error that ended the run in this process. One that `train.fit` raised before its first
         step gives None: a run that never trains must not be tried again and again.
     """
-    if not isinstance(error, jax.errors.JaxRuntimeError) or not several():
-        return None
-    if getattr(error, "history", None) == []:
-        return None
-    if _LOST.search(str(error)) is None:
+    is_lost = isinstance(error, jax.errors.JaxRuntimeError) and _LOST.search(str(error))
+    if not is_lost or not several() or getattr(error, "history", None) == []:
         return None
     return f"another process of the run is gone: {str(error).splitlines()[0][:200]}"
 
@@ -189,8 +186,12 @@ def spans(mesh: Mesh | None) -> bool:
 
 def share(num_rows: int) -> slice:
     """Returns this process's slice of rows that are divided evenly among the processes."""
-    bounds = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
-    return slice(int(bounds[jax.process_index()]), int(bounds[jax.process_index() + 1]))
+    start, stop = _bounds(num_rows)[jax.process_index() :][:2]
+    return slice(int(start), int(stop))
+
+
+def _bounds(num_rows):
+    return np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
 
 
 def join(x: np.ndarray, num_rows: int) -> np.ndarray:
@@ -203,16 +204,10 @@ def join(x: np.ndarray, num_rows: int) -> np.ndarray:
     Returns:
       All rows [num_rows, ...], in every process.
     """
-    bounds = np.linspace(0, num_rows, jax.process_count() + 1).astype(int)
-    sizes = np.diff(bounds)
+    sizes = np.diff(_bounds(num_rows))
     # As bytes: sent as they are, float64 would arrive as float32.
     width = x.dtype.itemsize * math.prod(x.shape[1:])
-    raw = (
-        np.ascontiguousarray(x)
-        .reshape(len(x), width // x.dtype.itemsize)
-        .view(np.uint8)
-        .reshape(len(x), width)
-    )
+    raw = np.frombuffer(x.tobytes(), np.uint8).reshape(len(x), width)
     # An all-gather needs the same shape in every process; the padding is cut off below.
     raw = np.pad(raw, ((0, sizes.max() - len(raw)), (0, 0)))
     gathered = np.asarray(multihost_utils.process_allgather(raw))
@@ -227,12 +222,10 @@ def on_host(tree: Any) -> Any:
       tree: Arrays that are replicated on every device, or only on this process's devices.
     """
 
-    def local(x):
-        if isinstance(x, jax.Array) and not x.is_fully_addressable:
-            return np.asarray(x)
-        return x
+    def is_spread(x):
+        return isinstance(x, jax.Array) and not x.is_fully_addressable
 
-    return jax.tree.map(local, tree)
+    return jax.tree.map(lambda x: np.asarray(x) if is_spread(x) else x, tree)
 
 
 class Agreement:

@@ -29,9 +29,8 @@ def begin(workdir: pathlib.Path, step: int, about: Mapping[str, Any]) -> None:
       about: Further entries (JSON), among them "flags" and "sources", from `sources.digests`. Of
         the sources the file keeps only what is new since the stretches before.
     """
-    earlier, known = read(workdir), {}
-    for stretch in earlier:
-        known.update(stretch["sources"])
+    earlier = read(workdir)
+    known = {path: sha for stretch in earlier for path, sha in stretch["sources"].items()}
     fresh = {path: digest for path, digest in about["sources"].items() if known.get(path) != digest}
     path = workdir / FILE
     if path.exists() and not earlier:

@@ -15,12 +15,7 @@ from quantjax.errors import InputError
 from quantjax.run import files
 
 _BLOCK = 1 << 24  # bytes of an array in memory at once
-_TYPES = {
-    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
-    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
-    "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8", "BOOL": "bool",
-}  # fmt: skip
-_NAMES = {np.dtype(name): kind for kind, name in _TYPES.items()}
+_NAMES = {np.dtype(name): kind for kind, name in files.TYPES.items()}
 
 
 class Blocks(NamedTuple):
@@ -96,9 +91,7 @@ def map_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """
     # safetensors checks that types, shapes and places fit the file, and so tells of a cut file.
     with safe_open(path, "numpy") as file:
-        strange = {file.get_slice(name).get_dtype() for name in file.keys()} - _TYPES.keys()  # noqa: SIM118
-        if strange:
-            raise InputError(f"it holds tensors of {min(strange)}, which is not supported")
+        files.check_types(file)
     raw = np.asarray(np.memmap(path, np.uint8, "r"))
     (length,) = struct.unpack("<Q", raw[:8].tobytes())
     header = json.loads(raw[8 : 8 + length].tobytes())
@@ -106,7 +99,7 @@ def map_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     data, arrays = raw[8 + length :], {}
     for name, entry in header.items():
         start, stop = entry["data_offsets"]
-        arrays[name] = data[start:stop].view(_TYPES[entry["dtype"]]).reshape(entry["shape"])
+        arrays[name] = data[start:stop].view(files.TYPES[entry["dtype"]]).reshape(entry["shape"])
     return arrays
 
 
@@ -127,10 +120,8 @@ def _as_blocks(x):
     # safetensors stores little-endian, and the digest must be that of the stored bytes.
     dtype = x.dtype.newbyteorder("<")
     flat = np.ascontiguousarray(x).reshape(-1)
-    width = max(1, _BLOCK // x.dtype.itemsize)
-    return Blocks(
-        dtype, x.shape, (flat[start : start + width] for start in range(0, len(flat), width))
-    )
+    blocks = (flat[rows] for rows in row_ranges(len(flat), dtype.itemsize))
+    return Blocks(dtype, x.shape, blocks)
 
 
 def row_ranges(num_rows: int, num_bytes: int) -> Iterator[slice]:

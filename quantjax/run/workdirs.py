@@ -34,21 +34,18 @@ _held: set[tuple[pathlib.Path, int]] = set()  # folders, and the threads that ho
 
 
 @contextlib.contextmanager
-def held(workdir: pathlib.Path | None) -> Generator[None]:
+def held(workdir: pathlib.Path) -> Generator[None]:
     """Locks a folder against other runs until the context or the process ends.
 
     The lock is reentrant: a second lock of the same folder in the same thread does nothing.
 
     Args:
-      workdir: Created if it does not exist; None locks nothing.
+      workdir: Created if it does not exist.
 
     Raises:
       ValueError: if another process or thread holds the lock; the message names it.
       OSError: if the folder cannot be written to.
     """
-    if workdir is None:
-        yield
-        return
     # By thread: two threads of one process must not share a workdir either.
     here = workdir.resolve(), threading.get_ident()
     if here in _held:
@@ -88,7 +85,7 @@ def held(workdir: pathlib.Path | None) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
+def held_by_all(workdir: pathlib.Path) -> Generator[None]:
     """Locks a folder from process 0 and checks that all processes see the same folder.
 
     Args:
@@ -101,19 +98,16 @@ def held_by_all(workdir: pathlib.Path | None) -> Generator[None]:
     with contextlib.ExitStack() as stack:
 
         def hold():
-            if workdir is not None:
-                encodings.check_path(workdir)
+            encodings.check_path(workdir)
             stack.enter_context(held(workdir))
-            return None if workdir is None else (workdir / LOCK).read_text(encoding="utf-8")
+            return (workdir / LOCK).read_text(encoding="utf-8")
 
         # The lock's text holds host, process and time, so an equal text means the same folder.
         token = processes.from_first(hold)
-        missing = workdir is not None and not _is_there(workdir / LOCK, token)
+        missing = not _is_there(workdir / LOCK, token)
         if processes.all_agree(missing):
-            where = (
-                f"process {processes.number()} sees another" if missing else "others see another"
-            )
-            raise InputError(f"{workdir} must be one folder for all processes; {where}")
+            who = f"process {processes.number()} sees" if missing else "others see"
+            raise InputError(f"{workdir} must be one folder for all processes; {who} another")
         yield
 
 

@@ -6,6 +6,7 @@ import math
 import pathlib
 import signal
 import time
+import types
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -183,7 +184,7 @@ def fit(
         step, the array, such as net/dense/kernel, and the last good checkpoint or state.
     """
     keep_programs()
-    options = _Options(
+    options = types.SimpleNamespace(
         workdir=None if workdir is None else user_path(workdir), resume=resume, state=state,
         parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
         checkpoint_every=checkpoint_every, at_start=at_start, after_epoch=after_epoch,
@@ -210,24 +211,6 @@ def fit(
     return result
 
 
-class _Options(NamedTuple):
-    """The arguments of `fit` that its steps read; `fit` explains them."""
-
-    workdir: pathlib.Path | None
-    resume: bool
-    state: TrainState | None
-    parallelize: Callable[..., Any]
-    callbacks: Sequence[Callback]
-    log_every: int
-    keep: int
-    checkpoint_every: int | None
-    at_start: AtStart | None
-    after_epoch: AfterEpoch | None
-    progress: bool
-    skip_non_finite: bool
-    profile: tuple[int, int] | None
-
-
 @dataclasses.dataclass
 class _Run:
     """A run in progress.
@@ -235,7 +218,7 @@ class _Run:
     Attributes:
       experiment: The experiment.
       mesh: Its devices.
-      options: Options of `fit`.
+      options: The arguments of `fit` that the functions below read, by name.
       steps_per_epoch: Number of steps of an epoch.
       step_functions: Compiled step of each phase.
       store: Its checkpoints.
@@ -256,7 +239,7 @@ class _Run:
 
     experiment: Experiment
     mesh: Mesh
-    options: _Options
+    options: types.SimpleNamespace
     steps_per_epoch: int
     step_functions: list[Callable[..., Any]]
     store: checkpoint.Store
@@ -460,13 +443,15 @@ def _report_signal(result, run, *, raises):
 def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
     """Checks a run, opens its workdir, and yields the run with the state it starts from."""
     began = time.perf_counter()
-    steps_per_epoch = _check(experiment, mesh, options)
-    workdir, about = options.workdir, about_run(experiment)
+    about = _check(experiment, mesh, options)
+    workdir, steps_per_epoch = options.workdir, about["steps per epoch"]
     last_good = LastGood(in_memory=workdir is None)
     with contextlib.ExitStack() as stack:
         caught = stack.enter_context(signals.watch())
-        stack.enter_context(claimed(experiment, workdir))
-        folder = None if workdir is None else workdir / "checkpoints"
+        folder = None
+        if workdir is not None:
+            stack.enter_context(claimed(experiment, workdir))
+            folder = workdir / "checkpoints"
         store = stack.enter_context(checkpoint.opened(folder, about, max_to_keep=options.keep))
         stack.enter_context(attached(last_good, store))
         callbacks = [*options.callbacks]
@@ -507,7 +492,7 @@ def _open_run(experiment, mesh, options) -> Generator[tuple[_Run, TrainState]]:
 
 
 def _check(experiment, mesh, options):
-    """Checks that sizes, devices and processes fit, and returns the steps of an epoch."""
+    """Checks that sizes, devices and processes fit, and returns `about_run`."""
     parallel.check_divisible(mesh, experiment.batch_size)
     check(experiment)
     for name, value in (("log_every", options.log_every), ("keep", options.keep)):
@@ -518,12 +503,12 @@ def _check(experiment, mesh, options):
     # What only the first process does may differ: it alone calls back, draws the bar and traces.
     settings = {
         name: value if isinstance(value, int) else value is not None
-        for name, value in options._asdict().items()
+        for name, value in vars(options).items()
         if name not in ("callbacks", "progress", "profile")
     }
     same = {"num_epochs": experiment.num_epochs, "jax": jax.__version__}
     processes.check_same({**about, **settings, **same})
-    return about["steps per epoch"]
+    return about
 
 
 def _start(experiment, mesh, store, options):
@@ -542,17 +527,15 @@ def _start(experiment, mesh, store, options):
 
 def _open_journal(experiment, train_state, steps_per_epoch, options, callbacks):
     workdir, first, step = options.workdir, processes.is_first(), int(train_state.step)
-    log_file = workdir / "metrics.jsonl" if workdir is not None and first else None
-    # Only warnings: the run is correct, but the user may have lost files by accident.
-    if log_file is not None and step == 0 and log_file.exists():
-        warnings.warn(
-            f"{workdir / 'checkpoints'} holds no checkpoint: starting at step 0 again", stacklevel=5
-        )
-    checkpoints = workdir is not None and any((workdir / "checkpoints").glob("[0-9]*"))
-    if log_file is not None and step >= steps_per_epoch and checkpoints and not log_file.exists():
-        warnings.warn(
-            f"{log_file} is gone: which checkpoint was the best is not known any more", stacklevel=5
-        )
+    log_file = None
+    if workdir is not None and first:
+        log_file, folder = workdir / "metrics.jsonl", workdir / "checkpoints"
+        # Only warnings: the run is correct, but the user may have lost files by accident.
+        if step == 0 and log_file.exists():
+            warnings.warn(f"{folder} holds no checkpoint: starting at step 0 again", stacklevel=5)
+        if step >= steps_per_epoch and any(folder.glob("[0-9]*")) and not log_file.exists():
+            lost = f"{log_file} is gone: which checkpoint was the best is not known any more"
+            warnings.warn(lost, stacklevel=5)
     leaves = {
         phase.name: leaf_names(train_state, phase, skip_non_finite=options.skip_non_finite)
         for phase in experiment.method.phases
@@ -564,13 +547,9 @@ def _open_journal(experiment, train_state, steps_per_epoch, options, callbacks):
 
 def _compiled_steps(experiment, mesh, options):
     """Returns the step of each phase, which compiles at its first call."""
-    prepare = make_prepare(experiment)
-    return [
-        options.parallelize(
-            make_step(experiment, phase, skip_non_finite=options.skip_non_finite), mesh, prepare
-        )
-        for phase in experiment.method.phases
-    ]
+    prepare, skips = make_prepare(experiment), {"skip_non_finite": options.skip_non_finite}
+    steps = [make_step(experiment, phase, **skips) for phase in experiment.method.phases]
+    return [options.parallelize(step, mesh, prepare) for step in steps]
 
 
 def _batches(experiment, mesh, step, steps_per_epoch) -> Iterator[Any]:

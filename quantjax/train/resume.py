@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from quantjax.errors import InputError, NonFiniteError
 from quantjax.methods.contract import shown
-from quantjax.run import checkpoint, parallel, processes, workdirs
+from quantjax.run import checkpoint, parallel, processes, sealing, workdirs
 from quantjax.run.paths import user_path
 from quantjax.train.experiment import Experiment, TrainState, initialize
 
@@ -47,23 +47,22 @@ def about_workdir(experiment: Experiment) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claimed(experiment: Experiment, workdir: pathlib.Path | None) -> Generator[None]:
+def claimed(experiment: Experiment, workdir: pathlib.Path) -> Generator[None]:
     """Locks a workdir, writes the experiment's config into it or checks the existing config.
 
     An experiment without a config, and a workdir with checkpoints but no config, are not checked.
 
     Args:
       experiment: The experiment to run.
-      workdir: The run's folder, or None.
+      workdir: The run's folder.
 
     Raises:
       ValueError: as `run.workdirs.claim` and `run.workdirs.held_by_all`.
     """
 
     def attempt(function):
-        if workdir is None or experiment.config is None:
-            return
-        if (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists():
+        is_ours = (workdir / workdirs.CONFIG).exists() or not (workdir / "checkpoints").exists()
+        if experiment.config is not None and is_ours:
             function(workdir, about_workdir(experiment))
 
     # Checked before the lock, which writes into the folder, and again with it.
@@ -217,7 +216,10 @@ def _placed(state, like, mesh):
             f"{type(state).__name__}"
         )
     # Compared by name and shape first, so that the message names the first array that differs.
-    there, here = _shapes(state), _shapes(like)
+    there, here = (
+        {name: shown(leaf) for name, leaf in sealing.by_path(tree).items()}
+        for tree in (state, like)
+    )
     differing = sorted(name for name in {**there, **here} if there.get(name) != here.get(name))
     if differing or jax.tree.structure(state) != jax.tree.structure(like):
         name = differing[0] if differing else "its structure"
@@ -226,13 +228,6 @@ def _placed(state, like, mesh):
             f"{here.get(name, 'no such array')}"
         )
     return parallel.put(mesh, on_host(state))
-
-
-def _shapes(tree):
-    return {
-        jax.tree_util.keystr(path, simple=True, separator="/"): shown(leaf)
-        for path, leaf in jax.tree.leaves_with_path(tree)
-    }
 
 
 @dataclasses.dataclass
@@ -258,13 +253,13 @@ class LastGood:
 
 def on_host(tree: Any) -> Any:
     """Copies the arrays of a pytree to host memory, in every process."""
-    return jax.tree.map(_on_host, tree)
 
+    def copied(x):
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+            return x.copy()  # NumPy has no random keys
+        return np.array(parallel.gather(x) if isinstance(x, jax.Array) else x)
 
-def _on_host(x):
-    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
-        return x.copy()  # NumPy has no random keys
-    return np.array(parallel.gather(x) if isinstance(x, jax.Array) else x)
+    return jax.tree.map(copied, tree)
 
 
 @contextlib.contextmanager

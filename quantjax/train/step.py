@@ -12,7 +12,7 @@ from quantjax.batch import Batch, Collectives
 from quantjax.data import embedding
 from quantjax.errors import NonFiniteError
 from quantjax.methods.base import Context, Phase
-from quantjax.run import parallel
+from quantjax.run import parallel, sealing
 from quantjax.train.experiment import Experiment, TrainState, key
 
 
@@ -108,8 +108,8 @@ def leaf_names(
 def paths(tree: Any) -> list[str]:
     """Returns the path of every floating array of a pytree, such as "net/dense/kernel"."""
     return [
-        jax.tree_util.keystr(path, simple=True, separator="/")
-        for path, leaf in jax.tree.leaves_with_path(tree)
+        name
+        for name, leaf in sealing.by_path(tree).items()
         if jnp.issubdtype(leaf.dtype, jnp.inexact)
     ]
 
@@ -196,9 +196,8 @@ def refresh(
 @parallel.shared
 def _updater(update, mesh, num_rows):
     # A compiled update keeps the shardings of its first call.
-    return parallel.keep_shardings(
-        _on_table(update, mesh, num_rows), lambda key, params, state, *_: (params, state)
-    )
+    of_table = _on_table(update, mesh, num_rows)
+    return parallel.keep_shardings(of_table, lambda key, params, state, *_: (params, state))
 
 
 def _on_table(update, mesh, num_rows):

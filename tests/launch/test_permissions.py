@@ -5,13 +5,18 @@ import stat
 
 import pytest
 
-from quantjax import index
+from quantjax import index, report
 from tests import toy
 from tests.launch.test_provenance import run
 
+pytestmark = pytest.mark.usefixtures("one_device", "no_numbers")
 
-@pytest.mark.parametrize("umask", [0o007, pytest.param(0o022, marks=pytest.mark.slow)])
-def test_every_file_of_a_run_and_of_an_index_obeys_the_umask(umask, tmp_path):
+
+@pytest.mark.parametrize("umask", [0o007, 0o022], ids=oct)
+@pytest.mark.by_default("0o7")
+def test_every_file_of_a_run_and_of_an_index_obeys_the_umask(umask, tmp_path, monkeypatch):
+    if umask == 0o007:  # figures of the page take as long as all the rest
+        monkeypatch.setattr(report, "draw", lambda _: [])
     before = os.umask(umask)
     try:
         run(tmp_path / "run", "--validate_every=1", "--tensorboard")

@@ -15,7 +15,7 @@ from quantjax.run import stretches
 from tests import programs, toy
 from tests.test_launch import get_config
 
-pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
+pytestmark = pytest.mark.usefixtures("no_page", "no_encoder", "no_numbers", "one_device")
 
 MODULE = "loss_of_a_lab"
 

@@ -13,7 +13,7 @@ from quantjax.launch import command_line
 from quantjax.run import workdirs
 from tests import test_launch
 
-pytestmark = pytest.mark.usefixtures("no_page")
+pytestmark = pytest.mark.usefixtures("no_page", "no_numbers", "one_device")
 
 ROOT = pathlib.Path(__file__).parents[2]
 HOST = "host-of-the-lab"

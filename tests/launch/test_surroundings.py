@@ -1,6 +1,7 @@
 """Any home, locale, cache and logger of a process will do, and a run leaves them as they were."""
 
 import ast
+import functools
 import json
 import logging
 import os
@@ -24,24 +25,28 @@ SOURCES = sorted([*(ROOT / "quantjax").rglob("*.py"), *(ROOT / "experiments").rg
 LOGGERS = "absl", "jax", "a.users.own"
 
 
+@functools.cache
 def calls():
-    """Yields file, line, name and call of every call in the sources."""
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call):
-                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                yield path, node.lineno, name, node
+    """Returns file, line, name and call of every call in the sources."""
+    return [
+        (path, node.lineno, getattr(node.func, "attr", getattr(node.func, "id", "")), node)
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
 
 
 def test_every_text_file_is_opened_with_its_encoding():
     for path, line, name, call in calls():
+        if name not in ("read_text", "write_text", "open"):
+            continue
         words = ast.unparse(call)
         # Ours have UTF-8 inside, and the others take no encoding.
         if words.startswith(
             ("files.write_text(", "_log.open(", "os.open(", "image_module.", "importlib.", "gzip")
         ):
             continue
-        is_text = name in ("read_text", "write_text") or (name == "open" and "b" not in words[-8:])
+        is_text = name != "open" or "b" not in words[-8:]
         known = "encoding=" in words or "*_CODING" in words
         assert known or not is_text, f"{path}:{line}: {words}"
 
@@ -95,7 +100,7 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def ran(home):
+def ran(home, no_numbers, one_device, no_page):
     return Ran(home)
 
 
@@ -208,6 +213,7 @@ print(os.listdir(os.fsencode(sys.argv[2])))
 """
 
 
+@pytest.mark.slow
 def test_a_script_of_ones_own_is_told_how_to_use_names_beyond_ascii(tmp_path):
     said = under_ascii("-c", SCRIPT, f"{tmp_path}/ü", str(tmp_path), JAX_PLATFORMS="cpu")
     due = (

@@ -68,7 +68,7 @@ jax.monitoring.register_event_listener(lambda event, **about: events.append(even
 def build():
     toy.network.cache_clear()
     toy.dqn.cache_clear()
-    return toy.experiment(toy.dqn(), num_epochs=3)
+    return toy.experiment(toy.dqn(), num_epochs=1)
 
 for _ in range(2):
     del events[:]

@@ -56,7 +56,13 @@ def test_it_is_known_whether_all_gpus_are_a_processs_own(environment, due):
     assert connection.has_all_gpus(environment) is due
 
 
-def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several():
+@pytest.mark.parametrize(
+    ("tasks", "by_hand", "due"),
+    [("1(x2)", False, "all"), ("2", False, "0"), ("2", True, "all")],
+    ids=["alone on its host", "one of two", "by hand"],
+)
+@pytest.mark.by_default("alone*", "one*")
+def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several(tasks, by_hand, due):
     slurm = {
         "SLURM_JOB_ID": "1",
         "SLURM_STEP_NODELIST": "localhost",
@@ -65,27 +71,23 @@ def test_a_task_sees_all_gpus_of_its_host_or_its_own_of_several():
         "SLURM_PROCID": "0",
         "SLURM_LOCALID": "0",
     }
-    by_hand = "coordinator='localhost:{}', num_processes=1, process_id=0"
-    found = []
-    for tasks, arguments in (("1(x2)", ""), ("2", ""), ("2", by_hand)):
-        port = programs.free_port()
-        program = (
-            "import jax; from quantjax.run import connection; "
-            f"connection.start({arguments.format(port)}); "
-            "print(jax.config.values['jax_cuda_visible_devices'])"
-        )
-        place = {"SLURM_STEP_TASKS_PER_NODE": tasks, "JAX_COORDINATOR_PORT": str(port)}
-        found.append(
-            subprocess.run(
-                [sys.executable, "-c", program],
-                cwd=programs.ROOT,
-                env={**os.environ, **slurm, **place},
-                capture_output=True,
-                text=True,
-                timeout=60,
-            ).stdout.strip()
-        )
-    assert found == ["all", "0", "all"]
+    port = programs.free_port()
+    place = f"coordinator='localhost:{port}', num_processes=1, process_id=0"
+    program = (
+        "import jax; from quantjax.run import connection; "
+        f"connection.start({place if by_hand else ''}); "
+        "print(jax.config.values['jax_cuda_visible_devices'])"
+    )
+    variables = {"SLURM_STEP_TASKS_PER_NODE": tasks, "JAX_COORDINATOR_PORT": str(port)}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=programs.ROOT,
+        env={**os.environ, **slurm, **variables},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert ended.stdout.strip() == due
 
 
 @pytest.mark.parametrize(

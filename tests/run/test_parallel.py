@@ -22,6 +22,7 @@ def experiment():
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
+@pytest.mark.by_default("8")
 def test_a_step_takes_the_memory_of_the_state_before(experiment, num_devices):
     mesh = parallel.data_mesh(jax.devices()[:num_devices])
     state = train.initialize(experiment, mesh)
@@ -149,6 +150,7 @@ def test_pmap_refuses_what_would_differ_between_devices(network, message, skip_n
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_pmap_on_one_device_takes_any_network():
     experiment = toy.experiment(toy.dqn(noisy(statistics=True, dropout=0.5)), num_epochs=1)
     mesh = parallel.data_mesh(jax.devices()[:1])
@@ -305,7 +307,7 @@ def test_loss_and_gradient_in_shard_map_are_as_the_readme_says(rng, way, check_v
     gather = functools.partial(jax.lax.all_gather, axis_name="data", tiled=True)
     run = way(functools.partial(loss_of_pairs, gather=gather), mapped)
     value, gradient = jax.jit(run)(*arguments)
-    due, due_gradient = jax.value_and_grad(loss_of_pairs, (0, 1))(*arguments)
+    due, due_gradient = jax.jit(jax.value_and_grad(loss_of_pairs, (0, 1)))(*arguments)
     np.testing.assert_allclose(value, due, rtol=1e-5)
     for got, right in zip(gradient, due_gradient, strict=True):
         if local:

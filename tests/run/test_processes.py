@@ -19,11 +19,15 @@ pytestmark = pytest.mark.usefixtures("no_page")
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """A run of this very process."""
+    """A run of this very process, on one device."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
     argv = ["toy", f"--workdir={workdir}"]
     parts = run_toy.get_config, run_toy.build, run_toy.measured
-    launch.main(*parts, title="toy", argv=argv)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "save_encoder", lambda *_: None)
+        one = parallel.data_mesh(jax.devices()[:1])
+        patch.setattr(parallel, "data_mesh", lambda _=None: one)
+        launch.main(*parts, title="toy", argv=argv)
     return workdir
 
 
@@ -79,6 +83,7 @@ def stopped(tmp_path_factory):
     return workdir, programs.wait(started)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_one_step(stopped):
     workdir, ended = stopped
     assert [code for code, _, _ in ended] == [75, 75], ended

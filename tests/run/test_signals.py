@@ -3,15 +3,10 @@
 import os
 import signal
 import threading
-import time
 
-import jax
-import numpy as np
 import pytest
 
-from quantjax import train
-from quantjax.run import parallel, signals
-from tests import toy
+from quantjax.run import signals
 
 
 def test_the_first_signal_is_held_and_the_second_acts():
@@ -110,26 +105,6 @@ def test_nor_does_one_that_comes_to_who_stops_anyway():
     with signals.ending(), signals.watch() as caught:
         caught(stops=True)
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def test_a_signal_stops_a_run_whose_source_is_stalled(tmp_path):
-    experiment = toy.experiment(toy.dqn_ste(), num_epochs=3)
-    mesh, stalled = parallel.data_mesh(jax.devices()[:1]), threading.Event()
-
-    def sampler(seed, epoch):
-        if epoch == 1 and not stalled.is_set():
-            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-            stalled.wait(60)
-        return experiment.sampler(seed, epoch)
-
-    began = time.monotonic()
-    stopped = train.fit(experiment._replace(sampler=sampler), mesh=mesh, workdir=tmp_path)
-    assert time.monotonic() - began < 30
-    assert (stopped.signal, int(stopped.state.step)) == (signal.SIGTERM, 4)
-    stalled.set()
-    resumed = train.fit(experiment, mesh=mesh, workdir=tmp_path)
-    whole = train.fit(experiment, mesh=mesh)
-    jax.tree.map(np.testing.assert_array_equal, resumed.state, whole.state)
 
 
 def test_a_process_on_its_way_out_can_ignore_what_its_launcher_sends():

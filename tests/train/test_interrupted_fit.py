@@ -120,15 +120,6 @@ def test_a_workdir_keeps_states_itself(experiment, mesh, tmp_path):
     assert len(losses_of(caught.value.history)) == 6
 
 
-def test_a_finished_state_goes_on_for_more_epochs(mesh):
-    method = toy.dqn_ste()
-    short, longer = (toy.experiment(method, num_epochs=number) for number in (3, 5))
-    first = train.fit(short, mesh=mesh)
-    assert_equal_bits(
-        train.fit(longer, mesh=mesh, state=first.state).state, train.fit(longer, mesh=mesh).state
-    )
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

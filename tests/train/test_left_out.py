@@ -2,7 +2,7 @@
 
 import pytest
 
-from quantjax import launch, methods, train
+from quantjax import errors, launch, methods, train
 from tests import run_toy, toy
 
 pytestmark = pytest.mark.usefixtures("no_page", "no_encoder")
@@ -35,12 +35,18 @@ def test_phases_and_refreshes_that_no_epoch_reaches_are_named(make, options, num
     assert train.left_out(experiment) == due
 
 
-def test_a_run_says_what_it_leaves_out_before_it_trains(tmp_path, capsys):
+def test_a_run_says_what_it_leaves_out_before_it_trains(tmp_path, capsys, monkeypatch):
+    def fit(*_, **__):
+        raise errors.InputError("training begins")
+
+    monkeypatch.setattr(train, "fit", fit)
     argv = ["toy", f"--workdir={tmp_path / 'run'}", "--config.num_epochs=1"]
     argv.append("--config.method=dqn")
-    launch.main(run_toy.get_config, run_toy.build, run_toy.measured, title="toy", argv=argv)
-    out = capsys.readouterr().out
-    assert out.index(f"note: {AT_THE_END.format(1)}\n") < out.index("step 4/4")
+    with pytest.raises(SystemExit):
+        launch.main(run_toy.get_config, run_toy.build, run_toy.measured, title="toy", argv=argv)
+    said = capsys.readouterr()
+    assert f"note: {AT_THE_END.format(1)}\n" in said.out
+    assert said.err == "error: training begins\n"
 
 
 def test_a_run_that_would_end_without_codebooks_is_refused_ahead_of_training(tmp_path, capsys):

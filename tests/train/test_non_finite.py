@@ -93,6 +93,7 @@ def test_the_array_that_is_not_finite_is_named_by_its_path(plain, mesh):
 
 
 @pytest.mark.parametrize("parallelize", [parallel.sharded_step, parallel.pmapped_step])
+@pytest.mark.by_default("sharded_step")
 def test_a_skipped_step_names_its_array_on_many_devices_too(plain, parallelize):
     method = plain.method._replace(
         after_step=lambda params, state: (

@@ -3,34 +3,37 @@
 import json
 import types
 
+import jax
 import pytest
 from ml_collections import config_dict
 
 from quantjax import train
+from quantjax.run import parallel
 from tests import toy
+
+MESH = parallel.data_mesh(jax.devices()[:1])
 
 
 def numbered(weight=1e-4, **changes):
     """A toy experiment that says which numbers it was built from."""
     config = {"weight": weight, "data_dir": "here", "nested": {"depth": 1}}
-    method = toy.dqn(quantization_weight=weight)
-    return toy.experiment(method, num_epochs=1, config={**config, **changes})
+    return toy.experiment(toy.dqn(), num_epochs=1, config={**config, **changes})
 
 
 def test_a_workdir_is_refused_to_another_config_by_fit_and_restore(tmp_path):
     workdir = tmp_path / "run"
-    train.fit(numbered(), workdir=workdir)
+    train.fit(numbered(), workdir=workdir, mesh=MESH)
     for call in (train.fit, train.restore):
         with pytest.raises(ValueError, match=r"weight is 0.0001 there, 0.5 here\); choose"):
-            call(numbered(weight=0.5), workdir=workdir)
+            call(numbered(weight=0.5), workdir=workdir, mesh=MESH)
     moved = numbered(data_dir="elsewhere")  # the same experiment
-    assert int(train.restore(moved, workdir).step) == 4
-    assert int(train.fit(moved, workdir=workdir).state.step) == 4
+    assert int(train.restore(moved, workdir, mesh=MESH).step) == 4
+    assert int(train.fit(moved, workdir=workdir, mesh=MESH).state.step) == 4
 
 
 def test_a_workdir_of_no_config_is_left_as_it_is(tmp_path):
-    train.fit(numbered()._replace(config=None), workdir=tmp_path / "run")
-    assert int(train.fit(numbered(), workdir=tmp_path / "run").state.step) == 4
+    train.fit(numbered()._replace(config=None), workdir=tmp_path / "run", mesh=MESH)
+    assert int(train.fit(numbered(), workdir=tmp_path / "run", mesh=MESH).state.step) == 4
     assert not (tmp_path / "run" / "config.json").exists()
 
 
@@ -50,11 +53,11 @@ def test_a_run_is_opened_from_what_its_workdir_keeps(tmp_path):
     config = small_config()
     config.update({"weight": 0.25, "depths": (3, 4), "nested": {"depth": 2}})
     built = small_build(config)._replace(config=json.loads(config.to_json()))
-    train.fit(built, workdir=tmp_path)
+    train.fit(built, workdir=tmp_path, mesh=MESH)
     found = train.open_run(tmp_path, SMALL, places={"data_dir": "moved"})
     assert found.name == "(3, 4)2"
     assert found.config == {**built.config, "data_dir": "moved"}
-    assert int(train.restore(found, tmp_path).step) == 4
+    assert int(train.restore(found, tmp_path, mesh=MESH).step) == 4
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,29 @@ import jax
 import numpy as np
 import pytest
 
-from quantjax import train
+from quantjax import launch, train
 from quantjax.run import parallel
-from tests import programs, toy
+from tests import programs, run_toy, toy
+from tests.launch import numbers
 
 
 def assert_equal_bits(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path):
-    workdir = tmp_path / "run"
-    programs.kill_and_go_on(workdir, *programs.TO_BE_KILLED)
+def test_a_run_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch, no_encoder):
+    workdir, mesh = tmp_path / "run", parallel.data_mesh(jax.devices()[:1])
+    arguments = "--config.num_epochs=12", "--log_every=1", "--checkpoint_every=3"
+    programs.kill(workdir, *arguments)
+    before = programs.left(workdir)
+    # It goes on in this process, which has the programs of `fit` then.
+    monkeypatch.setattr(parallel, "data_mesh", lambda _=None: mesh)
+    numbers.leave_out(monkeypatch)
+    argv = ["toy", f"--workdir={workdir}", "--nodraw_report", *arguments]
+    launch.main(run_toy.get_config, run_toy.build, run_toy.measured, title="toy", argv=argv)
+    programs.assert_went_on(workdir, before, [])
     experiment = toy.experiment(toy.dqn_ste(), num_epochs=12)
-    whole = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:1])).state
+    whole = train.fit(experiment, mesh=mesh).state
     assert_equal_bits(programs.final_state(workdir, num_epochs=12), whole)
     assert programs.steps_of(workdir) == list(range(1, 49))
     assert programs.epochs_of(workdir) == list(range(12))

@@ -70,6 +70,7 @@ def compiled():
 
 
 @pytest.mark.parametrize("parallelize", [parallel.sharded_step, parallel.pmapped_step])
+@pytest.mark.by_default("sharded_step")
 def test_a_second_run_of_the_same_parts_compiles_nothing(experiment, mesh, parallelize, compiled):
     options = {"mesh": mesh, "parallelize": parallelize}
     train.fit(experiment, **options)
@@ -165,16 +166,37 @@ def test_a_signal_while_the_others_are_waited_for_is_not_lost(
     assert stopped.value.number == signal.SIGTERM
 
 
+def test_a_signal_stops_a_run_whose_source_is_stalled(experiment, uninterrupted, mesh, tmp_path):
+    stalled = threading.Event()
+
+    def sampler(seed, epoch):
+        if epoch == 1 and not stalled.is_set():
+            threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            stalled.wait(60)
+        return experiment.sampler(seed, epoch)
+
+    began = time.monotonic()
+    stopped = train.fit(experiment._replace(sampler=sampler), mesh=mesh, workdir=tmp_path)
+    assert time.monotonic() - began < 30
+    assert (stopped.signal, int(stopped.state.step)) == (signal.SIGTERM, 4)
+    stalled.set()
+    resumed = train.fit(experiment, mesh=mesh, workdir=tmp_path)
+    assert_equal_bits(resumed.state, uninterrupted[0].state)
+
+
+def test_a_finished_state_goes_on_for_more_epochs(experiment, mesh):
+    short, longer = (experiment._replace(num_epochs=number) for number in (3, 5))
+    first = train.fit(short, mesh=mesh)
+    assert_equal_bits(
+        train.fit(longer, mesh=mesh, state=first.state).state, train.fit(longer, mesh=mesh).state
+    )
+
+
 def test_a_run_resumes_on_other_devices(experiment, uninterrupted, mesh, tmp_path):
     whole, _ = uninterrupted
-    train.fit(
-        experiment,
-        workdir=tmp_path,
-        mesh=parallel.data_mesh(),
-        callbacks=[stop_after(8)],
-        log_every=2,
-    )
-    resumed = train.fit(experiment, workdir=tmp_path, mesh=mesh)
+    options = {"workdir": tmp_path, "log_every": 2}
+    train.fit(experiment, mesh=mesh, callbacks=[stop_after(8)], **options)
+    resumed = train.fit(experiment, mesh=parallel.data_mesh(jax.devices()[:2]), **options)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), resumed.state, whole.state
     )
@@ -555,7 +577,8 @@ def test_an_augment_alone_trains_on_the_pixels_that_are_measured(experiment, mes
     batch = toy.normalize(of_rows(experiment, rows))
     context = Context(key=jax.random.key(0), step=0, epoch=0, gather=lambda x: x, mean=None)
     state = train.initialize(experiment, mesh)
-    loss, _ = experiment.method.phases[0].loss(state.params, state.state, batch, context)
+    loss_of = experiment.method.phases[0].loss
+    loss, _ = jax.jit(lambda *parts: loss_of(*parts, context))(state.params, state.state, batch)
     assert one.history[0]["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
