@@ -1,7 +1,7 @@
 """Defines networks as two pure functions, and adapts modules of other libraries."""
 
 from quantjax.models.adapters import from_equinox, from_haiku, from_linen
-from quantjax.models.alexnet import alexnet_torchvision
+from quantjax.models.alexnet import alexnet_caffe, alexnet_torchvision
 from quantjax.models.base import Network, from_nnx
 from quantjax.models.efficientnet_lite import efficientnet_lite0
 from quantjax.models.resnet import cifar_resnet18, resnet18, resnet50
@@ -17,6 +17,7 @@ from quantjax.models.wrappers import (
 
 __all__ = [
     "Network",
+    "alexnet_caffe",
     "alexnet_torchvision",
     "cifar_resnet18",
     "convnet",

@@ -11,6 +11,7 @@ from quantjax import models
 
 # Of each network: what builds it, and the shape of its images.
 NETWORKS = {
+    "alexnet_caffe": (lambda: models.alexnet_caffe((99, 131, 3)), (99, 131, 3)),
     "alexnet_torchvision": (lambda: models.alexnet_torchvision((99, 131, 3)), (99, 131, 3)),
     "cifar_resnet18": (models.cifar_resnet18, (32, 32, 3)),
     "convnet": (
