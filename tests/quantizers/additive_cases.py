@@ -1,5 +1,6 @@
 """Rows of the contract test for `quantjax.quantizers.additive`."""
 
+import jax
 import numpy as np
 
 from quantjax.quantizers import additive
@@ -7,6 +8,7 @@ from tests.quantizers import oracles
 from tests.quantizers.case import (
     BOOKS,
     METRICS,
+    NEEDS_KEY,
     NUMBERS,
     QUERIES,
     WIDE,
@@ -23,6 +25,21 @@ def _block_diagonal(codebooks):
     for m, book in enumerate(codebooks):
         wide[m, :, m * WIDTH : (m + 1) * WIDTH] = book
     return wide
+
+
+def _icm(seed, codebooks, x, assignments, *, num_sweeps):
+    key = jax.random.key(seed)
+    return additive.icm_encode(key, codebooks, x, assignments, num_sweeps=num_sweeps)
+
+
+def _icm_oracle(seed, codebooks, x, assignments, num_sweeps):
+    numbers = assignments.copy()
+    for key in jax.random.split(jax.random.key(seed), num_sweeps):
+        for m in np.asarray(jax.random.permutation(key, M)):
+            for row, target in zip(numbers, x, strict=True):
+                others = sum(codebooks[o][row[o]] for o in range(M) if o != m)
+                row[m] = oracles.encode(codebooks[m : m + 1], [target - others])[0, 0]
+    return numbers
 
 
 CASES = (
@@ -64,6 +81,16 @@ CASES = (
         settings=METRICS,
         trained=(0, 1),
         local="Q",
+    ),
+    Case(
+        "additive.icm_encode",
+        _icm,
+        oracle=_icm_oracle,
+        arguments=(NEEDS_KEY, WIDE, X, NUMBERS),
+        result="NM",
+        dtypes="uint8",
+        settings=({"num_sweeps": 1}, {"num_sweeps": 3}),
+        local="N",
     ),
     Case(
         "additive.ridge_update",

@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ BOOKS = jnp.asarray(np.random.default_rng(1).normal(size=(M, K, D)), jnp.float32
 X = jnp.asarray(np.random.default_rng(2).normal(size=(ROWS, D)), jnp.float32)
 START = jnp.asarray(np.random.default_rng(3).integers(0, K, size=(ROWS, M)), jnp.uint8)
 PRODUCT = BOOKS[..., : D // M]
+ICM = jax.jit(additive.icm_encode, static_argnames="num_sweeps")
 RIDGE = jax.jit(additive.ridge_update)
 DISTANCES = jax.jit(additive.distances, static_argnames="metric")
 PRODUCT_DISTANCES = jax.jit(product.distances, static_argnames="metric")
@@ -38,6 +41,17 @@ def test_decode_and_distances_made_by_hand():
 def test_block_diagonal_made_by_hand():
     got = additive.block_diagonal(jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]))
     np.testing.assert_array_equal(got, [[[1, 0], [2, 0]], [[0, 3], [0, 4]]])
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_icm_encode_made_by_hand(seed):
+    books = jnp.array([[[0.0], [10.0]], [[-2.0], [1.0]]])
+    x = jnp.array([[0.9], [7.5], [4.8], [4.8]])
+    # 8 becomes 1 and 1 becomes 8, in whatever order; 4.8 is 3.8 away from 1 and 3.2 from 8, but no
+    # single codeword betters 1.
+    start = jnp.array([[1, 0], [0, 1], [0, 1], [1, 0]])
+    got = additive.icm_encode(jax.random.key(seed), books, x, start, num_sweeps=2)
+    np.testing.assert_array_equal(got, [[0, 1], [1, 0], [0, 1], [1, 0]])
 
 
 def test_ridge_update_made_by_hand():
@@ -104,6 +118,67 @@ def test_items_of_equal_code_are_equally_far_to_the_bit(metric):
     for function in (additive.distances, DISTANCES):
         got = np.asarray(function(BOOKS, X * 1e3, assignments, metric=metric))
         np.testing.assert_array_equal(got, got[:, np.arange(ROWS) % 7])
+
+
+def test_no_sweep_of_icm_lengthens_a_rows_error():
+    sweeps = [START, *(ICM(jax.random.key(0), BOOKS, X, START, num_sweeps=n) for n in (1, 2, 3))]
+    assert all(each.dtype == jnp.uint8 for each in sweeps)
+    along = [errors(BOOKS, X, each) for each in sweeps]
+    for before, after in itertools.pairwise(along):
+        assert np.all(after <= before + 1e-5)
+    assert np.mean(along[-1]) < 0.5 * np.mean(along[0])
+
+
+def test_icm_ends_where_no_single_codeword_can_be_bettered():
+    got = np.asarray(ICM(jax.random.key(0), BOOKS, X, START, num_sweeps=8))
+    best = errors(BOOKS, X, got)
+    for m, k in itertools.product(range(M), range(K)):
+        other = got.copy()
+        other[:, m] = k
+        assert np.all(errors(BOOKS, X, other) >= best - 1e-5)
+
+
+def test_icm_visits_codebooks_in_an_order_drawn_for_every_sweep():
+    def by_hand(order):
+        numbers = np.asarray(START).copy()
+        for m in order:
+            options = np.stack([numbers] * K)
+            options[:, :, m] = np.arange(K)[:, None]
+            numbers[:, m] = np.argmin([errors(BOOKS, X, each) for each in options], axis=0)
+        return numbers
+
+    orders = list(itertools.permutations(range(M)))
+    due = {order: by_hand(order) for order in orders}
+    first = set()
+    for seed in range(12):
+        got = np.asarray(ICM(jax.random.key(seed), BOOKS, X, START, num_sweeps=1))
+        matches = [order for order in orders if np.array_equal(got, due[order])]
+        assert matches
+        first.update(matches)
+    assert len(first) > 2
+    # A second sweep in an order of its own: not the first one's twice over.
+    twice = {tuple(one + other): by_hand(one + other) for one in orders for other in orders}
+    repeated = 0
+    for seed in range(12):
+        got = np.asarray(ICM(jax.random.key(seed), BOOKS, X, START, num_sweeps=2))
+        matches = [order for order, numbers in twice.items() if np.array_equal(got, numbers)]
+        assert matches
+        repeated += any(order[:M] == order[M:] for order in matches)
+    assert repeated < 12
+
+
+def test_icm_on_block_diagonal_codebooks_is_independent_nearest_codewords():
+    wide = additive.block_diagonal(PRODUCT)
+    got = ICM(jax.random.key(0), wide, X, START, num_sweeps=1)
+    np.testing.assert_array_equal(got, product.encode(PRODUCT, X))
+
+
+def test_icm_over_eight_devices_equals_one():
+    due = ICM(jax.random.key(1), BOOKS, X, START, num_sweeps=3)
+    got = ICM(jax.random.key(1), BOOKS, *devices.by_rows(X, START), num_sweeps=3)
+    np.testing.assert_array_equal(got, due)
+    eager = additive.icm_encode(jax.random.key(1), BOOKS, X, START, num_sweeps=3)
+    np.testing.assert_array_equal(eager, due)
 
 
 @pytest.mark.parametrize("ridge", [1e-3, 0.5, 10.0])
@@ -189,14 +264,14 @@ def test_many_rows_assigned_alike_leave_a_factor_of_the_matrix(ridge):
     np.testing.assert_allclose(oracles.additive_decode(got, assignments[:K]), due, atol=1e-4)
 
 
-def test_alternating_beam_search_and_ridge_beats_product_quantization():
+def test_alternating_icm_and_ridge_beats_product_quantization():
     mixed = X @ np.random.default_rng(7).normal(size=(D, D))
     books = product.fit_codebooks(jax.random.key(0), mixed, num_codebooks=M, num_codewords=K)
     wide, numbers = additive.block_diagonal(books), product.encode(books, mixed)
     along = [np.mean(errors(wide, mixed, numbers))]
-    for _ in range(5):
+    for step in range(5):
         wide = RIDGE(wide, mixed, numbers, ridge=1e-3)
-        numbers = additive.encode(wide, mixed, beam_width=K**M)
+        numbers = ICM(jax.random.key(step), wide, mixed, numbers, num_sweeps=3)
         along.append(np.mean(errors(wide, mixed, numbers)))
     assert along == sorted(along, reverse=True)
     assert along[-1] < 0.8 * along[0]
@@ -217,12 +292,16 @@ def test_bfloat16_embeddings_are_worked_on_in_float32():
     low = X.astype(jnp.bfloat16)
     full = low.astype(jnp.float32)
     for function in (
+        lambda x: ICM(jax.random.key(0), BOOKS, x, START, num_sweeps=2),
         lambda x: RIDGE(BOOKS, x, START, ridge=0.1),
         lambda x: additive.distances(BOOKS, x, START),
     ):
         got = function(low)
-        assert got.dtype == jnp.float32
+        assert got.dtype in (jnp.float32, jnp.uint8)
         np.testing.assert_array_equal(got, function(full))
+
+
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +320,18 @@ def test_bfloat16_embeddings_are_worked_on_in_float32():
         (
             lambda: additive.distances(BOOKS, X, START, metric="dot"),
             "metric must be one of l2, ip, cosine, got 'dot'",
+        ),
+        (
+            lambda: additive.icm_encode(KEY, BOOKS, X, START[:39], num_sweeps=1),
+            r"assignments must have shape \(40, 3\), got \(39, 3\)",
+        ),
+        (
+            lambda: additive.icm_encode(KEY, BOOKS, X[:, :5], START, num_sweeps=1),
+            r"x must have shape \[N, 6\]",
+        ),
+        (
+            lambda: additive.icm_encode(KEY, jnp.zeros((M, 257, D)), X, START, num_sweeps=1),
+            "num_codewords must be between 2 and 256, got 257",
         ),
         (
             lambda: additive.ridge_update(BOOKS, X, START[:, :2], ridge=0.1),

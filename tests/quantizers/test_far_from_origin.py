@@ -292,13 +292,17 @@ def test_quantize_gives_the_nearest_codewords(offset, scale):
 
 
 @every_place
-def test_sums_and_ridge_agree_with_float64(offset, scale):
+def test_sums_and_icm_and_ridge_agree_with_float64(offset, scale):
     books, x = additive_books(offset, scale), np.float32(scale) * rows(60, 8, 0, offset)
-    numbers = np.asarray(additive.encode(books, x))
+    numbers = np.asarray(additive.icm_encode(KEY, books, x, np.zeros((60, 3)), num_sweeps=6))
+    left = np.float64(x) - oracles.additive_decode(books, numbers)
     codes = packing.pack(numbers, 4)
     found = ResidualCodec(jnp.asarray(books)).decode(codes)
     apart = 1e-5 * scale + np.spacing(np.abs(found))
     assert np.all(np.abs(found - oracles.additive_decode(books, numbers)) <= apart)
+    for m in range(3):  # no other codeword of a single codebook is nearer
+        own = left + np.float64(books[m])[numbers[:, m]]
+        assert_nearest(own, books[m], numbers[:, m], scale=scale)
     fitted = additive.ridge_update(books, x, numbers, ridge=0.0)
     due = oracles.ridge(books * 0, np.float64(x) - x.mean(axis=0, dtype=np.float64), numbers, 1e-9)
     due = oracles.additive_decode(due, numbers) + x.mean(axis=0, dtype=np.float64)
