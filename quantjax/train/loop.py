@@ -6,7 +6,6 @@ import math
 import pathlib
 import signal
 import time
-import types
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -184,7 +183,7 @@ def fit(
         step, the array, such as net/dense/kernel, and the last good checkpoint or state.
     """
     keep_programs()
-    options = types.SimpleNamespace(
+    options = _Options(
         workdir=None if workdir is None else user_path(workdir), resume=resume, state=state,
         parallelize=parallelize, callbacks=callbacks, log_every=log_every, keep=keep,
         checkpoint_every=checkpoint_every, at_start=at_start, after_epoch=after_epoch,
@@ -209,6 +208,24 @@ def fit(
     if result.signal is not None:
         _report_signal(result, run, raises=raise_on_signal)
     return result
+
+
+class _Options(NamedTuple):
+    """The arguments of `fit` that its steps read; `fit` explains them."""
+
+    workdir: pathlib.Path | None
+    resume: bool
+    state: TrainState | None
+    parallelize: Callable[..., Any]
+    callbacks: Sequence[Callback]
+    log_every: int
+    keep: int
+    checkpoint_every: int | None
+    at_start: AtStart | None
+    after_epoch: AfterEpoch | None
+    progress: bool
+    skip_non_finite: bool
+    profile: tuple[int, int] | None
 
 
 @dataclasses.dataclass
@@ -239,7 +256,7 @@ class _Run:
 
     experiment: Experiment
     mesh: Mesh
-    options: types.SimpleNamespace
+    options: _Options
     steps_per_epoch: int
     step_functions: list[Callable[..., Any]]
     store: checkpoint.Store
@@ -503,7 +520,7 @@ def _check(experiment, mesh, options):
     # What only the first process does may differ: it alone calls back, draws the bar and traces.
     settings = {
         name: value if isinstance(value, int) else value is not None
-        for name, value in vars(options).items()
+        for name, value in options._asdict().items()
         if name not in ("callbacks", "progress", "profile")
     }
     same = {"num_epochs": experiment.num_epochs, "jax": jax.__version__}
