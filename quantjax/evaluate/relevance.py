@@ -116,8 +116,7 @@ def relevance(query_labels: np.ndarray, database_labels: np.ndarray) -> Relevanc
     if queries.ndim == 2 and all((side.sum(axis=1) == 1).all() for side in (queries, database)):
         queries, database = queries.argmax(axis=1), database.argmax(axis=1)  # one-hot
     if queries.ndim == 1:
-        patterns, which = np.unique(database, return_inverse=True)
-        return Relevance(queries, patterns, which.astype(np.int32))
+        return Relevance(queries, *_distinct_ids(database))
     # Rows viewed as opaque bytes: `np.unique` over scalars is much faster than over rows.
     packed = np.packbits(database, axis=1)
     scalars = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
@@ -133,6 +132,14 @@ def _check_labelled(query_labels, database_labels):
                 f"{name} {labels.shape} hold no classes: without labels nothing is measured; "
                 "embedding and encode need none"
             )
+
+
+def _distinct_ids(ids):
+    if not len(ids) or ids.max() > 4 * len(ids) + 1024:
+        distinct, which = np.unique(ids, return_inverse=True)
+        return distinct, which.astype(np.int32)
+    occurs = np.bincount(ids) > 0  # without a sort, where ids are small numbers as they mostly are
+    return np.flatnonzero(occurs), (np.cumsum(occurs, dtype=np.int32) - 1)[ids]
 
 
 def _checked(name, labels):

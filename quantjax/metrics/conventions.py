@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from quantjax.errors import InputError
-from quantjax.metrics.levels import levels_from_counts
+from quantjax.metrics.levels import dense_ranks, levels_from_counts
 from quantjax.metrics.rank_sums import Array
 from quantjax.metrics.ranking import Bounds, average_precision_bounds
 from quantjax.metrics.running import check_choice, check_distances
@@ -38,6 +38,9 @@ class Ranked(NamedTuple):
 def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     """Ranks the items of each query by distance, and equal distances by position in the database.
 
+    Distance, position and relevance are packed into one integer, so that a plain sort is stable
+    and carries everything along; with few distances (Hamming) the integer has only 32 bits.
+
     Args:
       distances: Smaller is nearer, [Q, N] real numbers without NaN; float64 is not rounded.
       relevant: Whether the item is relevant to the query, [Q, N] bool.
@@ -45,12 +48,20 @@ def rank_as_stored(distances: np.ndarray, relevant: np.ndarray) -> Ranked:
     Returns:
       The rankings.
     """
-    order = np.argsort(distances, axis=1, kind="stable")
-    nearest_first = np.take_along_axis(distances, order, axis=1)
-    ends = np.ones(order.shape, bool)
-    ends[:, :-1] = nearest_first[:, 1:] != nearest_first[:, :-1]
-    hits = np.take_along_axis(relevant, order, axis=1)
-    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), order.shape)
+    levels = _as_whole_numbers(distances)
+    num_queries, num_items = levels.shape
+    shift = (2 * num_items - 1).bit_length()
+    narrow = (int(levels.max(initial=0)) + 1) << shift <= 2**31
+    keys = levels.astype(np.int32 if narrow else np.int64)
+    keys <<= shift
+    keys |= np.arange(0, 2 * num_items, 2, dtype=keys.dtype)
+    keys |= relevant
+    keys.sort(axis=1)
+    ends = np.ones(keys.shape, bool)
+    # Neighbours differ at or above bit `shift` only if their distances differ.
+    np.greater_equal(keys[:, 1:] ^ keys[:, :-1], 1 << shift, out=ends[:, :-1])
+    hits = (keys & 1).astype(bool)
+    return Ranked(np.flatnonzero(hits), np.flatnonzero(ends), (num_queries, num_items))
 
 
 def sum_precisions(ranked: Ranked, top_k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -143,6 +154,21 @@ def rerank(hamming: Array, distances: Array, *, bits: int) -> np.ndarray:
     np.put_along_axis(ranks, order, np.cumsum(steps, axis=1), axis=1)
     reached = (hamming >= 0) & (hamming < bits) & (hamming == np.floor(hamming))
     return np.where(reached, ranks, np.inf)
+
+
+def _as_whole_numbers(distances):
+    # From 0 to less than 2^32, in the order of the distances and equal where they are equal.
+    if np.issubdtype(distances.dtype, np.integer):
+        low, high = int(distances.min(initial=0)), int(distances.max(initial=0))
+        integer = np.int32 if high - low < 2**31 else np.int64
+        return np.subtract(distances, low, dtype=integer, casting="same_kind")
+    with np.errstate(over="ignore"):
+        single = distances.astype(np.float32)
+    if not np.array_equal(single, distances):
+        return dense_ranks(distances)
+    # The bits of a float grow with it, and fall with it below zero; + 0.0 makes -0.0 into 0.0.
+    bits = (single + np.float32(0)).view(np.int32)
+    return np.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(np.int64) + 2**31
 
 
 _ENTRIES = 2**22  # distances that are sorted together, to bound the memory

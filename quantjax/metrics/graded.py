@@ -458,7 +458,7 @@ def wap_from_counts(
 def _wap(counts, top_k, ties, denominator):
     # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
     if denominator == "hits" and top_k is not None:
-        return mean_over_hits(counts, top_k, ties)
+        return _divide_by_hits(counts, top_k, ties)
     xp = counts.__array_namespace__()
     due = counts[..., 1:].sum((1, 2))
     if denominator == "capped" and top_k is not None:
@@ -472,17 +472,7 @@ def _block_sum(counts, top_k, ties):
     return sum_over_levels(graded_block(levels, inside))
 
 
-def mean_over_hits(counts: Array, top_k: int, ties: str) -> Array:
-    """Returns the mean of ACG at the relevant ranks inside a cut.
-
-    Args:
-      counts: Graded counts, [Q, levels, G]; with two grades the mean is average precision.
-      top_k: The cut.
-      ties: "expected", "best" or "worst".
-
-    Returns:
-      The means, [Q]; 0 where no relevant item is inside.
-    """
+def _divide_by_hits(counts: Array, top_k: int, ties: str) -> Array:
     xp = counts.__array_namespace__()
     levels = graded_levels(counts, "expected")
     inside = ranks_inside(levels.items, levels.items_before, top_k)

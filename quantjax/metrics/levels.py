@@ -261,6 +261,31 @@ def expectation_over_hits(
     return (weights * value(hits)).sum(1) / weights.sum(1)
 
 
+def maximum_over_hits(
+    value: Callable[[Array], Array], items: Array, relevant: Array, inside: Array, *, top_k: int
+) -> Array:
+    """Returns the largest v(k) over all possible k.
+
+    v(k) is a mean of precisions, one for each hit. A further hit adds a precision, and the added
+    precision grows with k. So v falls first and then rises, and its maximum is at the fewest or at
+    the most relevant items. It can be at the fewest: for a hit, a miss, and then a tied hit and
+    miss, at top_k = 3 v is 1 with the tied miss inside and 5/6 with the tied hit inside.
+
+    Args:
+      value: v, from integers k [Q, 2] to [Q, 2].
+      items: Items on the level, [Q].
+      relevant: Relevant ones among them, [Q].
+      inside: Ranks of the level inside the cut, [Q].
+      top_k: Not used: two values are enough for any cut.
+
+    Returns:
+      The maximum, [Q].
+    """
+    del top_k
+    xp = items.__array_namespace__()
+    return value(xp.stack(_hit_range(items, relevant, inside), axis=1)).max(1)
+
+
 def maximum_of_wave(
     value: Callable[[Array], Array],
     falls: Callable[[Array], Array],
@@ -302,8 +327,8 @@ def minimum_over_hits(
 ) -> Array:
     """Returns the smallest v(k) over all possible k.
 
-    v must fall first and then rise; any part may be missing. The search takes a grid of about
-    sqrt(top_k) values, then all values next to the best grid point.
+    v falls first and then rises (see `maximum_over_hits`), so its minimum can lie anywhere. The
+    search takes a grid of about sqrt(top_k) values, then all values next to the best grid point.
 
     Args:
       value: v, from integers k [Q, grid] to [Q, grid].
@@ -333,3 +358,11 @@ def _hit_range(items, relevant, inside):
 def _clip_hits(hits, items, relevant, inside):
     xp = items.__array_namespace__()
     return xp.clip(hits, *_hit_range(items, relevant, inside))
+
+
+OVER_HITS: dict[str, Callable[..., Array]] = {
+    "expected": expectation_over_hits,
+    "best": maximum_over_hits,
+    "worst": minimum_over_hits,
+}
+"""Reductions of v(k) over the possible numbers of hits, by tie order."""

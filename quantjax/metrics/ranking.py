@@ -13,8 +13,7 @@ import numpy as np
 from jax.core import Tracer
 
 from quantjax.errors import InputError
-from quantjax.metrics.graded import mean_over_hits
-from quantjax.metrics.levels import HITS, Levels, levels_from_counts, ranks_inside
+from quantjax.metrics.levels import HITS, OVER_HITS, Levels, levels_from_counts, ranks_inside
 from quantjax.metrics.rank_sums import Array, ramp_over_ranks, sum_over_levels
 from quantjax.metrics.running import (
     DENOMINATORS,
@@ -275,13 +274,12 @@ def _block(levels, inside, ties):
 
 
 def _average_precision(counts, top_k, ties, denominator):
-    xp = counts.__array_namespace__()
-    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
-    if denominator == "hits" and top_k is not None:
-        misses = counts[..., 0] - counts[..., 1]
-        return mean_over_hits(xp.stack([misses, counts[..., 1]], axis=-1), top_k, ties)
     levels = levels_from_counts(counts)
     inside = ranks_inside(levels.items, levels.items_before, top_k)
+    # Without a cut all relevant items are hits. With a cut, ties on it leave the number open.
+    if denominator == "hits" and top_k is not None:
+        return _divide_by_hits(levels, inside, ties, top_k)
+    xp = inside.__array_namespace__()
     due = levels.relevant.sum(1)
     if denominator == "capped" and top_k is not None:
         due = xp.minimum(due, top_k)
@@ -291,6 +289,29 @@ def _average_precision(counts, top_k, ties, denominator):
 def _divide(levels, inside, ties, denominator):
     xp = inside.__array_namespace__()
     return sum_over_levels(_blocks(levels, inside, ties)) / xp.maximum(denominator, 1)
+
+
+def _divide_by_hits(levels, inside, ties, top_k):
+    xp = inside.__array_namespace__()
+    whole = inside == levels.items
+    nearer = sum_over_levels(xp.where(whole, _blocks(levels, inside, ties), 0))
+    nearer_hits = xp.where(whole, levels.relevant, 0).sum(1)
+    # At most one level crosses the cut: some of its items are inside and some outside. Without
+    # such a level these four numbers are 0, and 0 is the only possible number of further hits.
+    crossing = (inside > 0) & ~whole
+    items, relevant, ranks, before = (
+        xp.where(crossing, part, 0).sum(1)
+        for part in (levels.items, levels.relevant, inside, levels.items_before)
+    )
+
+    def value(hits: Array) -> Array:
+        # Given the hits, the part of the level inside the cut counts like a whole level.
+        column = ranks[:, None]
+        inner = Levels(column, hits, before[:, None], nearer_hits[:, None])
+        total = nearer[:, None] + _blocks(inner, column, ties)
+        return total / xp.maximum(nearer_hits[:, None] + hits, 1)
+
+    return OVER_HITS[ties](value, items, relevant, ranks, top_k=top_k)
 
 
 def _average_precision_at_r(counts, top_k, ties):

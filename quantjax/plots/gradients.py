@@ -42,8 +42,7 @@ def losses(
       Figure with the values on the left and the gradients on the right.
 
     Raises:
-      ValueError: if there is no function, or line is not increasing.
-      TypeError: by `jax.grad`, if a function returns no scalar.
+      ValueError: if there is no function, one returns no scalar, or line is not increasing.
     """
     line = checks.numbers("line", line, "[points]")
     if len(line) < 2 or (np.diff(line) <= 0).any():
@@ -52,6 +51,10 @@ def losses(
         raise InputError("functions are empty: hand in {name: function of a scalar array}")
     # float32, as losses are trained in.
     at = jnp.asarray(line, jnp.float32)
+    for key, function in functions.items():
+        shape = getattr(jax.eval_shape(function, at[0]), "shape", None)
+        if shape != ():
+            raise InputError(f"{key} must return a scalar, got {shape}: reduce it by a sum or mean")
     figure = style.new_figure(figsize, 3.2)
     left, right = figure.subplots(1, 2, sharex=True)
     handles = []

@@ -52,7 +52,7 @@ def test_expectation_keeps_its_digits_in_float32_at_wide_cuts(draw):
 
 @pytest.mark.parametrize(("items", "relevant", "inside"), DRAWS)
 @pytest.mark.parametrize("valley", [0, 1, 20, 151, 300])
-def test_minimum_of_a_valley_equals_a_full_search(items, relevant, inside, valley):
+def test_extremes_of_a_valley_equal_a_full_search(items, relevant, inside, valley):
     def value(k):
         return np.abs(k - valley + 0.25)
 
@@ -60,3 +60,4 @@ def test_minimum_of_a_valley_equals_a_full_search(items, relevant, inside, valle
     draw = column(items, relevant, inside)
     for top_k in (inside, inside + 2500):
         assert levels.minimum_over_hits(value, *draw, top_k=top_k) == min(due)
+        assert levels.maximum_over_hits(value, *draw, top_k=top_k) == max(due)

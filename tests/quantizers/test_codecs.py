@@ -106,7 +106,7 @@ def test_bits_are_counted_and_bytes_are_really_stored(
 ):
     codec = product_codec(num_codebooks=num_codebooks, num_codewords=num_codewords)
     assert (codec.bits, codec.num_bytes) == (bits, num_bytes)
-    codes = jax.eval_shape(encode, codec, X)
+    codes = encode(codec, X)
     assert (codes.shape, codes.dtype) == ((ROWS, num_bytes), jnp.uint8)
 
 
@@ -166,10 +166,16 @@ def test_another_metric_is_refused(codec):
     [product_codec("ip"), residual_codec("ip"), binary_codec(), FloatCodec(WIDTH, "cosine")],
 )
 def test_a_codec_goes_through_jit_as_a_pytree(codec):
-    """What it does there the other tests see, which hand it to `encode` and `distances`."""
-    back = jax.jit(lambda codec: codec)(codec)
+    @jax.jit
+    def encode_and_measure(codec, x):
+        codes = codec.encode(x)
+        return codec, codes, codec.distances(x, codes)
+
+    back, codes, distances = encode_and_measure(codec, X)
     assert type(back) is type(codec)
     assert (back.metric, back.bits, back.num_bytes) == (codec.metric, codec.bits, codec.num_bytes)
+    np.testing.assert_array_equal(codes, codec.encode(X))
+    np.testing.assert_allclose(distances, codec.distances(X, codes), rtol=1e-5, atol=1e-6)
     for leaf, due in zip(jax.tree.leaves(back), jax.tree.leaves(codec), strict=True):
         np.testing.assert_array_equal(leaf, due)
     with pytest.raises(AttributeError):  # frozen
