@@ -56,8 +56,9 @@ def precision_recall(
     shown = _labels(labels, len(recall))
     drawn, result = style.axes_for(ax, figsize, 4.0)
     handles = []
+    before = len(drawn.lines)  # of earlier calls on the caller's axes
     for number, (x, y) in enumerate(zip(recall, precision, strict=True)):
-        colour, dashes = style.look(number)
+        colour, dashes = style.look(before + number)
         handles += drawn.plot(x, y, color=colour, linestyle=dashes)
         if band is not None:
             (worst_x, worst_y), (best_x, best_y) = (edge[:, number] for edge in band)
@@ -130,8 +131,9 @@ def precision_at(
     shown = _labels(labels, len(values))
     drawn, result = style.axes_for(ax, figsize, 3.6)
     handles, marker = [], "." if len(cutoffs) <= _MOST_MARKERS else ""
+    before = len(drawn.lines)  # of earlier calls on the caller's axes
     for number, y in enumerate(values):
-        colour, dashes = style.look(number)
+        colour, dashes = style.look(before + number)
         handles += drawn.plot(cutoffs, y, color=colour, linestyle=dashes, marker=marker)
         if sides is not None:
             drawn.fill_between(
@@ -199,7 +201,10 @@ def _cutoff_axis(ax, cutoffs):
     if cutoffs[-1] >= 20 * cutoffs[0]:
         ax.set_xscale("log")
         ax.minorticks_off()
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        inches = ax.get_position().width * ax.get_figure(root=True).get_figwidth()
+        # Three numbers of up to six signs in a decade, where they have room.
+        roomy = inches >= 1.2 * np.log10(cutoffs[-1] / cutoffs[0])
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,)))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
 
 

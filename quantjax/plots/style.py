@@ -195,7 +195,14 @@ def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
     handles, labels = zip(*shown, strict=True)
     # The caller's figure may have other axes below, which a legend there would cover.
     if isinstance(result, Axes):
-        result.legend(handles, labels, loc="best")
+        # Names of a call before this one, on the same axes, stay; "chance" comes once.
+        earlier = result.get_legend()
+        named = {}
+        if earlier is not None:
+            both = zip(earlier.get_texts(), earlier.legend_handles, strict=True)
+            named = {text.get_text(): handle for text, handle in both if handle is not None}
+        named |= dict(zip(labels, handles, strict=True))
+        result.legend(named.values(), named.keys(), loc="best")
     else:
         legend_below(result, handles, labels)
 

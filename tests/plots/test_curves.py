@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
@@ -62,7 +64,14 @@ def test_the_callers_axes_are_drawn_on_and_returned(plot):
     first = RECALL if plot is plots.precision_recall else CUTOFFS
     assert plot(first, PRECISION, labels=["mine"], ax=ax) is ax
     assert len(ax.lines) == 1
-    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mine"]
+    # A second call on the same axes has a look of its own, and keeps the first one's name.
+    plot(first, PRECISION / 2, labels=["theirs"], ax=ax)
+    mine, theirs = ax.lines
+    assert mine.get_color() != theirs.get_color()
+    legend = ax.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["mine", "theirs"]
+    colours = [handle.get_color() for handle in legend.legend_handles]
+    assert colours == [mine.get_color(), theirs.get_color()]
 
 
 def test_values_at_cutoffs_are_drawn_with_band_and_chance():
@@ -89,6 +98,16 @@ def test_wide_cutoffs_have_a_logarithmic_axis_with_plain_numbers():
     assert figure.axes[0].get_xscale() == "log"
     assert {"1", "10", "1,000"} <= set(texts(figure))
     assert plots.precision_at([10, 20, 30], VALUES).axes[0].get_xscale() == "linear"
+
+
+@pytest.mark.parametrize("width", [3, 6.4])
+@pytest.mark.parametrize("cutoffs", [[1, 4, 30], [100, 1000, 54000], [1, 10, 54000], [7, 9, 150]])
+def test_numbers_of_items_do_not_touch(cutoffs, width):
+    figure = plots.precision_at(cutoffs, VALUES, figsize=(width, 3))
+    draw(figure)
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert len(boxes) > 1
+    assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
     many = plots.precision_at(np.arange(1, 101), np.linspace(1, 0, 100))
     draw(many)
     assert {"2", "50", "100"} <= set(texts(many))
