@@ -18,13 +18,14 @@ from quantjax.plots.codes import codebook_usage, embedding
 from quantjax.plots.curves import precision_at, precision_recall
 from quantjax.plots.gradients import losses, voronoi
 from quantjax.plots.retrieval import class_confusion, distances, neighbours
-from quantjax.plots.training import history
+from quantjax.plots.training import histories, history
 
 __all__ = [
     "class_confusion",
     "codebook_usage",
     "distances",
     "embedding",
+    "histories",
     "history",
     "losses",
     "neighbours",

@@ -1,4 +1,4 @@
-"""Plot of a run's logged records: loss, metrics and validation over steps."""
+"""Plots of logged records over steps: all of one run, or one value of several runs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ _NOT_METRICS = {
     "data_wait", "device_memory_peak", "seconds", "time", "first_step_seconds", "compile_seconds",
     "refresh_seconds", "save_seconds",
 }  # fmt: skip
+_MOST_MARKERS = 30
 _MOST_CHANGES = 12  # of phases that get a line each
 
 Series = tuple[np.ndarray, np.ndarray]
@@ -69,6 +70,52 @@ def history(
     for ax in (first, *panels):
         if ax.lines:
             _mark_phases(ax, steps)
+    return figure
+
+
+@style.styled
+def histories(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]],
+    *,
+    value: str = "loss",
+    ylabel: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Draws one logged value of several runs over their steps, a line for each run.
+
+    A run that never logged the value has no line. Gaps and crosses are those of `history`.
+
+    Args:
+      runs: Records of each run by its name, as `history` takes them.
+      value: The value's name in the records, such as "loss" or "validation".
+      ylabel: Words for the vertical axis; None for the value's name.
+      figsize: Inches; None for 6.4 x 3.6.
+
+    Returns:
+      The figure.
+
+    Raises:
+      ValueError: if no run logged the value, a run has no records, or one has no step.
+    """
+    series = {
+        name: _series([record for part in _split(records) for record in part], value)
+        for name, records in runs.items()
+        if any(value in record for record in records)
+    }
+    if not any(np.isfinite(values).any() for _, values in series.values()):
+        raise InputError(f"no run logged a finite {value}: name another value")
+    figure = style.new_figure(figsize, 3.6)
+    ax = figure.subplots()
+    handles = []
+    for number, (at, values) in enumerate(series.values()):
+        colour, dashes = style.look(number)
+        # A single record is a point and no line.
+        marker = "." if len(at) <= _MOST_MARKERS else ""
+        handles += ax.plot(at, values, color=colour, linestyle=dashes, marker=marker)
+        _mark_gaps(ax, at, values)
+    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    ax.set(xlabel="step", ylabel=style.plain(ylabel or value.replace("_", " ")))
+    style.legend_below(figure, handles, [style.plain(name) for name in series])
     return figure
 
 

@@ -153,38 +153,32 @@ def of_runs(names: Sequence[str], kept: Sequence[Kept], histories: Sequence[Any]
         )
         return plots.precision_recall(*sides, labels=[*curves])
 
-    def validation(plots):
-        return _overlaid(plots, names, histories, "validation", "validation mAP")
-
-    def loss(plots):
-        return _overlaid(plots, names, histories, "loss", "loss")
-
+    absent = [name for name in names if name not in curves]
+    words = ["Expected over the orders of ties."]
+    words += [f"Not kept by {', '.join(absent)}."] if absent else []
     return [
         _drawn(
-            "precision-recall", "Precision and recall", "Expected over the orders of ties.",
-            precision_recall, missing,
+            "precision-recall", "Precision and recall", " ".join(words), precision_recall, missing
         ),
-        _drawn("validation", "Validation", "mAP of validation queries.", validation, None),
-        _drawn("loss", "Loss", "As logged.", loss, None),
+        _overlaid(names, histories, "validation", "Validation", "validation mAP"),
+        _overlaid(names, histories, "loss", "Loss", "loss"),
     ]  # fmt: skip
 
 
-def _overlaid(plots, names, histories, key, label):
-    """Draws a logged value of several runs over the steps, in shared axes."""
-    figure = plots.style.new_figure(None, 3.6)
-    ax = figure.subplots()
-    # Runs log different values: those without this value are left out.
-    for number, (name, history) in enumerate(zip(names, histories, strict=True)):
-        points = [(each["step"], each[key]) for each in history if each.get(key) is not None]
-        if points:
-            colour, dashes = plots.style.look(number)[0], ("-", "--", ":", "-.")[number % 4]
-            ax.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, label=name)
-    if not ax.lines:
-        raise ValueError(f"no run logged a {label}")
-    ax.set_xlabel("step")
-    ax.set_ylabel(label)
-    ax.legend(frameon=False)
-    return figure
+def _overlaid(names, histories, value, title, ylabel):
+    """Returns the figure of a logged value of several runs; those without it are named."""
+    runs = dict(zip(names, histories, strict=True))
+    having = {name: r for name, r in runs.items() if any(value in each for each in r)}
+    words = [f"The {ylabel} as logged."]
+    if absent := [name for name in names if name not in having]:
+        words.append(f"Not logged by {', '.join(absent)}.")
+
+    def draw(plots):
+        return plots.histories(having, value=value, ylabel=ylabel)
+
+    return _drawn(
+        value, title, " ".join(words), draw, None if having else f"no run logged a {ylabel}"
+    )
 
 
 def _drawn(name, title, words, draw: Callable[[Any], Any], missing):

@@ -102,11 +102,11 @@ def compare(
             for number in result.numbers
         ],
         ids=_ids([result for found in results for result in found]),
-        tests=[
-            test
+        tests={
+            f"{name} minus {names[0]}": tests
             for name, found in zip(names[1:], results[1:], strict=True)
-            for test in _tests(names[0], results[0], name, found)
-        ],
+            if (tests := _tests(results[0], found))
+        },
         figures=figures.of_runs(
             names,
             [read(path) for path in paths],
@@ -225,11 +225,11 @@ def _json(path) -> list[dict[str, Any]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def _tests(first_name, first, name, others):
+def _tests(first, others):
     """Tests the differences of two runs' results, paired by query, for shared metrics and tasks."""
     tests = []
     for other, found in compare_results(first, others):
-        row = {"runs": f"{name} minus {first_name}", "result": other.name}
+        row = {"result": other.name, "distance": other.distance_in_words}
         if isinstance(found, str):
             tests.append({**row, "missing": found})
             continue

@@ -244,16 +244,25 @@ def test_runs_are_compared_query_by_query(digits, tmp_path, capsys):
     for name, colour in (("one", "#0072b2"), ("other", "#e69f00")):
         assert f">{name}</text>" in found["precision-recall"]
         assert f"stroke: {colour}" in found["precision-recall"]
-    assert "<svg" in found["validation"]
-    assert "<svg" in found["loss"]
+    for name in ("precision-recall", "validation", "loss"):
+        # Black text would vanish on a dark page.
+        text = re.findall(r"<text.*?>", found[name])
+        assert text
+        assert all("currentColor" in each for each in text), name
+    assert "real query, codes" in found["tests"]
     assert "num_epochs" in found["settings"]
     assert "seed" not in found["settings"]
 
 
-def test_runs_of_other_tasks_are_not_compared(digits, small, tmp_path):
-    page = report.compare([digits, small], tmp_path / "page.html").read_text()
+def test_runs_of_other_tasks_are_not_compared(digits, run, tmp_path):
+    page = report.compare([digits, run], tmp_path / "page.html").read_text()
     tests = sections(page)["tests"]
     assert "not compared: " in tests or "No two results" in tests
+    (run / "report.safetensors").unlink()
+    (run / "metrics.jsonl").unlink()
+    found = sections(report.compare([digits, run], tmp_path / "page.html").read_text())
+    assert f"Not kept by {run.name}." in found["precision-recall"]
+    assert f"Not logged by {run.name}." in found["loss"]
 
 
 @pytest.mark.parametrize(
