@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         with output.surviving():
             arguments = _parser(argv[:1]).parse_args(argv)
-            status = arguments.run(arguments)
+            status = _run(arguments)
     except Exception as error:
         if not is_one_line(error):
             raise
@@ -53,6 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(128 + signal.SIGINT)
     if status:
         sys.exit(status)
+
+
+def _run(arguments):
+    if not getattr(arguments, "json", False):
+        return arguments.run(arguments)
+    from quantjax.run import console  # here, as most commands need it no earlier
+
+    with console.on_stderr():
+        return arguments.run(arguments)
 
 
 class _Parser(argparse.ArgumentParser):

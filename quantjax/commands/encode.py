@@ -51,9 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         if arguments.max_pixels is not None:
             stack.enter_context(pixel_limit(arguments.max_pixels))
-        # Standard output holds nothing but the JSON object.
-        progress = (lambda done, total: None) if arguments.json else None
-        progress = progress or stack.enter_context(console.counter("items"))
+        progress = stack.enter_context(console.counter("items"))
         found = (_encode_shard if arguments.shard else _encode)(arguments, progress)
     found["seconds"] = round(time.perf_counter() - began, 1)
     if arguments.json:

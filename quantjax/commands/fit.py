@@ -1,7 +1,6 @@
 """Implements `quantjax fit`: fits a codec to vectors, and leaves an encoder of vectors."""
 
 import argparse
-import contextlib
 import functools
 import json
 from pathlib import Path
@@ -91,7 +90,7 @@ def _fit(arguments, x, rows):
         sizes["num_codewords"] = arguments.num_codewords
     x = np.asarray(x[rows], np.float32)
     fit = functools.partial(recipes.CODECS[name], x, metric=metric, seed=arguments.seed, **sizes)
-    if name == "neural_rq" and not arguments.json:  # the only one that takes minutes
+    if name == "neural_rq":  # the only one that takes minutes
         with console.counter("epochs") as report:
             codec = fit(report=report)
     else:
@@ -119,8 +118,7 @@ def _learn(arguments, x, rows):
         allow_query_overlap=True,
     )
     experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
-    silent = contextlib.nullcontext(lambda record: None)
-    with silent if arguments.json else console.progress(experiment) as bar:
+    with console.progress(experiment) as bar:
         state = recipes.trained(experiment, callbacks=[bar])
     weights = {"params": state.params, "state": state.state}
     embed = recipes.of_features(experiment.method)

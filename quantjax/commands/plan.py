@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         most_rows=arguments.sample,
         seed=arguments.seed,
         # A line for each, since nobody knows at the start how many it takes.
-        report=(lambda trial: None) if arguments.json else _say_measured,
+        report=_say_measured,
     )
     best = recipes.front(trials)
     choice = recipes.choose(trials, recall)

@@ -1,7 +1,6 @@
 """Implements `quantjax train`: learns codes of a folder of photos without an experiment file."""
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
@@ -65,22 +64,22 @@ def _run(arguments):
     began = time.perf_counter()
     compile_cache.keep_programs()
     out = arguments.out
-    say = _say_nothing if arguments.json else console.say
     names = arguments.parts.split(",") if arguments.parts else ()
     photos, parts = recipes.find_photos(
         arguments.photos, size=_SIZE, parts=names, seed=arguments.seed
     )
     _check_finetune(arguments, parts)
-    say("; ".join([photos.summary, *(f"{len(rows)} {name}" for name, rows in parts.items())]))
+    sizes = [f"{len(rows)} {name}" for name, rows in parts.items()]
+    console.say("; ".join([photos.summary, *sizes]))
     _check_own(out)
     with pixel_limit(arguments.max_pixels), workdirs.held(out):
         # At the start, so that a killed run is known as one of this command.
         files.write_text(out / workdirs.CONFIG, json.dumps({"experiment": _NAME}) + "\n")
         x, failures, extractor = _features(arguments, photos, out)
         for path, reason in [*failures.items()][:_SHOWN]:
-            say(f"cannot read {path}: {reason}")
+            console.say(f"cannot read {path}: {reason}")
         source, rows = _without(photos, parts, failures, x)
-        learned = (_learn if parts else _fit)(arguments, source, rows, say)
+        learned = (_learn if parts else _fit)(arguments, source, rows)
         if arguments.finetune:
             learned, extractor = _finetune(arguments, source, rows, extractor, learned, out)
         _save_encoder(out, learned, source, extractor)
@@ -95,12 +94,10 @@ def _run(arguments):
     elif learned.results:
         console.table(learned.results)
     skipped = f", {len(failures):,} could not be read" if failures else ""
-    say(f"codes of {len(x):,} photos are learned{skipped}; {seconds} s; everything is in {out}")
+    console.say(
+        f"codes of {len(x):,} photos are learned{skipped}; {seconds} s; everything is in {out}"
+    )
     return FAILED if failures else 0
-
-
-def _say_nothing(text):
-    del text
 
 
 def _check_finetune(arguments, parts):
@@ -141,7 +138,7 @@ def _features(arguments, photos, out):
     cache = out / f"features-{due['files'][:16]}.safetensors"
     if cache.exists():
         return features.read(cache, due), {}, extractor
-    x, errors = _extract(arguments, photos.paths, extractor)
+    x, errors = _extract(photos.paths, extractor)
     # A file without some photos would not say whose features it has.
     if not errors:
         files.write_arrays(cache, {"feature": x}, due)
@@ -156,9 +153,8 @@ def _digest(paths, extractor):
     return hashlib.sha256(repr((known, extractor.preprocessing)).encode()).hexdigest()
 
 
-def _extract(arguments, paths, extractor):
-    silent = contextlib.nullcontext(lambda done, total: None)
-    with silent if arguments.json else console.counter("photos") as progress:
+def _extract(paths, extractor):
+    with console.counter("photos") as progress:
         return features.extract_photos(paths, extractor, size=_SIZE, progress=progress)
 
 
@@ -174,15 +170,17 @@ def _without(photos, parts, failures, x):
     return source, {name: place[rows[readable[rows]]] for name, rows in parts.items()}
 
 
-def _learn(arguments, source, rows, say):
+def _learn(arguments, source, rows):
     """Learns codes from classes, and measures them."""
     splits = _splits(source, rows)
     # Own photos are often there twice: that is said, and stops nothing.
     equal = data.audit(splits, max_equal_images=1).shared_images["query in database"]
     if equal:
-        say(f"{equal} of {len(splits.query)} test photos are in the database too, pixel by pixel")
+        console.say(
+            f"{equal} of {len(splits.query)} test photos are in the database too, pixel by pixel"
+        )
     experiment = recipes.experiment(splits, bits=arguments.bits, seed=arguments.seed)
-    with _progress(arguments, experiment) as bar:
+    with console.progress(experiment) as bar:
         return recipes.learn_classes(experiment, callbacks=(bar,))
 
 
@@ -195,11 +193,6 @@ def _splits(source, rows):
         database=rows["train"],
         name="photos",
     )
-
-
-def _progress(arguments, experiment):
-    silent = contextlib.nullcontext(lambda record: None)
-    return silent if arguments.json else console.progress(experiment)
 
 
 def _finetune(arguments, source, rows, extractor, frozen, out):
@@ -215,7 +208,7 @@ def _finetune(arguments, source, rows, extractor, frozen, out):
     # Checkpoints of other photos or bits are refused by this name.
     about = f"{_digest(paths, extractor)[:8]}, {arguments.bits} bits"
     tuned = tuned._replace(name=f"{_NAME} --finetune, photos {about}")
-    with _progress(arguments, tuned) as bar:
+    with console.progress(tuned) as bar:
         state = fit(
             tuned,
             workdir=out,
@@ -227,20 +220,20 @@ def _finetune(arguments, source, rows, extractor, frozen, out):
             progress=False,
         ).state
     extractor = recipes.finetuned_extractor(extractor, state)
-    x, _ = _extract(arguments, paths, extractor)
+    x, _ = _extract(paths, extractor)
     experiment = experiment._replace(splits=_splits(features.with_features(source, x), rows))
     learned = recipes.measured(experiment, recipes.refitted(experiment, state))
     results = [each._replace(name=f"frozen {each.name}") for each in frozen.results]
     return learned._replace(results=[*learned.results, *results]), extractor
 
 
-def _fit(arguments, source, rows, say):
+def _fit(arguments, source, rows):
     """Fits codes to photos without classes."""
     del rows
     x = source.columns["feature"]
     learned = recipes.learn_neighbours(x, bits=arguments.bits, seed=arguments.seed)
     found = ", ".join(f"{recall:.3f} by {name}" for name, recall in learned.recalls.items())
-    say(f"no classes: recall of the 10 nearest photos, on photos that were held out: {found}")
+    console.say(f"no classes: recall of the 10 nearest, of photos that were held out: {found}")
     return learned
 
 

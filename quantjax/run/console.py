@@ -21,12 +21,24 @@ _REDRAW = 0.2  # seconds between two drawings of a notebook's bar
 _HEADS = ("name", "", "bits", "metric", "value (95 % interval)", "ties", "chance")
 
 _silent = False
+_on_stderr = False
 
 
 def silence() -> None:
     """Turns off all printing in this process, so that only process 0 of several prints."""
     global _silent
     _silent = True
+
+
+@contextlib.contextmanager
+def on_stderr() -> Generator[None]:
+    """Prints to standard error inside, so that standard output has a JSON object alone."""
+    global _on_stderr
+    _on_stderr = True
+    try:
+        yield
+    finally:
+        _on_stderr = False
 
 
 def say(text: str) -> None:
@@ -349,4 +361,5 @@ def _named(record):
 
 def _console():
     # FORCE_COLOR, which notebooks set, lets rich take a pipe for a terminal.
-    return Console(force_terminal=None if sys.stdout.isatty() else False, quiet=_silent)
+    shown = sys.stderr if _on_stderr else sys.stdout
+    return Console(file=shown, force_terminal=None if shown.isatty() else False, quiet=_silent)

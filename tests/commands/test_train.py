@@ -117,7 +117,11 @@ def test_own_features_make_an_encoder_of_vectors(photos, tmp_path, capsys):
     np.save(tmp_path / "x.npy", x)
     out = tmp_path / "run"
     assert run(photos, "-o", out, "--bits=8", f"--features={tmp_path / 'x.npy'}", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    # Lines and progress stand beside the object, on standard error.
+    assert printed.err.startswith("40 photos")
+    assert "codes of 40 photos are learned" in printed.err
     assert found["results"][0]["value"] > 0.95
     encoder = index.load_encoder(out)
     assert (encoder.input, encoder.row_shape) == ("vectors", (5,))
