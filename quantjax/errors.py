@@ -67,6 +67,18 @@ def listed(names: Iterable[str], wanted: str) -> str:
     return f"{', '.join(near)} and {len(names) - len(near)} more"
 
 
+def few(texts: Iterable[str], most: int = 5) -> str:
+    """Returns the first texts and the number of the others, so that a message stays one line.
+
+    Args:
+      texts: Names, or other short texts.
+      most: Number of texts that are shown.
+    """
+    texts = list(texts)
+    rest = len(texts) - most
+    return ", ".join(texts[:most]) + (f" and {rest:,} more" if rest > 0 else "")
+
+
 def is_one_line(error: BaseException) -> bool:
     """Returns whether a command prints an error as one line, without a traceback.
 

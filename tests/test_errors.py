@@ -24,6 +24,12 @@ def test_a_package_that_fails_inside_keeps_its_own_error(tmp_path, monkeypatch):
         errors.load_package("broken_package", extra="none", purpose="a test")
 
 
+def test_the_first_texts_are_shown_and_the_others_counted():
+    assert errors.few("ab") == "a, b"
+    assert errors.few("abcdefg") == "a, b, c, d, e and 2 more"
+    assert errors.few(map(str, range(1503)), most=1) == "0 and 1,502 more"
+
+
 def test_few_names_are_listed_in_full():
     assert errors.listed(("b", "a"), "c") == "b, a"
     assert errors.listed((), "c") == ""

@@ -318,9 +318,9 @@ def _alike(classes: Sequence[str]) -> list[str]:
 
 
 def _shown(root: Path, paths: Sequence[Path], number: int = _FEW) -> str:
-    return few([os.path.relpath(path, root) for path in paths[: number + 1]], number)
+    return dotted([os.path.relpath(path, root) for path in paths[: number + 1]], number)
 
 
-def few(names: Sequence[str], number: int = _FEW) -> str:
+def dotted(names: Sequence[str], number: int = _FEW) -> str:
     """Joins the first few names with commas, and ends with dots if names are left out."""
     return ", ".join((*names[:number], "...") if len(names) > number else names)

@@ -9,9 +9,9 @@ import numpy as np
 from quantjax.data.arrays import as_multi_hot
 from quantjax.data.class_counts import rows_per_class
 from quantjax.data.decoding import UnreadablePhotoError, decode, header_size, pillow
-from quantjax.data.photo_files import ClassFolders, few, notes_of, read_class_folders
+from quantjax.data.photo_files import ClassFolders, dotted, notes_of, read_class_folders
 from quantjax.data.sources import batch_label, check_rows
-from quantjax.errors import InputError, MissingFileError
+from quantjax.errors import InputError, MissingFileError, few
 from quantjax.run.paths import user_path
 
 _SIZE_ADVICE = "resize and crop by --size=PX (in Python size=PX)"
@@ -185,7 +185,7 @@ def absent_classes(
         if len(rows) == 0:
             notes.append(f"{part} has no photo")
         elif len(absent):
-            names = few([classes[number] for number in absent])
+            names = dotted([classes[number] for number in absent])
             more = f" ({len(absent)} of {len(classes)} classes)" if len(absent) > 1 else ""
             notes.append(f"{part} has no photo of {names}{more}")
     return notes
@@ -310,5 +310,4 @@ def all_unreadable(
 
 def named(errors: Sequence[UnreadablePhotoError]) -> str:
     """Lists unreadable photos and their reasons as text, for a one-line message."""
-    shown = ", ".join(f"{error.photo} ({error.reason})" for error in errors[:_SHOWN])
-    return shown + (f" and {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else "")
+    return few((f"{error.photo} ({error.reason})" for error in errors), _SHOWN)

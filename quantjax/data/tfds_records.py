@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.errors import InputError, MissingFileError, load_package
+from quantjax.errors import InputError, MissingFileError, few, load_package
 
 _FEW = 8  # names that an error shows
 _OF_TFDS = "tensorflow_datasets.core.features."
@@ -212,5 +212,4 @@ def _holds(folder: Path) -> str:
             found.append(f"{'/'.join(name)}:{version}")
     if not found:
         return "which holds no prepared set"
-    more = f" and {len(found) - _FEW} more" if len(found) > _FEW else ""
-    return f"which holds {', '.join(sorted(found)[:_FEW])}{more}"
+    return f"which holds {few(sorted(found), _FEW)}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, few
 from quantjax.index.artefact import Index
 
 
@@ -20,9 +20,5 @@ def class_mask(index: Index, name: str) -> np.ndarray:
     if index.labels is None or not classes:
         raise InputError("the index has no classes; encode a folder of class folders")
     if name not in classes:
-        raise InputError(f"the index has no class {name!r:.60}; it has {_few(classes)}")
+        raise InputError(f"the index has no class {name!r:.60}; it has {few(classes, 10)}")
     return np.asarray(index.labels) == classes.index(name)
-
-
-def _few(names):
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from quantjax.errors import InputError, MissingFileError
+from quantjax.errors import InputError, MissingFileError, few
 from quantjax.index import columns, versions
 from quantjax.run import files, sealing, tensors
 from quantjax.run.paths import user_path
@@ -25,7 +25,6 @@ FAILURES = "failures"
 
 _FORMAT, _VERSION = "quantjax-part", 1
 _CHUNK = re.compile(r"chunk-(\d+)-(\d+)\.safetensors")
-_SHOWN = 5  # parts that an error names
 
 
 class Part(NamedTuple):
@@ -265,13 +264,8 @@ def _check_whole(found):
     missing = [str(number) for number in range(first.num_parts) if number not in numbers]
     if missing:
         raise InputError(
-            f"parts {_few(missing)} of {first.num_parts} are missing; encode them by "
+            f"parts {few(missing)} of {first.num_parts} are missing; encode them by "
             f"--shard={missing[0]}/{first.num_parts}"
         )
     if begun := [str(folder) for folder, part in found if part.chunks is None]:
-        raise InputError(f"not complete: {_few(begun)}; start their encoding again, it goes on")
-
-
-def _few(names):
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        raise InputError(f"not complete: {few(begun)}; start their encoding again, it goes on")

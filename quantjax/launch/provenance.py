@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from quantjax import train
-from quantjax.errors import InputError
+from quantjax.errors import InputError, few
 from quantjax.launch.command_line import program, recorded
 from quantjax.report import revision
 from quantjax.run import console, processes, sources, stretches
@@ -101,7 +101,7 @@ def check_code(
     if changed and not allowed:
         raise InputError(
             f"{workdir} was trained to its end, step {step}, by code that has changed since "
-            f"({sources.in_words(changed)}); choose another --workdir to train anew, or give "
+            f"({few(changed)}); choose another --workdir to train anew, or give "
             "--allow_changed_code to measure what was trained before"
         )
     return changed
@@ -119,7 +119,7 @@ def _begin(workdir, about, allowed, step, num_steps):
     if is_trained:
         lines = [f"already trained, at step {step}; no step was run, the rest is measured again"]
     if changed:
-        told = sources.in_words(changed)
+        told = few(changed)
         lines.append(f"warning: other code than trained the steps before: {told}")
     before = earlier[-1]["flags"] if earlier else about["flags"]
     if before != about["flags"]:

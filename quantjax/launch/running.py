@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from quantjax import data, evaluate, train
+from quantjax.errors import few
 from quantjax.launch import checkpoints, provenance
 from quantjax.launch.checkpoints import NOTHING_EARLIER, Earlier
 from quantjax.launch.measuring import Baselines, Measured, measure
@@ -22,7 +23,6 @@ from quantjax.run import (
     parallel,
     processes,
     signals,
-    sources,
     workdirs,
     writers,
 )
@@ -179,7 +179,7 @@ def _chosen(plan, mesh, trained):
     ]
     facts, read = first
     if trained is None and facts["changed_code"]:
-        files = sources.in_words(facts["changed_code"])
+        files = few(facts["changed_code"])
         console.say(f"warning: other code than trained this checkpoint: {files}")
     return read(), facts, beside
 

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from quantjax.batch import Collectives, first_view, over_views
-from quantjax.errors import InputError
+from quantjax.errors import InputError, few
 from quantjax.methods.base import Context, Method, Phase, Refresh
 
 TAKEN = ("step", "epoch", "phase", "loss", "grad_norm", "skipped", "leaf")
 """Names in log records that `train.fit` uses itself, so that no metric may have them."""
-
-_SHOWN = 3  # entries that a message names
 
 
 def check(
@@ -127,8 +125,8 @@ def _check_trains(phase, params):
     unknown = [name for name in trains if name not in params]
     if unknown:
         raise InputError(
-            f"phase {phase.name!r}: trains names {_listed(map(repr, unknown))}, which is no entry "
-            f"of params; there are {_listed(sorted(params), most=10)}"
+            f"phase {phase.name!r}: trains names {few(map(repr, unknown))}, which is no entry "
+            f"of params; there are {few(sorted(params), most=10)}"
         )
     # `jax.grad` would raise too, but without the name of the array.
     for path, leaf in _leaves({name: params[name] for name in trains}).items():
@@ -226,7 +224,7 @@ def _check_codec(method, parts, x):
         ]
         if lacks:
             raise InputError(
-                f"codec must return a quantizers.Codec, got {shown(codec)} without {_listed(lacks)}"
+                f"codec must return a quantizers.Codec, got {shown(codec)} without {few(lacks)}"
             )
         # Shapes alone: a codec of a large network may be large itself.
         try:
@@ -266,7 +264,7 @@ def _check_refresh(plan, parts, batch, size, num_rows):
     if isinstance(plan.rewrites, str) or unknown:
         raise InputError(
             f"refresh.rewrites must be a tuple of entries of params, got {plan.rewrites!r}; there "
-            f"are {_listed(sorted(parts[0]), most=10)}"
+            f"are {few(sorted(parts[0]), most=10)}"
         )
 
     def collect(params, state, batch):
@@ -304,14 +302,12 @@ def _check_same(what, name, due, got):
     lost = [path for path in there if path not in here]
     if lost:
         raise InputError(
-            f"{what} returned a {name} without {_listed(lost)}; return every entry of it, as in "
+            f"{what} returned a {name} without {few(lost)}; return every entry of it, as in "
             f"{{**{name}, ...}}"
         )
     gained = [path for path in here if path not in there]
     if gained:
-        raise InputError(
-            f"{what} returned a {name} with {_listed(gained)}, which init does not make"
-        )
+        raise InputError(f"{what} returned a {name} with {few(gained)}, which init does not make")
     for path, leaf in there.items():
         if shown(leaf) != shown(here[path]):
             raise InputError(
@@ -382,10 +378,3 @@ def shown(value):
     if isinstance(value, tuple | list) and 0 < len(value) < 5:
         return f"a {type(value).__name__} of {', '.join(map(shown, value))}"
     return f"a {type(value).__name__}" if value is not None else "None"
-
-
-# A message stays one line however many names are wrong.
-def _listed(names, most=_SHOWN):
-    names = list(names)
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

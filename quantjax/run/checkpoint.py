@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
-from quantjax.errors import DamagedError, FileError
+from quantjax.errors import DamagedError, FileError, few
 from quantjax.run import checkpoint_files, files, processes, sealing
 
 if TYPE_CHECKING:  # importing Orbax takes longer than importing all of quantjax
@@ -275,8 +275,7 @@ def _writing(folder):
 def _check_same(what, there, here):
     differing = sorted(key for key in {**there, **here} if there.get(key) != here.get(key))
     if differing:
-        some = ", ".join(f"{k} {there.get(k)!r}, not {here.get(k)!r}" for k in differing[:3])
-        more = f", and {len(differing) - 3} more" if len(differing) > 3 else ""
+        told = few((f"{k} {there.get(k)!r}, not {here.get(k)!r}" for k in differing), 3)
         raise checkpoint_files.OtherRunError(
-            f"{what} belongs to another run: {some}{more}; choose another workdir"
+            f"{what} belongs to another run: {told}; choose another workdir"
         )

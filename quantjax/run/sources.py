@@ -6,11 +6,10 @@ import pathlib
 import sys
 from collections.abc import Mapping
 
-from quantjax.errors import InputError
+from quantjax.errors import InputError, few
 from quantjax.run import processes
 
 _INSTALLED = {"site-packages", "dist-packages"}  # names of folders that pip installs into
-_SHOWN = 5  # most files that a message names
 
 
 def digests(*packages: str) -> dict[str, str]:
@@ -68,12 +67,6 @@ def changed(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     return sorted(path for path in before.keys() & now.keys() if before[path] != now[path])
 
 
-def in_words(paths: list[str]) -> str:
-    """Returns the names of the first files, and the number of the others."""
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(paths[:_SHOWN]) + more
-
-
 def check_same(found: Mapping[str, str]) -> None:
     """Raises ValueError, in every process, if the processes of a run have different sources.
 
@@ -86,7 +79,7 @@ def check_same(found: Mapping[str, str]) -> None:
     differing = changed(processes.from_first(lambda: {**found}), found)
     if processes.all_agree(len(differing)):
         which = f"process {processes.number()}" if differing else "another process"
-        files = f" ({in_words(differing)})" if differing else ""
+        files = f" ({few(differing)})" if differing else ""
         raise InputError(
             f"{which} runs other code than process 0{files}; update it and start again"
         )

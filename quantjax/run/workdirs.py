@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Generator
 from typing import Any
 
-from quantjax.errors import InputError, MissingFileError
+from quantjax.errors import InputError, MissingFileError, few
 from quantjax.run import encodings, files, processes
 
 PLACES = ("data_dir", "features_dir", "records")
@@ -264,13 +264,12 @@ def _differing(there, here):
     # Both sides: a key that only one config has differs too.
     keys = sorted({*there, *here} - {f"config.{place}" for place in PLACES})
     keys = [key for key in keys if there.get(key) != here.get(key)]
-    told = [
+    told = (
         f"{_short(key.removeprefix('config.'))} is {_short(repr(there.get(key)))} there, "
         f"{_short(repr(here.get(key)))} here"
-        for key in keys[:_TOLD]
-    ]
-    more = [f"and {len(keys) - _TOLD} more"] if len(keys) > _TOLD else []
-    return ", ".join(told + more)
+        for key in keys
+    )
+    return few(told, _TOLD)
 
 
 def _short(text):

@@ -59,11 +59,6 @@ def test_equal_files_have_one_digest_in_any_order():
     assert sources.combined({"a": "1", "b": "2"}) != sources.combined({"a": "2", "b": "1"})
 
 
-def test_many_files_are_counted():
-    assert sources.in_words(list("ab")) == "a, b"
-    assert sources.in_words(list("abcdefg")) == "a, b, c, d, e and 2 more"
-
-
 def test_processes_of_other_code_are_refused(monkeypatch):
     here = {"a.py": "1", "b.py": "1"}
     sources.check_same(here)
