@@ -240,7 +240,7 @@ def _packed(name, codes, num_bits):
             raise InputError(f"{name} must be uint8 where they are packed, got {codes.dtype}")
         return codes
     # Zeros and ones are bits. Of signs, 0 or more is a one.
-    if ((codes == 0) | (codes == 1)).all():
+    if codes.dtype != bool and ((codes == 0) | (codes == 1)).all():
         codes = codes.astype(bool)
     check_finite(name, codes)
     return np.asarray(binary.pack(jnp.asarray(codes)))

@@ -201,11 +201,12 @@ def _audit(experiment, workdir, allow_query_overlap, max_equal_images):
 def _callbacks(experiment, workdir, about, curves):
     """Yields the progress bar and, in the first process, the writers of curves."""
     with contextlib.ExitStack() as stack:
-        bar, written = stack.enter_context(console.progress(experiment)), []
+        written = []
+        # Ahead of the bar, which what a service prints at its start and end would disturb.
         if processes.is_first():
             opened = writers.opened(workdir, about["experiment"], about["config"], **curves)
             written = stack.enter_context(opened)
-        yield [bar, *written]
+        yield [stack.enter_context(console.progress(experiment)), *written]
 
 
 def exit_code(number):

@@ -63,7 +63,7 @@ def from_nnx(
         return tuple(_with_string_keys(nnx.to_pure_dict(part)) for part in (params, state))
 
     def apply(params, net_state, x, *, train, key=None):
-        if input_shape is not None and x.shape[1:] != input_shape:
+        if input_shape is not None and x.shape[1:] != tuple(input_shape):
             raise InputError(f"inputs must have shape [B, *{input_shape}], got {x.shape}")
         parts = [
             _filled(part, values)

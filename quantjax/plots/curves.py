@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from matplotlib.ticker import LogLocator, StrMethodFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, StrMethodFormatter
 from numpy.typing import ArrayLike
 
 from quantjax.errors import InputError
@@ -15,6 +15,8 @@ from quantjax.plots import checks, style
 
 _MOST_CURVES = 24
 _MOST_MARKERS = 30
+_MOST_TICKS = 11
+_SIGN = 0.075  # inches that a digit of a tick's number takes
 
 
 @style.styled
@@ -197,15 +199,32 @@ def _check_cutoffs(cutoffs):
 
 
 def _cutoff_axis(ax, cutoffs):
-    """Sets the scale of the K axis, which is logarithmic for K far apart."""
-    if cutoffs[-1] >= 20 * cutoffs[0]:
+    """Sets scale and ticks of the K axis: at few cut-offs themselves, else at round numbers."""
+    wide = cutoffs[-1] >= 20 * cutoffs[0]
+    inches = ax.get_position().width * ax.get_figure(root=True).get_figwidth()
+    if wide:
         ax.set_xscale("log")
         ax.minorticks_off()
-        inches = ax.get_position().width * ax.get_figure(root=True).get_figwidth()
         # Three numbers of up to six signs in a decade, where they have room.
         roomy = inches >= 1.2 * np.log10(cutoffs[-1] / cutoffs[0])
         ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if roomy else (1,)))
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(cutoffs) <= _MOST_TICKS:
+        ax.set_xticks(_apart(cutoffs, np.log(cutoffs) if wide else cutoffs, inches))
     ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _apart(cutoffs, places, inches):
+    """Returns the cut-offs whose numbers do not touch, always with the largest."""
+    scale = inches / max(np.ptp(places), 1e-9)
+    ticks = [len(cutoffs) - 1]
+    for row in reversed(range(len(cutoffs) - 1)):
+        signs = sum(len(f"{cutoffs[each]:,.0f}") for each in (row, ticks[-1]))
+        # Numbers stand around their ticks, so that half of both lies between.
+        if (places[ticks[-1]] - places[row]) * scale >= _SIGN * (signs / 2 + 1.5):
+            ticks.append(row)
+    return cutoffs[ticks[::-1]]
 
 
 def _patch(handles):

@@ -199,8 +199,10 @@ def legend(result: Figure | Axes, shown: Sequence[tuple[Artist, str]]) -> None:
         earlier = result.get_legend()
         named = {}
         if earlier is not None:
-            both = zip(earlier.get_texts(), earlier.legend_handles, strict=True)
-            named = {text.get_text(): handle for text, handle in both if handle is not None}
+            # None stands for what matplotlib cannot show in a legend, which has no text.
+            kept = [handle for handle in earlier.legend_handles if handle is not None]
+            texts = [text.get_text() for text in earlier.get_texts()]
+            named = dict(zip(texts, kept, strict=True))
         named |= dict(zip(labels, handles, strict=True))
         result.legend(named.values(), named.keys(), loc="best")
     else:

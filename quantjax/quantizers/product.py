@@ -178,7 +178,7 @@ def mixtures(weights: jax.Array, books: jax.Array) -> jax.Array:
     """
     # In float32 on accelerators too: a rounded codeword is another codeword.
     mixed = jnp.einsum("mnk,mkd->nmd", weights, books, precision=jax.lax.Precision.HIGHEST)
-    return mixed.reshape(len(mixed), -1)
+    return mixed.reshape(len(mixed), books.shape[0] * books.shape[2])
 
 
 def distance_gaps(codebooks: jax.Array, x: jax.Array) -> jax.Array:

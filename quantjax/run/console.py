@@ -34,11 +34,11 @@ def silence() -> None:
 def on_stderr() -> Generator[None]:
     """Prints to standard error inside, so that standard output has a JSON object alone."""
     global _on_stderr
-    _on_stderr = True
+    before, _on_stderr = _on_stderr, True
     try:
         yield
     finally:
-        _on_stderr = False
+        _on_stderr = before
 
 
 def say(text: str) -> None:

@@ -207,7 +207,7 @@ BROKEN = {
     ),
     "a codec that is none": (
         {"codec": lambda params, state: state["mean"]},
-        "codec must return a quantizers.Codec, got float32[8] without metric, bits, num_bytes, encode",
+        "codec must return a quantizers.Codec, got float32[8] without metric, bits, num_bytes,",
     ),
     "a codec of another width": (
         {"codec": lambda params, state: BinaryCodec(12)},

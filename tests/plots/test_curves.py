@@ -1,7 +1,9 @@
 import itertools
+import warnings
 
 import numpy as np
 import pytest
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from quantjax import metrics, plots
@@ -101,13 +103,33 @@ def test_wide_cutoffs_have_a_logarithmic_axis_with_plain_numbers():
 
 
 @pytest.mark.parametrize("width", [3, 6.4])
-@pytest.mark.parametrize("cutoffs", [[1, 4, 30], [100, 1000, 54000], [1, 10, 54000], [7, 9, 150]])
-def test_numbers_of_items_do_not_touch(cutoffs, width):
-    figure = plots.precision_at(cutoffs, VALUES, figsize=(width, 3))
+@pytest.mark.parametrize(
+    "cutoffs",
+    [[10], [1, 2, 3], [1, 9, 10], [100, 101], [7, 200], [100, 1000, 54000], range(1, 80)],
+)
+def test_numbers_of_items_do_not_touch_nor_come_twice(cutoffs, width):
+    figure = plots.precision_at(cutoffs, np.linspace(1, 0, len(cutoffs)), figsize=(width, 3))
     draw(figure)
-    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
-    assert len(boxes) > 1
+    low, high = figure.axes[0].get_xlim()
+    # A locator has ticks beyond the ends too, which nobody sees.
+    labels = [t for t in figure.axes[0].get_xticklabels() if low <= t.get_position()[0] <= high]
+    boxes = [label.get_window_extent() for label in labels]
     assert all(left.x1 + 2 < right.x0 for left, right in itertools.pairwise(boxes))
+    numbers = [label.get_text() for label in labels]
+    assert len({*numbers}) == len(numbers)
+    if len(cutoffs) <= 3:
+        # Few cut-offs have the ticks, and the largest always has one.
+        assert {*numbers} <= {f"{cutoff:,}" for cutoff in cutoffs}
+        assert f"{cutoffs[-1]:,}" in numbers
+
+
+def test_a_legend_with_an_artist_that_it_cannot_show_goes_on():
+    ax = Figure().add_subplot()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # matplotlib's, of the artist
+        ax.legend([Artist(), ax.plot([])[0]], ["none", "theirs"])
+    plots.precision_at(CUTOFFS, VALUES, labels=["mine"], ax=ax)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["theirs", "mine"]
     many = plots.precision_at(np.arange(1, 101), np.linspace(1, 0, 100))
     draw(many)
     assert {"2", "50", "100"} <= set(texts(many))

@@ -66,6 +66,11 @@ def test_integer_rows_are_quantized_to_real_ones(quantize, dtype):
     assert quantize(books, X.astype(jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize("quantize", QUANTIZERS.values(), ids=QUANTIZERS)
+def test_no_rows_are_quantized_to_no_rows(quantize):
+    assert quantize(BOOKS, X[:0]).shape == (0, X.shape[1])
+
+
 TEMPERED = {
     "soft_assign": lambda t: product.soft_assign(BOOKS, X, temperature=t),
     "quantize": lambda t: product.quantize(BOOKS, X, temperature=t),

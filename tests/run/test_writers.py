@@ -1,5 +1,6 @@
 """Curves are written where the user asked, and nothing is uploaded unasked."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,7 +12,8 @@ import types
 
 import pytest
 
-from quantjax.run import writers
+from quantjax.launch import running
+from quantjax.run import console, writers
 from tests.run import wandb_server
 
 
@@ -345,3 +347,20 @@ def test_no_run_is_lost_for_a_curve(tmp_path, wandb, monkeypatch):
         run()
     assert [len(args) for args in tried] == [1, 0]  # one record, and the end
     assert len(told) == 2
+
+
+def test_services_open_before_the_bar_and_close_after_it(tmp_path, monkeypatch):
+    said = []
+
+    @contextlib.contextmanager
+    def noted(name, value):
+        said.append(f"{name} begins")
+        yield value
+        said.append(f"{name} ends")
+
+    monkeypatch.setattr(writers, "opened", lambda *_, **__: noted("service", []))
+    monkeypatch.setattr(console, "progress", lambda _: noted("bar", print))
+    about = {"experiment": "toy", "config": {}}
+    with running._callbacks(None, tmp_path, about, {}) as callbacks:
+        assert callbacks == [print]
+    assert said == ["service begins", "bar begins", "bar ends", "service ends"]
