@@ -18,6 +18,7 @@ EVERY_PLOT = {
     "codebook_usage": lambda: plots.codebook_usage([[1, 0], [2, 3]]),
     "distances": lambda: plots.distances([1, 2], [2, 3]),
     "embedding": lambda: plots.embedding([[1.0, 2, 3], [4, 6, 5]], [0, 1], decoded=np.ones((2, 3))),
+    "histories": lambda: plots.histories({"a": RECORDS, "b": RECORDS[:1]}),
     "history": lambda: plots.history(RECORDS, yscale="log"),
     "losses": lambda: plots.losses({"square": lambda x: x**2}, [0.0, 1.0]),
     "neighbours": lambda: plots.neighbours(
