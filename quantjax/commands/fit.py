@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     text = f"rows that are fitted to, drawn at random; {_SAMPLE:,} where absent"
     add("--sample", metavar="N", type=int, default=_SAMPLE, help=text)
     add("--seed", metavar="N", type=int, default=0, help="seed of all randomness; 0 where absent")
-    add("--json", action="store_true", help="print one JSON object in place of lines")
+    add("--json", action="store_true", help="print one JSON object; lines go to standard error")
 
 
 def run(arguments: argparse.Namespace) -> None:

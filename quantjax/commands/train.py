@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", metavar="N", type=int, default=0, help="seed of all randomness; 0 where absent")
     text = "pixels that a photo may have; Pillow's limit of 89,478,485 where absent"
     add("--max_pixels", metavar="N", type=int, help=text)
-    add("--json", action="store_true", help="print one JSON object in place of lines")
+    add("--json", action="store_true", help="print one JSON object; lines go to standard error")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -83,7 +83,8 @@ def histories(
 ) -> Figure:
     """Draws one logged value of several runs over their steps, a line for each run.
 
-    A run that never logged the value has no line. Gaps and crosses are those of `history`.
+    A run that never logged the value has no line. Gaps and crosses are those of `history`, the
+    crosses of all runs together.
 
     Args:
       runs: Records of each run by its name, as `history` takes them.
@@ -112,7 +113,8 @@ def histories(
         # A single record is a point and no line.
         marker = "." if len(at) <= _MOST_MARKERS else ""
         handles += ax.plot(at, values, color=colour, linestyle=dashes, marker=marker)
-        _mark_gaps(ax, at, values)
+    # Together, as the crosses of all runs are alike and one number tells of them.
+    _mark_gaps(ax, *(np.concatenate(part) for part in zip(*series.values(), strict=True)))
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     ax.set(xlabel="step", ylabel=style.plain(ylabel or value.replace("_", " ")))
     style.legend_below(figure, handles, [style.plain(name) for name in series])

@@ -142,15 +142,21 @@ def test_wrong_input_is_one_line(records, options, message):
 
 
 def test_runs_are_overlaid_with_a_look_and_a_name_each():
-    runs = {"a $1": [*run([3.0, None, 1.0])], "b": run([2.0]), "c": [after(5, 0, validation=0.5)]}
+    runs = {
+        "a $1": [*run([3.0, None, 1.0])],
+        "b": run([2.0, None]),
+        "c": [after(5, 0, validation=0.5)],
+    }
     figure = plots.histories(runs, ylabel="mean loss")
     draw(figure)
     ax = figure.axes[0]
-    first, crosses, second = ax.lines
+    first, second, crosses = ax.lines
     np.testing.assert_array_equal(first.get_xydata(), [[10, 3], [20, np.nan], [30, 1]])
-    np.testing.assert_array_equal(crosses.get_xdata(), [20])
-    np.testing.assert_array_equal(second.get_xydata(), [[10, 2]])
-    assert (first.get_color(), second.get_marker()) != (second.get_color(), "")
+    np.testing.assert_array_equal(crosses.get_xdata(), [20, 20])
+    assert "2 not finite" in ax.get_title(loc="left")
+    np.testing.assert_array_equal(second.get_xydata(), [[10, 2], [20, np.nan]])
+    assert first.get_color() != second.get_color()
+    assert second.get_marker() == "."  # of a single value a line alone would show nothing
     assert {"a \\$1", "b", "mean loss"} <= set(texts(figure))
     assert "c" not in texts(figure)
     with pytest.raises(ValueError, match="no run logged a finite recall"):
